@@ -1,0 +1,210 @@
+//! The seam to the kernel: requests go in, completions come out.
+//!
+//! Three drivers speak this one language: [`uring`] (the product), [`epoll`] (hosts whose seccomp profile refuses
+//! io_uring) and [`sim`] (a seeded kernel for tests). The reactor above never asks which one it has.
+//!
+//! What holds here:
+//! * Every pointer in a [`Request`] stays valid until that request's *last* completion: the op table owns buffer and
+//!   file descriptor until then. A driver may read and write through it up to that moment and not after.
+//! * Every request that was accepted by `submit` completes at least once, cancelled ones included; the last completion
+//!   has `more == false`. A cancelled receive that already holds bytes delivers them.
+//! * Completions are handed to the reactor's `sink` during `turn` only; no task runs inside it.
+//!
+//! Deliberately absent: links, fixed files, zero-copy sends, timeouts (they live in the reactor's wheel).
+
+pub(crate) mod epoll;
+pub mod sim;
+mod sys;
+pub(crate) mod uring;
+
+use std::io;
+use std::time::Duration;
+
+use crate::net::{Address, ListenOptions};
+
+/// A file descriptor as its driver knows it: a real one, or a number in a simulated world.
+pub(crate) type Fd = i32;
+
+/// Names one operation: slot and generation in the op table (see `op.rs`). Drivers pass it through untouched.
+pub(crate) type Token = u64;
+
+/// Tokens from here up never name an operation: drivers use them for their own requests.
+pub(crate) const RESERVED_TOKENS: Token = 0xff00_0000_0000_0000;
+
+/// What the kernel is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Request {
+    /// Accepts connections until cancelled; each completion's result is a new descriptor.
+    AcceptMulti { fd: Fd },
+    /// Receives once into `len` bytes at `ptr`. Result: bytes, 0 at the end of the stream, or `-errno`.
+    Recv { fd: Fd, ptr: *mut u8, len: u32 },
+    /// Receives until cancelled, into memory of the driver's own: the bytes ride on the completion and are copied out
+    /// by the sink. Ends (`more == false`) at any time, for instance with `-ENOBUFS`; the reactor arms it again.
+    RecvMulti { fd: Fd },
+    /// Sends all `len` bytes at `ptr` (`MSG_WAITALL | MSG_NOSIGNAL`): one completion, the whole or an error.
+    /// A short count means that the peer went away in between.
+    Send { fd: Fd, ptr: *const u8, len: u32 },
+    /// As `Send`, gathering from the `msghdr` at `msg`.
+    SendMsg { fd: Fd, msg: *const libc::msghdr },
+    /// Connects to the `len` bytes of socket address at `addr`. Result 0 or `-errno`.
+    Connect { fd: Fd, addr: *const libc::sockaddr_storage, len: u32 },
+    /// Completes once when `fd` becomes readable (signalfd, eventfd).
+    PollIn { fd: Fd },
+    /// Cancels the operation `target`. Its own completion is of no interest to anybody; the target still completes.
+    Cancel { target: Token },
+    /// Wakes another reactor that sleeps in its own ring (only for the uring driver; see `mailbox.rs`).
+    Doorbell { ring: Fd },
+}
+
+/// What the kernel answered.
+#[derive(Debug)]
+pub(crate) struct Completion<'a> {
+    pub(crate) token: Token,
+    /// Bytes, descriptor or 0; `-errno` on failure.
+    pub(crate) result: i32,
+    /// More completions of this operation follow.
+    pub(crate) more: bool,
+    /// The received bytes of a `RecvMulti`, valid only during the call of the sink.
+    pub(crate) bytes: &'a [u8],
+}
+
+/// How long a turn may sleep when nothing is ready.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Wait {
+    /// Not at all: there are tasks to run.
+    None,
+    /// At most this long: the next timer's deadline.
+    AtMost(Duration),
+    /// Until something completes.
+    Forever,
+}
+
+/// Which driver a ring should use.
+#[derive(Clone, Debug, Default)]
+pub enum DriverChoice {
+    /// io_uring if the kernel grants it, else epoll.
+    #[default]
+    Auto,
+    /// io_uring or an error.
+    Uring,
+    /// epoll.
+    Epoll,
+    /// A simulated kernel: the node of a seeded world.
+    Sim(sim::Node),
+}
+
+/// What the driver was granted, as text for people: printed at start, shown by `doctor` and `status`.
+#[derive(Clone, Debug, Default)]
+pub struct Granted {
+    /// `uring`, `epoll` or `sim`.
+    pub driver: &'static str,
+    /// Features in use, for example `DEFER_TASKRUN`.
+    pub features: Vec<&'static str>,
+    /// What was asked for and refused, each with its reason.
+    pub missing: Vec<String>,
+}
+
+/// Counts kept by a driver since its start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DriverCounts {
+    /// System calls that entered the kernel to submit or wait (`io_uring_enter`, `epoll_wait`).
+    pub enters: u64,
+    /// Send operations submitted (io_uring) or sent (epoll).
+    pub sends: u64,
+    /// Receive completions.
+    pub receives: u64,
+    /// Other system calls on the data path (epoll: recv, send, epoll_ctl).
+    pub calls: u64,
+    /// Times a receive ended because the provided buffers had run out.
+    pub no_buffers: u64,
+    /// Times the completion queue overflowed.
+    pub overflows: u64,
+    /// Times that a spin before blocking found work / did not.
+    pub spins_won: u64,
+    /// See `spins_won`.
+    pub spins_lost: u64,
+}
+
+#[allow(clippy::large_enum_variant, reason = "one per thread, never moved after set-up")]
+pub(crate) enum Driver {
+    Uring(uring::Uring),
+    Epoll(epoll::Epoll),
+    Sim(sim::Sim),
+}
+
+macro_rules! each {
+    ($self:expr, $driver:ident => $body:expr) => {
+        match $self {
+            Driver::Uring($driver) => $body,
+            Driver::Epoll($driver) => $body,
+            Driver::Sim($driver) => $body,
+        }
+    };
+}
+
+impl Driver {
+    /// Asks for `request`; its completions carry `token`. Never blocks and never fails: what cannot be handed to the
+    /// kernel now is kept and handed over in a later turn, cancels first.
+    #[inline]
+    pub(crate) fn submit(&mut self, token: Token, request: Request) {
+        each!(self, driver => driver.submit(token, request));
+    }
+
+    /// One turn: hands over what was submitted, sleeps as `wait` allows, and passes every completion to `sink`.
+    #[inline]
+    pub(crate) fn turn(&mut self, wait: Wait, sink: impl FnMut(Completion<'_>)) -> io::Result<()> {
+        each!(self, driver => driver.turn(wait, sink))
+    }
+
+    /// A listening socket, bound as `options` say.
+    pub(crate) fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Fd> {
+        each!(self, driver => driver.listen(address, options))
+    }
+
+    /// A fresh socket fit to connect to `address`.
+    pub(crate) fn socket(&mut self, address: &Address) -> io::Result<Fd> {
+        each!(self, driver => driver.socket(address))
+    }
+
+    /// The address of the other end.
+    pub(crate) fn peer(&self, fd: Fd) -> io::Result<Address> {
+        each!(self, driver => driver.peer(fd))
+    }
+
+    /// The address of this end.
+    pub(crate) fn local(&self, fd: Fd) -> io::Result<Address> {
+        each!(self, driver => driver.local(fd))
+    }
+
+    /// Ends the sending side (FIN) or both (`both`), which completes pending receives.
+    pub(crate) fn shutdown(&mut self, fd: Fd, both: bool) {
+        each!(self, driver => driver.shutdown(fd, both));
+    }
+
+    /// Closes `fd`, on which no operation is in flight any more. With `reset`, the peer sees RST instead of FIN.
+    pub(crate) fn close(&mut self, fd: Fd, reset: bool) {
+        each!(self, driver => driver.close(fd, reset));
+    }
+
+    /// Nanoseconds of the driver's monotonic clock (virtual in a simulation).
+    #[inline]
+    pub(crate) fn clock(&self) -> u64 {
+        each!(self, driver => driver.clock())
+    }
+
+    /// The descriptor of the ring, for doorbells; `None` where there is none.
+    pub(crate) fn ring_fd(&self) -> Option<Fd> {
+        match self {
+            Self::Uring(uring) => Some(uring.ring_fd()),
+            Self::Epoll(_) | Self::Sim(_) => None,
+        }
+    }
+
+    pub(crate) fn granted(&self) -> Granted {
+        each!(self, driver => driver.granted())
+    }
+
+    pub(crate) fn counts(&self) -> DriverCounts {
+        each!(self, driver => driver.counts())
+    }
+}
