@@ -1,0 +1,58 @@
+//! One file a task; those that fit in a screen together are here.
+
+pub mod dist;
+pub mod fuzz;
+pub mod sanitize;
+pub mod sim;
+pub mod test;
+
+use crate::{Outcome, install, place, shell};
+
+/// `tidy`: the rules no compiler checks.
+pub fn tidy(_arguments: &[String]) -> Outcome {
+    let report = crate::tidy::check(&place::root())?;
+    for note in &report.allowed {
+        println!("allowed: {note}");
+    }
+    for finding in &report.findings {
+        println!("{finding}");
+    }
+    println!(
+        "tidy: {} files, {} findings, {} allowed exceptions",
+        report.files,
+        report.findings.len(),
+        report.allowed.len()
+    );
+    if report.findings.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{} findings above", report.findings.len()))
+    }
+}
+
+/// `deny`: licences and bans, as deny.toml says. Advisories are left out: their database is not a package, and cannot be had everywhere.
+pub fn deny(_arguments: &[String]) -> Outcome {
+    // A debug build of it checks as well, and is there in a minute instead of six.
+    install::cargo_tool("cargo-deny", &["--debug"])?;
+    shell::run(shell::cargo("").args(["deny", "check", "licenses", "bans"]))
+}
+
+/// `bench …`: builds and runs the bench binary with the words that follow.
+pub fn bench(arguments: &[String]) -> Outcome {
+    shell::run(shell::cargo("").args(["build", "--release", "--quiet", "--package", "bench"]))?;
+    let binary = place::target_directory()?.join("release/bench");
+    let mut command = std::process::Command::new(binary);
+    command
+        .args(arguments)
+        .current_dir(place::root())
+        .env("CARGO_MANIFEST_DIR", place::root().join("bench"));
+    shell::run(&mut command)
+}
+
+/// `ebpf`: there is nothing to build yet, and it says so.
+pub fn ebpf(_arguments: &[String]) -> Outcome {
+    println!(
+        "ebpf: there are no programs yet; ebpf/ is a place with its README. Nothing was built."
+    );
+    Ok(())
+}
