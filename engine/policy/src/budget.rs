@@ -1,0 +1,168 @@
+//! How many retries a pool may spend.
+//!
+//! Retries are kind to one request and cruel to an overloaded pool: three tries each turn an outage into three times the
+//! load. So retries are a share of the requests of the last seconds, with a small floor so that a quiet pool can retry at
+//! all. A retry is counted when it is decided, not when it ends: in a storm nothing ends.
+//! Source: Finagle's `RetryBudget` (20 % and 10/s over 10 s), linkerd's `retryBudget`, gRPC's retry throttling.
+
+use crate::Now;
+
+/// The window is this many slots of one second.
+const SLOTS: usize = 10;
+const SLOT_NS: u64 = 1_000_000_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryBudgetSettings {
+    /// Retries per hundred requests of the window.
+    pub percent: u8,
+    /// Retries allowed each second whatever the traffic.
+    pub per_second_min: u16,
+}
+
+impl Default for RetryBudgetSettings {
+    fn default() -> Self {
+        Self {
+            percent: 20,
+            per_second_min: 3,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    requests: u32,
+    retries: u32,
+}
+
+/// The budget of one pool as one worker sees it: a ring of seconds and its running sums.
+#[derive(Debug, Clone)]
+pub struct RetryBudget {
+    settings: RetryBudgetSettings,
+    slots: [Slot; SLOTS],
+    sum: Slot,
+    /// The second that the youngest slot stands for.
+    second: u64,
+}
+
+impl RetryBudget {
+    #[must_use]
+    pub const fn new(settings: RetryBudgetSettings) -> Self {
+        Self {
+            settings,
+            slots: [Slot {
+                requests: 0,
+                retries: 0,
+            }; SLOTS],
+            sum: Slot {
+                requests: 0,
+                retries: 0,
+            },
+            second: 0,
+        }
+    }
+
+    /// A request came: its first try, not its retries.
+    pub fn request(&mut self, now: Now) {
+        let slot = self.advance(now);
+        slot.requests = slot.requests.saturating_add(1);
+        self.sum.requests = self.sum.requests.saturating_add(1);
+    }
+
+    /// Asks for one retry, and counts it if it is granted.
+    #[must_use]
+    pub fn withdraw(&mut self, now: Now) -> bool {
+        self.advance(now);
+        let granted = self.sum.retries < self.allowance();
+        if granted {
+            self.slots[slot_of(self.second)].retries += 1;
+            self.sum.retries += 1;
+        }
+        granted
+    }
+
+    /// Retries that could be had at this moment.
+    #[must_use]
+    pub fn left(&mut self, now: Now) -> u32 {
+        self.advance(now);
+        self.allowance().saturating_sub(self.sum.retries)
+    }
+
+    fn allowance(&self) -> u32 {
+        let share = u64::from(self.sum.requests) * u64::from(self.settings.percent) / 100;
+        let floor = u32::from(self.settings.per_second_min) * SLOTS as u32;
+        floor.saturating_add(u32::try_from(share).unwrap_or(u32::MAX))
+    }
+
+    /// Forgets the seconds that have left the window; gives the current slot.
+    fn advance(&mut self, now: Now) -> &mut Slot {
+        let second = now.nanos() / SLOT_NS;
+        let passed = second.saturating_sub(self.second).min(SLOTS as u64);
+        for step in 1..=passed {
+            let slot = &mut self.slots[slot_of(second - passed + step)];
+            self.sum.requests -= slot.requests.min(self.sum.requests);
+            self.sum.retries -= slot.retries.min(self.sum.retries);
+            *slot = Slot::default();
+        }
+        self.second = self.second.max(second);
+        &mut self.slots[slot_of(self.second)]
+    }
+}
+
+const fn slot_of(second: u64) -> usize {
+    (second % SLOTS as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_pool_has_its_floor() {
+        let mut budget = RetryBudget::new(RetryBudgetSettings::default());
+        let granted = (0..100)
+            .filter(|_| budget.withdraw(Now::from_secs(1)))
+            .count();
+        assert_eq!(granted, 30);
+        assert_eq!(budget.left(Now::from_secs(10)), 0);
+        assert_eq!(
+            budget.left(Now::from_secs(11)),
+            30,
+            "ten seconds later the window is clear"
+        );
+    }
+
+    #[test]
+    fn none_at_all_when_set_to_none() {
+        let mut budget = RetryBudget::new(RetryBudgetSettings {
+            percent: 0,
+            per_second_min: 0,
+        });
+        (0..1000).for_each(|_| budget.request(Now::ZERO));
+        assert!(!budget.withdraw(Now::ZERO));
+    }
+
+    #[test]
+    fn a_storm_adds_a_fifth_and_no_more() {
+        // An hour at 1,000 requests a second in which every try fails and asks for two more.
+        let mut budget = RetryBudget::new(RetryBudgetSettings::default());
+        let (mut requests, mut retries) = (0_u64, 0_u64);
+        for tick in 0..3_600_000_u64 {
+            let now = Now::from_nanos(tick * 1_000_000);
+            budget.request(now);
+            requests += 1;
+            retries += u64::from(budget.withdraw(now)) + u64::from(budget.withdraw(now));
+        }
+        let share = retries as f64 / requests as f64;
+        assert!((0.19..0.21).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn time_may_stand_still_or_jump() {
+        let mut budget = RetryBudget::new(RetryBudgetSettings::default());
+        for second in [5, 5, 4, 1_000_000, 3, 1_000_001] {
+            budget.request(Now::from_secs(second));
+            let _ = budget.withdraw(Now::from_secs(second));
+        }
+        assert!(budget.left(Now::from_secs(2_000_000)) == 30);
+    }
+}

@@ -1,0 +1,103 @@
+//! Peak-sensitive moving average of latency.
+//!
+//! A plain average is slow to notice that an endpoint has become slow, and that is the moment that matters. This one
+//! jumps to a sample above it at once, and comes down exponentially as time passes, with or without samples: an endpoint
+//! that nobody asks any more becomes attractive again, and so is tried again.
+//! Source: Finagle's `PeakEwma` (Twitter, 2014), as also used by linkerd and tower-load.
+
+use crate::{Now, Outcome, Verdict, time::nanos};
+use std::time::Duration;
+
+/// Time after which an old value weighs 1/e. Finagle's and linkerd's default: long against a pause in traffic, short
+/// against an operator's patience.
+pub const DECAY: Duration = Duration::from_secs(10);
+
+/// What a failed try counts as, at least. A refused connection fails in microseconds; without this a dead endpoint would
+/// be the fastest one, and draw all traffic to itself until its breaker opens.
+pub const FAILURE_COST: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PeakEwma {
+    nanos: f64,
+    stamp: Now,
+}
+
+impl PeakEwma {
+    /// Takes in one latency.
+    pub fn observe(&mut self, now: Now, latency: Duration) {
+        let sample = nanos(latency) as f64;
+        let old = self.nanos;
+        self.nanos = if sample >= old {
+            sample
+        } else {
+            let keep = decay(now.nanos_since(self.stamp));
+            old * keep + sample * (1.0 - keep)
+        };
+        // Two samples out of order (another core's clock) must not move time back.
+        self.stamp = self.stamp.max(now);
+    }
+
+    /// Takes in an outcome: its latency, or the price of a failure. Neutral outcomes teach nothing.
+    pub fn record(&mut self, now: Now, outcome: &Outcome) {
+        match outcome.verdict() {
+            Verdict::Success => self.observe(now, outcome.latency),
+            Verdict::Failure => self.observe(now, outcome.latency.max(FAILURE_COST)),
+            Verdict::Neutral => {}
+        }
+    }
+
+    /// Nanoseconds, decayed up to `now`. Zero when nothing was ever observed.
+    #[must_use]
+    pub fn nanos(&self, now: Now) -> f64 {
+        self.nanos * decay(now.nanos_since(self.stamp))
+    }
+}
+
+fn decay(elapsed_nanos: u64) -> f64 {
+    (-(elapsed_nanos as f64) / DECAY.as_nanos() as f64).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Class;
+
+    const MS: f64 = 1e6;
+
+    #[test]
+    fn peaks_at_once_and_decays_slowly() {
+        let mut ewma = PeakEwma::default();
+        assert_eq!(ewma.nanos(Now::from_secs(5)), 0.0);
+        ewma.observe(Now::from_secs(1), Duration::from_millis(10));
+        ewma.observe(Now::from_secs(1), Duration::from_millis(100));
+        assert_eq!(ewma.nanos(Now::from_secs(1)), 100.0 * MS);
+        ewma.observe(Now::from_secs(2), Duration::from_millis(10));
+        let after = ewma.nanos(Now::from_secs(2));
+        assert!((91.0 * MS..92.0 * MS).contains(&after), "{after}");
+        let idle = ewma.nanos(Now::from_secs(62));
+        assert!(idle < 0.3 * MS, "{idle}");
+    }
+
+    #[test]
+    fn time_that_goes_back_does_no_harm() {
+        let mut ewma = PeakEwma::default();
+        ewma.observe(Now::from_secs(10), Duration::from_millis(10));
+        ewma.observe(Now::from_secs(9), Duration::from_millis(5));
+        assert_eq!(ewma.nanos(Now::from_secs(8)), 10.0 * MS);
+    }
+
+    #[test]
+    fn a_fast_failure_is_not_a_fast_endpoint() {
+        let mut ewma = PeakEwma::default();
+        ewma.record(
+            Now::ZERO,
+            &Outcome::new(Duration::from_micros(20), Class::Refused),
+        );
+        assert_eq!(ewma.nanos(Now::ZERO), 250.0 * MS);
+        ewma.record(
+            Now::ZERO,
+            &Outcome::new(Duration::from_secs(9), Class::Abandoned),
+        );
+        assert_eq!(ewma.nanos(Now::ZERO), 250.0 * MS);
+    }
+}
