@@ -1,0 +1,18 @@
+//! HTTP/1.0 and HTTP/1.1 (RFC 9112).
+
+mod body;
+mod connection;
+mod head;
+mod respond;
+mod write;
+
+pub use body::{Decoded, Decoder, Trailers};
+pub use connection::{Client, CloseReason, Connection, Eof, Role, Server};
+pub use head::{
+    HeadLimits, RequestHead, ResponseHead, head_complete_hint, parse_request, parse_response,
+};
+pub use respond::Respond;
+pub use write::{
+    Encoder, FixedSink, Frame, Prefix, Refused, RequestRewrite, ResponseRewrite, Sink,
+    write_interim, write_request, write_response,
+};

@@ -1,0 +1,21 @@
+//! What every version of HTTP shares: the words of RFC 9110, and the laws that decide what a message means.
+
+pub mod authority;
+mod fields;
+pub mod framing;
+pub mod hop;
+mod known;
+mod method;
+mod status;
+mod text;
+mod version;
+
+pub use fields::{Field, Fields, Span};
+pub use framing::Framing;
+pub use known::{Known, KnownSet};
+pub use method::Method;
+pub use status::Status;
+pub use text::{is_field_value, is_token, is_token_byte};
+pub use version::Version;
+
+pub(crate) use text::{is_target_byte, is_value_byte, list, trim};
