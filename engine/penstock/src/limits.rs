@@ -1,0 +1,106 @@
+//! Every bound, each with the sentence that it follows from.
+//!
+//! A bound that an operator may move has its default in `snapshot::schema`; here stands what it may be moved to.
+
+use std::time::Duration;
+
+// ── What a peer may send ────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Bytes of a request or response head, request line included. nginx gives 8 KiB a line, HAProxy 16 KiB a head, Node 16
+/// KiB: cookies and tokens of real applications reach 10 KiB, and one head is one buffer.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Fields of a head. Browsers send about 20, gateways behind gateways 40; Apache and Envoy stop at 100. Each costs a span of
+/// 8 bytes in a table of fixed size.
+pub const FIELDS_MAX: usize = 100;
+
+/// Bytes of a trailer section: checksums and gRPC's status, never cookies. A quarter of a head.
+pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
+
+/// Bytes of one chunk's size line, extensions included: 16 hex digits, and room for extensions that nobody uses (h2o had to
+/// bound them after CVE-2023-50247's class of floods).
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+
+/// Bytes a client may have sent ahead (pipelining) before we stop reading: one more head.
+pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
+
+// ── Connections ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Client connections of one listener over all workers, unless it says otherwise: at 512 bytes idle each, 10 MiB; at one head
+/// buffer each, 320 MiB. The process's file limit divides it further at start.
+pub const CONNECTIONS_DEFAULT: u32 = 20_000;
+
+/// What `max_connections` may be set to: the kernel's own ceiling for one process is `fs.nr_open`, 2^20 by default.
+pub const CONNECTIONS_MAX: u32 = 1 << 20;
+
+/// Descriptors kept back from connections: rings, listeners, logs, admin, and a resolver's socket a worker.
+pub const DESCRIPTORS_RESERVED: u32 = 256;
+
+/// Connections waiting for `accept`, unless the listener says otherwise. The kernel clips it to `net.core.somaxconn` (4096 since 5.4).
+pub const BACKLOG_DEFAULT: u32 = 4096;
+
+/// What `backlog` may be set to: `listen(2)` takes an `int`, and the queue's length is 16 bits in `inet_diag`.
+pub const BACKLOG_MAX: u32 = 65_535;
+
+// ── Upstream ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Idle connections to one endpoint kept by one worker, unless the pool says otherwise: a burst of 64 requests a core
+/// finds its connections again, and 8 cores hold no more than 512 at one endpoint.
+pub const IDLE_UPSTREAM_DEFAULT: u32 = 64;
+
+/// What `reuse.max_idle` may be set to: beyond it an endpoint's own limit comes first.
+pub const IDLE_UPSTREAM_MAX: u32 = 16_384;
+
+/// Tries one request may have in all: the first and three more. Beyond that a retry only meets the same outage. It must fit
+/// `policy::Avoid`.
+pub const TRIES_MAX: u8 = 4;
+const _: () = assert!((TRIES_MAX as usize) <= policy::Avoid::MAX);
+
+/// Retries granted a second however quiet the pool is, over all workers (`policy::budget`).
+pub const RETRIES_PER_SECOND_MIN: u16 = 3;
+
+/// Endpoints of one pool. Round robin looks at each of them for each request: 1024 × 1 ns is still less than a system call.
+pub const ENDPOINTS_MAX: usize = 1024;
+
+/// An endpoint's weight. With [`ENDPOINTS_MAX`] of them sums stay far inside 32 bits.
+pub const WEIGHT_MAX: u32 = 65_535;
+
+/// Pools, listeners and routes are named by 16-bit indexes.
+pub const POOLS_MAX: usize = u16::MAX as usize;
+pub const ROUTES_MAX: usize = u16::MAX as usize;
+
+/// Listeners: each is a socket a worker.
+pub const LISTENERS_MAX: usize = 256;
+
+/// No more often than this is a name resolved again, so that a short interval is no attack on the resolver.
+pub const RESOLVE_EVERY_MIN: Duration = Duration::from_secs(1);
+
+// ── Workers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Workers of one process: the largest machine sold has 768 hardware threads, and a CPU set has 1024 bits.
+pub const CORES_MAX: usize = 1024;
+
+/// The longest a worker may spin before it blocks. Beyond a scheduler tick's quarter (1 ms of 4) it only takes time from others.
+pub const SPIN_MAX: Duration = Duration::from_millis(1);
+
+/// Access log lines a worker may be ahead of the writer: 4096 × 512 bytes = 2 MiB. Then lines are dropped, and counted.
+pub const ACCESS_LOG_QUEUE: usize = 4096;
+
+// ── Configuration ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Bytes of a configuration file: ten thousand routes at 200 bytes are 2 MiB; a file beyond 16 MiB is not one.
+pub const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Problems of one file that are shown: a screen or three. The rest is counted.
+pub const PROBLEMS_SHOWN_MAX: usize = 50;
+
+/// Any time in the configuration: beyond 30 days it is a mistake of units.
+pub const TIME_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+// ── Administration ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Bytes that `penstock status` reads from an admin endpoint: 1024 endpoints at 300 bytes, times ten.
+pub const STATUS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// How long `penstock status` waits for it: a worker that does not answer within this is itself the news.
+pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,69 @@
+//! Configuration: text → document → checked → compiled, immutable [`Snapshot`].
+//!
+//! ```text
+//! TOML ──text──► tree with places ──check──► Document (schema) ──compile──► Snapshot ──Arc──► workers
+//!                        └── problems, all of them, with places (report)
+//! ```
+//!
+//! What holds here: a snapshot exists only if every check passed, its references are indexes that cannot dangle, and it
+//! never changes. Deliberately absent: files, sockets and name resolution; this room turns text into values.
+
+mod address;
+mod check;
+mod compile;
+//mod explain;
+mod literal;
+mod print;
+//mod reference;
+mod report;
+mod route;
+mod schema;
+mod text;
+
+pub use address::{Address, Bind, Cidr, Endpoint, Host};
+pub use compile::{
+    AccessLog, EngineSettings, Listener, ListenerId, ListenerProtocol, Networks, Pool, PoolId,
+    Retry, Reuse, Route, Snapshot, Timeouts,
+};
+//pub use explain::{Explanation, explain};
+pub use literal::{
+    Cores, HostPolicy, Listed, Literal, Percent, ServerPolicy, Spin, Text, Time, Unreadable,
+    ViaName, cpu_list,
+};
+pub use print::{complete, print};
+//pub use reference::reference;
+pub use report::{Code, Problem, Report};
+pub use route::{HostPattern, Method, PathPattern, RouteId, RouteTable, Rule};
+pub use schema::{
+    AccessFormat, Balance, Document, Driver, Forwarded, ListenDoc, PoolDoc, Protocol,
+    ProxyProtocol, RetryCause, RouteDoc, json_schema,
+};
+
+/// What a text came to: a snapshot and warnings, or errors.
+#[derive(Debug)]
+pub struct Compiled {
+    pub document: Document,
+    pub snapshot: Snapshot,
+    /// Warnings only.
+    pub report: Report,
+}
+
+/// Reads a configuration. `origin` is what reports call it.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn read(origin: &str, text: &str) -> Result<Compiled, Report> {
+    let (tree, mut problems) = text::parse(text);
+    let document = check::shape(&tree, &mut problems);
+    check::meaning(&document, &tree, text, &mut problems);
+    let report = Report::new(origin, text, problems);
+    if report.has_errors() {
+        return Err(report);
+    }
+    let snapshot = compile::compile(&document);
+    Ok(Compiled {
+        document,
+        snapshot,
+        report,
+    })
+}
