@@ -148,6 +148,10 @@ pub fn write_request(
     put(sink, b" HTTP/1.1\r\n")?;
 
     let mut without = NEVER_COPIED.union(rewrite.without);
+    if head.version == Version::Http10 {
+        // It meant nothing when it came (RFC 9110 §10.1.1), and must not begin to now.
+        without.insert(Known::Expect);
+    }
     let host = match rewrite.host {
         Some(host) => Some(host),
         // An absolute target overrides Host (RFC 9112 §3.2.2); HTTP/1.0 may have none, HTTP/1.1 must (§3.2).

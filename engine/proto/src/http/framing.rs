@@ -175,7 +175,8 @@ mod tests {
         use Malformed::{
             CodingNotImplemented, CodingOnVersion10, ContentLength, LengthAndCoding, TransferCoding,
         };
-        let table: &[(&[(&str, &str)], Result<Framing, Malformed>)] = &[
+        type Case<'a> = (&'a [(&'a str, &'a str)], Result<Framing, Malformed>);
+        let table: &[Case<'_>] = &[
             (&[], Ok(Framing::None)),
             (&[("Content-Length", "0")], Ok(Framing::Length(0))),
             (&[("content-length", "5")], Ok(Framing::Length(5))),

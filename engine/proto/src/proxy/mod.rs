@@ -87,3 +87,133 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_1() {
+        let inet = |source: &str, destination: &str| Peer::Inet {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+        };
+        let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(91));
+        assert_eq!(long.len(), 107);
+        let table: &[(&str, Result<Option<Peer>, Refused>)] = &[
+            (
+                "PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\nGET",
+                Ok(Some(inet("1.2.3.4:9", "5.6.7.8:10"))),
+            ),
+            (
+                "PROXY TCP6 ::1 2001:db8::2 0 65535\r\n",
+                Ok(Some(inet("[::1]:0", "[2001:db8::2]:65535"))),
+            ),
+            ("PROXY UNKNOWN\r\n", Ok(Some(Peer::Unknown))),
+            (
+                "PROXY UNKNOWN whatever it says\r\n",
+                Ok(Some(Peer::Unknown)),
+            ),
+            (&long, Ok(Some(Peer::Unknown))),
+            (
+                &format!("PROXY UNKNOWN {}\r\n", "x".repeat(92)),
+                Err(Refused::TooLong),
+            ),
+            ("PROXY TCP4 1.2.3.4 5.6.7.8 9 10", Ok(None)),
+            ("PRO", Ok(None)),
+            ("", Ok(None)),
+            ("GET / HTTP/1.1\r\n", Err(Refused::NotProxy)),
+            ("PROXY TCP4 1.2.3.4 5.6.7.8 9 10\n", Err(Refused::Line)),
+            ("PROXY TCP4 1.2.3.4 5.6.7.8 9 10 11\r\n", Err(Refused::Line)),
+            ("PROXY TCP4 1.2.3.4 5.6.7.8 9\r\n", Err(Refused::Line)),
+            ("PROXY TCP4 1.2.3.4  5.6.7.8 9 10\r\n", Err(Refused::Line)),
+            ("PROXY TCP4 01.2.3.4 5.6.7.8 9 10\r\n", Err(Refused::Line)),
+            ("PROXY TCP4 ::1 ::1 9 10\r\n", Err(Refused::Line)),
+            ("PROXY TCP4 1.2.3.4 5.6.7.8 +9 10\r\n", Err(Refused::Line)),
+            ("PROXY TCP4 1.2.3.4 5.6.7.8 09 10\r\n", Err(Refused::Line)),
+            ("PROXY TCP4 1.2.3.4 5.6.7.8 9 65536\r\n", Err(Refused::Line)),
+            ("PROXY UDP4 1.2.3.4 5.6.7.8 9 10\r\n", Err(Refused::Line)),
+        ];
+        for (text, expected) in table {
+            let parsed = parse(text.as_bytes()).map(|header| header.map(|header| header.peer));
+            assert_eq!(parsed, *expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn version_2() {
+        let parsed = |kind: [u8; 2], data: &[u8]| {
+            let mut bytes = v2::SIGNATURE.to_vec();
+            bytes.extend_from_slice(&kind);
+            bytes.extend_from_slice(&(data.len() as u16).to_be_bytes());
+            bytes.extend_from_slice(data);
+            for end in 0..bytes.len() {
+                assert!(matches!(
+                    parse(&bytes[..end]),
+                    Ok(None) | Err(Refused::Kind | Refused::TooLong)
+                ));
+            }
+            parse(&bytes).map(|header| header.unwrap().peer)
+        };
+        let inet = Peer::Inet {
+            source: "1.2.3.4:258".parse().unwrap(),
+            destination: "5.6.7.8:772".parse().unwrap(),
+        };
+        let addresses = [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4];
+        let with = |tlvs: &[u8]| [&addresses[..], tlvs].concat();
+        assert_eq!(parsed([0x21, 0x11], &addresses), Ok(inet));
+        assert_eq!(parsed([0x21, 0x12], &addresses), Ok(inet));
+        assert_eq!(
+            parsed([0x21, 0x11], &with(&[4, 0, 2, 9, 9, 1, 0, 0])),
+            Ok(inet)
+        );
+        assert_eq!(
+            parsed([0x21, 0x11], &with(&[4, 0, 2, 9])),
+            Err(Refused::Length)
+        );
+        assert_eq!(parsed([0x21, 0x11], &with(&[4, 0])), Err(Refused::Length));
+        assert_eq!(parsed([0x21, 0x11], &addresses[1..]), Err(Refused::Length));
+        assert_eq!(parsed([0x21, 0x21], &[0; 35]), Err(Refused::Length));
+        assert_eq!(parsed([0x21, 0x31], &[0; 216]), Ok(Peer::Unix));
+        assert_eq!(parsed([0x21, 0x31], &[0; 215]), Err(Refused::Length));
+        assert_eq!(parsed([0x20, 0x00], &[]), Ok(Peer::Local));
+        assert_eq!(parsed([0x20, 0x11], &[1, 2]), Ok(Peer::Local));
+        assert_eq!(parsed([0x21, 0x00], &[1, 2]), Ok(Peer::Unknown));
+        assert_eq!(parsed([0x22, 0x11], &addresses), Err(Refused::Kind));
+        assert_eq!(parsed([0x11, 0x11], &addresses), Err(Refused::Kind));
+        assert_eq!(parsed([0x21, 0x41], &addresses), Err(Refused::Kind));
+        assert_eq!(parsed([0x21, 0x13], &addresses), Err(Refused::Kind));
+        assert_eq!(
+            parsed([0x21, 0x11], &with(&[0; 741])),
+            Err(Refused::TooLong)
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (source, destination) in [
+            ("1.2.3.4:5", "6.7.8.9:10"),
+            ("[::1]:5", "[2001:db8::9]:65535"),
+        ] {
+            let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+            for write in [write_v1, write_v2] {
+                let mut out = Vec::new();
+                write(Some((source, destination)), &mut out);
+                let expected = Header {
+                    length: out.len(),
+                    peer: Peer::Inet {
+                        source,
+                        destination,
+                    },
+                };
+                assert_eq!(parse(&out), Ok(Some(expected)));
+            }
+        }
+        let mut out = Vec::new();
+        write_v1(None, &mut out);
+        assert_eq!(parse(&out).unwrap().unwrap().peer, Peer::Unknown);
+        out.clear();
+        write_v2(None, &mut out);
+        assert_eq!(parse(&out).unwrap().unwrap().peer, Peer::Local);
+    }
+}
