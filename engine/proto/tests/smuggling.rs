@@ -11,7 +11,8 @@ fn verdict(text: &[u8]) -> Result<Option<Framing>, Malformed> {
 
 #[test]
 fn requests() {
-    let table: &[(&[u8], Result<Option<Framing>, Malformed>)] = &[
+    type Case<'a> = (&'a [u8], Result<Option<Framing>, Malformed>);
+    let table: &[Case<'_>] = &[
         // The ordinary, so that the rest means something.
         (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(Some(Framing::None))),
         (b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(Some(Framing::None))),
@@ -253,7 +254,8 @@ fn responses() {
         );
         head.map(|head| head.map(|head| (head.status.code(), head.framing, head.persistent)))
     };
-    let table: &[(&[u8], Result<Option<(u16, Framing, bool)>, Malformed>)] = &[
+    type Case<'a> = (&'a [u8], Result<Option<(u16, Framing, bool)>, Malformed>);
+    let table: &[Case<'_>] = &[
         (
             b"HTTP/1.1 200 OK\r\n\r\n",
             Ok(Some((200, Framing::UntilClose, false))),
