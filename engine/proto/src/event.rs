@@ -13,6 +13,7 @@ pub enum Event<H> {
     /// A head. Its spans point into the bytes that were read, and its `length` is what it consumed.
     Head(H),
     /// Body bytes: `bytes[..payload]`, compacted to the front of the slice (chunk framing is squeezed out).
+    /// `payload` is 0 if there was nothing but framing.
     Data { payload: usize, consumed: usize },
     /// The message is complete. `trailers` says that the connection holds a trailer section to forward.
     End { consumed: usize, trailers: bool },

@@ -36,6 +36,14 @@ fn a_server_goes_round() {
     let (mut connection, _, _) = server(GET);
     assert!(!connection.is_idle());
     answer(&mut connection, Framing::Length(0));
+    assert!(
+        !connection.is_idle(),
+        "not before it is known that nothing was pipelined"
+    );
+    assert_eq!(
+        connection.read(&mut [], &mut Fields::default()),
+        Ok(Event::Pause)
+    );
     assert!(connection.is_idle() && connection.is_persistent());
     assert_eq!(connection.eof(), Eof::Clean);
     assert!(connection.is_closed());
@@ -241,7 +249,35 @@ fn a_response_may_overtake_its_request() {
     assert!(!connection.is_reusable());
     connection.body_written(3).unwrap();
     connection.end_written().unwrap();
+    assert!(
+        !connection.is_reusable(),
+        "not before the response is drained"
+    );
+    assert_eq!(connection.read(&mut [], &mut fields), Ok(Event::Pause));
     assert!(connection.is_reusable());
+}
+
+#[test]
+fn what_follows_a_response_is_not_the_next_one() {
+    let (mut connection, mut fields) = client(Method::Get, Framing::None, false);
+    connection.end_written().unwrap();
+    let mut bytes = b"HTTP/1.1 204 x\r\n\r\nHTTP/1.1 200 poison\r\n\r\n".to_vec();
+    let Ok(Event::Head(head)) = connection.read(&mut bytes, &mut fields) else {
+        panic!()
+    };
+    bytes.drain(..head.length as usize);
+    assert!(matches!(
+        connection.read(&mut bytes, &mut fields),
+        Ok(Event::End { .. })
+    ));
+    assert!(!connection.is_reusable());
+    assert_eq!(connection.read(&mut bytes, &mut fields), Ok(Event::Pause));
+    assert_eq!(connection.close_reason(), Some(CloseReason::Unsolicited));
+    assert!(
+        connection
+            .head_written(Method::Get, Framing::None, true, false)
+            .is_err()
+    );
 }
 
 #[test]

@@ -156,10 +156,14 @@ impl<R: Role> Connection<R> {
         )
     }
 
-    /// No exchange is in hand, nor part of a head. Such a connection may be parked, or closed without telling anybody.
+    /// No exchange is in hand, nor part of a head, and all input has been drained. Such a connection may be parked, or closed
+    /// without telling anybody.
     #[inline]
     pub fn is_idle(&self) -> bool {
-        self.reading == Reading::Head && self.writing == Writing::Idle && self.scanned == 0
+        self.reading == Reading::Head
+            && self.writing == Writing::Idle
+            && self.scanned == 0
+            && self.paused
     }
 
     /// Whether another exchange may follow, as far as is known now. A server's response that is composed while this is false
@@ -365,6 +369,8 @@ impl<R: Role> Connection<R> {
             self.shut();
             return;
         }
+        // A pause of the server's reading is over: pipelined requests may be waiting.
+        self.paused &= !R::ANSWERS;
         self.reading = Reading::Head;
         self.writing = Writing::Idle;
         self.interims = 0;
@@ -425,7 +431,8 @@ impl<R: Role> Connection<R> {
     fn assert_fed(&self, _len: usize) {
         #[cfg(debug_assertions)]
         debug_assert!(
-            _len >= self.unread as usize,
+            matches!(self.reading, Reading::Closed | Reading::Tunnel)
+                || _len >= self.unread as usize,
             "bytes were skipped: hand back all that the last event left unread"
         );
     }
@@ -615,7 +622,8 @@ impl Connection<Client> {
         eof
     }
 
-    /// Idle, untouched, and good for another request.
+    /// Idle, untouched, and good for another request. Never before the last response was drained to a pause, so that bytes which
+    /// follow it cannot be taken for the next response.
     #[inline]
     pub fn is_reusable(&self) -> bool {
         self.close.is_none() && self.is_idle() && !self.input_ended
