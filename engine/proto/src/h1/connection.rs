@@ -15,12 +15,14 @@
 //! kept as the first [`CloseReason`], for logs and counters. Bytes that arrive on an idle client connection answer nothing
 //! that was asked: they poison it, whatever they are (response queue poisoning).
 
+mod client;
+mod server;
+
 use super::body::{Decoder, Trailers};
-use super::head::{
-    HeadLimits, RequestHead, ResponseHead, head_complete_hint, parse_request, parse_response,
-};
-use super::write::{Encoder, Frame, Refused, Sink};
-use crate::http::{Fields, Framing, Method, Status};
+use super::encode::{Encoder, Frame};
+use super::head::{HeadLimits, RequestHead, ResponseHead, head_complete_hint};
+use super::sink::{Refused, Sink};
+use crate::http::{Framing, Method};
 use crate::{Event, Malformed};
 use std::marker::PhantomData;
 
@@ -453,258 +455,6 @@ impl<R: Role> Connection<R> {
     }
 }
 
-impl Connection<Server> {
-    /// Reads the next step of the request, from all bytes that are unread.
-    ///
-    /// # Errors
-    /// What the client did wrong. It may still be answered, with `head_written` and so on; then the connection is shut.
-    #[inline]
-    pub fn read(
-        &mut self,
-        bytes: &mut [u8],
-        fields: &mut Fields,
-    ) -> Result<Event<RequestHead>, Malformed> {
-        let event = self.read_with(bytes, |connection, bytes| {
-            connection.read_request(bytes, fields)
-        });
-        match &event {
-            Ok(event) => {
-                let consumed = match event {
-                    Event::Head(head) => head.length as usize,
-                    Event::Data { consumed, .. } | Event::End { consumed, .. } => *consumed,
-                    _ => 0,
-                };
-                self.note(event, consumed, bytes.len());
-            }
-            // A head that made no sense is still owed an answer.
-            Err(_) if self.writing == Writing::Idle => self.writing = Writing::Head,
-            Err(_) => {}
-        }
-        event
-    }
-
-    /// Input has ended, and the last read paused.
-    pub fn eof(&mut self) -> Eof {
-        self.end_input(Eof::Clean)
-    }
-
-    /// The client waits for 100 (Continue) before it sends content.
-    #[inline]
-    pub fn expects_continue(&self) -> bool {
-        self.expects_continue
-    }
-
-    /// An interim response was queued. (For a client of HTTP/1.0 there are none.)
-    pub fn interim_written(&mut self, status: Status) {
-        debug_assert!(status.is_interim() && self.writing == Writing::Head);
-        self.expects_continue &= status != Status::CONTINUE;
-    }
-
-    /// A final response's head was queued, or 101's. `framing` is that of the content as it will be sent, and `persistent`
-    /// whether the head allows another exchange.
-    ///
-    /// A tunnel begins with 101, if this request offered an upgrade and had no content, or with 2xx to CONNECT. Nothing begins
-    /// it earlier (CVE-2026-2833: bytes were passed through because they followed an offer).
-    ///
-    /// # Errors
-    /// [`Refused::Length`]: no response is due, or 101 was not offered. Our fault; the connection is shut.
-    #[inline]
-    pub fn head_written(
-        &mut self,
-        status: Status,
-        framing: Framing,
-        persistent: bool,
-    ) -> Result<(), Refused> {
-        if self.writing != Writing::Head {
-            return Err(self.break_write());
-        }
-        let request_read = matches!(self.reading, Reading::Ended | Reading::Done);
-        if status == Status::SWITCHING_PROTOCOLS {
-            if !self.upgrade_offered || !request_read {
-                return Err(self.break_write());
-            }
-            self.tunnel();
-            return Ok(());
-        }
-        if self.method == Method::Connect && status.is_success() && request_read {
-            self.tunnel();
-            return Ok(());
-        }
-        if framing == Framing::UntilClose {
-            self.close_for(CloseReason::UntilClose);
-        }
-        if !persistent {
-            self.close_for(CloseReason::WeAsked);
-        }
-        self.begin_writing(framing);
-        Ok(())
-    }
-
-    fn read_request(
-        &mut self,
-        bytes: &[u8],
-        fields: &mut Fields,
-    ) -> Result<Event<RequestHead>, Malformed> {
-        let Some(head) = self.read_head(bytes, |limits| parse_request(bytes, limits, fields))?
-        else {
-            return Ok(Event::Pause);
-        };
-        self.begin_reading(head.framing);
-        self.writing = Writing::Head;
-        self.method = head.method;
-        self.upgrade_offered = !head.upgrade.is_empty();
-        self.expects_continue = head.expect_continue && head.framing.has_body();
-        if !head.persistent {
-            self.close_for(CloseReason::PeerAsked);
-        }
-        Ok(Event::Head(head))
-    }
-}
-
-impl Connection<Client> {
-    /// Reads the next step of the response, from all bytes that are unread. Interim responses come as heads of their own, with
-    /// [`Status::is_interim`]; the final one follows.
-    ///
-    /// Bytes that answer nothing are not an error of any exchange: they pause, and the connection is no longer reusable.
-    ///
-    /// # Errors
-    /// What the upstream did wrong; the connection is shut.
-    #[inline]
-    pub fn read(
-        &mut self,
-        bytes: &mut [u8],
-        fields: &mut Fields,
-    ) -> Result<Event<ResponseHead>, Malformed> {
-        let answers_nothing = match self.reading {
-            Reading::Head => self.writing == Writing::Idle,
-            Reading::Done => true,
-            _ => false,
-        };
-        if answers_nothing {
-            self.assert_fed(bytes.len());
-            if !bytes.is_empty() {
-                self.poison();
-            }
-            self.note(&Event::Pause, 0, 0);
-            return Ok(Event::Pause);
-        }
-        let event = self.read_with(bytes, |connection, bytes| {
-            connection.read_response(bytes, fields)
-        });
-        match &event {
-            Ok(event) => {
-                let consumed = match event {
-                    Event::Head(head) => head.length as usize,
-                    Event::Data { consumed, .. } | Event::End { consumed, .. } => *consumed,
-                    _ => 0,
-                };
-                self.note(event, consumed, bytes.len());
-            }
-            Err(_) => self.shut(),
-        }
-        event
-    }
-
-    /// Input has ended, and the last read paused.
-    pub fn eof(&mut self) -> Eof {
-        let unstarted = match (self.writing, self.interims) {
-            (Writing::Idle, _) => Eof::Clean,
-            (_, 0) => Eof::Unanswered,
-            _ => Eof::Truncated,
-        };
-        let eof = self.end_input(unstarted);
-        match eof {
-            // The response is complete while the request is still being written. Nobody will answer another one.
-            Eof::HalfClosed => self.close_for(CloseReason::PeerEnded),
-            Eof::Truncated => self.shut(),
-            _ => {}
-        }
-        eof
-    }
-
-    /// Idle, untouched, and good for another request. Never before the last response was drained to a pause, so that bytes which
-    /// follow it cannot be taken for the next response.
-    #[inline]
-    pub fn is_reusable(&self) -> bool {
-        self.close.is_none() && self.is_idle() && !self.input_ended
-    }
-
-    /// A request's head was queued. `framing` is that of the content as it will be sent; `persistent` whether the head allows
-    /// another exchange; `upgrade` whether it offers one, which only a request without content may.
-    ///
-    /// # Errors
-    /// [`Refused::Length`]: the connection is not free for a request. Our fault; it is shut.
-    #[inline]
-    pub fn head_written(
-        &mut self,
-        method: Method,
-        framing: Framing,
-        persistent: bool,
-        upgrade: bool,
-    ) -> Result<(), Refused> {
-        if !self.is_reusable() || framing == Framing::UntilClose {
-            return Err(self.break_write());
-        }
-        if !persistent {
-            self.close_for(CloseReason::WeAsked);
-        }
-        self.method = method;
-        self.upgrade_offered = upgrade && !framing.has_body();
-        self.begin_writing(framing);
-        Ok(())
-    }
-
-    fn read_response(
-        &mut self,
-        bytes: &[u8],
-        fields: &mut Fields,
-    ) -> Result<Event<ResponseHead>, Malformed> {
-        let method = self.method;
-        let Some(head) = self.read_head(bytes, |limits| {
-            parse_response(bytes, limits, method, fields)
-        })?
-        else {
-            return Ok(Event::Pause);
-        };
-        if head.status.is_interim() {
-            self.scanned = 0;
-            self.interims += 1;
-            return if self.interims > INTERIMS_MAX {
-                Err(Malformed::TooManyInterim)
-            } else {
-                Ok(Event::Head(head))
-            };
-        }
-        let switching = head.status == Status::SWITCHING_PROTOCOLS;
-        let connected = method == Method::Connect && head.status.is_success();
-        if switching && !self.upgrade_offered
-            || (switching || connected) && self.writing != Writing::Done
-        {
-            return Err(Malformed::UnexpectedUpgrade);
-        }
-        self.begin_reading(head.framing);
-        if switching || connected {
-            self.tunnel();
-        } else if head.framing == Framing::UntilClose {
-            self.close_for(CloseReason::UntilClose);
-        } else if !head.persistent {
-            self.close_for(CloseReason::PeerAsked);
-        }
-        Ok(Event::Head(head))
-    }
-
-    fn poison(&mut self) {
-        self.close_for(CloseReason::Unsolicited);
-        self.reading = Reading::Closed;
-        if self.writing == Writing::Idle {
-            self.writing = Writing::Closed;
-        }
-    }
-}
-
-/// An origin may send many 103s, though none sends more than a few; without a bound a response would never have to begin.
-const INTERIMS_MAX: u8 = 16;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
     /// Between messages, or within a head.
@@ -748,6 +498,7 @@ mod sealed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::{Fields, Status};
 
     #[test]
     fn idle_connections_are_small() {

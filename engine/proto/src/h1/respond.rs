@@ -1,8 +1,7 @@
 //! Responses of our own: small, whole, and composed into storage that the caller keeps.
 
-use super::write::{
-    Refused, Sink, connection_line, put, put_decimal, put_field, put_framing, put_status_line,
-};
+use super::sink::{Refused, Sink, put, put_decimal, put_field};
+use super::write::{connection_line, put_framing, put_status_line};
 use crate::http::{Framing, Status, Version};
 
 /// A response with a body that fits in memory.

@@ -1,68 +1,13 @@
-//! What goes out: heads as runs of the bytes that came in, and bodies between the bytes that frame them.
+//! Heads as they leave: runs of the bytes that came in.
 //!
 //! A head is not re-serialised. Neighbouring fields that are kept are one run of the receive buffer, copied at once; a typical
 //! request is two or three runs. What frames the message or concerns the connection is never copied, always written from the
 //! verdict, so that the next hop reads what we read.
 
-use super::{RequestHead, ResponseHead, Trailers};
+use super::sink::{Refused, Sink, put, put_decimal, put_field};
+use super::{RequestHead, ResponseHead};
 use crate::http::authority::Form;
-use crate::http::{
-    Fields, Framing, Known, KnownSet, Method, Status, Version, is_field_value, is_token,
-};
-
-/// Where bytes go. `false` means that they did not fit, and that whatever was put so far is to be thrown away.
-pub trait Sink {
-    fn put(&mut self, bytes: &[u8]) -> bool;
-}
-
-impl Sink for Vec<u8> {
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) -> bool {
-        self.extend_from_slice(bytes);
-        true
-    }
-}
-
-/// Storage of a fixed size.
-#[derive(Debug)]
-pub struct FixedSink<'a> {
-    storage: &'a mut [u8],
-    len: usize,
-}
-
-impl<'a> FixedSink<'a> {
-    pub fn new(storage: &'a mut [u8]) -> Self {
-        Self { storage, len: 0 }
-    }
-
-    /// Bytes put so far.
-    pub fn written(&self) -> &[u8] {
-        &self.storage[..self.len]
-    }
-}
-
-impl Sink for FixedSink<'_> {
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) -> bool {
-        let Some(place) = self.storage.get_mut(self.len..self.len + bytes.len()) else {
-            return false;
-        };
-        place.copy_from_slice(bytes);
-        self.len += bytes.len();
-        true
-    }
-}
-
-/// Why nothing was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// The sink is full.
-    Full,
-    /// An added name or value would have broken the message apart. Our fault: it was not checked where it came from.
-    Field,
-    /// More or fewer bytes of content than the head promised. Our fault, or the sender's that we relay.
-    Length,
-}
+use crate::http::{Fields, Framing, Known, KnownSet, Method, Status, Version, is_field_value};
 
 /// How a request is to leave. `Default` of the parts that seldom change: see [`RequestRewrite::new`].
 #[derive(Debug, Clone, Copy)]
@@ -256,155 +201,9 @@ pub fn write_interim(
     put_added(sink, &[])
 }
 
-/// Frames outgoing content, and holds the sender to what the head promised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Encoder {
-    framing: Framing,
-}
-
-/// What goes before and after a piece of content.
-#[derive(Debug, Clone, Copy)]
-pub struct Frame {
-    pub prefix: Prefix,
-    pub suffix: &'static [u8],
-}
-
-impl Encoder {
-    #[inline]
-    pub fn new(framing: Framing) -> Self {
-        Self { framing }
-    }
-
-    /// What goes around the next `payload` bytes of content. Nothing goes around nothing: an empty chunk would be the last.
-    ///
-    /// # Errors
-    /// [`Refused::Length`] if the head promised fewer bytes.
-    #[inline]
-    pub fn frame(&mut self, payload: usize) -> Result<Frame, Refused> {
-        match &mut self.framing {
-            Framing::Chunked if payload > 0 => Ok(Frame {
-                prefix: Prefix::chunk(payload),
-                suffix: b"\r\n",
-            }),
-            Framing::Chunked | Framing::UntilClose => Ok(Frame::NOTHING),
-            Framing::Length(remaining) => {
-                *remaining = remaining
-                    .checked_sub(payload as u64)
-                    .ok_or(Refused::Length)?;
-                Ok(Frame::NOTHING)
-            }
-            Framing::None if payload == 0 => Ok(Frame::NOTHING),
-            Framing::None => Err(Refused::Length),
-        }
-    }
-
-    /// What ends the message, if it has no trailers.
-    ///
-    /// # Errors
-    /// [`Refused::Length`] if the head promised more bytes: the connection must be cut, so that the peer notices.
-    #[inline]
-    pub fn end(&mut self) -> Result<&'static [u8], Refused> {
-        match std::mem::replace(&mut self.framing, Framing::None) {
-            Framing::Chunked => Ok(b"0\r\n\r\n"),
-            Framing::Length(1..) => Err(Refused::Length),
-            _ => Ok(b""),
-        }
-    }
-
-    /// Ends the message with trailers. Only the chunked coding carries them; under any other framing they are dropped, as
-    /// RFC 9110 §6.5.1 allows.
-    ///
-    /// # Errors
-    /// As [`Encoder::end`], or the sink is full.
-    pub fn end_with(&mut self, trailers: &Trailers, sink: &mut impl Sink) -> Result<(), Refused> {
-        if self.framing != Framing::Chunked {
-            let last = self.end()?;
-            return put(sink, last);
-        }
-        self.framing = Framing::None;
-        put(sink, b"0\r\n")?;
-        for (name, value) in trailers.iter() {
-            put_field(sink, name, value)?;
-        }
-        put(sink, b"\r\n")
-    }
-}
-
-impl Frame {
-    const NOTHING: Self = Self {
-        prefix: Prefix::EMPTY,
-        suffix: b"",
-    };
-}
-
-/// A chunk's size line, inline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prefix {
-    bytes: [u8; Self::LEN_MAX],
-    start: u8,
-}
-
-impl Prefix {
-    /// 16 digits and CRLF.
-    pub const LEN_MAX: usize = 18;
-
-    const EMPTY: Self = Self {
-        bytes: [0; Self::LEN_MAX],
-        start: Self::LEN_MAX as u8,
-    };
-
-    #[inline]
-    fn chunk(size: usize) -> Self {
-        let mut prefix = Self::EMPTY;
-        let mut at = Self::LEN_MAX - 2;
-        prefix.bytes[at..].copy_from_slice(b"\r\n");
-        let mut rest = size;
-        loop {
-            at -= 1;
-            prefix.bytes[at] = b"0123456789abcdef"[rest & 15];
-            rest >>= 4;
-            if rest == 0 {
-                break;
-            }
-        }
-        prefix.start = at as u8;
-        prefix
-    }
-}
-
-impl std::ops::Deref for Prefix {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        &self.bytes[self.start as usize..]
-    }
-}
-
 /// Written from the verdict, never from the text.
 const NEVER_COPIED: KnownSet =
     KnownSet::of(&[Known::Connection, Known::TransferEncoding, Known::Upgrade]);
-
-#[inline]
-pub(super) fn put(sink: &mut impl Sink, bytes: &[u8]) -> Result<(), Refused> {
-    if sink.put(bytes) {
-        Ok(())
-    } else {
-        Err(Refused::Full)
-    }
-}
-
-/// `name: value`, refused if it is not one field line.
-#[inline]
-pub(super) fn put_field(sink: &mut impl Sink, name: &[u8], value: &[u8]) -> Result<(), Refused> {
-    if !is_token(name) || !is_field_value(value) {
-        return Err(Refused::Field);
-    }
-    put(sink, name)?;
-    put(sink, b": ")?;
-    put(sink, value)?;
-    put(sink, b"\r\n")
-}
 
 #[inline]
 pub(super) fn put_framing(sink: &mut impl Sink, framing: Framing) -> Result<(), Refused> {
@@ -416,20 +215,6 @@ pub(super) fn put_framing(sink: &mut impl Sink, framing: Framing) -> Result<(), 
             put(sink, b"\r\n")
         }
         Framing::None | Framing::UntilClose => Ok(()),
-    }
-}
-
-#[inline]
-pub(super) fn put_decimal(sink: &mut impl Sink, mut value: u64) -> Result<(), Refused> {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            return put(sink, &digits[at..]);
-        }
     }
 }
 
