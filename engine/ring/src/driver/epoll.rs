@@ -159,11 +159,11 @@ impl Epoll {
         Ok(())
     }
 
-    pub(crate) fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Fd> {
+    pub(crate) fn listen(&self, address: &Address, options: &ListenOptions) -> io::Result<Fd> {
         sys::listen(address, options, true)
     }
 
-    pub(crate) fn socket(&mut self, address: &Address) -> io::Result<Fd> {
+    pub(crate) fn socket(&self, address: &Address) -> io::Result<Fd> {
         sys::socket(address, true)
     }
 
@@ -565,7 +565,7 @@ fn pieces<'a>(msg: *const libc::msghdr) -> &'a [libc::iovec] {
     // SAFETY: the op table keeps `msg` and its iovecs valid until the last completion; callers do not keep the slice.
     unsafe {
         let msg = &*msg;
-        if msg.msg_iovlen == 0 { &[] } else { std::slice::from_raw_parts(msg.msg_iov, msg.msg_iovlen as usize) }
+        if msg.msg_iovlen == 0 { &[] } else { std::slice::from_raw_parts(msg.msg_iov, msg.msg_iovlen) }
     }
 }
 
@@ -623,7 +623,7 @@ fn negative(error: &io::Error) -> i32 {
 
 /// Tokens are a slot and a generation: one multiplication spreads them well enough.
 #[derive(Default)]
-struct TokenHasher(u64);
+pub(super) struct TokenHasher(u64);
 
 impl Hasher for TokenHasher {
     fn finish(&self) -> u64 {

@@ -12,6 +12,8 @@
 //!
 //! Deliberately absent: links, fixed files, zero-copy sends, timeouts (they live in the reactor's wheel).
 
+#[cfg(test)]
+mod conformance;
 pub(crate) mod epoll;
 pub mod sim;
 mod sys;
