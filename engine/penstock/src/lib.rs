@@ -4,7 +4,8 @@
 
 #![forbid(unsafe_code)]
 
-//pub mod command;
+pub mod command;
+pub mod cores;
 pub mod limits;
 pub mod snapshot;
 pub mod start;

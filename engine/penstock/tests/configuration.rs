@@ -77,3 +77,567 @@ fn the_example_compiles() {
     assert_eq!(snapshot.pool_named("db"), Some(PoolId(2)));
     assert_eq!(report(EXAMPLE), "");
 }
+
+// ── What is refused, and how it is said ─────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn everything_wrong_is_said_at_once_with_its_place() {
+    let text = r#"[engine]
+cores = "3-1"
+driver = "iouring"
+drain_timeout = 30
+
+[[listen]]
+name = "web"
+adress = ":443"
+
+[[listen]]
+name = "web"
+addr = "localhost:80"
+max_connections = "100"
+
+[[pool]]
+name = "api"
+endpoints = ["10.0.0.1:80", "10.0.0.2", "10.0.0.1:80 wait=2"]
+breaker = { failure = 3, open_for = "1min" }
+retry = { on = ["conect"], tries = 9, budget = "200%" }
+
+[[route]]
+host = "http://a.example/x"
+path = "v1/*"
+pool = "apo"
+"#;
+    let wanted = r#"error[E015]: `cores`: `3-1` has a range that ends before it begins (`3-1`)
+  --> edge.toml:2:9
+   |
+ 2 | cores = "3-1"
+   |         ^^^^^ write `1-3`
+
+error[E015]: `iouring` is nothing that `driver` can be
+  --> edge.toml:3:10
+   |
+ 3 | driver = "iouring"
+   |          ^^^^^^^^^ did you mean `uring`?
+
+error[E013]: `drain_timeout` is a number, and must be text
+  --> edge.toml:4:17
+   |
+ 4 | drain_timeout = 30
+   |                 ^^ write "30s" for seconds
+
+error[E014]: `addr` is missing in [[listen]]
+  --> edge.toml:6:1
+   |
+ 6 | [[listen]]
+   | ^^^^^^^^^^ `addr`: Where to listen: one address or several
+
+error[E012]: unknown key `adress` in [[listen]]
+  --> edge.toml:8:1
+   |
+ 8 | adress = ":443"
+   | ^^^^^^ did you mean `addr`?
+"#;
+    let found = report(text);
+    assert!(found.starts_with(wanted), "{found}");
+    for line in [
+        "error[E021]: the listener `web` is there twice",
+        "`addr`: `localhost:80` is a name",
+        "`max_connections` is text, and must be a number",
+        "write 100",
+        "the first one is at line 7",
+        "`endpoints`: `10.0.0.2` has no port",
+        "`endpoints`: `10.0.0.1:80 wait=2` has `wait=2` after the address",
+        "unknown key `failure` in breaker",
+        "did you mean `failures`?",
+        "`breaker.open_for`: `1min` has the unknown unit `min`",
+        "`conect` is nothing that `retry.on` can be",
+        "`tries` cannot be 9",
+        "write a number from 1 to 4",
+        "`retry.budget`: `200%` is not a share",
+        "`host`: `http://a.example/x` is a URL",
+        "write the host alone: `a.example`",
+        "`path`: `v1/*` does not begin with `/`",
+        "there is no pool `apo`",
+        "did you mean `api`?",
+        "\n18 errors\n",
+    ] {
+        assert!(found.contains(line), "{line}\n---\n{found}");
+    }
+}
+
+/// A file around the part that a case is about.
+fn around(part: &str) -> String {
+    format!(
+        "[[listen]]\nname = \"web\"\naddr = \":80\"\n[[pool]]\nname = \"api\"\nendpoints = [\"a:1\"]\n{part}"
+    )
+}
+
+#[test]
+fn one_problem_at_a_time() {
+    let table = [
+        (
+            "[[rout]]\npool = \"api\"",
+            "error[E012]: unknown key `rout` in the file",
+            "did you mean `route`?",
+        ),
+        (
+            "[route]\npool = \"api\"",
+            "[[route]] is a table, and must be a list",
+            "write [[route]] above its keys, with two brackets",
+        ),
+        (
+            "[[route]]\nhost = \"a\"",
+            "error[E014]: `pool` is missing in [[route]]",
+            "`pool`: Where such requests go",
+        ),
+        (
+            "[[route]]\nhost = \"a:80\"\npool = \"api\"",
+            "`host`: `a:80` has a port",
+            "write `a`",
+        ),
+        (
+            "[[route]]\nhost = \"a/b\"\npool = \"api\"",
+            "`host`: `a/b` has a path",
+            "write host = \"a\", path = \"/b\"",
+        ),
+        (
+            "[[route]]\npath = \"/a*b\"\npool = \"api\"",
+            "has `*` in the middle",
+            "`/v1/*`",
+        ),
+        (
+            "[[route]]\npath = \"/a?b\"\npool = \"api\"",
+            "has `?` in it",
+            "without its query",
+        ),
+        (
+            "[[route]]\nmethod = \"get\"\npool = \"api\"",
+            "has small letters",
+            "`GET`",
+        ),
+        (
+            "[[route]]\npool = \"api\"\ntimeout = { head = \"0s\" }",
+            "`head` cannot be zero",
+            "leave it out",
+        ),
+        (
+            "[[pool]]\nname = \"api\"\nendpoints = [\"b:1\"]",
+            "error[E021]: the pool `api` is there twice",
+            "line 5",
+        ),
+        (
+            "[[pool]]\nname = \"b\"\nendpoints = [\"b:1\"]",
+            "error[E022]: there are 2 pools and no [[route]]",
+            "pool = \"api\"",
+        ),
+        (
+            "[[pool]]\nname = \"b\"\nendpoints = []\n[[route]]\npool = \"b\"",
+            "a pool needs an endpoint",
+            "127.0.0.1:8080",
+        ),
+        (
+            "[[pool]]\nname = \"b\"\nendpoints = [\"a:1 weight=0\"]\n[[route]]\npool = \"b\"",
+            "every endpoint has weight 0",
+            "weight",
+        ),
+        (
+            "[[pool]]\nname = \"b\"\nendpoints = [\"b:1\"]\n[[route]]\npool = \"api\"",
+            "warning[W102]: nothing leads to the pool `b`",
+            "no route",
+        ),
+        (
+            "[[route]]\npool = \"api\"\n[[route]]\nhost = \"*\"\npath = \"/*\"\npool = \"api\"",
+            "warning[W101]: route `*/*` can never match",
+            "line 7",
+        ),
+        (
+            "[[listen]]\nname = \"t\"\naddr = \":81\"\nprotocol = \"tcp\"",
+            "a tcp listener needs a `pool`",
+            "name the pool",
+        ),
+        (
+            "[[listen]]\nname = \"t\"\naddr = \":81\"\npool = \"api\"",
+            "an http listener has no `pool`",
+            "protocol = \"tcp\"",
+        ),
+        (
+            "[[listen]]\nname = \"t\"\naddr = [\":80\"]",
+            "the address `:80` is there twice",
+            "line 3",
+        ),
+        (
+            "[[listen]]\nname = \"t\"\naddr = \":0\"",
+            "`addr`: `:0` has the port `0`",
+            "1 to 65535",
+        ),
+        (
+            "[[listen]]\nname = \"t\"\naddr = \":81\"\nbacklog = -1",
+            "`backlog` cannot be -1",
+            "from 0",
+        ),
+        (
+            "[[listen]]\nname = \"t\"\naddr = \":81\"\nbacklog = 1.5",
+            "a number with a fraction",
+            "",
+        ),
+        (
+            "[[listen]]\nname = \"t\"\naddr = \":81\"\ntrusted = [\"10.0.0.1/8\"]",
+            "has bits set beyond its prefix",
+            "`10.0.0.0/8`",
+        ),
+        (
+            "[log]\naccess = { format = \"common\" }",
+            "warning[W103]: a format for an access log that is off",
+            "path = \"-\"",
+        ),
+        (
+            "[engine]\nspin = \"1s\"",
+            "`spin`: `1s` is too long to spin",
+            "`1ms`",
+        ),
+        (
+            "[engine]\nadmin = \":80\"",
+            "`admin`: `:80` has no host",
+            "`127.0.0.1:80`",
+        ),
+        (
+            "[engine]\nvia = \"a b\"",
+            "`via`: `a b` is not a token",
+            "`off`",
+        ),
+        ("x = ", "error[E010]: this is not TOML", ""),
+        (
+            "[engine]\ncores = \"0\"\ncores = \"1\"",
+            "error[E010]: this is not TOML: duplicate key",
+            "",
+        ),
+    ];
+    for (part, message, advice) in table {
+        let found = report(&around(part));
+        assert!(
+            found.contains(message) && found.contains(advice),
+            "{part}\n---\n{found}"
+        );
+        let problems = found.matches("-->").count();
+        assert_eq!(problems, 1, "one problem, said once\n{part}\n---\n{found}");
+    }
+}
+
+#[test]
+fn an_empty_file_says_what_to_write() {
+    let wanted = "error[E014]: `listen` is missing in the file\n  --> edge.toml:1:1\n   |\n 1 | \n   | ^ write [[listen]]: A door: where connections come in\n\n1 error\n";
+    assert_eq!(report(""), wanted);
+}
+
+#[test]
+fn any_text_is_answered() {
+    let mut seed = 1_u64;
+    let letters: Vec<char> = "[]{}=\"'\\#.,\n\t -0123aäßlisteproudcn_:".chars().collect();
+    for _ in 0..3000 {
+        let mut text = String::new();
+        for _ in 0..40 {
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            text.push(letters[(seed >> 33) as usize % letters.len()]);
+        }
+        report(&text);
+        report(&around(&text));
+    }
+}
+
+#[test]
+fn a_report_for_machines() {
+    let report = snapshot::read("edge.toml", &around("[engine]\ndriver = \"x\"")).unwrap_err();
+    let wanted = serde_json::json!([{
+        "code": "E015", "severity": "error", "message": "`x` is nothing that `driver` can be",
+        "advice": "write one of: auto, uring, epoll", "file": "edge.toml", "line": 8, "column": 10,
+    }]);
+    assert_eq!(report.to_json(), wanted);
+}
+
+// ── What is understood ──────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn printing_and_reading_are_inverse() {
+    for text in [
+        EXAMPLE.to_owned(),
+        around(""),
+        around("[[route]]\nname = \"q\\\"\\u007f\"\npool = \"api\"").replace("q\\\"\\u007f", "q"),
+    ] {
+        let read = |text: &str| {
+            snapshot::read("edge.toml", text)
+                .unwrap_or_else(|report| panic!("{}\n{text}", report.render()))
+        };
+        let first = read(&text);
+        for printed in [
+            snapshot::print(&first.document),
+            snapshot::complete(&first.document),
+        ] {
+            let second = read(&printed);
+            assert_eq!(first.document, second.document, "{printed}");
+            assert_eq!(first.snapshot, second.snapshot, "{printed}");
+        }
+        let printed = snapshot::print(&first.document);
+        assert_eq!(
+            printed,
+            snapshot::print(&read(&printed).document),
+            "canonical"
+        );
+    }
+}
+
+#[test]
+fn canonical_form() {
+    let text = "[[listen]]\naddr = [\":80\"]\nname = \"web\"\nmax_connections = 20_000\ntimeout.head = \"1m30s\"\n[[pool]]\nendpoints = [\"A:1 weight=1\"]\nname = \"api\"\n[engine]\n";
+    let wanted = "[[listen]]\nname = \"web\"\naddr = \":80\"\ntimeout = { head = \"90s\" }\n\n[[pool]]\nname = \"api\"\nendpoints = [\"a:1\"]\n";
+    assert_eq!(
+        snapshot::print(&snapshot::read("", text).unwrap().document),
+        wanted
+    );
+}
+
+#[test]
+fn documented_defaults_are_those_of_the_snapshot() {
+    use std::time::Duration;
+    let snapshot = compile(&around(""));
+    let (listener, pool, route) = (
+        &snapshot.listeners[0],
+        &snapshot.pools[0],
+        &snapshot.routes[0],
+    );
+    let secs = Duration::from_secs;
+    assert_eq!(snapshot.engine.drain_timeout, secs(30));
+    assert_eq!(snapshot.engine.via.to_string(), "penstock");
+    assert!(snapshot.engine.admin.is_empty() && snapshot.access_log.is_none());
+    assert_eq!(
+        (
+            listener.head_timeout,
+            listener.keep_alive_timeout,
+            listener.body_timeout
+        ),
+        (secs(10), secs(75), secs(60))
+    );
+    assert_eq!((listener.max_connections, listener.backlog), (20_000, 4096));
+    assert_eq!(
+        (
+            pool.breaker.failures,
+            pool.breaker.open_for,
+            pool.breaker.trials
+        ),
+        (5, secs(60), 3)
+    );
+    assert_eq!(
+        (
+            pool.reuse.idle,
+            pool.reuse.max_idle,
+            pool.reuse.max_requests
+        ),
+        (secs(60), 64, None)
+    );
+    assert_eq!(
+        (pool.retry.on_connect, pool.retry.on_reset, pool.retry.tries),
+        (true, true, 2)
+    );
+    assert_eq!(
+        (pool.retry.budget.percent, pool.retry.budget.per_second_min),
+        (20, 3)
+    );
+    assert_eq!(
+        (
+            route.timeouts.connect,
+            route.timeouts.head,
+            route.timeouts.idle
+        ),
+        (secs(1), secs(60), secs(60))
+    );
+    assert_eq!(pool.resolve_every, secs(10));
+    assert_eq!(route.forwarded, snapshot::Forwarded::XForwarded);
+}
+
+#[test]
+fn a_route_inherits_the_times_it_does_not_set() {
+    let snapshot = compile(EXAMPLE);
+    let times = |id: u16| snapshot[RouteId(id)].timeouts;
+    assert_eq!((times(0).head.as_secs(), times(0).idle.as_secs()), (5, 60));
+    assert_eq!(times(1).head.as_secs(), 60);
+}
+
+#[test]
+fn the_most_specific_route_wins() {
+    let rules = [
+        ("*", "/*", ""),
+        ("a.example", "/*", ""),
+        ("*.example", "/*", ""),
+        ("*.b.example", "/*", ""),
+        ("a.example", "/v1/*", ""),
+        ("a.example", "/v1/x", ""),
+        ("a.example", "/v1/x/*", "POST"),
+        ("a.example", "/v1/*", "DELETE"),
+        ("only.example", "/here", ""),
+        ("[::1]", "/*", ""),
+    ];
+    let mut text = around("");
+    for (at, (host, path, method)) in rules.iter().enumerate() {
+        let method = if method.is_empty() {
+            String::new()
+        } else {
+            format!("method = \"{method}\"\n")
+        };
+        text.push_str(&format!("[[route]]\nname = \"r{at}\"\nhost = \"{host}\"\npath = \"{path}\"\n{method}pool = \"api\"\n"));
+    }
+    let snapshot = compile(&text);
+    let table = [
+        ("nowhere", "/", "GET", 0),
+        ("a.example", "/", "GET", 1),
+        ("A.Example.", "/", "GET", 1),
+        ("x.example", "/", "GET", 2),
+        ("x.b.example", "/", "GET", 3),
+        ("y.x.b.example", "/", "GET", 3),
+        ("b.example", "/", "GET", 2),
+        ("example", "/", "GET", 0),
+        ("a.example", "/v1", "GET", 4),
+        ("a.example", "/v1/", "GET", 4),
+        ("a.example", "/v10", "GET", 1),
+        ("a.example", "/v1/x", "GET", 5),
+        ("a.example", "/v1/x/y", "GET", 4),
+        ("a.example", "/v1/x/y", "POST", 6),
+        ("a.example", "/v1/x", "POST", 5),
+        ("a.example", "/v1/y", "DELETE", 7),
+        ("a.example", "*", "OPTIONS", 1),
+        ("only.example", "/here", "GET", 8),
+        ("only.example", "/there", "GET", 2),
+        ("[::1]", "/", "GET", 9),
+        ("", "", "", 0),
+    ];
+    for (host, path, method, wanted) in table {
+        let found = snapshot.route(host.as_bytes(), path.as_bytes(), method.as_bytes());
+        assert_eq!(
+            found.map(|(id, _)| id),
+            Some(RouteId(wanted)),
+            "{method} {host}{path}"
+        );
+    }
+}
+
+#[test]
+fn a_miss_is_an_answer() {
+    let snapshot = compile(&around(
+        "[[route]]\nhost = \"a\"\npath = [\"/x\", \"/y/*\"]\nmethod = [\"GET\", \"HEAD\"]\npool = \"api\"",
+    ));
+    let hit = |host: &str, path: &str, method: &str| {
+        snapshot
+            .route(host.as_bytes(), path.as_bytes(), method.as_bytes())
+            .is_some()
+    };
+    assert!(hit("a", "/x", "GET") && hit("a", "/y/z", "HEAD"));
+    assert!(!hit("a", "/x", "POST") && !hit("a", "/z", "GET") && !hit("b", "/x", "GET"));
+}
+
+/// Against looking at every rule: thousands of routes with prefixes of each other.
+#[test]
+fn the_table_finds_what_looking_at_all_finds() {
+    let mut seed = 7_u64;
+    let mut draw = |bound: u64| {
+        seed = seed
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (seed >> 33) % bound
+    };
+    let mut path = |depth: u64| {
+        (0..draw(depth)).fold(String::new(), |path, _| {
+            format!("{path}/{}", ["a", "b", "ab", "a-"][draw(4) as usize])
+        })
+    };
+    let prefixes: std::collections::BTreeSet<_> = (0..60).map(|_| path(5)).collect();
+    let rules = prefixes
+        .iter()
+        .enumerate()
+        .map(|(at, prefix)| snapshot::Rule {
+            host: snapshot::HostPattern::Any,
+            path: format!("{prefix}/*").parse().unwrap(),
+            method: None,
+            route: RouteId(at as u16),
+        });
+    let table = snapshot::RouteTable::new(rules.collect());
+    for _ in 0..20_000 {
+        let asked = path(7);
+        let covers = |prefix: &str| {
+            asked
+                .strip_prefix(prefix)
+                .is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
+        };
+        let wanted = prefixes
+            .iter()
+            .enumerate()
+            .filter(|(_, prefix)| covers(prefix))
+            .max_by_key(|(_, prefix)| prefix.len());
+        let wanted = wanted.map(|(at, _)| RouteId(at as u16));
+        assert_eq!(
+            table.find(b"any", asked.as_bytes(), b"GET"),
+            wanted,
+            "{asked}"
+        );
+    }
+}
+
+#[test]
+fn explaining_a_request() {
+    let snapshot = compile(EXAMPLE);
+    let explain = |url: &str| snapshot::explain(&snapshot, "GET", url).map(|found| found.render());
+    let wanted = "\
+request    GET /v1/users, host api.example.net
+listener   web (:8080)
+route      api.example.net/v1/*
+pool       api (adaptive)
+endpoints  10.0.0.1:8080  weight 1 (33 %)
+           10.0.0.2:8080  weight 2 (67 %)
+host       keep
+retry      2 tries, on connect and reset, budget 20%
+breaker    3 failures in a row, open for 30s, then 3 trials
+timeouts   connect 1s, head 5s, idle 60s
+forwarded  x-forwarded
+";
+    assert_eq!(
+        explain("http://api.example.net:8080/v1/users?q=1").unwrap(),
+        wanted
+    );
+    assert!(
+        explain("pages.example.net")
+            .unwrap()
+            .contains("pool       pages (round-robin)")
+    );
+    assert!(explain("http://a:1/").unwrap().contains("none at port 1"));
+    assert!(
+        explain("ftp://a/").is_err() && explain("http:///x").is_err() && explain("a:x").is_err()
+    );
+}
+
+// ── Pages made from the schema ──────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn the_reference_is_fresh() {
+    let committed = include_str!("../../../docs/configuration.md");
+    assert!(
+        committed == snapshot::reference(),
+        "run: cargo run -- reference > docs/configuration.md"
+    );
+}
+
+#[test]
+fn every_key_of_the_schema_is_described() {
+    fn walk(schema: &serde_json::Value, path: &str) {
+        for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{key}");
+            assert!(
+                property["description"]
+                    .as_str()
+                    .is_some_and(|text| text.len() > 10),
+                "{path}"
+            );
+            walk(property, &path);
+            walk(&property["items"], &path);
+        }
+    }
+    walk(&snapshot::json_schema(), "");
+}

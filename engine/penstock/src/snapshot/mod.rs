@@ -11,10 +11,10 @@
 mod address;
 mod check;
 mod compile;
-//mod explain;
+mod explain;
 mod literal;
 mod print;
-//mod reference;
+mod reference;
 mod report;
 mod route;
 mod schema;
@@ -25,13 +25,13 @@ pub use compile::{
     AccessLog, EngineSettings, Listener, ListenerId, ListenerProtocol, Networks, Pool, PoolId,
     Retry, Reuse, Route, Snapshot, Timeouts,
 };
-//pub use explain::{Explanation, explain};
+pub use explain::{Explanation, explain};
 pub use literal::{
     Cores, HostPolicy, Listed, Literal, Percent, ServerPolicy, Spin, Text, Time, Unreadable,
     ViaName, cpu_list,
 };
 pub use print::{complete, print};
-//pub use reference::reference;
+pub use reference::reference;
 pub use report::{Code, Problem, Report};
 pub use route::{HostPattern, Method, PathPattern, RouteId, RouteTable, Rule};
 pub use schema::{

@@ -237,12 +237,20 @@ impl Place {
 
 /// The candidate nearest to what was written, if one is near enough to be what was meant: by Jaro's similarity, as
 /// clap does for its flags, which forgives what edit distance does not (`adress` for `addr`).
-pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(
+    written: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     const NEAR_ENOUGH: f64 = 0.75;
     let written = written.to_ascii_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro(&written, &candidate.to_ascii_lowercase()), candidate))
+        .map(|candidate| {
+            (
+                strsim::jaro(&written, &candidate.to_ascii_lowercase()),
+                candidate,
+            )
+        })
         .filter(|(similarity, _)| *similarity >= NEAR_ENOUGH)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)

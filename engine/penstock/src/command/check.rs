@@ -1,0 +1,103 @@
+//! `penstock check`: what is wrong with a configuration, or what it means.
+
+use super::{
+    CONFIG_INVALID, ConfigArgs, FAILED, Format, Refusal, read_config, refuse, say, usable_cores,
+};
+use crate::snapshot::{self, Compiled};
+use clap::Args;
+use serde_json::{Map, Value, json};
+use std::process::ExitCode;
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Says which listener, route, pool and limits a request would meet
+    #[arg(long, value_name = "URL")]
+    explain: Option<String>,
+    /// The method of the request to explain
+    #[arg(
+        long,
+        value_name = "METHOD",
+        default_value = "GET",
+        requires = "explain"
+    )]
+    method: String,
+    /// Prints the configuration with every default filled in
+    #[arg(long)]
+    defaults: bool,
+    /// For people, or for programs
+    #[arg(long, default_value = "text")]
+    format: Format,
+}
+
+pub(super) fn check(args: &CheckArgs) -> ExitCode {
+    match read_config(&args.config.config) {
+        Ok(compiled) => answer(args, &compiled),
+        Err(refusal) if args.format == Format::Text => refusal.say(),
+        Err(refusal) => {
+            let problems = match refusal {
+                Refusal::File(wrong) => {
+                    json!([{ "code": snapshot::Code::Unreadable.number(), "severity": "error", "message": wrong }])
+                }
+                Refusal::Report(report) => report.to_json(),
+            };
+            say(&format!(
+                "{:#}\n",
+                json!({ "valid": false, "problems": problems })
+            ));
+            ExitCode::from(CONFIG_INVALID)
+        }
+    }
+}
+
+fn answer(args: &CheckArgs, compiled: &Compiled) -> ExitCode {
+    let explanation = match &args.explain {
+        None => None,
+        Some(url) => match snapshot::explain(&compiled.snapshot, &args.method, url) {
+            Ok(explanation) => Some(explanation),
+            Err(wrong) => return refuse(FAILED, &wrong),
+        },
+    };
+    // A CPU that this host lacks is no fault of the file, which may be meant for another host.
+    let elsewhere = usable_cores(&compiled.snapshot.engine.cores).err();
+    if args.format == Format::Json {
+        let mut answer = Map::new();
+        answer.insert("valid".into(), true.into());
+        answer.insert("problems".into(), compiled.report.to_json());
+        answer.extend(elsewhere.map(|wrong| ("host".into(), Value::from(wrong))));
+        answer.extend(explanation.map(|explanation| ("explain".into(), explanation.to_json())));
+        if args.defaults {
+            answer.insert("document".into(), json!(compiled.document));
+        }
+        return say(&format!("{:#}\n", Value::from(answer)));
+    }
+    eprint!("{}", compiled.report.render());
+    if let Some(wrong) = elsewhere {
+        eprintln!("note: on this host it would not start: {wrong}");
+    }
+    let mut out = String::new();
+    if args.defaults {
+        out.push_str(&snapshot::complete(&compiled.document));
+    }
+    if let Some(explanation) = &explanation {
+        if args.defaults {
+            out.push('\n');
+        }
+        out.push_str(&explanation.render());
+    }
+    if out.is_empty() {
+        let snapshot = &compiled.snapshot;
+        let count = |count: usize, noun: &str| {
+            format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+        };
+        out = format!(
+            "{}: good ({}, {}, {})\n",
+            compiled.report.origin,
+            count(snapshot.listeners.len(), "listener"),
+            count(snapshot.routes.len(), "route"),
+            count(snapshot.pools.len(), "pool"),
+        );
+    }
+    say(&out)
+}

@@ -1,0 +1,80 @@
+//! The host as its files: read from `/`, or in tests from a list.
+
+use crate::{cores, snapshot::cpu_list};
+use std::{collections::HashMap, path::Path};
+
+pub(super) struct Host {
+    /// `None`: the real files.
+    files: Option<HashMap<String, String>>,
+    /// The CPUs we may use.
+    pub(super) allowed: Vec<u16>,
+}
+
+impl Host {
+    pub(super) fn this() -> Self {
+        Self {
+            files: None,
+            allowed: cores::allowed().unwrap_or_default(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(files: &[(&str, &str)]) -> Self {
+        let files = files
+            .iter()
+            .map(|(path, content)| ((*path).to_owned(), (*content).to_owned()))
+            .collect();
+        Self {
+            files: Some(files),
+            allowed: vec![0, 1, 2, 3],
+        }
+    }
+
+    /// A file's text, trimmed; `path` without its leading slash.
+    pub(super) fn text(&self, path: &str) -> Option<String> {
+        match &self.files {
+            Some(files) => files.get(path).map(|text| text.trim().to_owned()),
+            None => std::fs::read_to_string(Path::new("/").join(path))
+                .ok()
+                .map(|text| text.trim().to_owned()),
+        }
+    }
+
+    pub(super) fn number(&self, path: &str) -> Option<u64> {
+        self.text(path)?
+            .split_ascii_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    }
+
+    pub(super) fn exists(&self, path: &str) -> bool {
+        match &self.files {
+            Some(files) => files.contains_key(path),
+            None => Path::new("/").join(path).exists(),
+        }
+    }
+
+    /// A field of `/proc/self/status`.
+    pub(super) fn status(&self, field: &str) -> Option<String> {
+        let status = self.text("proc/self/status")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+        Some(line.trim().to_owned())
+    }
+
+    /// Soft and hard value of a line of `/proc/self/limits`; `u64::MAX` is unlimited.
+    pub(super) fn limit(&self, name: &str) -> Option<(u64, u64)> {
+        let limits = self.text("proc/self/limits")?;
+        let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+        let mut values = line
+            .split_ascii_whitespace()
+            .map(|value| value.parse().unwrap_or(u64::MAX));
+        Some((values.next()?, values.next()?))
+    }
+
+    pub(super) fn allowed_list(&self) -> String {
+        cpu_list(&self.allowed)
+    }
+}

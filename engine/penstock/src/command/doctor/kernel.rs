@@ -1,0 +1,293 @@
+//! The kernel, its rings, its BPF, and the CPUs.
+
+use super::{Finding, State, host::Host, sysctl};
+use std::fmt::Write;
+
+/// Oldest kernel on which anything of ours is tested: epoll alone, without the ring.
+const KERNEL_MIN: (u32, u32) = (5, 10);
+/// The ring as we drive it: DEFER_TASKRUN (6.1).
+const KERNEL_RING: (u32, u32) = (6, 1);
+
+/// Capabilities that we have a use for (`linux/capability.h`), with the use.
+const CAPABILITIES: &[(u32, &str)] = &[
+    (10, "CAP_NET_BIND_SERVICE"),
+    (12, "CAP_NET_ADMIN"),
+    (13, "CAP_NET_RAW"),
+    (21, "CAP_SYS_ADMIN"),
+    (23, "CAP_SYS_NICE"),
+    (24, "CAP_SYS_RESOURCE"),
+    (38, "CAP_PERFMON"),
+    (39, "CAP_BPF"),
+];
+
+/// What the ring's own probe says of each feature, when it is wired: name and whether it was granted.
+/// To be wired to `ring::probe()` by the lead.
+fn io_uring_features() -> Option<Vec<(String, bool)>> {
+    None
+}
+
+pub(super) fn findings(host: &Host) -> Vec<Finding> {
+    let mut findings = vec![kernel(host), io_uring(host), seccomp(host)];
+    findings.extend(capabilities(host));
+    findings.extend(bpf(host));
+    findings.extend([cpus(host), cpu_limit(host), clock(host)]);
+    findings
+}
+
+fn kernel(host: &Host) -> Finding {
+    let release = host
+        .text("proc/sys/kernel/osrelease")
+        .unwrap_or_else(|| "unknown".into());
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let otherwise = if version < KERNEL_MIN {
+        State::Fail
+    } else {
+        State::Warn
+    };
+    Finding::judge(
+        version >= KERNEL_RING,
+        otherwise,
+        "kernel",
+        release,
+        "≥ 6.1, best ≥ 6.12",
+    )
+    .costs(
+        "the ring's modes that we rely on are missing: the engine falls back to epoll",
+        "install a newer kernel; every current distribution has 6.1 or newer",
+    )
+}
+
+fn io_uring(host: &Host) -> Finding {
+    let disabled = host.number("proc/sys/kernel/io_uring_disabled");
+    let mut found = match disabled {
+        // The switch came with 6.6: without it the ring is as open as the kernel was built.
+        None => "no switch (kernel before 6.6)".to_owned(),
+        Some(0) => "allowed".to_owned(),
+        Some(1) => "only for its group and CAP_SYS_ADMIN".to_owned(),
+        Some(_) => "off".to_owned(),
+    };
+    let probed = io_uring_features();
+    if let Some(features) = &probed {
+        let missing: Vec<_> = features
+            .iter()
+            .filter(|(_, granted)| !granted)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let _ = match missing.as_slice() {
+            [] => write!(found, ", all {} features granted", features.len()),
+            missing => write!(found, ", without {}", missing.join(", ")),
+        };
+    }
+    let good = disabled.unwrap_or(0) == 0
+        && probed.is_none_or(|features| features.iter().all(|(_, granted)| *granted));
+    Finding::judge(good, State::Warn, "io_uring", found, "allowed").costs(
+        "the engine runs on epoll, at more system calls a request",
+        sysctl("kernel.io_uring_disabled=0"),
+    )
+}
+
+fn seccomp(host: &Host) -> Finding {
+    let mode = host.status("Seccomp");
+    let found = match mode.as_deref() {
+        Some("0") => "none",
+        Some("2") => "a filter",
+        Some(_) => "strict",
+        None => "unknown",
+    };
+    Finding::judge(!matches!(found, "a filter" | "strict"), State::Warn, "seccomp", found, "none, or one that allows io_uring")
+        .costs("container profiles refuse io_uring by default; then the engine runs on epoll", "docker run --security-opt seccomp=PROFILE with io_uring_setup, io_uring_enter and io_uring_register allowed")
+}
+
+fn capabilities(host: &Host) -> Vec<Finding> {
+    let mask = host
+        .status("CapEff")
+        .and_then(|hex| u64::from_str_radix(&hex, 16).ok())
+        .unwrap_or(0);
+    let has = |name: &str| {
+        CAPABILITIES
+            .iter()
+            .any(|(bit, known)| *known == name && mask >> bit & 1 == 1)
+    };
+    let held: Vec<_> = CAPABILITIES
+        .iter()
+        .filter(|(_, name)| has(name))
+        .map(|(_, name)| *name)
+        .collect();
+    let listed = |held: Vec<&str>| {
+        if held.is_empty() {
+            "none".to_owned()
+        } else {
+            held.join(" ")
+        }
+    };
+    let bpf = has("CAP_SYS_ADMIN") || has("CAP_BPF") && has("CAP_NET_ADMIN");
+    let low_ports_from = host
+        .number("proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .unwrap_or(1024);
+    vec![
+        Finding::judge(true, State::Ok, "capabilities", listed(held.clone()), "those below"),
+        Finding::judge(bpf, State::Warn, "bpf capabilities", if bpf { "held" } else { "not held" }, "CAP_BPF and CAP_NET_ADMIN")
+            .costs("connections are spread by the kernel's hash and not by load; nothing is dropped before it costs", "systemd: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN; else: setcap cap_bpf,cap_net_admin+ep $(which penstock)"),
+        Finding::judge(has("CAP_NET_BIND_SERVICE") || low_ports_from <= 80, State::Warn, "low ports", format!("from {}", if has("CAP_NET_BIND_SERVICE") { 1 } else { low_ports_from }), "80 and 443")
+            .costs("listening at a port below 1024 is refused", "systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE; else: sysctl -w net.ipv4.ip_unprivileged_port_start=80"),
+        Finding::judge(has("CAP_SYS_NICE"), State::Warn, "priority", if has("CAP_SYS_NICE") { "may be raised" } else { "as started" }, "CAP_SYS_NICE")
+            .costs("workers compete with other processes as equals", "systemd: AmbientCapabilities=CAP_SYS_NICE"),
+    ]
+}
+
+fn bpf(host: &Host) -> Vec<Finding> {
+    let unprivileged = host.number("proc/sys/kernel/unprivileged_bpf_disabled");
+    let jit = host.number("proc/sys/net/core/bpf_jit_enable");
+    let btf = host.exists("sys/kernel/btf/vmlinux");
+    let mounts = host.text("proc/self/mountinfo").unwrap_or_default();
+    let bpffs = mounts.lines().any(|line| {
+        line.split(" - ")
+            .nth(1)
+            .is_some_and(|kind| kind.starts_with("bpf "))
+    });
+    vec![
+        // Off for the unprivileged is right: our programs are loaded with the capability.
+        Finding::judge(
+            unprivileged != Some(0),
+            State::Warn,
+            "unprivileged bpf",
+            unprivileged.map_or_else(
+                || "unknown".into(),
+                |value| {
+                    if value == 0 {
+                        "allowed".into()
+                    } else {
+                        "refused".to_owned()
+                    }
+                },
+            ),
+            "refused",
+        )
+        .costs(
+            "any user may load programs: no loss for us, a risk for the host",
+            sysctl("kernel.unprivileged_bpf_disabled=2"),
+        ),
+        Finding::judge(
+            jit.is_some_and(|jit| jit > 0),
+            State::Warn,
+            "bpf jit",
+            jit.map_or_else(
+                || "unknown".into(),
+                |jit| {
+                    if jit > 0 {
+                        "on".into()
+                    } else {
+                        "off".to_owned()
+                    }
+                },
+            ),
+            "on",
+        )
+        .costs(
+            "programs are interpreted, several times slower",
+            sysctl("net.core.bpf_jit_enable=1"),
+        ),
+        Finding::judge(
+            btf,
+            State::Warn,
+            "btf",
+            if btf {
+                "/sys/kernel/btf/vmlinux"
+            } else {
+                "missing"
+            },
+            "/sys/kernel/btf/vmlinux",
+        )
+        .costs(
+            "programs that read kernel structures cannot be fitted to this kernel",
+            "boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
+        ),
+        Finding::judge(
+            bpffs,
+            State::Warn,
+            "bpffs",
+            if bpffs { "mounted" } else { "not mounted" },
+            "mounted",
+        )
+        .costs(
+            "maps cannot be pinned: they do not outlive a restart",
+            "mount -t bpf bpf /sys/fs/bpf",
+        ),
+    ]
+}
+
+fn cpus(host: &Host) -> Finding {
+    let online = host
+        .text("sys/devices/system/cpu/online")
+        .unwrap_or_else(|| "unknown".into());
+    let allowed = host.allowed_list();
+    let all = online == allowed || online == "unknown";
+    let found = if all {
+        allowed
+    } else {
+        format!("{allowed} of {online}")
+    };
+    Finding::judge(all, State::Warn, "cpus", found, "all that are online")
+        .costs("workers run on the allowed ones only", "taskset, the cpuset cgroup or systemd's CPUAffinity= limits them; widen it if that is not meant")
+}
+
+/// The CPU time that the control group grants, in CPUs; version 2, then version 1.
+fn cpu_limit(host: &Host) -> Finding {
+    let own = host.text("proc/self/cgroup").and_then(|text| {
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        (!path.is_empty()).then(|| format!("sys/fs/cgroup/{path}/cpu.max"))
+    });
+    let v2 = own
+        .and_then(|path| host.text(&path))
+        .or_else(|| host.text("sys/fs/cgroup/cpu.max"));
+    let quota = match v2 {
+        Some(text) => {
+            let mut words = text.split_ascii_whitespace();
+            words
+                .next()
+                .and_then(|quota| quota.parse::<f64>().ok())
+                .zip(words.next().and_then(|period| period.parse::<f64>().ok()))
+        }
+        None => {
+            let file = |name: &str| {
+                host.text(&format!("sys/fs/cgroup/cpu/{name}"))
+                    .and_then(|text| text.parse::<f64>().ok())
+            };
+            file("cpu.cfs_quota_us")
+                .filter(|quota| *quota > 0.0)
+                .zip(file("cpu.cfs_period_us"))
+        }
+    };
+    let limit = quota.map(|(quota, period)| quota / period.max(1.0));
+    let enough = limit.is_none_or(|limit| limit >= host.allowed.len() as f64);
+    Finding::judge(enough, State::Warn, "cpu limit", limit.map_or_else(|| "none".into(), |limit| format!("{limit:.2} CPUs")), "none, or one for each worker")
+        .costs("workers are stopped for the rest of each period once it is used up: latency of tens of milliseconds", "give as many CPUs as workers, or start with --cores for as many workers as CPUs")
+}
+
+fn clock(host: &Host) -> Finding {
+    let source = host
+        .text("sys/devices/system/clocksource/clocksource0/current_clocksource")
+        .unwrap_or_else(|| "unknown".into());
+    let fast = [
+        "tsc",
+        "arch_sys_counter",
+        "kvm-clock",
+        "hyperv_clocksource_tsc_page",
+        "unknown",
+    ]
+    .contains(&source.as_str());
+    Finding::judge(
+        fast,
+        State::Warn,
+        "clock source",
+        source,
+        "tsc, or a virtual machine's fast one",
+    )
+    .costs(
+        "reading the time is a system call: about 1 µs instead of 20 ns",
+        "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource",
+    )
+}

@@ -1,0 +1,298 @@
+//! The command line: what `penstock` can be told, and what it answers with.
+//!
+//! Exit codes: 0 done, 1 failed, 2 usage, 3 configuration invalid, 4 host unfit.
+
+mod check;
+mod doctor;
+mod serve;
+mod status;
+
+use crate::{
+    cores,
+    snapshot::{self, Address, Compiled, Cores, Literal, Time},
+    start::{self, Demo, Source},
+};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::{
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+pub use serve::{ServeArgs, document};
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const CONFIG_INVALID: u8 = 3;
+const HOST_UNFIT: u8 = 4;
+
+const CONFIG_DEFAULT: &str = "/etc/penstock/penstock.toml";
+const ADMIN_DEFAULT: &str = "127.0.0.1:9180";
+
+/// An edge proxy and load balancer: one worker a core, one io_uring a worker.
+#[derive(Debug, Parser)]
+#[command(
+    name = "penstock",
+    version,
+    max_term_width = 110,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 configuration invalid, 4 host unfit."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows the engine at work: embedded origins, a bounded load, a live table
+    Demo(DemoArgs),
+    /// Serves without a file, and prints the configuration that the flags stand for
+    Serve(ServeArgs),
+    /// Serves what a configuration file says, in the foreground
+    Run(ConfigArgs),
+    /// Checks a configuration file: everything that is wrong with it, at once
+    Check(check::CheckArgs),
+    /// Shows what a running engine is doing, on one screen
+    Status(status::StatusArgs),
+    /// Says what this host grants, what that means, and how to get more
+    Doctor(doctor::DoctorArgs),
+    /// Prints the JSON Schema of the configuration, for editors
+    Schema,
+    /// Prints the completion script of a shell
+    Completion { shell: clap_complete::Shell },
+    /// Prints the manual page
+    Man,
+    /// Prints the configuration reference
+    #[command(hide = true)]
+    Reference,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Ends by itself after this time
+    #[arg(long = "for", value_name = "TIME", value_parser = literal::<Time>)]
+    run_for: Option<Time>,
+    /// Workers; one for each CPU we may use unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    cores: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration file; `-` is standard input
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Demo(args) => demo(&args),
+        Command::Serve(args) => serve(&args),
+        Command::Run(args) => run(&args.config),
+        Command::Check(args) => check::check(&args),
+        Command::Status(args) => status::status(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Schema => say(&format!("{:#}\n", snapshot::json_schema())),
+        Command::Completion { shell } => say(&completion(shell)),
+        Command::Man => say(&manual()),
+        Command::Reference => say(&snapshot::reference()),
+    }
+}
+
+fn demo(args: &DemoArgs) -> ExitCode {
+    start::demo(Demo {
+        run_for: args.run_for.map(|time| time.0),
+        cores: args.cores.map(usize::from),
+    })
+}
+
+fn serve(args: &ServeArgs) -> ExitCode {
+    let toml = match serve::document(args) {
+        Ok(document) => snapshot::print(&document),
+        Err(wrong) => return refuse(USAGE, &wrong),
+    };
+    match snapshot::read("the flags", &toml) {
+        Err(report) => {
+            eprint!("{}", report.render());
+            ExitCode::from(CONFIG_INVALID)
+        }
+        Ok(compiled) => {
+            // On standard error: standard output may be the access log.
+            eprintln!(
+                "# These flags stand for this file; run it with: penstock run -c FILE\n{toml}"
+            );
+            begin(compiled, Source::Flags { toml })
+        }
+    }
+}
+
+fn run(config: &Path) -> ExitCode {
+    match read_config(config) {
+        Err(refusal) => refusal.say(),
+        Ok(compiled) => {
+            eprint!("{}", compiled.report.render());
+            begin(compiled, Source::File(config.to_owned()))
+        }
+    }
+}
+
+/// What can still be wrong on this host is said before the engine starts.
+fn begin(compiled: Compiled, source: Source) -> ExitCode {
+    if let Err(wrong) = usable_cores(&compiled.snapshot.engine.cores) {
+        return refuse(CONFIG_INVALID, &wrong);
+    }
+    start::run(Arc::new(compiled.snapshot), source)
+}
+
+fn usable_cores(wanted: &Cores) -> Result<Vec<u16>, String> {
+    let allowed = cores::allowed().map_err(|error| format!("sched_getaffinity: {error}"))?;
+    cores::choose(wanted, &allowed)
+}
+
+enum Refusal {
+    /// The file cannot be read.
+    File(String),
+    Report(Box<snapshot::Report>),
+}
+
+impl Refusal {
+    fn say(&self) -> ExitCode {
+        match self {
+            Self::File(wrong) => refuse(CONFIG_INVALID, wrong),
+            Self::Report(report) => {
+                eprint!("{}", report.render());
+                ExitCode::from(CONFIG_INVALID)
+            }
+        }
+    }
+}
+
+fn read_config(path: &Path) -> Result<Compiled, Refusal> {
+    let (origin, text) =
+        read_text(path).map_err(|error| Refusal::File(format!("{}: {error}", path.display())))?;
+    snapshot::read(&origin, &text).map_err(|report| Refusal::Report(Box::new(report)))
+}
+
+/// What the file is called, and its text; both bounded.
+fn read_text(path: &Path) -> std::io::Result<(String, String)> {
+    let limit = crate::limits::CONFIG_BYTES_MAX;
+    let mut text = String::new();
+    let origin = if path == Path::new("-") {
+        std::io::stdin()
+            .lock()
+            .take(limit + 1)
+            .read_to_string(&mut text)?;
+        "standard input".to_owned()
+    } else {
+        std::fs::File::open(path)?
+            .take(limit + 1)
+            .read_to_string(&mut text)?;
+        path.display().to_string()
+    };
+    if text.len() as u64 > limit {
+        return Err(std::io::Error::other(format!(
+            "is larger than {} MiB",
+            limit >> 20
+        )));
+    }
+    Ok((origin, text))
+}
+
+fn completion(shell: clap_complete::Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "penstock", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// One page: the program, then each command.
+fn manual() -> String {
+    let mut page = Vec::new();
+    let mut program = Cli::command();
+    program.build();
+    let rendered = clap_mangen::Man::new(program.clone())
+        .render(&mut page)
+        .and_then(|()| {
+            program
+                .get_subcommands()
+                .filter(|command| !command.is_hide_set() && command.get_name() != "help")
+                .try_for_each(|command| {
+                    let man = clap_mangen::Man::new(command.clone());
+                    writeln!(
+                        page,
+                        ".SH \"PENSTOCK {}\"",
+                        command.get_name().to_uppercase()
+                    )?;
+                    man.render_description_section(&mut page)?;
+                    man.render_synopsis_section(&mut page)?;
+                    man.render_options_section(&mut page)
+                })
+        });
+    rendered.expect("writing to memory");
+    String::from_utf8_lossy(&page).into_owned()
+}
+
+/// Prints; a reader that went away (`| head`) is no failure.
+fn say(text: &str) -> ExitCode {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            refuse(FAILED, &error.to_string())
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn refuse(code: u8, wrong: &str) -> ExitCode {
+    eprintln!("error: {wrong}");
+    ExitCode::from(code)
+}
+
+/// A configuration literal as a flag's value.
+fn literal<T: Literal>(text: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|wrong: snapshot::Unreadable| format!("it {wrong}"))
+}
+
+/// An admin endpoint as a flag's value.
+fn admin_address(text: &str) -> Result<Address, String> {
+    literal(
+        text.strip_prefix("http://")
+            .unwrap_or(text)
+            .trim_end_matches('/'),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn pages_and_scripts_render() {
+        for shell in [
+            clap_complete::Shell::Bash,
+            clap_complete::Shell::Zsh,
+            clap_complete::Shell::Fish,
+        ] {
+            assert!(completion(shell).contains("penstock"));
+        }
+        let manual = manual();
+        assert!(
+            manual.contains("PENSTOCK SERVE") && manual.contains("access"),
+            "{manual}"
+        );
+        assert!(!manual.contains("PENSTOCK REFERENCE"));
+    }
+}

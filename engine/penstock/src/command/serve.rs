@@ -1,0 +1,319 @@
+//! `penstock serve`: flags that stand for a configuration file.
+
+use super::{admin_address, literal};
+use crate::snapshot::{
+    AccessFormat, Address, Bind, Cores, Document, Driver, Listed, ListenDoc, PoolDoc, Protocol,
+    Text, Unreadable,
+};
+use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
+
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Where to listen: 127.0.0.1:8080, :8080, http://…, tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
+    #[arg(long, value_name = "ADDR", required = true, value_parser = door)]
+    pub listen: Vec<Door>,
+    /// Where to go: 127.0.0.1:9000, host:80, http://…, tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
+    #[arg(long, value_name = "TARGET", required = true, value_parser = target)]
+    pub to: Vec<Target>,
+    /// The CPUs to work on, one worker each: 0-3, or 0,2. All we may use unless given
+    #[arg(long, value_name = "LIST", value_parser = literal::<Cores>, default_value = "auto")]
+    pub cores: Cores,
+    /// How to talk to the kernel
+    #[arg(long, default_value = "auto", value_parser = driver())]
+    pub driver: Driver,
+    /// Where to serve /metrics and /status. Nowhere unless given
+    #[arg(long, value_name = "ADDR", value_parser = admin_address)]
+    pub admin: Vec<Address>,
+    /// The access log's file; - is standard output. Off unless given
+    #[arg(long, value_name = "PATH")]
+    pub access_log: Option<String>,
+    /// The access log's form
+    #[arg(long, default_value = "json", value_parser = access_format(), requires = "access_log")]
+    pub log_format: AccessFormat,
+}
+
+/// A `--listen`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    protocol: Protocol,
+    bind: Bind,
+}
+
+/// A `--to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    protocol: Protocol,
+    endpoint: Text<crate::snapshot::Endpoint>,
+}
+
+/// The document that the flags stand for.
+///
+/// # Errors
+/// A sentence, when doors and targets do not fit together.
+pub fn document(args: &ServeArgs) -> Result<Document, String> {
+    let mut document = Document::default();
+    for (protocol, name) in [(Protocol::Http, "http"), (Protocol::Tcp, "tcp")] {
+        let doors: Vec<_> = args
+            .listen
+            .iter()
+            .filter(|door| door.protocol == protocol)
+            .map(|door| door.bind.clone())
+            .collect();
+        let targets: Vec<_> = args
+            .to
+            .iter()
+            .filter(|target| target.protocol == protocol)
+            .map(|target| target.endpoint.clone())
+            .collect();
+        match (doors.first(), targets.first()) {
+            (None, None) => continue,
+            (Some(door), None) => {
+                return Err(no_partner("--listen", &shown(protocol, door), name, "--to"));
+            }
+            (None, Some(target)) => {
+                return Err(no_partner(
+                    "--to",
+                    &shown(protocol, &target.0),
+                    name,
+                    "--listen",
+                ));
+            }
+            (Some(_), Some(_)) => {}
+        }
+        document.listen.push(ListenDoc {
+            name: name.into(),
+            addr: Listed(doors),
+            protocol,
+            pool: (protocol == Protocol::Tcp).then(|| name.into()),
+            ..ListenDoc::default()
+        });
+        document.pool.push(PoolDoc {
+            name: name.into(),
+            endpoints: targets,
+            ..PoolDoc::default()
+        });
+    }
+    document.engine.cores = Text(args.cores.clone());
+    document.engine.driver = args.driver;
+    document.engine.admin = Listed(args.admin.clone());
+    if let Some(path) = &args.access_log {
+        document.log.access.path.clone_from(path);
+        document.log.access.format = args.log_format;
+    }
+    Ok(document)
+}
+
+fn shown(protocol: Protocol, address: &impl ToString) -> String {
+    let address = address.to_string();
+    match (protocol, address.starts_with("unix:")) {
+        (Protocol::Http, _) => address,
+        (Protocol::Tcp, true) => format!("tcp+{address}"),
+        (Protocol::Tcp, false) => format!("tcp://{address}"),
+    }
+}
+
+fn no_partner(flag: &str, value: &str, protocol: &str, other: &str) -> String {
+    let example = match (protocol, other) {
+        ("tcp", "--to") => "--to tcp://HOST:PORT",
+        ("tcp", _) => "--listen tcp://:PORT",
+        (_, "--to") => "--to HOST:PORT",
+        _ => "--listen :PORT",
+    };
+    format!("`{flag} {value}` speaks {protocol}, and no {other} does: add `{example}`")
+}
+
+/// What stands before the address: the protocol, and the address without it.
+fn protocol(text: &str) -> Result<(Protocol, String), Unreadable> {
+    if let Some(path) = text.strip_prefix("tcp+unix:") {
+        return Ok((Protocol::Tcp, format!("unix:{path}")));
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Ok((Protocol::Http, text.to_owned()));
+    };
+    match scheme {
+        "http" => match rest.trim_end_matches('/') {
+            bare if bare.contains('/') => Err(wrong(
+                "has a path",
+                format!(
+                    "write `http://{}`",
+                    bare.split('/').next().unwrap_or_default()
+                ),
+            )),
+            bare => Ok((Protocol::Http, bare.to_owned())),
+        },
+        "tcp" => Ok((Protocol::Tcp, rest.to_owned())),
+        "https" => Err(wrong(
+            "asks for TLS",
+            "TLS is not there yet: write `http://` or `tcp://`",
+        )),
+        _ => Err(wrong(
+            format!("has the unknown scheme `{scheme}`"),
+            "write `http://` or `tcp://`",
+        )),
+    }
+}
+
+fn wrong(why: impl Into<String>, instead: impl Into<String>) -> Unreadable {
+    Unreadable {
+        why: why.into(),
+        instead: instead.into(),
+    }
+}
+
+fn door(text: &str) -> Result<Door, String> {
+    let read = || {
+        let (protocol, address) = protocol(text)?;
+        Ok(Door {
+            protocol,
+            bind: address.parse()?,
+        })
+    };
+    read().map_err(|wrong: Unreadable| format!("it {wrong}"))
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    let read = || {
+        let (protocol, mut address) = protocol(text)?;
+        // A URL has a default port; a bare address does not.
+        let port_is_missing = address.ends_with(']') || !address.contains(':');
+        if text.starts_with("http://") && port_is_missing && !address.is_empty() {
+            address.push_str(":80");
+        }
+        Ok(Target {
+            protocol,
+            endpoint: Text(address.parse()?),
+        })
+    };
+    read().map_err(|wrong: Unreadable| format!("it {wrong}"))
+}
+
+fn driver() -> impl TypedValueParser<Value = Driver> {
+    PossibleValuesParser::new(["auto", "uring", "epoll"]).map(|text| match text.as_str() {
+        "uring" => Driver::Uring,
+        "epoll" => Driver::Epoll,
+        _ => Driver::Auto,
+    })
+}
+
+fn access_format() -> impl TypedValueParser<Value = AccessFormat> {
+    PossibleValuesParser::new(["json", "common"]).map(|text| match text.as_str() {
+        "common" => AccessFormat::Common,
+        _ => AccessFormat::Json,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    fn toml(flags: &str) -> String {
+        let flags = Flags::try_parse_from(std::iter::once("serve").chain(flags.split_whitespace()));
+        match flags.map(|flags| document(&flags.args)) {
+            Err(error) => error.to_string(),
+            Ok(Err(wrong)) => format!("error: {wrong}"),
+            Ok(Ok(document)) => {
+                let toml = snapshot::print(&document);
+                let read = snapshot::read("flags", &toml)
+                    .map_err(|report| report.render())
+                    .unwrap();
+                assert_eq!(
+                    read.document, document,
+                    "the printed file is the same configuration"
+                );
+                toml
+            }
+        }
+    }
+
+    #[test]
+    fn flags_stand_for_a_file() {
+        let found =
+            toml("--listen 127.0.0.1:8080 --to 127.0.0.1:9000 --to 127.0.0.1:9001 --cores 1");
+        let wanted = r#"[engine]
+cores = "1"
+
+[[listen]]
+name = "http"
+addr = "127.0.0.1:8080"
+
+[[pool]]
+name = "http"
+endpoints = ["127.0.0.1:9000", "127.0.0.1:9001"]
+"#;
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn every_flag_and_form() {
+        let found = toml(
+            "--listen :80 --listen http://127.0.0.1:81 --listen unix:/run/a --listen tcp://:5432 --listen tcp+unix:/run/b \
+             --to http://app.internal --to tcp://db:5432 --to tcp+unix:/run/db --to unix:/run/app --to http://[::1] \
+             --cores 0,2 --driver epoll --admin 127.0.0.1:9180 --admin unix:/run/c --access-log - --log-format common",
+        );
+        let wanted = r#"[engine]
+cores = "0,2"
+driver = "epoll"
+admin = ["127.0.0.1:9180", "unix:/run/c"]
+
+[log]
+access = { path = "-", format = "common" }
+
+[[listen]]
+name = "http"
+addr = [":80", "127.0.0.1:81", "unix:/run/a"]
+
+[[listen]]
+name = "tcp"
+addr = [":5432", "unix:/run/b"]
+protocol = "tcp"
+pool = "tcp"
+
+[[pool]]
+name = "http"
+endpoints = ["app.internal:80", "unix:/run/app", "[::1]:80"]
+
+[[pool]]
+name = "tcp"
+endpoints = ["db:5432", "unix:/run/db"]
+"#;
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said() {
+        let table = [
+            (
+                "--listen tcp://:1 --to a:1",
+                "`--to a:1` speaks http, and no --listen does: add `--listen :PORT`",
+            ),
+            (
+                "--listen :1 --to tcp://a:1",
+                "`--listen :1` speaks http, and no --to does: add `--to HOST:PORT`",
+            ),
+            (
+                "--listen :1 --to a:1 --to tcp://b:1",
+                "`--to tcp://b:1` speaks tcp, and no --listen does: add `--listen tcp://:PORT`",
+            ),
+            ("--listen :1 --to a", "it has no port: write `a:80`"),
+            (
+                "--listen :1 --to http://a/b",
+                "it has a path: write `http://a`",
+            ),
+            ("--listen https://:1 --to a:1", "TLS is not there yet"),
+            ("--listen ftp://:1 --to a:1", "unknown scheme `ftp`"),
+            ("--listen :1 --to a:1 --cores 3-1", "write `1-3`"),
+            ("--listen :1", "--to"),
+        ];
+        for (flags, wanted) in table {
+            assert!(toml(flags).contains(wanted), "{flags}: {}", toml(flags));
+        }
+    }
+}
