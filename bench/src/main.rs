@@ -1,1 +1,68 @@
-fn main() {}
+//! Measures Penstock against its rivals on the same cores, with the same origin, in interleaved rounds.
+//!
+//! The proxy under test has one CPU, load and origin share another. What counts is the proxy's CPU time per request, which the kernel counts in
+//! nanoseconds and which noise moves less than anything else; figures of one run are compared with each other, never with another day's.
+//!
+//! One binary holds every part, as hidden subcommands, so that each part is a process of its own whose CPU time can be told apart.
+
+#![forbid(unsafe_code)]
+
+mod calendar;
+mod flags;
+mod floors;
+mod h1;
+mod load;
+mod measure;
+mod meter;
+mod origin;
+mod process;
+mod report;
+mod rivals;
+mod scenario;
+mod stats;
+mod strace;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask bench h1 [options]      HTTP/1.1: CPU time per request of each proxy, and latency at a fixed rate
+
+  --rivals LIST       of nginx, haproxy, envoy, caddy, epoll-relay, tokio-uring-relay (default nginx,haproxy)
+  --scenarios LIST    of c1, c64, c512 (100 B), 16k (64 connections), 1m (16), close (one request each), latency (default all)
+  --rounds N          interleaved rounds a scenario (default 8)
+  --seconds N         a round's length (default 3)
+  --load wrk|own      load generator of the closed loops (default wrk); the latency scenario is always ours
+  --json FILE         every raw round
+  --proxy-cpu N, --load-cpu N    (default 1 and 0)
+  --steal-max PERCENT            rounds with more stolen time are discarded (default 1)
+  --foreign-max PERCENT          rounds in which others used more of the machine are discarded (default: told, not judged)
+  --no-syscalls       leave out the rounds under strace
+  --without-penstock  measure rivals only
+  --smoke             one second with 64 connections: proves that the machinery works, measures nothing
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let (what, rest) = words
+        .split_first()
+        .map_or(("help", &[][..]), |(what, rest)| (what.as_str(), rest));
+    let outcome = match what {
+        "h1" => h1::run(rest),
+        "pinned" => process::pinned(rest),
+        "load" => load::own::main(rest),
+        "epoll-relay" => floors::main(rest, floors::epoll::run),
+        "tokio-uring-relay" => floors::main(rest, floors::tokio_uring::run),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => Err(format!("there is no benchmark `{other}`\n\n{HELP}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("bench {what}: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

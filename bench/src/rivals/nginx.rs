@@ -1,0 +1,85 @@
+//! nginx from Debian. Keep-alive to the origin has to be asked for: HTTP/1.1, no `Connection` header, a pool.
+
+use std::path::Path;
+
+use xtask::Outcome;
+
+use super::{CONNECTIONS_MAX, Launch, Site};
+use crate::process::{words, write_file};
+
+pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
+    let file = site.folder.join("nginx.conf");
+    write_file(&file, configuration(site))?;
+    Ok(Launch::new(words([
+        &program,
+        &"-p",
+        &site.folder,
+        &"-c",
+        &file,
+    ])))
+}
+
+/// Buffers hold a head and 512 KiB of body, so that nothing touches a disk and a large answer moves in large pieces.
+fn configuration(site: &Site<'_>) -> String {
+    let Site {
+        listen, to, folder, ..
+    } = site;
+    let root = folder.display();
+    let connections = 2 * CONNECTIONS_MAX;
+    format!(
+        "\
+daemon off;
+user root;
+pid {root}/pid;
+error_log {root}/error.log crit;
+worker_processes 1;
+worker_rlimit_nofile 16384;
+events {{ worker_connections {connections}; }}
+http {{
+    access_log off;
+    keepalive_timeout 600s;
+    keepalive_requests 1000000000;
+    client_body_temp_path {root}/body;
+    proxy_temp_path {root}/proxy;
+    upstream origin {{
+        server {to};
+        keepalive {CONNECTIONS_MAX};
+        keepalive_requests 1000000000;
+        keepalive_timeout 600s;
+    }}
+    server {{
+        listen {listen} backlog=4096;
+        location / {{
+            proxy_pass http://origin;
+            proxy_http_version 1.1;
+            proxy_set_header Connection \"\";
+            proxy_buffer_size 16k;
+            proxy_buffers 16 32k;
+            proxy_busy_buffers_size 128k;
+            proxy_max_temp_file_size 0;
+        }}
+    }}
+}}
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn keeps_origin_connections_and_writes_no_log() {
+        let text = super::configuration(&super::super::test_site());
+        for line in [
+            "worker_processes 1;",
+            "listen 127.0.0.1:8001 backlog=4096;",
+            "server 127.0.0.1:9001;",
+            "keepalive 4096;",
+            "proxy_http_version 1.1;",
+            "proxy_set_header Connection \"\";",
+            "access_log off;",
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
+        assert_eq!(text.matches('{').count(), text.matches('}').count());
+    }
+}

@@ -1,0 +1,138 @@
+//! Penstock: the release binary, with an admin endpoint for its own counters of what strace cannot see.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use xtask::{Outcome, place};
+
+use super::{Launch, Site};
+use crate::process::{free_address, get, words};
+
+/// `PENSTOCK_BINARY`, or the release build.
+pub(super) fn program() -> Outcome<PathBuf> {
+    let path = match std::env::var_os("PENSTOCK_BINARY") {
+        Some(path) => PathBuf::from(path),
+        None => place::target_directory()?.join("release/penstock"),
+    };
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(format!(
+            "{} is not there: cargo build --release, or --without-penstock",
+            path.display()
+        ))
+    }
+}
+
+pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
+    let admin = free_address()?;
+    let (listen, to, cpu) = (
+        site.listen.to_string(),
+        site.to.to_string(),
+        site.cpu.to_string(),
+    );
+    let line = words([
+        &program,
+        &"serve",
+        &"--listen",
+        &listen,
+        &"--to",
+        &to,
+        &"--cores",
+        &cpu,
+        &"--admin",
+        &admin.to_string(),
+    ]);
+    Ok(Launch {
+        words: line,
+        environment: Vec::new(),
+        admin: Some(admin),
+    })
+}
+
+/// Counters of the ring, all workers together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Counters {
+    pub(crate) enters: f64,
+    pub(crate) sends: f64,
+    pub(crate) requests: f64,
+}
+
+pub(super) fn counters(admin: SocketAddr) -> Outcome<Counters> {
+    let text = get(admin, "/metrics").map_err(|error| format!("{admin}/metrics: {error}"))?;
+    parse(&text).ok_or_else(|| format!("{admin}/metrics tells no penstock_ring_enters_total, penstock_ring_sends_total or penstock_requests_total"))
+}
+
+/// Sums of the Prometheus text's samples, whatever their labels.
+fn parse(text: &str) -> Option<Counters> {
+    let sum = |name: &str| {
+        let samples = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            if !rest.starts_with(['{', ' ']) {
+                return None;
+            }
+            let after = rest.rsplit_once('}').map_or(rest, |(_, after)| after);
+            after.split_whitespace().next()?.parse::<f64>().ok()
+        });
+        samples.fold(None, |sum: Option<f64>, value| {
+            Some(sum.unwrap_or(0.0) + value)
+        })
+    };
+    Some(Counters {
+        enters: sum("penstock_ring_enters_total")?,
+        sends: sum("penstock_ring_sends_total")?,
+        requests: sum("penstock_requests_total")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_summed_over_their_labels() {
+        let text = "\
+HTTP/1.1 200 OK\r
+\r
+# TYPE penstock_ring_enters_total counter
+penstock_ring_enters_total{worker=\"0\"} 10
+penstock_ring_enters_total{worker=\"1\"} 5
+penstock_ring_sends_total 40
+penstock_ring_sends_total_other 1000
+penstock_requests_total{class=\"a b}\"} 2e1
+";
+        assert_eq!(
+            parse(text),
+            Some(Counters {
+                enters: 15.0,
+                sends: 40.0,
+                requests: 20.0
+            })
+        );
+        assert_eq!(parse("penstock_ring_enters_total 1\n"), None);
+    }
+
+    #[test]
+    fn its_command_line() {
+        let launch = launch(Path::new("/opt/penstock"), &super::super::test_site()).unwrap();
+        let line: Vec<&str> = launch
+            .words
+            .iter()
+            .filter_map(|word| word.to_str())
+            .collect();
+        assert_eq!(
+            line[..8],
+            [
+                "/opt/penstock",
+                "serve",
+                "--listen",
+                "127.0.0.1:8001",
+                "--to",
+                "127.0.0.1:9001",
+                "--cores",
+                "1"
+            ]
+        );
+        assert_eq!(line[8], "--admin");
+    }
+}
