@@ -1,1 +1,90 @@
-//! To come.
+//! The engine room: io_uring, epoll or a simulated kernel behind one seam, and a single-thread executor on top.
+//!
+//! This is the only crate of the engine that says `unsafe` and makes system calls. A thread sets up a [`Ring`] and runs
+//! tasks on it with [`Ring::block_on`] and [`spawn`]; tasks use [`Stream`]s, [`Listener`]s, [`Timer`]s and mailboxes.
+//! Nothing here knows what the bytes mean.
+//!
+//! The way of a byte: kernel → driver (`driver/`) → [`table`] (the stream's inbox) → task → outbox → driver → kernel.
+
+#![warn(missing_docs)]
+
+pub mod alloc;
+pub mod buf;
+mod cpu;
+mod driver;
+mod exec;
+mod mailbox;
+mod net;
+mod op;
+mod reactor;
+mod signal;
+mod spin;
+mod table;
+mod time;
+mod timer;
+mod wheel;
+
+use std::future::{Future, poll_fn};
+use std::task::Poll;
+
+pub use buf::Buf;
+pub use cpu::{allowed_cpus, pin_to, thread_cpu_nanos};
+pub use driver::{DriverChoice, DriverCounts, Granted, sim};
+pub use exec::{Pooled, TaskRef, pooled};
+pub use mailbox::{Receiver, Sender, mailbox};
+pub use net::{Address, ListenOptions, Listener, Stream, linger};
+pub use reactor::{Counts, Options, Ring};
+pub use signal::Signals;
+pub use spin::SpinPolicy;
+pub use table::Appetite;
+pub use time::Now;
+pub use timer::{Timer, sleep, sleep_until, until};
+
+/// Starts a task on this thread's ring.
+pub fn spawn(future: impl Future<Output = ()> + 'static) -> TaskRef {
+    reactor::with(|reactor| reactor.exec.spawn(future))
+}
+
+/// The running task.
+pub fn current_task() -> TaskRef {
+    reactor::with(|reactor| reactor.exec.current())
+}
+
+/// Wakes a task of this thread; nothing happens if it has ended.
+pub fn wake(task: TaskRef) {
+    reactor::with(|reactor| reactor.exec.wake(task));
+}
+
+/// The time of the present turn.
+#[inline]
+pub fn now() -> Now {
+    reactor::with(|reactor| reactor.now())
+}
+
+/// The time at this very moment: for measuring inside a turn.
+pub fn precise_now() -> Now {
+    reactor::with(|reactor| Now::from_nanos(reactor.driver.borrow().clock()))
+}
+
+/// What this thread's ring has done.
+pub fn counts() -> Counts {
+    reactor::with(|reactor| reactor.counts())
+}
+
+/// What this thread's ring was granted.
+pub fn granted() -> Granted {
+    reactor::with(|reactor| reactor.granted())
+}
+
+/// Lets other tasks run, and completions arrive, once.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -16,3 +16,59 @@ impl Default for ListenOptions {
         Self { reuse_port: true, backlog: 4_096, only_v6: false }
     }
 }
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use super::{Address, Stream};
+use crate::reactor;
+
+/// A listening socket of this thread's ring. Dropping it closes it; connections accepted by the kernel and not taken
+/// yet are closed with it.
+#[derive(Debug)]
+pub struct Listener {
+    index: u32,
+}
+
+impl Listener {
+    /// Binds and listens.
+    pub fn bind(address: &Address, options: &ListenOptions) -> io::Result<Self> {
+        reactor::with(|reactor| {
+            let fd = reactor.driver.borrow_mut().listen(address, options)?;
+            Ok(Self { index: reactor.table.borrow_mut().add_listener(fd) })
+        })
+    }
+
+    /// The address bound, with the port that the kernel chose for port 0.
+    pub fn local(&self) -> io::Result<Address> {
+        reactor::with(|reactor| {
+            let fd = reactor.table.borrow().listener_fd(self.index);
+            reactor.driver.borrow().local(fd)
+        })
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// `ConnectionAborted` concerns one connection only; running out of descriptors or memory (`EMFILE`, `ENFILE`,
+    /// `ENOBUFS`, `ENOMEM`) asks for a pause before the next call.
+    pub async fn accept(&mut self) -> io::Result<Stream> {
+        poll_fn(|_| {
+            reactor::with(|reactor| {
+                let task = reactor.exec.current();
+                let mut table = reactor.table.borrow_mut();
+                match table.accept(self.index, task) {
+                    None => Poll::Pending,
+                    Some(accepted) => Poll::Ready(accepted.map(|fd| Stream::new(table.add_stream(fd)))),
+                }
+            })
+        })
+        .await
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        reactor::try_with(|reactor| reactor.table.borrow_mut().abandon_listener(self.index));
+    }
+}

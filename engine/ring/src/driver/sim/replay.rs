@@ -1,9 +1,11 @@
 //! Running seeds, and saying how to run one again.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::env;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::thread;
 
 use super::trace::Trace;
 
@@ -27,28 +29,32 @@ pub fn seeds(default_count: u64) -> impl Iterator<Item = u64> {
     from..from.saturating_add(count)
 }
 
-/// Runs `run` for every seed of [`seeds`].
+/// Runs `run` for every seed of [`seeds`], each on a thread of its own: what a thread keeps (pools, caches) must not
+/// make a seed's run depend on the seeds before it.
 ///
 /// # Panics
 /// At the first seed that returns an error or panics; says what happened, the world's last events, and how to replay it.
-pub fn check(test_name: &str, default_count: u64, mut run: impl FnMut(u64) -> Result<(), String>) {
+pub fn check(test_name: &str, default_count: u64, run: impl Fn(u64) -> Result<(), String> + Sync) {
     for seed in seeds(default_count) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(seed)));
-        if matches!(outcome, Ok(Ok(()))) {
-            continue;
-        }
-        let trace = LATEST.with_borrow(|latest| latest.as_ref().map(|trace| trace.borrow().text()));
-        eprintln!("{}", trace.unwrap_or_default());
-        let hint = replay_hint(test_name, seed);
-        match outcome {
-            Ok(Err(why)) => panic!("{test_name}, seed {seed}: {why}\nreplay: {hint}"),
-            Err(panic) => {
-                eprintln!("{test_name}, seed {seed}: panicked (see above)\nreplay: {hint}");
-                resume_unwind(panic);
-            }
-            Ok(Ok(())) => unreachable!(),
+        let failed = thread::scope(|scope| {
+            let alone = || catch_unwind(AssertUnwindSafe(|| run(seed))).map_err(text_of).flatten().map_err(with_trace);
+            scope.spawn(alone).join().expect("panics are caught inside")
+        });
+        if let Err(why) = failed {
+            panic!("{test_name}, seed {seed}: {why}\nreplay: {}", replay_hint(test_name, seed));
         }
     }
+}
+
+fn text_of(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    format!("panicked: {}", text.unwrap_or("with something that is no text"))
+}
+
+/// Adds what happened last in this thread's world.
+fn with_trace(why: String) -> String {
+    let trace = LATEST.with_borrow(|latest| latest.as_ref().map(|trace| trace.borrow().text()));
+    format!("{why}\n{}", trace.unwrap_or_default())
 }
 
 pub(super) fn remember(trace: Rc<RefCell<Trace>>) {

@@ -1,0 +1,175 @@
+//! A connected byte stream: receives whole buffers, sends whole buffers, never copies one.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::Address;
+use crate::buf::Buf;
+use crate::reactor;
+use crate::table::Appetite;
+use crate::timer::Timer;
+
+/// A connection of this thread's ring.
+///
+/// Dropping it cancels what is in flight and closes it, whatever is still unsent; [`linger`] ends one politely. The
+/// `poll_` functions must be polled by a task of this ring.
+#[derive(Debug)]
+pub struct Stream {
+    index: u32,
+}
+
+impl Stream {
+    pub(crate) fn new(index: u32) -> Self {
+        Self { index }
+    }
+
+    /// Connects to `address`.
+    pub async fn connect(address: &Address) -> io::Result<Self> {
+        let stream = reactor::with(|reactor| {
+            let storage = address.to_storage()?;
+            let fd = reactor.driver.borrow_mut().socket(address)?;
+            let mut table = reactor.table.borrow_mut();
+            let stream = Self::new(table.add_stream(fd));
+            table.connect(stream.index, storage);
+            Ok::<_, io::Error>(stream)
+        })?;
+        poll_fn(|_| {
+            reactor::with(|reactor| {
+                let task = reactor.exec.current();
+                reactor.table.borrow_mut().connected(stream.index, task).map_or(Poll::Pending, Poll::Ready)
+            })
+        })
+        .await?;
+        Ok(stream)
+    }
+
+    /// The other end's address.
+    pub fn peer(&self) -> io::Result<Address> {
+        reactor::with(|reactor| {
+            let fd = reactor.table.borrow().stream_fd(self.index);
+            reactor.driver.borrow().peer(fd)
+        })
+    }
+
+    /// This end's address.
+    pub fn local(&self) -> io::Result<Address> {
+        reactor::with(|reactor| {
+            let fd = reactor.table.borrow().stream_fd(self.index);
+            reactor.driver.borrow().local(fd)
+        })
+    }
+
+    /// How it receives from now on; bytes already on their way still arrive.
+    pub fn set_appetite(&mut self, appetite: Appetite) {
+        reactor::with(|reactor| reactor.table.borrow_mut().set_appetite(self.index, appetite));
+    }
+
+    /// Takes what has arrived; `None` is the end of the stream. A failed send shows here too.
+    #[inline]
+    pub fn poll_recv(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<Option<Buf>>> {
+        reactor::with(|reactor| {
+            let task = reactor.exec.current();
+            reactor.table.borrow_mut().recv(self.index, task).map_or(Poll::Pending, Poll::Ready)
+        })
+    }
+
+    /// As [`poll_recv`](Self::poll_recv).
+    pub async fn recv(&mut self) -> io::Result<Option<Buf>> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// Ready when a receive would not wait: bytes, the end, or an error. Holds no buffer meanwhile.
+    #[inline]
+    pub fn poll_readable(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        reactor::with(|reactor| {
+            let task = reactor.exec.current();
+            if reactor.table.borrow_mut().readable(self.index, task) { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
+    /// Puts bytes back in front of what is received next.
+    pub fn unread(&mut self, buf: Buf) {
+        if !buf.is_empty() {
+            reactor::with(|reactor| reactor.table.borrow_mut().unread(self.index, buf));
+        }
+    }
+
+    /// Nothing has arrived and nothing went wrong: an idle connection that may be used.
+    pub fn is_quiet(&self) -> bool {
+        reactor::with(|reactor| reactor.table.borrow().is_quiet(self.index))
+    }
+
+    /// Queues `buf`; all that is queued in one turn leaves in one send. Never waits: ask
+    /// [`poll_sent`](Self::poll_sent) before queueing more than a little.
+    #[inline]
+    pub fn send(&mut self, buf: Buf) {
+        reactor::with(|reactor| reactor.table.borrow_mut().send(self.index, buf));
+    }
+
+    /// Bytes queued or in flight.
+    pub fn unsent(&self) -> usize {
+        reactor::with(|reactor| reactor.table.borrow().unsent(self.index))
+    }
+
+    /// Ready when at most `most` bytes are unsent, or sending has failed.
+    #[inline]
+    pub fn poll_sent(&mut self, _cx: &mut Context<'_>, most: usize) -> Poll<io::Result<()>> {
+        reactor::with(|reactor| {
+            let task = reactor.exec.current();
+            reactor.table.borrow_mut().sent(self.index, most, task).map_or(Poll::Pending, Poll::Ready)
+        })
+    }
+
+    /// As [`poll_sent`](Self::poll_sent).
+    pub async fn sent(&mut self, most: usize) -> io::Result<()> {
+        poll_fn(|cx| self.poll_sent(cx, most)).await
+    }
+
+    /// Ends the sending side behind everything queued (FIN).
+    pub fn finish(&mut self) {
+        reactor::with(|reactor| reactor.table.borrow_mut().finish(self.index));
+    }
+
+    /// Closes with RST, so that the peer sees an error and not an end.
+    pub fn reset(self) {
+        reactor::with(|reactor| reactor.table.borrow_mut().abandon(self.index, true));
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        reactor::try_with(|reactor| reactor.table.borrow_mut().abandon(self.index, false));
+    }
+}
+
+/// Ends a connection politely (RFC 9112 §9.6): sends what is queued, ends the sending side, then reads and drops what
+/// the peer still sends, so that its unread bytes do not destroy our last words with an RST.
+///
+/// Gives up after `patience`, or when `bytes_max` have been dropped.
+pub async fn linger(mut stream: Stream, patience: Duration, bytes_max: usize) {
+    let mut timer = Timer::new();
+    timer.set(reactor::with(|reactor| reactor.now()) + patience);
+    stream.finish();
+    let mut dropped = 0;
+    poll_fn(|cx| {
+        if timer.poll_expired() {
+            return Poll::Ready(());
+        }
+        loop {
+            match stream.poll_recv(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(Some(buf))) => dropped += buf.len(),
+                Poll::Ready(Ok(None) | Err(_)) => break,
+            }
+            if dropped > bytes_max {
+                return Poll::Ready(());
+            }
+        }
+        // The peer has ended; what we still owe it goes out, if it will have it.
+        stream.poll_sent(cx, 0).map(drop)
+    })
+    .await;
+}

@@ -1,0 +1,701 @@
+//! Every socket of a thread and what it waits for: where completions arrive and requests are gathered.
+//!
+//! What holds here:
+//! * Tasks and completions only change this table; what the kernel shall do is collected in [`Todo`] and handed over
+//!   once a turn. So nothing here makes a system call.
+//! * A stream's slot outlives its handle until no operation is in flight on its descriptor; only then is it closed.
+//! * Bytes that arrive are never dropped while somebody owns the stream, late ones of a cancelled receive included.
+
+use std::collections::VecDeque;
+use std::io;
+
+use crate::buf::Buf;
+use crate::driver::{Completion, Fd, Request, Token};
+use crate::exec::{Exec, TaskRef};
+use crate::op::{GATHER_MAX, Gather, OpId, Ops, Owned, Purpose};
+
+/// A stream whose reader is behind by this much stops receiving until the reader has caught up: one bulk receive.
+const INBOX_BYTES_MAX: usize = 64 << 10;
+/// Accepted connections that nobody has taken yet; beyond this the kernel's own queue holds them.
+const ACCEPTED_MAX: usize = 256;
+
+#[derive(Default)]
+pub(crate) struct Todo {
+    pub(crate) requests: Vec<(Token, Request)>,
+    pub(crate) shutdowns: Vec<(Fd, bool)>,
+    pub(crate) closes: Vec<(Fd, bool)>,
+}
+
+pub(crate) struct Table {
+    pub(crate) ops: Ops,
+    pub(crate) todo: Todo,
+    streams: Slab<StreamSlot>,
+    listeners: Slab<ListenerSlot>,
+    waits: Slab<WaitSlot>,
+    /// Streams with something to send and nothing in flight.
+    unsent: Vec<u32>,
+    gathers: Vec<Box<Gather>>,
+    pub(crate) bell_rang: bool,
+}
+
+/// How a stream receives.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Appetite {
+    /// Whatever comes, as it comes: heads and small messages. Holds no memory while it waits.
+    Any,
+    /// One receive at a time, of up to this many bytes, straight into a buffer of the stream's own; only when somebody
+    /// asks. For bodies: who does not ask, does not receive.
+    Bulk(u32),
+}
+
+pub(crate) struct StreamSlot {
+    fd: Fd,
+    recv_op: OpId,
+    send_op: OpId,
+    recv_task: TaskRef,
+    send_task: TaskRef,
+    inbox: Queue,
+    outbox: Queue,
+    /// Bytes in `outbox` and in flight.
+    unsent: u32,
+    /// Bytes of the send in flight.
+    sending: u32,
+    /// Errno that ended receiving; 0 with `eof` is an orderly end.
+    recv_error: i32,
+    send_error: i32,
+    appetite: Appetite,
+    flags: Flags,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Flags {
+    /// A handle exists.
+    owned: bool,
+    receiving_multi: bool,
+    cancelling_recv: bool,
+    cancelling_send: bool,
+    starved: bool,
+    ended: bool,
+    connecting: bool,
+    /// On the list of streams with something to send.
+    listed: bool,
+    fin_wanted: bool,
+    reset: bool,
+}
+
+pub(crate) struct ListenerSlot {
+    fd: Fd,
+    op: OpId,
+    task: TaskRef,
+    accepted: VecDeque<Fd>,
+    error: i32,
+    owned: bool,
+    cancelling: bool,
+}
+
+struct WaitSlot {
+    task: TaskRef,
+    result: Option<i32>,
+}
+
+impl Table {
+    pub(crate) fn new() -> Self {
+        Self {
+            ops: Ops::new(),
+            todo: Todo::default(),
+            streams: Slab::new(),
+            listeners: Slab::new(),
+            waits: Slab::new(),
+            unsent: Vec::new(),
+            gathers: Vec::new(),
+            bell_rang: false,
+        }
+    }
+
+    /// Streams and listeners open, and operations in flight.
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        (self.streams.len(), self.listeners.len(), self.ops.len())
+    }
+
+    // --- streams -------------------------------------------------------------------------------------------------
+
+    pub(crate) fn add_stream(&mut self, fd: Fd) -> u32 {
+        self.streams.insert(StreamSlot {
+            fd,
+            recv_op: OpId::NONE,
+            send_op: OpId::NONE,
+            recv_task: TaskRef::NONE,
+            send_task: TaskRef::NONE,
+            inbox: Queue::default(),
+            outbox: Queue::default(),
+            unsent: 0,
+            sending: 0,
+            recv_error: 0,
+            send_error: 0,
+            appetite: Appetite::Any,
+            flags: Flags { owned: true, ..Flags::default() },
+        })
+    }
+
+    pub(crate) fn stream_fd(&self, stream: u32) -> Fd {
+        self.streams.get(stream).fd
+    }
+
+    /// Begins to connect; [`connected`](Self::connected) tells when it is done.
+    pub(crate) fn connect(&mut self, stream: u32, address: (libc::sockaddr_storage, u32)) {
+        let storage = Box::new(address.0);
+        let addr = &raw const *storage;
+        let op = self.ops.begin(Purpose::Connect { stream }, Owned::Address(storage));
+        let slot = self.streams.get_mut(stream);
+        slot.send_op = op;
+        slot.flags.connecting = true;
+        self.todo.requests.push((op.token(), Request::Connect { fd: slot.fd, addr, len: address.1 }));
+    }
+
+    /// `None` while it is still connecting; `task` is woken then.
+    pub(crate) fn connected(&mut self, stream: u32, task: TaskRef) -> Option<io::Result<()>> {
+        let slot = self.streams.get_mut(stream);
+        if slot.flags.connecting {
+            slot.send_task = task;
+            return None;
+        }
+        Some(error_or_ok(slot.send_error))
+    }
+
+    pub(crate) fn set_appetite(&mut self, stream: u32, appetite: Appetite) {
+        let slot = self.streams.get_mut(stream);
+        slot.appetite = appetite;
+        if matches!(appetite, Appetite::Bulk(_)) && slot.flags.receiving_multi {
+            self.cancel_recv(stream);
+        }
+    }
+
+    /// Takes what has arrived: `Some(Ok(None))` is the end of the stream. `None`: nothing yet; `task` is woken.
+    #[inline]
+    pub(crate) fn recv(&mut self, stream: u32, task: TaskRef) -> Option<io::Result<Option<Buf>>> {
+        let slot = self.streams.get_mut(stream);
+        if let Some(buf) = slot.inbox.pop() {
+            return Some(Ok(Some(buf)));
+        }
+        if let Some(end) = slot.end() {
+            return Some(end.map(|()| None));
+        }
+        slot.recv_task = task;
+        self.arm_recv(stream);
+        None
+    }
+
+    /// Whether [`recv`](Self::recv) has something to say; arms the receive and remembers `task` if not.
+    pub(crate) fn readable(&mut self, stream: u32, task: TaskRef) -> bool {
+        let slot = self.streams.get_mut(stream);
+        if !slot.inbox.is_empty() || slot.end().is_some() {
+            return true;
+        }
+        slot.recv_task = task;
+        self.arm_recv(stream);
+        false
+    }
+
+    /// Puts bytes back in front of what arrives next.
+    pub(crate) fn unread(&mut self, stream: u32, buf: Buf) {
+        self.streams.get_mut(stream).inbox.push_front(buf);
+    }
+
+    /// Nothing has arrived, and nothing has gone wrong: an idle connection fit for use.
+    pub(crate) fn is_quiet(&self, stream: u32) -> bool {
+        let slot = self.streams.get(stream);
+        slot.inbox.is_empty() && !slot.flags.ended && slot.recv_error == 0 && slot.send_error == 0
+    }
+
+    /// Queues `buf` to be sent after what is queued already.
+    #[inline]
+    pub(crate) fn send(&mut self, stream: u32, buf: Buf) {
+        let slot = self.streams.get_mut(stream);
+        if buf.is_empty() || slot.send_error != 0 {
+            return;
+        }
+        debug_assert!(!slot.flags.fin_wanted, "bytes queued behind the end of the stream");
+        slot.unsent += buf.len() as u32;
+        slot.outbox.push(buf);
+        if slot.send_op.is_none() && !slot.flags.listed {
+            slot.flags.listed = true;
+            self.unsent.push(stream);
+        }
+    }
+
+    pub(crate) fn unsent(&self, stream: u32) -> usize {
+        self.streams.get(stream).unsent as usize
+    }
+
+    /// `None` while more than `most` bytes are unsent; `task` is woken when something has gone out.
+    pub(crate) fn sent(&mut self, stream: u32, most: usize, task: TaskRef) -> Option<io::Result<()>> {
+        let slot = self.streams.get_mut(stream);
+        if slot.send_error != 0 {
+            return Some(error_or_ok(slot.send_error));
+        }
+        if slot.unsent as usize <= most {
+            return Some(Ok(()));
+        }
+        slot.send_task = task;
+        None
+    }
+
+    /// FIN behind everything queued.
+    pub(crate) fn finish(&mut self, stream: u32) {
+        let slot = self.streams.get_mut(stream);
+        if slot.unsent == 0 && slot.send_error == 0 {
+            self.todo.shutdowns.push((slot.fd, false));
+        } else {
+            slot.flags.fin_wanted = true;
+        }
+    }
+
+    /// The handle is gone: cancels what is in flight and closes when it has come to rest.
+    pub(crate) fn abandon(&mut self, stream: u32, reset: bool) {
+        let slot = self.streams.get_mut(stream);
+        slot.flags.owned = false;
+        slot.flags.reset |= reset;
+        slot.recv_task = TaskRef::NONE;
+        slot.send_task = TaskRef::NONE;
+        slot.inbox = Queue::default();
+        slot.outbox = Queue::default();
+        if !slot.send_op.is_none() && !slot.flags.cancelling_send {
+            slot.flags.cancelling_send = true;
+            self.todo.requests.push((0, Request::Cancel { target: slot.send_op.token() }));
+        }
+        if !slot.recv_op.is_none() {
+            self.cancel_recv(stream);
+        }
+        self.close_if_at_rest(stream);
+    }
+
+    /// Turns what the tasks queued for sending into requests: one a stream, however many pieces it has.
+    pub(crate) fn start_sends(&mut self) {
+        let mut listed = std::mem::take(&mut self.unsent);
+        for stream in listed.drain(..) {
+            if self.streams.try_get(stream).is_some_and(|slot| slot.flags.listed) {
+                self.start_send(stream);
+            }
+        }
+        self.unsent = listed;
+    }
+
+    fn start_send(&mut self, stream: u32) {
+        let slot = self.streams.get_mut(stream);
+        slot.flags.listed = false;
+        let Some(first) = slot.outbox.pop() else { return };
+        debug_assert!(slot.send_op.is_none(), "two sends in flight on one stream");
+        if slot.outbox.is_empty() {
+            let (ptr, len) = (first.bytes().as_ptr(), first.len() as u32);
+            slot.sending = len;
+            slot.send_op = self.ops.begin(Purpose::Send { stream }, Owned::Buf(first));
+            self.todo.requests.push((slot.send_op.token(), Request::Send { fd: slot.fd, ptr, len }));
+            return;
+        }
+        let mut gather = self.gathers.pop().unwrap_or_else(Gather::new);
+        gather.bufs.push(first);
+        while gather.bufs.len() < GATHER_MAX
+            && let Some(buf) = slot.outbox.pop()
+        {
+            gather.bufs.push(buf);
+        }
+        let (msg, total) = gather.message();
+        slot.sending = total as u32;
+        slot.send_op = self.ops.begin(Purpose::Send { stream }, Owned::Gather(gather));
+        self.todo.requests.push((slot.send_op.token(), Request::SendMsg { fd: slot.fd, msg }));
+    }
+
+    fn arm_recv(&mut self, stream: u32) {
+        let slot = self.streams.get_mut(stream);
+        if !slot.recv_op.is_none() || slot.end().is_some() {
+            return;
+        }
+        // After the provided buffers ran out, one receive into memory of our own makes progress for certain.
+        let bulk = match slot.appetite {
+            Appetite::Bulk(bytes) => Some(bytes),
+            Appetite::Any => slot.flags.starved.then_some(16 << 10),
+        };
+        slot.flags.starved = false;
+        slot.flags.cancelling_recv = false;
+        match bulk {
+            None => {
+                slot.flags.receiving_multi = true;
+                slot.recv_op = self.ops.begin(Purpose::RecvMulti { stream }, Owned::Nothing);
+                self.todo.requests.push((slot.recv_op.token(), Request::RecvMulti { fd: slot.fd }));
+            }
+            Some(bytes) => {
+                slot.flags.receiving_multi = false;
+                let mut buf = Buf::with_room(bytes as usize);
+                let (ptr, room) = buf.spare_raw();
+                slot.recv_op = self.ops.begin(Purpose::RecvOnce { stream }, Owned::Buf(buf));
+                let request = Request::Recv { fd: slot.fd, ptr, len: room.min(bytes) };
+                self.todo.requests.push((slot.recv_op.token(), request));
+            }
+        }
+    }
+
+    fn cancel_recv(&mut self, stream: u32) {
+        let slot = self.streams.get_mut(stream);
+        if !slot.flags.cancelling_recv {
+            slot.flags.cancelling_recv = true;
+            self.todo.requests.push((0, Request::Cancel { target: slot.recv_op.token() }));
+        }
+    }
+
+    fn close_if_at_rest(&mut self, stream: u32) {
+        let slot = self.streams.get(stream);
+        if !slot.flags.owned && slot.recv_op.is_none() && slot.send_op.is_none() {
+            self.todo.closes.push((slot.fd, slot.flags.reset));
+            self.streams.remove(stream);
+        }
+    }
+
+    // --- listeners -----------------------------------------------------------------------------------------------
+
+    pub(crate) fn add_listener(&mut self, fd: Fd) -> u32 {
+        self.listeners.insert(ListenerSlot {
+            fd,
+            op: OpId::NONE,
+            task: TaskRef::NONE,
+            accepted: VecDeque::new(),
+            error: 0,
+            owned: true,
+            cancelling: false,
+        })
+    }
+
+    pub(crate) fn listener_fd(&self, listener: u32) -> Fd {
+        self.listeners.get(listener).fd
+    }
+
+    /// Takes the next accepted connection. `None`: none yet; `task` is woken.
+    pub(crate) fn accept(&mut self, listener: u32, task: TaskRef) -> Option<io::Result<Fd>> {
+        let slot = self.listeners.get_mut(listener);
+        if let Some(fd) = slot.accepted.pop_front() {
+            return Some(Ok(fd));
+        }
+        if slot.error != 0 {
+            return Some(Err(io::Error::from_raw_os_error(std::mem::take(&mut slot.error))));
+        }
+        slot.task = task;
+        if slot.op.is_none() {
+            slot.cancelling = false;
+            slot.op = self.ops.begin(Purpose::Accept { listener }, Owned::Nothing);
+            self.todo.requests.push((slot.op.token(), Request::AcceptMulti { fd: slot.fd }));
+        }
+        None
+    }
+
+    pub(crate) fn abandon_listener(&mut self, listener: u32) {
+        let slot = self.listeners.get_mut(listener);
+        slot.owned = false;
+        slot.task = TaskRef::NONE;
+        for fd in slot.accepted.drain(..) {
+            self.todo.closes.push((fd, false));
+        }
+        if slot.op.is_none() {
+            self.todo.closes.push((slot.fd, false));
+            self.listeners.remove(listener);
+        } else if !slot.cancelling {
+            slot.cancelling = true;
+            self.todo.requests.push((0, Request::Cancel { target: slot.op.token() }));
+        }
+    }
+
+    // --- waits for other descriptors -----------------------------------------------------------------------------
+
+    pub(crate) fn wait_readable(&mut self, fd: Fd, task: TaskRef) -> u32 {
+        let wait = self.waits.insert(WaitSlot { task, result: None });
+        let op = self.ops.begin(Purpose::Poll { wait }, Owned::Nothing);
+        self.todo.requests.push((op.token(), Request::PollIn { fd }));
+        wait
+    }
+
+    /// The result of a wait that has ended; the wait is forgotten then.
+    pub(crate) fn wait_result(&mut self, wait: u32) -> Option<i32> {
+        let result = self.waits.get(wait).result?;
+        self.waits.remove(wait);
+        Some(result)
+    }
+
+    /// Asks to be told, by `bell_rang`, when `fd` becomes readable.
+    pub(crate) fn hang_bell(&mut self, fd: Fd) {
+        let op = self.ops.begin(Purpose::Bell, Owned::Nothing);
+        self.todo.requests.push((op.token(), Request::PollIn { fd }));
+    }
+
+    // --- completions ---------------------------------------------------------------------------------------------
+
+    #[inline]
+    pub(crate) fn complete(&mut self, completion: Completion<'_>, exec: &Exec) {
+        let Some((purpose, owned)) = self.ops.complete(completion.token, completion.more) else { return };
+        match purpose {
+            Purpose::RecvMulti { stream } => self.received_multi(stream, &completion, exec),
+            Purpose::Send { stream } => self.send_ended(stream, completion.result, owned, exec),
+            Purpose::RecvOnce { stream } => self.received_once(stream, completion.result, owned, exec),
+            Purpose::Accept { listener } => self.accepted(listener, &completion, exec),
+            Purpose::Connect { stream } => self.connect_ended(stream, completion.result, exec),
+            Purpose::Poll { wait } => {
+                let slot = self.waits.get_mut(wait);
+                slot.result = Some(completion.result);
+                exec.wake(slot.task);
+            }
+            Purpose::Bell => self.bell_rang = true,
+        }
+    }
+
+    fn received_multi(&mut self, stream: u32, completion: &Completion<'_>, exec: &Exec) {
+        let slot = self.streams.get_mut(stream);
+        if !completion.more {
+            slot.recv_op = OpId::NONE;
+            slot.flags.receiving_multi = false;
+        }
+        match completion.result {
+            0 => slot.flags.ended = true,
+            count @ 1.. => {
+                debug_assert_eq!(count as usize, completion.bytes.len());
+                if slot.flags.owned {
+                    slot.inbox.append(completion.bytes);
+                }
+            }
+            error if error == -libc::ENOBUFS => slot.flags.starved = true,
+            error if error == -libc::ECANCELED => {}
+            error => slot.recv_error = -error,
+        }
+        self.after_receive(stream, exec);
+        let slot = self.streams.try_get(stream);
+        if slot.is_some_and(|slot| slot.flags.receiving_multi && slot.inbox.bytes() > INBOX_BYTES_MAX) {
+            self.cancel_recv(stream);
+        }
+    }
+
+    fn received_once(&mut self, stream: u32, result: i32, owned: Owned, exec: &Exec) {
+        let slot = self.streams.get_mut(stream);
+        slot.recv_op = OpId::NONE;
+        match result {
+            0 => slot.flags.ended = true,
+            count @ 1.. => {
+                if let Owned::Buf(mut buf) = owned
+                    && slot.flags.owned
+                {
+                    buf.grow(count as usize);
+                    slot.inbox.push(buf);
+                }
+            }
+            error if error == -libc::ECANCELED || error == -libc::EINTR => {}
+            error => slot.recv_error = -error,
+        }
+        self.after_receive(stream, exec);
+    }
+
+    fn after_receive(&mut self, stream: u32, exec: &Exec) {
+        let slot = self.streams.get_mut(stream);
+        if !slot.flags.owned {
+            return self.close_if_at_rest(stream);
+        }
+        if slot.recv_task.is_none() {
+            return;
+        }
+        if !slot.inbox.is_empty() || slot.end().is_some() {
+            exec.wake(std::mem::replace(&mut slot.recv_task, TaskRef::NONE));
+        } else if slot.recv_op.is_none() {
+            // Cancelled, starved or interrupted while somebody waits: go on with what is wanted now.
+            self.arm_recv(stream);
+        }
+    }
+
+    fn send_ended(&mut self, stream: u32, result: i32, owned: Owned, exec: &Exec) {
+        if let Owned::Gather(mut gather) = owned {
+            gather.bufs.clear();
+            self.gathers.push(gather);
+        }
+        let slot = self.streams.get_mut(stream);
+        slot.send_op = OpId::NONE;
+        if !slot.flags.owned {
+            return self.close_if_at_rest(stream);
+        }
+        if result >= 0 && result as u32 == slot.sending {
+            slot.unsent -= slot.sending;
+        } else {
+            // Part of it went out and then the peer was gone: what is left can go nowhere.
+            slot.send_error = if result < 0 { -result } else { libc::EPIPE };
+            slot.unsent = 0;
+            slot.outbox = Queue::default();
+            exec.wake(std::mem::replace(&mut slot.recv_task, TaskRef::NONE));
+        }
+        slot.sending = 0;
+        if slot.outbox.is_empty() {
+            if std::mem::take(&mut slot.flags.fin_wanted) && slot.send_error == 0 {
+                self.todo.shutdowns.push((slot.fd, false));
+            }
+        } else if !slot.flags.listed {
+            slot.flags.listed = true;
+            self.unsent.push(stream);
+        }
+        if !slot.send_task.is_none() {
+            exec.wake(std::mem::replace(&mut slot.send_task, TaskRef::NONE));
+        }
+    }
+
+    fn connect_ended(&mut self, stream: u32, result: i32, exec: &Exec) {
+        let slot = self.streams.get_mut(stream);
+        slot.send_op = OpId::NONE;
+        slot.flags.connecting = false;
+        if !slot.flags.owned {
+            return self.close_if_at_rest(stream);
+        }
+        slot.send_error = (-result).max(0);
+        if !slot.outbox.is_empty() && !slot.flags.listed {
+            slot.flags.listed = true;
+            self.unsent.push(stream);
+        }
+        exec.wake(std::mem::replace(&mut slot.send_task, TaskRef::NONE));
+    }
+
+    fn accepted(&mut self, listener: u32, completion: &Completion<'_>, exec: &Exec) {
+        let slot = self.listeners.get_mut(listener);
+        if !completion.more {
+            slot.op = OpId::NONE;
+        }
+        if !slot.owned {
+            if completion.result >= 0 {
+                self.todo.closes.push((completion.result, false));
+            }
+            if slot.op.is_none() {
+                self.todo.closes.push((slot.fd, false));
+                self.listeners.remove(listener);
+            }
+            return;
+        }
+        match completion.result {
+            fd @ 0.. => slot.accepted.push_back(fd),
+            error if error == -libc::ECANCELED => {}
+            error => slot.error = -error,
+        }
+        if slot.accepted.len() >= ACCEPTED_MAX && !slot.op.is_none() && !slot.cancelling {
+            slot.cancelling = true;
+            self.todo.requests.push((0, Request::Cancel { target: slot.op.token() }));
+        }
+        exec.wake(std::mem::replace(&mut slot.task, TaskRef::NONE));
+    }
+}
+
+impl StreamSlot {
+    /// How receiving ended, once all that arrived has been taken. A failed send ends it too: the peer is gone.
+    fn end(&self) -> Option<io::Result<()>> {
+        if self.flags.ended {
+            return Some(Ok(()));
+        }
+        let error = if self.recv_error != 0 { self.recv_error } else { self.send_error };
+        (error != 0).then(|| Err(io::Error::from_raw_os_error(error)))
+    }
+}
+
+fn error_or_ok(errno: i32) -> io::Result<()> {
+    if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
+}
+
+/// Buffers in order; nearly always none or one.
+#[derive(Default)]
+struct Queue {
+    first: Option<Buf>,
+    #[allow(clippy::box_collection, reason = "eight bytes in every idle stream instead of thirty-two")]
+    rest: Option<Box<VecDeque<Buf>>>,
+}
+
+impl Queue {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    fn bytes(&self) -> usize {
+        let rest = self.rest.iter().flat_map(|rest| rest.iter()).map(Buf::len).sum::<usize>();
+        self.first.as_ref().map_or(0, Buf::len) + rest
+    }
+
+    #[inline]
+    fn push(&mut self, buf: Buf) {
+        if self.first.is_none() {
+            self.first = Some(buf);
+        } else {
+            self.rest.get_or_insert_default().push_back(buf);
+        }
+    }
+
+    fn push_front(&mut self, buf: Buf) {
+        if let Some(second) = self.first.replace(buf) {
+            self.rest.get_or_insert_default().push_front(second);
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Buf> {
+        let buf = self.first.take()?;
+        if let Some(rest) = &mut self.rest {
+            self.first = rest.pop_front();
+            if rest.is_empty() {
+                self.rest = None;
+            }
+        }
+        Some(buf)
+    }
+
+    /// Copies `bytes` behind the last buffer's, or into a fresh one.
+    #[inline]
+    fn append(&mut self, bytes: &[u8]) {
+        let last = match &mut self.rest {
+            Some(rest) => rest.back_mut(),
+            None => self.first.as_mut(),
+        };
+        match last {
+            Some(buf) if buf.room() >= bytes.len() => buf.extend(bytes),
+            _ => self.push(Buf::copy_of(bytes)),
+        }
+    }
+}
+
+/// A table with stable indexes.
+struct Slab<T> {
+    slots: Vec<Option<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Slab<T> {
+    const fn new() -> Self {
+        Self { slots: Vec::new(), free: Vec::new() }
+    }
+
+    fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    fn insert(&mut self, value: T) -> u32 {
+        if let Some(index) = self.free.pop() {
+            self.slots[index as usize] = Some(value);
+            return index;
+        }
+        self.slots.push(Some(value));
+        (self.slots.len() - 1) as u32
+    }
+
+    fn remove(&mut self, index: u32) {
+        let gone = self.slots[index as usize].take();
+        debug_assert!(gone.is_some(), "a slot was freed twice");
+        self.free.push(index);
+    }
+
+    #[inline]
+    fn get(&self, index: u32) -> &T {
+        self.slots[index as usize].as_ref().expect("an index lives as long as its handle or its operations")
+    }
+
+    #[inline]
+    fn get_mut(&mut self, index: u32) -> &mut T {
+        self.slots[index as usize].as_mut().expect("an index lives as long as its handle or its operations")
+    }
+
+    fn try_get(&self, index: u32) -> Option<&T> {
+        self.slots.get(index as usize).and_then(Option::as_ref)
+    }
+}

@@ -1,0 +1,222 @@
+//! Streams and listeners over the real drivers: what goes in comes out, whoever is slow and whoever ends first.
+
+use std::time::Duration;
+
+use ring::{Address, Appetite, Buf, DriverChoice, ListenOptions, Listener, Options, Ring, SpinPolicy, Stream};
+
+fn on_each_driver(test: impl AsyncFn() + Copy + 'static) {
+    for driver in [DriverChoice::Uring, DriverChoice::Epoll] {
+        for spin in [SpinPolicy::Off, SpinPolicy::Fixed(Duration::from_micros(20))] {
+            let ring = Ring::new(Options { driver: driver.clone(), spin }).expect("this machine grants both drivers");
+            let done = ring.block_on(async move { ring::until(ring::now() + Duration::from_secs(20), test()).await });
+            assert!(done.is_some(), "{driver:?} hangs");
+            for _ in 0..200 {
+                if ring.block_on(async { ring::counts().streams }) == 0 {
+                    break;
+                }
+                ring.block_on(ring::sleep(Duration::from_millis(5)));
+            }
+            assert_eq!(ring.block_on(async { ring::counts().streams }), 0, "{driver:?} keeps streams open");
+        }
+    }
+}
+
+async fn pair() -> (Stream, Stream) {
+    let mut listener = Listener::bind(&loopback(), &ListenOptions::default()).unwrap();
+    let address = listener.local().unwrap();
+    let near = Stream::connect(&address).await.unwrap();
+    (near, listener.accept().await.unwrap())
+}
+
+fn loopback() -> Address {
+    Address::Inet("127.0.0.1:0".parse().unwrap())
+}
+
+async fn read_to_end(stream: &mut Stream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(buf) = stream.recv().await.unwrap() {
+        all.extend_from_slice(buf.bytes());
+    }
+    all
+}
+
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+#[test]
+fn messages_go_back_and_forth() {
+    on_each_driver(async || {
+        let (mut near, mut far) = pair().await;
+        for round in 0..500_u32 {
+            near.send(Buf::copy_of(&round.to_be_bytes()));
+            let got = far.recv().await.unwrap().unwrap();
+            assert_eq!(got.bytes(), round.to_be_bytes());
+            far.send(got);
+            assert_eq!(near.recv().await.unwrap().unwrap().bytes(), round.to_be_bytes());
+        }
+        assert!(far.is_quiet());
+    });
+}
+
+#[test]
+fn much_arrives_whole_and_in_order_in_either_appetite() {
+    on_each_driver(async || {
+        for appetite in [Appetite::Any, Appetite::Bulk(64 << 10)] {
+            let (mut near, mut far) = pair().await;
+            let sent = pattern(3 << 20);
+            let expected = sent.clone();
+            ring::spawn(async move {
+                for piece in sent.chunks(9_999) {
+                    near.send(Buf::copy_of(piece));
+                    near.sent(100_000).await.unwrap();
+                }
+                near.finish();
+                assert!(near.recv().await.unwrap().is_none());
+            });
+            far.set_appetite(appetite);
+            let got = read_to_end(&mut far).await;
+            assert!(got == expected, "{appetite:?}: {} of {} bytes", got.len(), expected.len());
+        }
+    });
+}
+
+#[test]
+fn a_reader_may_change_its_appetite_in_the_middle() {
+    on_each_driver(async || {
+        let (mut near, mut far) = pair().await;
+        let sent = pattern(2 << 20);
+        let expected = sent.clone();
+        ring::spawn(async move {
+            for piece in sent.chunks(30_000) {
+                near.send(Buf::copy_of(piece));
+                near.sent(60_000).await.unwrap();
+            }
+            near.sent(0).await.unwrap();
+        });
+        let mut got = Vec::new();
+        let mut turn = 0;
+        while let Some(buf) = far.recv().await.unwrap() {
+            got.extend_from_slice(buf.bytes());
+            turn += 1;
+            far.set_appetite(if turn % 3 == 0 { Appetite::Any } else { Appetite::Bulk(10_000 + turn) });
+        }
+        assert!(got == expected);
+    });
+}
+
+#[test]
+fn the_writer_waits_for_a_reader_that_does_not_read() {
+    on_each_driver(async || {
+        let (mut near, mut far) = pair().await;
+        far.set_appetite(Appetite::Bulk(1 << 10));
+        let mut queued = 0;
+        while ring::until(ring::now() + Duration::from_millis(100), near.sent(0)).await.is_some() {
+            near.send(Buf::copy_of(&[7; 200_000]));
+            queued += 200_000;
+            assert!(queued < 64 << 20, "the kernel takes no end");
+        }
+        drop(near);
+        while let Ok(Some(_)) = far.recv().await {}
+    });
+}
+
+#[test]
+fn pieces_queued_in_one_turn_leave_in_one_send() {
+    on_each_driver(async || {
+        let (mut near, mut far) = pair().await;
+        let before = ring::counts().driver.sends;
+        for piece in ["one ", "two ", "three"] {
+            near.send(Buf::copy_of(piece.as_bytes()));
+        }
+        near.sent(0).await.unwrap();
+        assert_eq!(far.recv().await.unwrap().unwrap().bytes(), b"one two three");
+        assert_eq!(ring::counts().driver.sends - before, 1);
+    });
+}
+
+#[test]
+fn a_reset_is_an_error_and_an_end_is_not() {
+    on_each_driver(async || {
+        let (near, mut far) = pair().await;
+        near.reset();
+        assert!(far.recv().await.is_err());
+        let (near, mut far) = pair().await;
+        drop(near);
+        assert!(far.recv().await.unwrap().is_none());
+        far.send(Buf::copy_of(b"into the void"));
+        let _ = far.sent(0).await;
+    });
+}
+
+#[test]
+fn a_refused_connection_is_an_error() {
+    on_each_driver(async || {
+        let unused = Listener::bind(&loopback(), &ListenOptions::default()).unwrap().local().unwrap();
+        let refused = Stream::connect(&unused).await;
+        assert!(refused.is_err());
+    });
+}
+
+#[test]
+fn lingering_delivers_the_last_words_to_a_peer_that_still_talks() {
+    on_each_driver(async || {
+        let (mut near, mut far) = pair().await;
+        near.send(Buf::copy_of(&pattern(100_000)));
+        far.send(Buf::copy_of(b"enough"));
+        ring::spawn(ring::linger(far, Duration::from_secs(2), 1 << 20));
+        assert_eq!(near.recv().await.unwrap().unwrap().bytes(), b"enough");
+        assert!(near.recv().await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn unix_sockets_work_and_a_stale_file_is_replaced() {
+    on_each_driver(async || {
+        let path = std::env::temp_dir().join(format!("penstock-ring-{}.sock", std::process::id()));
+        let address = Address::Unix(path.clone());
+        drop(Listener::bind(&address, &ListenOptions::default()).unwrap());
+        ring::yield_now().await;
+        let mut listener = Listener::bind(&address, &ListenOptions::default()).unwrap();
+        let mut near = Stream::connect(&address).await.unwrap();
+        let mut far = listener.accept().await.unwrap();
+        near.send(Buf::copy_of(b"hello"));
+        assert_eq!(far.recv().await.unwrap().unwrap().bytes(), b"hello");
+        std::fs::remove_file(path).unwrap();
+    });
+}
+
+#[test]
+fn mail_wakes_a_sleeping_ring() {
+    for driver in [DriverChoice::Uring, DriverChoice::Epoll] {
+        let ring = Ring::new(Options { driver: driver.clone(), spin: SpinPolicy::Off }).unwrap();
+        let numbers = ring.block_on(async {
+            let (mut sender, mut receiver) = ring::mailbox::<u32>(4);
+            let other = std::thread::spawn(move || {
+                let ring = Ring::new(Options { driver, spin: SpinPolicy::Off }).unwrap();
+                ring.block_on(async move {
+                    for number in 0..20 {
+                        ring::sleep(Duration::from_millis(3)).await;
+                        sender.send(number).unwrap();
+                    }
+                });
+            });
+            let mut numbers = Vec::new();
+            while let Some(number) = receiver.recv().await {
+                numbers.push(number);
+            }
+            other.join().unwrap();
+            numbers
+        });
+        assert_eq!(numbers, (0..20).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_panicking_task_ends_alone() {
+    on_each_driver(async || {
+        ring::spawn(async { panic!("on purpose") });
+        ring::sleep(Duration::from_millis(5)).await;
+        assert_eq!(ring::counts().panics, 1);
+    });
+}
