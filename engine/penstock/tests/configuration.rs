@@ -231,12 +231,12 @@ fn one_problem_at_a_time() {
             "pool = \"api\"",
         ),
         (
-            "[[pool]]\nname = \"b\"\nendpoints = []\n[[route]]\npool = \"b\"",
+            "[[pool]]\nname = \"b\"\nendpoints = []\n[[route]]\npool = \"b\"\n[[route]]\nhost = \"x\"\npool = \"api\"",
             "a pool needs an endpoint",
             "127.0.0.1:8080",
         ),
         (
-            "[[pool]]\nname = \"b\"\nendpoints = [\"a:1 weight=0\"]\n[[route]]\npool = \"b\"",
+            "[[pool]]\nname = \"b\"\nendpoints = [\"a:1 weight=0\"]\n[[route]]\npool = \"b\"\n[[route]]\nhost = \"x\"\npool = \"api\"",
             "every endpoint has weight 0",
             "weight",
         ),

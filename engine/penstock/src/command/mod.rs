@@ -218,25 +218,29 @@ fn manual() -> String {
     let mut page = Vec::new();
     let mut program = Cli::command();
     program.build();
-    let rendered = clap_mangen::Man::new(program.clone())
-        .render(&mut page)
-        .and_then(|()| {
-            program
-                .get_subcommands()
-                .filter(|command| !command.is_hide_set() && command.get_name() != "help")
-                .try_for_each(|command| {
-                    let man = clap_mangen::Man::new(command.clone());
-                    writeln!(
-                        page,
-                        ".SH \"PENSTOCK {}\"",
-                        command.get_name().to_uppercase()
-                    )?;
-                    man.render_description_section(&mut page)?;
-                    man.render_synopsis_section(&mut page)?;
-                    man.render_options_section(&mut page)
-                })
-        });
-    rendered.expect("writing to memory");
+    let man = clap_mangen::Man::new(program.clone());
+    let mut render = || {
+        man.render_title(&mut page)?;
+        man.render_name_section(&mut page)?;
+        man.render_synopsis_section(&mut page)?;
+        man.render_extra_section(&mut page)?;
+        let commands = program
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set());
+        for command in commands.filter(|command| command.get_name() != "help") {
+            let man = clap_mangen::Man::new(command.clone());
+            writeln!(
+                page,
+                ".SH \"PENSTOCK {}\"",
+                command.get_name().to_uppercase()
+            )?;
+            man.render_description_section(&mut page)?;
+            man.render_synopsis_section(&mut page)?;
+            man.render_options_section(&mut page)?;
+        }
+        std::io::Result::Ok(())
+    };
+    render().expect("writing to memory");
     String::from_utf8_lossy(&page).into_owned()
 }
 

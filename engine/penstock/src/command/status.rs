@@ -84,10 +84,11 @@ fn fetch(address: &Address, path: &str) -> io::Result<Vec<u8>> {
 }
 
 fn exchange(mut stream: impl Read + Write, host: &str, path: &str) -> io::Result<Vec<u8>> {
-    write!(
-        stream,
+    // In one piece: a server that answers after the first one may be gone before the second.
+    let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
-    )?;
+    );
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream
         .take(limits::STATUS_BYTES_MAX)

@@ -582,14 +582,13 @@ impl Meaning<'_> {
                 "write at least \"1s\"",
             );
         }
+        let document = self.document;
+        let known = |name: &str| document.pool.iter().any(|pool| pool.name == name);
         let used = |name: &str| {
-            self.document.route.iter().any(|route| route.pool == name)
-                || self
-                    .document
-                    .listen
-                    .iter()
-                    .any(|door| door.pool.as_deref() == Some(name))
-                || self.document.route.is_empty()
+            document.route.is_empty()
+                || document.listen.iter().any(|door| door.pool.as_deref() == Some(name))
+                // A route that leads nowhere is an error already, and may have been meant to lead here.
+                || document.route.iter().any(|route| route.pool == name || !known(&route.pool))
         };
         if !pool.name.is_empty() && !used(&pool.name) {
             self.report(
@@ -676,8 +675,10 @@ impl Meaning<'_> {
                 );
             }
             Some(door) if document.route.is_empty() => {
-                let candidates: Vec<_> =
+                let mut candidates: Vec<_> =
                     http_pools(document).map(|pool| pool.name.clone()).collect();
+                // Two of one name are reported as that.
+                candidates.dedup();
                 match candidates.as_slice() {
                     [_] => {}
                     [] => self.report(

@@ -56,6 +56,7 @@ pub fn read(origin: &str, text: &str) -> Result<Compiled, Report> {
     let (tree, mut problems) = text::parse(text);
     let document = check::shape(&tree, &mut problems);
     check::meaning(&document, &tree, text, &mut problems);
+    report::drop_echoes(text, &mut problems);
     let report = Report::new(origin, text, problems);
     if report.has_errors() {
         return Err(report);

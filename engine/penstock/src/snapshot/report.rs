@@ -235,6 +235,19 @@ impl Place {
     }
 }
 
+/// What else is said of a line that is not TOML is an echo of that: it was read by guessing.
+pub(super) fn drop_echoes(text: &str, problems: &mut Vec<Problem>) {
+    let line = |problem: &Problem| problem.at.as_ref().map(|at| Place::of(text, at.start).line);
+    let broken: Vec<_> = problems
+        .iter()
+        .filter(|problem| problem.code == Code::Syntax)
+        .map(line)
+        .collect();
+    if !broken.is_empty() {
+        problems.retain(|problem| problem.code == Code::Syntax || !broken.contains(&line(problem)));
+    }
+}
+
 /// The candidate nearest to what was written, if one is near enough to be what was meant: by Jaro's similarity, as
 /// clap does for its flags, which forgives what edit distance does not (`adress` for `addr`).
 pub(super) fn nearest<'a>(

@@ -70,7 +70,7 @@ impl Finding {
 
 /// The fix that is a kernel setting.
 fn sysctl(setting: &str) -> String {
-    format!("sysctl -w {setting}  (to keep: echo '{setting}' >> /etc/sysctl.d/90-penstock.conf)")
+    format!("sysctl -w '{setting}'  (to keep: echo '{setting}' >> /etc/sysctl.d/90-penstock.conf)")
 }
 
 pub(super) fn doctor(args: &DoctorArgs) -> ExitCode {
@@ -137,15 +137,13 @@ fn render(findings: &[Finding]) -> String {
 
 /// "This host can run: io_uring yes, …; 3 warnings."
 fn summary(findings: &[Finding]) -> String {
-    let works = |name: &str| match findings
-        .iter()
-        .find(|finding| finding.name == name)
-        .map(|finding| finding.state)
-    {
-        Some(State::Ok) => "yes",
-        Some(State::Warn) => "in part",
-        Some(State::Fail) => "no",
+    let works = |name: &str| match findings.iter().find(|finding| finding.name == name) {
         None => "unknown",
+        Some(Finding {
+            state: State::Ok, ..
+        }) => "yes",
+        Some(Finding { found, .. }) if found.starts_with("allowed") => "in part",
+        Some(_) => "no",
     };
     let count = |state| {
         findings
@@ -403,7 +401,7 @@ mod tests {
         let wanted = "\
 warn  somaxconn  128  (wanted: ≥ 4096)
                  effect: bursts of connections are refused
-                 fix:    sysctl -w net.core.somaxconn=4096  (to keep: echo 'net.core.somaxconn=4096' >> /etc/sysctl.d/90-penstock.conf)
+                 fix:    sysctl -w 'net.core.somaxconn=4096'  (to keep: echo 'net.core.somaxconn=4096' >> /etc/sysctl.d/90-penstock.conf)
 ";
         assert!(render(&[finding]).starts_with(wanted));
     }

@@ -147,7 +147,7 @@ fn local_ports(host: &Host) -> Finding {
     )
     .costs(
         "connections to one endpoint at one time are limited to that many",
-        sysctl("net.ipv4.ip_local_port_range=\"10240 65535\""),
+        sysctl("net.ipv4.ip_local_port_range=10240 65535"),
     )
 }
 
@@ -214,7 +214,7 @@ fn ktls(host: &Host) -> Finding {
         "tls among the upper-layer protocols",
     )
     .costs(
-        "none today: TLS is done in user space",
+        "records would be encrypted in user space: one more pass over each byte of TLS",
         "modprobe tls (needs CONFIG_TLS)",
     )
 }
