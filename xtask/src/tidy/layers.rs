@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u8)] = &[
     // Beside the path of a request: they name no room but the shared ones.
     ("control", 10),
     ("steer", 10),
+    ("cores", 10),
 ];
 
 /// Rooms that everyone may read, and which read only one another.

@@ -216,7 +216,10 @@ impl Finder<'_> {
                     .split("fn")
                     .nth(1)
                     .is_some_and(|rest| rest.starts_with(' '));
-                if declared && !explained(views, number, &["SAFETY:", "# Safety"]) {
+                if declared
+                    && !explained(views, number, &["SAFETY:", "# Safety"])
+                    && !in_trait_impl(&views.code, number)
+                {
                     self.find(number, "`unsafe fn` without a `# Safety` section that tells what the caller must uphold");
                 }
             } else if !explained(views, number, &["SAFETY:", "# Safety"]) {
@@ -343,6 +346,17 @@ fn explained(views: &Views, line: usize, marks: &[&str]) -> bool {
         }
     }
     false
+}
+
+/// Whether the line stands in an `impl Trait for Type`: there the trait's own documentation says what its callers must uphold.
+fn in_trait_impl(code: &[String], line: usize) -> bool {
+    let indent = |text: &str| text.len() - text.trim_start().len();
+    let here = indent(&code[line]);
+    let above = code[..line].iter().rev();
+    let mut enclosing = above.filter(|text| !text.trim().is_empty() && indent(text) < here);
+    enclosing
+        .next()
+        .is_some_and(|text| word_at(text, "impl").is_some() && word_at(text, "for").is_some())
 }
 
 /// Every function with a body: its name, its line (from 0) and how many lines it has.

@@ -8,6 +8,132 @@ fn messages(path: &str, source: &str, longer: &[(&str, usize, &str)]) -> Vec<Str
     report.findings.iter().map(ToString::to_string).collect()
 }
 
+/// A path, a source, and what is said of it.
+const TABLE: &[(&str, &str, &[&str])] = &[
+    // unsafe: where
+    (
+        "engine/proto/src/lib.rs",
+        "#![forbid(unsafe_code)]\n// unsafe in prose\n",
+        &[],
+    ),
+    (
+        "engine/proto/src/lib.rs",
+        "fn f() { unsafe { g() } }\n",
+        &["engine/proto/src/lib.rs:1: `unsafe` outside engine/ring/, ebpf/"],
+    ),
+    // unsafe: explained
+    (
+        "engine/ring/src/a.rs",
+        "// SAFETY: it is ours.\nunsafe { g() };\n",
+        &[],
+    ),
+    (
+        "engine/ring/src/a.rs",
+        "// SAFETY: it is ours,\n// see there.\nlet x =\n    unsafe { g() };\n",
+        &[],
+    ),
+    (
+        "engine/ring/src/a.rs",
+        "let y = 1;\nunsafe { g() };\n",
+        &["engine/ring/src/a.rs:2: `unsafe` without a `// SAFETY:` comment right above it"],
+    ),
+    (
+        "engine/ring/src/a.rs",
+        "// SAFETY: for the first only.\nunsafe { g() };\nunsafe { h() };\n",
+        &["engine/ring/src/a.rs:3: `unsafe` without a `// SAFETY:` comment right above it"],
+    ),
+    (
+        "engine/ring/src/a.rs",
+        "unsafe impl Send for X {}\n",
+        &["engine/ring/src/a.rs:1: `unsafe` without a `// SAFETY:` comment right above it"],
+    ),
+    (
+        "engine/ring/src/a.rs",
+        "/// Does.\n///\n/// # Safety\n/// `p` is valid.\n#[inline]\npub unsafe fn f(p: *const u8) {}\n",
+        &[],
+    ),
+    (
+        "engine/ring/src/a.rs",
+        "/// Does.\npub unsafe fn f(p: *const u8) {}\n",
+        &[
+            "engine/ring/src/a.rs:2: `unsafe fn` without a `# Safety` section that tells what the caller must uphold",
+        ],
+    ),
+    (
+        "engine/ring/src/a.rs",
+        "struct V { drop: unsafe fn(*const ()) }\n",
+        &[],
+    ),
+    (
+        "engine/ring/src/a.rs",
+        "// SAFETY: passes on.\nunsafe impl GlobalAlloc for A {\n    unsafe fn alloc(&self) {\n    }\n}\n",
+        &[],
+    ),
+    // clocks
+    ("engine/ring/src/clock.rs", "let t = Instant::now();\n", &[]),
+    ("bench/src/h1.rs", "let t = Instant::now();\n", &[]),
+    (
+        "engine/policy/src/a.rs",
+        "let t = Instant::now();\n",
+        &["engine/policy/src/a.rs:1: `Instant::now` outside engine/ring: take `now` from the ring"],
+    ),
+    (
+        "engine/traffic/src/a.rs",
+        "let t = std::time::SystemTime::now();\n",
+        &[
+            "engine/traffic/src/a.rs:1: `SystemTime::now` outside engine/ring: take `now` from the ring",
+        ],
+    ),
+    // put off
+    (
+        "xtask/src/a.rs",
+        "fn f() { todo!() }\n",
+        &["xtask/src/a.rs:1: `todo!` does not belong in what is committed"],
+    ),
+    (
+        "xtask/src/a.rs",
+        "fn f() { dbg!(1); let s = \"todo!\"; }\n",
+        &["xtask/src/a.rs:1: `dbg!` does not belong in what is committed"],
+    ),
+    // layering
+    (
+        "engine/penstock/src/conn/mod.rs",
+        "use crate::{limits, session::Session};\n",
+        &["engine/penstock/src/conn/mod.rs:1: `conn` names `session`, which is above it"],
+    ),
+    (
+        "engine/penstock/src/conn/mod.rs",
+        "use crate::{limits, tls, conn::Stream};\n",
+        &[],
+    ),
+    (
+        "engine/penstock/src/cache/join.rs",
+        "use super::super::qos::Class;\n",
+        &[
+            "engine/penstock/src/cache/join.rs:1: `cache` names `qos`, its neighbour on the same floor: what both need lives below them",
+        ],
+    ),
+    (
+        "engine/penstock/src/attic.rs",
+        "\n",
+        &[
+            "engine/penstock/src/attic.rs:1: room `attic` has no floor: give it one in xtask/src/tidy/layers.rs",
+        ],
+    ),
+    // pages
+    ("docs/a.md", "# A\n\n```sh\n# a comment\n```\n", &[]),
+    (
+        "docs/a.md",
+        "## A\n",
+        &["docs/a.md:1: a page has exactly one `# Title`; this one has 0"],
+    ),
+    (
+        "docs/a.md",
+        "# A\n\n# B\n",
+        &["docs/a.md:3: a page has exactly one `# Title`; this one has 2"],
+    ),
+];
+
 #[test]
 fn sources_and_what_is_said_of_them() {
     let later = concat!("FIX", "ME");
@@ -18,128 +144,7 @@ fn sources_and_what_is_said_of_them() {
         concat!("/wo", "rk/"),
         concat!("/ro", "ot/")
     );
-    let table: &[(&str, &str, &[&str])] = &[
-        // unsafe: where
-        (
-            "engine/proto/src/lib.rs",
-            "#![forbid(unsafe_code)]\n// unsafe in prose\n",
-            &[],
-        ),
-        (
-            "engine/proto/src/lib.rs",
-            "fn f() { unsafe { g() } }\n",
-            &["engine/proto/src/lib.rs:1: `unsafe` outside engine/ring/, ebpf/"],
-        ),
-        // unsafe: explained
-        (
-            "engine/ring/src/a.rs",
-            "// SAFETY: it is ours.\nunsafe { g() };\n",
-            &[],
-        ),
-        (
-            "engine/ring/src/a.rs",
-            "// SAFETY: it is ours,\n// see there.\nlet x =\n    unsafe { g() };\n",
-            &[],
-        ),
-        (
-            "engine/ring/src/a.rs",
-            "let y = 1;\nunsafe { g() };\n",
-            &["engine/ring/src/a.rs:2: `unsafe` without a `// SAFETY:` comment right above it"],
-        ),
-        (
-            "engine/ring/src/a.rs",
-            "// SAFETY: for the first only.\nunsafe { g() };\nunsafe { h() };\n",
-            &["engine/ring/src/a.rs:3: `unsafe` without a `// SAFETY:` comment right above it"],
-        ),
-        (
-            "engine/ring/src/a.rs",
-            "unsafe impl Send for X {}\n",
-            &["engine/ring/src/a.rs:1: `unsafe` without a `// SAFETY:` comment right above it"],
-        ),
-        (
-            "engine/ring/src/a.rs",
-            "/// Does.\n///\n/// # Safety\n/// `p` is valid.\n#[inline]\npub unsafe fn f(p: *const u8) {}\n",
-            &[],
-        ),
-        (
-            "engine/ring/src/a.rs",
-            "/// Does.\npub unsafe fn f(p: *const u8) {}\n",
-            &[
-                "engine/ring/src/a.rs:2: `unsafe fn` without a `# Safety` section that tells what the caller must uphold",
-            ],
-        ),
-        (
-            "engine/ring/src/a.rs",
-            "struct V { drop: unsafe fn(*const ()) }\n",
-            &[],
-        ),
-        // clocks
-        ("engine/ring/src/clock.rs", "let t = Instant::now();\n", &[]),
-        ("bench/src/h1.rs", "let t = Instant::now();\n", &[]),
-        (
-            "engine/policy/src/a.rs",
-            "let t = Instant::now();\n",
-            &[
-                "engine/policy/src/a.rs:1: `Instant::now` outside engine/ring: take `now` from the ring",
-            ],
-        ),
-        (
-            "engine/traffic/src/a.rs",
-            "let t = std::time::SystemTime::now();\n",
-            &[
-                "engine/traffic/src/a.rs:1: `SystemTime::now` outside engine/ring: take `now` from the ring",
-            ],
-        ),
-        // put off
-        (
-            "xtask/src/a.rs",
-            "fn f() { todo!() }\n",
-            &["xtask/src/a.rs:1: `todo!` does not belong in what is committed"],
-        ),
-        (
-            "xtask/src/a.rs",
-            "fn f() { dbg!(1); let s = \"todo!\"; }\n",
-            &["xtask/src/a.rs:1: `dbg!` does not belong in what is committed"],
-        ),
-        // layering
-        (
-            "engine/penstock/src/conn/mod.rs",
-            "use crate::{limits, session::Session};\n",
-            &["engine/penstock/src/conn/mod.rs:1: `conn` names `session`, which is above it"],
-        ),
-        (
-            "engine/penstock/src/conn/mod.rs",
-            "use crate::{limits, tls, conn::Stream};\n",
-            &[],
-        ),
-        (
-            "engine/penstock/src/cache/join.rs",
-            "use super::super::qos::Class;\n",
-            &[
-                "engine/penstock/src/cache/join.rs:1: `cache` names `qos`, its neighbour on the same floor: what both need lives below them",
-            ],
-        ),
-        (
-            "engine/penstock/src/attic.rs",
-            "\n",
-            &[
-                "engine/penstock/src/attic.rs:1: room `attic` has no floor: give it one in xtask/src/tidy/layers.rs",
-            ],
-        ),
-        // pages
-        ("docs/a.md", "# A\n\n```sh\n# a comment\n```\n", &[]),
-        (
-            "docs/a.md",
-            "## A\n",
-            &["docs/a.md:1: a page has exactly one `# Title`; this one has 0"],
-        ),
-        (
-            "docs/a.md",
-            "# A\n\n# B\n",
-            &["docs/a.md:3: a page has exactly one `# Title`; this one has 2"],
-        ),
-    ];
-    for (path, source, expected) in table {
+    for (path, source, expected) in TABLE {
         assert_eq!(messages(path, source, &[]), *expected, "{source}");
     }
     assert_eq!(
