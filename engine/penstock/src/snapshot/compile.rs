@@ -178,12 +178,12 @@ impl Index<RouteId> for Snapshot {
     }
 }
 
-/// Compiles a document that `check` found no error in.
+/// Compiles a document that `meaning` found no error in.
 pub(super) fn compile(document: &Document) -> Snapshot {
     let pools: Box<[Pool]> = document.pool.iter().map(pool).collect();
     let pool_id = |name: &str| {
         let at = pools.iter().position(|pool| &*pool.name == name);
-        PoolId(at.expect("check::meaning found the pool") as u16)
+        PoolId(at.expect("`meaning` found the pool") as u16)
     };
     let mut routes: Vec<Route> = Vec::new();
     let mut rules = Vec::new();

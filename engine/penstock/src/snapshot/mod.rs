@@ -1,7 +1,7 @@
 //! Configuration: text → document → checked → compiled, immutable [`Snapshot`].
 //!
 //! ```text
-//! TOML ──text──► tree with places ──check──► Document (schema) ──compile──► Snapshot ──Arc──► workers
+//! TOML ──text──► tree with places ──shape──► Document ──meaning, compile──► Snapshot ──Arc──► workers
 //!                        └── problems, all of them, with places (report)
 //! ```
 //!
@@ -9,15 +9,16 @@
 //! never changes. Deliberately absent: files, sockets and name resolution; this room turns text into values.
 
 mod address;
-mod check;
 mod compile;
 mod explain;
 mod literal;
+mod meaning;
 mod print;
 mod reference;
 mod report;
 mod route;
 mod schema;
+mod shape;
 mod text;
 
 pub use address::{Address, Bind, Cidr, Endpoint, Host};
@@ -54,8 +55,8 @@ pub struct Compiled {
 /// Everything that is wrong with it, at once.
 pub fn read(origin: &str, text: &str) -> Result<Compiled, Report> {
     let (tree, mut problems) = text::parse(text);
-    let document = check::shape(&tree, &mut problems);
-    check::meaning(&document, &tree, text, &mut problems);
+    let document = shape::shape(&tree, &mut problems);
+    meaning::meaning(&document, &tree, text, &mut problems);
     report::drop_echoes(text, &mut problems);
     let report = Report::new(origin, text, problems);
     if report.has_errors() {

@@ -1,6 +1,6 @@
 //! The configuration reference, rendered from the schema: `docs/configuration.md`.
 
-use super::{check::choices, literal, schema::json_schema};
+use super::{literal, schema::json_schema, shape::choices};
 use serde_json::Value;
 use std::fmt::Write;
 
