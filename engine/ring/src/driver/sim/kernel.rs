@@ -58,6 +58,8 @@ pub(super) struct Kernel {
     pub(super) trace: Rc<RefCell<Trace>>,
     pub(super) violations: Vec<String>,
     pub(super) limit: Duration,
+    /// A turn has panicked, and that is enough.
+    pub(super) given_up: bool,
     turns: u64,
     /// By time, then in the order of scheduling.
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
@@ -100,6 +102,7 @@ impl Kernel {
             trace: Rc::default(),
             violations: Vec::new(),
             limit: LIMIT,
+            given_up: false,
             turns: 0,
             events: BinaryHeap::new(),
             scheduled: 0,
@@ -164,7 +167,8 @@ impl Kernel {
         self.counts.enters += 1;
         self.now += 200 + self.dice.below(1_000);
         let endless = self.turns > TURNS_MAX || self.now > self.limit.as_nanos() as u64;
-        if endless && !std::thread::panicking() {
+        if endless && !self.giving_up() {
+            self.given_up = true;
             let stuck = self.who_waits();
             panic!(
                 "the simulation does not end: {} turns, {:?} of virtual time\n{stuck}",
@@ -172,6 +176,12 @@ impl Kernel {
                 Duration::from_nanos(self.now)
             );
         }
+    }
+
+    /// The run has failed already: what is left is to let the ring come to rest. A second panic would end the process
+    /// without a word.
+    pub(super) fn giving_up(&self) -> bool {
+        self.given_up || std::thread::panicking()
     }
 
     pub(super) fn event(&self, text: &'static str, who: impl Into<i64>, value: impl Into<i64>) {

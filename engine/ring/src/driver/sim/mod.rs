@@ -168,9 +168,11 @@ impl Sim {
                 kernel.now = kernel.now.max(deadline);
                 return false;
             }
-            // A ring that is dropped by a panic comes to rest as well as it can.
-            (_, None) if std::thread::panicking() => return false,
-            (_, None) => panic!("the node sleeps for ever, and nothing will ever happen\n{}", kernel.who_waits()),
+            (_, None) if kernel.giving_up() => return false,
+            (_, None) => {
+                kernel.given_up = true;
+                panic!("the node sleeps for ever, and nothing will ever happen\n{}", kernel.who_waits());
+            }
         }
         true
     }

@@ -17,6 +17,9 @@ use super::kernel::{Event, Got, Kernel, Shared};
 use super::net::SocketId;
 use crate::net::Address;
 
+/// Connections that wait at a script's listener, as `net.core.somaxconn` has it.
+const BACKLOG: usize = 4_096;
+
 /// Names a script of a world.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct ScriptId(u32);
@@ -72,8 +75,7 @@ pub(super) fn run_due(shared: &Shared) {
     loop {
         let mut kernel = shared.borrow_mut();
         let Some(id) = kernel.advance() else { return };
-        // While a panic drops the node's ring, scripts stand still: a second panic would end the process without a word.
-        if std::thread::panicking() {
+        if kernel.giving_up() {
             continue;
         }
         let Some(mut future) = kernel.scripts[id.0 as usize].future.take() else { continue };
@@ -189,8 +191,7 @@ impl Host {
     /// # Errors
     /// `AddrInUse`.
     pub fn listen(&self, address: &Address) -> io::Result<Listening> {
-        let id = self.shared.borrow_mut().listen_at(address, 4_096).map_err(io::Error::from_raw_os_error)?;
-        Ok(Listening { socket: Socket::own(&self.shared, id) })
+        Listening::open(&self.shared, address)
     }
 
     /// Waits for a time.
@@ -256,6 +257,11 @@ pub struct Listening {
 }
 
 impl Listening {
+    pub(super) fn open(shared: &Shared, address: &Address) -> io::Result<Self> {
+        let id = shared.borrow_mut().listen_at(address, BACKLOG).map_err(io::Error::from_raw_os_error)?;
+        Ok(Self { socket: Socket::own(shared, id) })
+    }
+
     /// The next connection.
     pub async fn accept(&self) -> Socket {
         let listener = self.socket.id();

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use super::faults::Faults;
 use super::kernel::{Kernel, Shared};
 use super::replay;
-use super::script::{self, Host, Script};
+use super::script::{self, Host, Listening, Script};
+use crate::net::Address;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -48,6 +50,14 @@ impl World {
         script: impl FnOnce(Host) -> F,
     ) -> Script<T> {
         script::spawn(&self.shared, name, script)
+    }
+
+    /// A listening socket outside of the node, to be moved into a script: open before anything runs.
+    ///
+    /// # Errors
+    /// `AddrInUse`.
+    pub fn listen(&self, address: &Address) -> io::Result<Listening> {
+        Listening::open(&self.shared, address)
     }
 
     /// Lets time pass for the scripts and the network without a turn of the node.
