@@ -176,7 +176,9 @@ impl Bench<'_> {
 
     /// A short round that counts system calls instead of time.
     pub(crate) fn calls(&self, scenario: &Scenario, contender: &Contender) -> Outcome<CallsEach> {
-        let plan = self.plan(scenario, contender, 1, None);
+        // Longer with many connections: what it takes to open them should not be what is counted.
+        let seconds = 1 + scenario.connections as u64 / 128;
+        let plan = self.plan(scenario, contender, seconds, None);
         if contender.has_counters() {
             let none = || {
                 format!(

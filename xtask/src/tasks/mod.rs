@@ -37,9 +37,19 @@ pub fn deny(_arguments: &[String]) -> Outcome {
     shell::run(shell::cargo("").args(["deny", "check", "licenses", "bans"]))
 }
 
-/// `bench …`: builds and runs the bench binary with the words that follow.
+/// `bench …`: builds and runs the bench binary with the words that follow, and before it the binary that is measured.
 pub fn bench(arguments: &[String]) -> Outcome {
-    shell::run(shell::cargo("").args(["build", "--release", "--quiet", "--package", "bench"]))?;
+    let mut build = shell::cargo("");
+    build.args(["build", "--release", "--quiet", "--package", "bench"]);
+    let given = std::env::var_os("PENSTOCK_BINARY").is_some();
+    if !given
+        && !arguments
+            .iter()
+            .any(|word| word == "--without-penstock" || word == "help")
+    {
+        build.args(["--package", "penstock"]);
+    }
+    shell::run(&mut build)?;
     let binary = place::target_directory()?.join("release/bench");
     let mut command = std::process::Command::new(binary);
     command
