@@ -109,7 +109,7 @@ fn every_exchange_survives_harmless_faults() {
 #[test]
 fn harmful_faults_leave_nothing_behind() {
     check("harmful_faults_leave_nothing_behind", 400, |seed| {
-        let world = World::new(seed, if seed % 4 == 0 { Faults::wild() } else { Faults::from_seed(seed) });
+        let world = World::new(seed, if seed.is_multiple_of(4) { Faults::wild() } else { Faults::from_seed(seed) });
         echoes(&world);
         world.verdict()
     });
