@@ -25,7 +25,7 @@ async fn echo_for_ever() {
     let mut listener = Listener::bind(&address(DOOR), &ListenOptions::default()).unwrap();
     loop {
         match listener.accept().await {
-            Ok(stream) => drop(crate::spawn(echo(stream))),
+            Ok(stream) => _ = crate::spawn(echo(stream)),
             Err(error) if error.raw_os_error() == Some(libc::EMFILE) => crate::sleep(Duration::from_millis(1)).await,
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ECONNABORTED)),
         }
@@ -124,7 +124,7 @@ fn a_dropped_ring_leaves_nothing_behind() {
         (0..4).for_each(|salt| drop(world.spawn("client", move |host| client(host, salt))));
         let ring = ring(&world);
         ring.block_on(async move {
-            drop(crate::spawn(echo_for_ever()));
+            crate::spawn(echo_for_ever());
             crate::sleep(Duration::from_millis(seed % 50)).await;
         });
         drop(ring);
