@@ -290,7 +290,6 @@ fn no_http_is_malformed_and_no_end_is_unanswered() {
                 connections: 2,
                 extent: Extent::Requests(4),
                 timeout: Duration::from_millis(100),
-                grace: Duration::from_millis(100),
                 ..Load::new(address)
             };
             let mut report = None;

@@ -106,11 +106,15 @@ impl Schedule {
         })
     }
 
-    /// Wakes connections as requests become due; ends when the last one is.
+    /// Wakes connections as requests become due; ends when the last one is, or time is up.
     pub(crate) async fn pace(&self, live: &Live) {
         while !live.is_stopped() {
             let Due::At(due) = self.due() else { return };
             let now = ring::precise_now();
+            // What is due by now and could not be sent is no longer the pacer's business.
+            if self.end.get().is_some_and(|end| now >= end) {
+                return;
+            }
             if self.gap.is_none() {
                 ring::sleep(LOOK).await;
             } else if self.idle.borrow().is_empty() {
