@@ -9,7 +9,7 @@ use crate::calendar;
 use crate::flags::Flags;
 use crate::load::Load;
 use crate::measure::Bench;
-use crate::origin::Origin;
+use crate::origin::{Origin, Serving};
 use crate::process::{self, Scratch};
 use crate::report::{Line, Section};
 use crate::rivals::{Contender, Kind};
@@ -22,6 +22,7 @@ const VALUED: &[&str] = &[
     "--rounds",
     "--seconds",
     "--load",
+    "--origin",
     "--json",
     "--proxy-cpu",
     "--load-cpu",
@@ -37,6 +38,7 @@ struct Settings {
     rounds: usize,
     seconds: u64,
     load: Load,
+    origin: Serving,
     proxy_cpu: usize,
     load_cpu: usize,
     steal_max: f64,
@@ -88,7 +90,8 @@ impl Settings {
             )?,
             rounds: flags.read("--rounds", if smoke { 1 } else { 8 })?,
             seconds: flags.read("--seconds", if smoke { 1 } else { 3 })?,
-            load: flags.read("--load", Load::Wrk)?,
+            load: flags.read("--load", Load::Own)?,
+            origin: flags.read("--origin", Serving::Own)?,
             proxy_cpu: flags.read("--proxy-cpu", 1)?,
             load_cpu: flags.read("--load-cpu", 0)?,
             // A smoke round proves that the machinery works, and it works on a busy machine too.
@@ -112,7 +115,10 @@ impl Settings {
 pub(crate) fn run(words: &[String]) -> Outcome {
     let settings = Settings::read(words)?;
     let mut notes: Vec<String> = Vec::new();
-    let mut tools = vec![("nginx", "nginx")];
+    let mut tools = Vec::new();
+    if settings.origin == Serving::Nginx {
+        tools.push(("nginx", "nginx"));
+    }
     if settings.load == Load::Wrk {
         tools.push(("wrk", "wrk"));
     }
@@ -128,7 +134,7 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     // This process waits for others: it must not sit on the proxy's CPU.
     process::pin_here(settings.load_cpu)?;
     let scratch = Scratch::new()?;
-    let origin = Origin::start(&scratch, settings.load_cpu)?;
+    let origin = Origin::start(settings.origin, &scratch, settings.load_cpu)?;
     let contenders = start(&settings, &origin, &scratch, &mut notes)?;
     let bench = Bench {
         origin: &origin,
@@ -313,6 +319,7 @@ fn about(settings: &Settings, words: &[String], contenders: &[Contender]) -> Val
         "seconds": settings.seconds,
         "seed": settings.seed,
         "load": if settings.load == Load::Wrk { "wrk" } else { "own" },
+        "origin": settings.origin.name(),
         "contenders": versions,
     })
 }
@@ -334,9 +341,10 @@ fn about_text(about: &Value) -> String {
             text("load_average")
         ),
         format!(
-            "proxy on CPU {}, load ({}) and origin (nginx) on CPU {}; {} rounds of {} s, order drawn from --seed {}",
+            "proxy on CPU {}, load ({}) and origin ({}) on CPU {}; {} rounds of {} s, order drawn from --seed {}",
             text("proxy_cpu"),
             text("load"),
+            text("origin"),
             text("load_and_origin_cpu"),
             text("rounds"),
             text("seconds"),

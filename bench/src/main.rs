@@ -31,7 +31,8 @@ cargo xtask bench h1 [options]      HTTP/1.1: CPU time per request of each proxy
   --scenarios LIST    of c1, c64, c512 (100 B), 16k (64 connections), 1m (16), close (one request each), latency (default all)
   --rounds N          interleaved rounds a scenario (default 8)
   --seconds N         a round's length (default 3)
-  --load wrk|own      load generator of the closed loops (default wrk); the latency scenario is always ours
+  --load own|wrk      load generator of the closed loops (default own); the latency scenario is always ours
+  --origin own|nginx  what all proxies stand before (default own)
   --json FILE         every raw round
   --proxy-cpu N, --load-cpu N    (default 1 and 0)
   --steal-max PERCENT            rounds with more stolen time are discarded (default 1)
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         "h1" => h1::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
+        "origin" => origin::main(rest),
         "epoll-relay" => floors::main(rest, floors::epoll::run),
         "tokio-uring-relay" => floors::main(rest, floors::tokio_uring::run),
         "help" | "--help" | "-h" => {

@@ -1,13 +1,46 @@
 //! The origin behind every proxy: the same process for all of them, on the load generator's CPU.
 //!
-//! Swapping it for one of ours touches this file only: something that serves `/100`, `/16k` and `/1m` and can be asked for its processes.
+//! Ours (`bench origin`, the `traffic` crate) unless nginx is asked for: it costs the shared CPU less. Both serve `/100`, `/16k` and `/1m`.
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::str::FromStr;
 
+use ring::Address;
 use xtask::{Outcome, place};
 
-use crate::process::{self, Running, Scratch, words};
+use crate::flags::Flags;
+use crate::load::own;
+use crate::process::{self, Running, Scratch, myself, words};
+
+/// Which origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serving {
+    /// `bench origin`.
+    Own,
+    Nginx,
+}
+
+impl FromStr for Serving {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        match name {
+            "own" => Ok(Self::Own),
+            "nginx" => Ok(Self::Nginx),
+            _ => Err(()),
+        }
+    }
+}
+
+impl Serving {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Nginx => "nginx",
+        }
+    }
+}
 
 pub(crate) struct Origin {
     running: Running,
@@ -15,23 +48,23 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    pub(crate) fn start(scratch: &Scratch, cpu: usize) -> Outcome<Self> {
-        let nginx =
-            place::program("nginx").ok_or("the origin needs nginx: apt-get install nginx")?;
+    pub(crate) fn start(serving: Serving, scratch: &Scratch, cpu: usize) -> Outcome<Self> {
         let folder = scratch.folder("origin")?;
         let address = process::free_address()?;
-        // A path is a file's name; the small one is answered from the configuration, without a file.
-        process::write_file(&folder.join("16k"), vec![b'x'; 16 << 10])?;
-        process::write_file(&folder.join("1m"), vec![b'x'; 1 << 20])?;
-        let file = folder.join("nginx.conf");
-        process::write_file(&file, configuration(&folder, address))?;
-        let mut running = Running::start(
-            "the origin",
-            cpu,
-            &words([&nginx, &"-p", &folder, &"-c", &file]),
-            &[],
-            &folder.join("log"),
-        )?;
+        let line = match serving {
+            Serving::Own => words([&myself()?, &"origin", &"--listen", &address.to_string()]),
+            Serving::Nginx => {
+                let nginx = place::program("nginx")
+                    .ok_or("the origin asked for needs nginx: apt-get install nginx")?;
+                // A path is a file's name; the small one is answered from the configuration, without a file.
+                process::write_file(&folder.join("16k"), vec![b'x'; 16 << 10])?;
+                process::write_file(&folder.join("1m"), vec![b'x'; 1 << 20])?;
+                let file = folder.join("nginx.conf");
+                process::write_file(&file, configuration(&folder, address))?;
+                words([&nginx, &"-p", &folder, &"-c", &file])
+            }
+        };
+        let mut running = Running::start("the origin", cpu, &line, &[], &folder.join("log"))?;
         running.wait_until_it_answers(address, "/100")?;
         Ok(Self { running, address })
     }
@@ -39,6 +72,32 @@ impl Origin {
     pub(crate) fn processes(&self) -> Vec<u32> {
         self.running.processes()
     }
+}
+
+/// `bench origin --listen ADDRESS [--delay-ms N] [--cpu N] [--driver uring|epoll]`: serves until it is ended.
+pub(crate) fn main(arguments: &[String]) -> Outcome {
+    let flags = Flags::parse(
+        arguments,
+        &["--listen", "--delay-ms", "--cpu", "--driver"],
+        &[],
+    )?;
+    if flags.has("--cpu") {
+        process::pin_here(flags.need("--cpu")?)?;
+    }
+    let listen: SocketAddr = flags.need("--listen")?;
+    let delay = match flags.read("--delay-ms", 0)? {
+        0 => None,
+        delay => Some(std::time::Duration::from_millis(delay)),
+    };
+    let ring = own::ring(&flags)?;
+    ring.block_on(async move {
+        let origin = traffic::Origin {
+            delay,
+            ..traffic::Origin::new(Address::Inet(listen))
+        };
+        origin.serve().await
+    })
+    .map_err(|error| format!("{listen}: {error}"))
 }
 
 fn configuration(folder: &Path, address: SocketAddr) -> String {

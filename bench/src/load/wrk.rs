@@ -19,7 +19,7 @@ end
 
 pub(crate) fn run(plan: &Plan, cpu: usize) -> Outcome<Seen> {
     let wrk = place::program("wrk")
-        .ok_or("wrk is not installed (apt-get install wrk); --load own needs none")?;
+        .ok_or("wrk is not installed (apt-get install wrk); --load own needs nothing")?;
     let script = Script::new()?;
     let mut line = words([
         &wrk,
