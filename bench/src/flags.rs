@@ -24,15 +24,9 @@ impl Flags {
             let value = if bare.contains(&name) && given.is_none() {
                 String::new()
             } else if valued.contains(&name) {
-                given
-                    .or_else(|| words.next().cloned())
-                    .ok_or_else(|| format!("{name} wants a value"))?
+                given.or_else(|| words.next().cloned()).ok_or_else(|| format!("{name} wants a value"))?
             } else {
-                return Err(format!(
-                    "unknown option `{word}`; known: {} {}",
-                    valued.join(" "),
-                    bare.join(" ")
-                ));
+                return Err(format!("unknown option `{word}`; known: {} {}", valued.join(" "), bare.join(" ")));
             };
             flags.values.insert(name.to_owned(), value);
         }
@@ -51,29 +45,19 @@ impl Flags {
     pub(crate) fn read<T: FromStr>(&self, name: &str, default: T) -> Outcome<T> {
         match self.text(name) {
             None => Ok(default),
-            Some(text) => text
-                .parse()
-                .map_err(|_| format!("{name} cannot be `{text}`")),
+            Some(text) => text.parse().map_err(|_| format!("{name} cannot be `{text}`")),
         }
     }
 
     /// A value that must be given.
     pub(crate) fn need<T: FromStr>(&self, name: &str) -> Outcome<T> {
-        let text = self
-            .text(name)
-            .ok_or_else(|| format!("{name} is missing"))?;
-        text.parse()
-            .map_err(|_| format!("{name} cannot be `{text}`"))
+        let text = self.text(name).ok_or_else(|| format!("{name} is missing"))?;
+        text.parse().map_err(|_| format!("{name} cannot be `{text}`"))
     }
 
     /// The names in a comma-separated list.
     pub(crate) fn list<'a>(&'a self, name: &str, default: &'a str) -> Vec<&'a str> {
-        self.text(name)
-            .unwrap_or(default)
-            .split(',')
-            .map(str::trim)
-            .filter(|item| !item.is_empty())
-            .collect()
+        self.text(name).unwrap_or(default).split(',').map(str::trim).filter(|item| !item.is_empty()).collect()
     }
 }
 
@@ -99,25 +83,9 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         assert!(parse("--rounds").unwrap_err().contains("wants a value"));
-        assert!(
-            parse("--round 2")
-                .unwrap_err()
-                .contains("unknown option `--round`")
-        );
+        assert!(parse("--round 2").unwrap_err().contains("unknown option `--round`"));
         assert!(parse("--smoke=yes").is_err());
-        assert!(
-            parse("--rounds two")
-                .unwrap()
-                .read("--rounds", 8)
-                .unwrap_err()
-                .contains("cannot be `two`")
-        );
-        assert!(
-            parse("")
-                .unwrap()
-                .need::<u16>("--rounds")
-                .unwrap_err()
-                .contains("missing")
-        );
+        assert!(parse("--rounds two").unwrap().read("--rounds", 8).unwrap_err().contains("cannot be `two`"));
+        assert!(parse("").unwrap().need::<u16>("--rounds").unwrap_err().contains("missing"));
     }
 }

@@ -54,19 +54,8 @@ impl Settings {
         let flags = Flags::parse(words, VALUED, BARE)?;
         let smoke = flags.has("--smoke");
         // The smoke round has no rival but the floor, which is ours and needs no package.
-        let rivals = flags.list(
-            "--rivals",
-            if smoke {
-                "epoll-relay"
-            } else {
-                "nginx,haproxy"
-            },
-        );
-        let mut contenders = if flags.has("--without-penstock") {
-            Vec::new()
-        } else {
-            vec![Kind::Penstock]
-        };
+        let rivals = flags.list("--rivals", if smoke { "epoll-relay" } else { "nginx,haproxy" });
+        let mut contenders = if flags.has("--without-penstock") { Vec::new() } else { vec![Kind::Penstock] };
         for name in rivals {
             let kind = Kind::rival(name)?;
             if !contenders.contains(&kind) {
@@ -74,20 +63,13 @@ impl Settings {
             }
         }
         if contenders.is_empty() {
-            return Err(
-                "nobody to measure: --rivals is empty and --without-penstock leaves out ours"
-                    .to_owned(),
-            );
+            return Err("nobody to measure: --rivals is empty and --without-penstock leaves out ours".to_owned());
         }
         contenders.push(Kind::Direct);
-        let drawn = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos() as u64);
+        let drawn = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         let settings = Self {
             contenders,
-            scenarios: scenario::chosen(
-                &flags.list("--scenarios", if smoke { "c64" } else { "" }),
-            )?,
+            scenarios: scenario::chosen(&flags.list("--scenarios", if smoke { "c64" } else { "" }))?,
             rounds: flags.read("--rounds", if smoke { 1 } else { 8 })?,
             seconds: flags.read("--seconds", if smoke { 1 } else { 3 })?,
             load: flags.read("--load", Load::Own)?,
@@ -96,10 +78,7 @@ impl Settings {
             load_cpu: flags.read("--load-cpu", 0)?,
             // A smoke round proves that the machinery works, and it works on a busy machine too.
             steal_max: flags.read("--steal-max", if smoke { 100.0 } else { 1.0 })?,
-            foreign_max: flags
-                .has("--foreign-max")
-                .then(|| flags.need("--foreign-max"))
-                .transpose()?,
+            foreign_max: flags.has("--foreign-max").then(|| flags.need("--foreign-max")).transpose()?,
             syscalls: !flags.has("--no-syscalls") && !smoke,
             seed: flags.read("--seed", drawn)?,
             json: flags.text("--json").map(str::to_owned),
@@ -125,11 +104,7 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     if settings.syscalls {
         tools.push(("strace", "strace"));
     }
-    notes.extend(
-        install::tools(&tools)
-            .into_iter()
-            .map(|(name, why)| format!("{name}: {why}")),
-    );
+    notes.extend(install::tools(&tools).into_iter().map(|(name, why)| format!("{name}: {why}")));
 
     // This process waits for others: it must not sit on the proxy's CPU.
     process::pin_here(settings.load_cpu)?;
@@ -152,14 +127,7 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     }
     let mut sections: Vec<Section> = Vec::new();
     for scenario in &settings.scenarios {
-        let section = measure(
-            &settings,
-            &bench,
-            *scenario,
-            &contenders,
-            &sections,
-            &mut notes,
-        )?;
+        let section = measure(&settings, &bench, *scenario, &contenders, &sections, &mut notes)?;
         println!("\n{}", section.table().trim_end());
         notes.extend(section.notes());
         sections.push(section);
@@ -177,12 +145,7 @@ pub(crate) fn run(words: &[String]) -> Outcome {
 }
 
 /// Starts everybody. A rival that cannot be had is skipped and told; Penstock is what all this is about.
-fn start(
-    settings: &Settings,
-    origin: &Origin,
-    scratch: &Scratch,
-    notes: &mut Vec<String>,
-) -> Outcome<Vec<Contender>> {
+fn start(settings: &Settings, origin: &Origin, scratch: &Scratch, notes: &mut Vec<String>) -> Outcome<Vec<Contender>> {
     let mut contenders = Vec::new();
     for kind in &settings.contenders {
         match Contender::start(*kind, origin, settings.proxy_cpu, scratch) {
@@ -191,10 +154,7 @@ fn start(
             Err(why) => notes.push(format!("{} was skipped: {why}", kind.name())),
         }
     }
-    if contenders
-        .iter()
-        .all(|contender| contender.kind == Kind::Direct)
-    {
+    if contenders.iter().all(|contender| contender.kind == Kind::Direct) {
         Err(format!("nobody could be started: {}", notes.join("; ")))
     } else {
         Ok(contenders)
@@ -209,22 +169,11 @@ fn measure(
     earlier: &[Section],
     notes: &mut Vec<String>,
 ) -> Outcome<Section> {
-    let paced_at = if scenario.paced {
-        Some(half_of_the_slowest(bench, contenders, earlier)?)
-    } else {
-        None
-    };
-    let mut lines: Vec<Line> = contenders
-        .iter()
-        .map(|contender| Line {
-            kind: contender.kind,
-            rounds: Vec::new(),
-            calls: None,
-        })
-        .collect();
+    let paced_at = if scenario.paced { Some(half_of_the_slowest(bench, contenders, earlier)?) } else { None };
+    let mut lines: Vec<Line> =
+        contenders.iter().map(|contender| Line { kind: contender.kind, rounds: Vec::new(), calls: None }).collect();
     for number in 0..settings.rounds {
-        let seed =
-            settings.seed ^ (number as u64) << 8 ^ (scenario.connections * scenario.body) as u64;
+        let seed = settings.seed ^ (number as u64) << 8 ^ (scenario.connections * scenario.body) as u64;
         for index in stats::shuffled(contenders.len(), seed) {
             let contender = &contenders[index];
             let round = bench
@@ -234,47 +183,25 @@ fn measure(
         }
     }
     if settings.syscalls && !scenario.paced {
-        for (line, contender) in lines
-            .iter_mut()
-            .zip(contenders)
-            .filter(|(line, _)| line.kind != Kind::Direct)
-        {
+        for (line, contender) in lines.iter_mut().zip(contenders).filter(|(line, _)| line.kind != Kind::Direct) {
             match bench.calls(&scenario, contender) {
                 Ok(calls) => line.calls = Some(calls),
-                Err(why) => notes.push(format!(
-                    "{} {}: calls were not counted: {why}",
-                    scenario.name,
-                    line.kind.name()
-                )),
+                Err(why) => {
+                    notes.push(format!("{} {}: calls were not counted: {why}", scenario.name, line.kind.name()))
+                }
             }
         }
     }
-    Ok(Section {
-        scenario,
-        lines,
-        paced_at,
-    })
+    Ok(Section { scenario, lines, paced_at })
 }
 
 /// Half of what the slowest proxy did in a closed loop with 64 connections, taken from this run or measured now.
-fn half_of_the_slowest(
-    bench: &Bench<'_>,
-    contenders: &[Contender],
-    earlier: &[Section],
-) -> Outcome<f64> {
+fn half_of_the_slowest(bench: &Bench<'_>, contenders: &[Contender], earlier: &[Section]) -> Outcome<f64> {
     let known = earlier.iter().find(|section| section.scenario == C64);
     let mut slowest = f64::INFINITY;
-    for contender in contenders
-        .iter()
-        .filter(|contender| contender.kind != Kind::Direct)
-    {
+    for contender in contenders.iter().filter(|contender| contender.kind != Kind::Direct) {
         let rate = known
-            .and_then(|section| {
-                section
-                    .lines
-                    .iter()
-                    .find(|line| line.kind == contender.kind)
-            })
+            .and_then(|section| section.lines.iter().find(|line| line.kind == contender.kind))
             .and_then(Line::rate);
         let rate = match rate {
             Some(rate) => rate,
@@ -291,17 +218,11 @@ fn half_of_the_slowest(
 
 /// What has to be known to run this again.
 fn about(settings: &Settings, words: &[String], contenders: &[Contender]) -> Value {
-    let read = |path: &str| {
-        std::fs::read_to_string(path)
-            .map(|text| text.trim().to_owned())
-            .unwrap_or_default()
-    };
+    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     let model = read("/proc/cpuinfo")
         .lines()
         .find_map(|line| line.strip_prefix("model name"))
-        .map_or_else(String::new, |rest| {
-            rest.trim_start_matches(['\t', ' ', ':']).to_owned()
-        });
+        .map_or_else(String::new, |rest| rest.trim_start_matches(['\t', ' ', ':']).to_owned());
     let versions: Vec<Value> = contenders
         .iter()
         .map(|contender| json!({"name": contender.kind.name(), "version": contender.version}))
@@ -325,11 +246,7 @@ fn about(settings: &Settings, words: &[String], contenders: &[Contender]) -> Val
 }
 
 fn about_text(about: &Value) -> String {
-    let text = |name: &str| {
-        about[name]
-            .as_str()
-            .map_or_else(|| about[name].to_string(), str::to_owned)
-    };
+    let text = |name: &str| about[name].as_str().map_or_else(|| about[name].to_string(), str::to_owned);
     let mut lines = vec![
         format!("$ {}", text("command")),
         format!(
@@ -371,10 +288,7 @@ fn standing_notes(settings: &Settings) -> Vec<String> {
         notes.push("calls and sends are counted in a round under strace, which slows the proxy and so batches more; penstock's are its own counters: io_uring_enter and sends put on the ring".to_owned());
     }
     if settings.smoke {
-        notes.push(
-            "a smoke round: these figures prove that the machinery works and nothing else"
-                .to_owned(),
-        );
+        notes.push("a smoke round: these figures prove that the machinery works and nothing else".to_owned());
     }
     notes
 }
@@ -398,11 +312,7 @@ fn judge(settings: &Settings, sections: &[Section]) -> Outcome {
         .flat_map(|section| &section.lines)
         .flat_map(|line| &line.rounds)
         .any(|round| round.seen.errors > 0);
-    if settings.smoke && failed {
-        Err("a request failed in the smoke round".to_owned())
-    } else {
-        Ok(())
-    }
+    if settings.smoke && failed { Err("a request failed in the smoke round".to_owned()) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -410,52 +320,20 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Outcome<Settings> {
-        Settings::read(
-            &text
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>(),
-        )
+        Settings::read(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     }
 
     #[test]
     fn settings() {
         let settings = read("").unwrap();
-        assert_eq!(
-            settings.contenders,
-            [Kind::Penstock, Kind::Nginx, Kind::Haproxy, Kind::Direct]
-        );
-        assert_eq!(
-            (settings.rounds, settings.seconds, settings.scenarios.len()),
-            (8, 3, scenario::SCENARIOS.len())
-        );
+        assert_eq!(settings.contenders, [Kind::Penstock, Kind::Nginx, Kind::Haproxy, Kind::Direct]);
+        assert_eq!((settings.rounds, settings.seconds, settings.scenarios.len()), (8, 3, scenario::SCENARIOS.len()));
         let smoke = read("--smoke").unwrap();
-        assert_eq!(
-            smoke.contenders,
-            [Kind::Penstock, Kind::EpollRelay, Kind::Direct]
-        );
-        assert_eq!(
-            (
-                smoke.rounds,
-                smoke.seconds,
-                smoke.scenarios.len(),
-                smoke.syscalls
-            ),
-            (1, 1, 1, false)
-        );
-        assert_eq!(
-            read("--without-penstock --rivals caddy,caddy")
-                .unwrap()
-                .contenders,
-            [Kind::Caddy, Kind::Direct]
-        );
+        assert_eq!(smoke.contenders, [Kind::Penstock, Kind::EpollRelay, Kind::Direct]);
+        assert_eq!((smoke.rounds, smoke.seconds, smoke.scenarios.len(), smoke.syscalls), (1, 1, 1, false));
+        assert_eq!(read("--without-penstock --rivals caddy,caddy").unwrap().contenders, [Kind::Caddy, Kind::Direct]);
         assert!(read("--without-penstock --rivals=").is_err());
         assert!(read("--rounds 0").is_err());
-        assert!(
-            read("--load ab")
-                .err()
-                .unwrap()
-                .contains("--load cannot be `ab`")
-        );
+        assert!(read("--load ab").err().unwrap().contains("--load cannot be `ab`"));
     }
 }

@@ -44,9 +44,7 @@ cargo xtask bench h1 [options]      HTTP/1.1: CPU time per request of each proxy
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let (what, rest) = words
-        .split_first()
-        .map_or(("help", &[][..]), |(what, rest)| (what.as_str(), rest));
+    let (what, rest) = words.split_first().map_or(("help", &[][..]), |(what, rest)| (what.as_str(), rest));
     let outcome = match what {
         "h1" => h1::run(rest),
         "pinned" => process::pinned(rest),

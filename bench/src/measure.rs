@@ -46,11 +46,7 @@ impl Round {
     }
 
     pub(crate) fn proxy_us(&self) -> Option<f64> {
-        if self.kind == Kind::Direct {
-            None
-        } else {
-            self.each_us(self.proxy_ns)
-        }
+        if self.kind == Kind::Direct { None } else { self.each_us(self.proxy_ns) }
     }
 
     pub(crate) fn system_us(&self) -> Option<f64> {
@@ -58,11 +54,7 @@ impl Round {
     }
 
     pub(crate) fn rate(&self) -> f64 {
-        if self.seen.seconds > 0.0 {
-            self.seen.requests as f64 / self.seen.seconds
-        } else {
-            0.0
-        }
+        if self.seen.seconds > 0.0 { self.seen.requests as f64 / self.seen.seconds } else { 0.0 }
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -87,13 +79,7 @@ pub(crate) struct CallsEach {
 }
 
 impl Bench<'_> {
-    fn plan(
-        &self,
-        scenario: &Scenario,
-        contender: &Contender,
-        seconds: u64,
-        rate: Option<f64>,
-    ) -> Plan {
+    fn plan(&self, scenario: &Scenario, contender: &Contender, seconds: u64, rate: Option<f64>) -> Plan {
         Plan {
             to: contender.address,
             path: scenario.path.to_owned(),
@@ -106,17 +92,10 @@ impl Bench<'_> {
 
     /// Pools filled, code paged in, before anything counts.
     pub(crate) fn warm_up(&self, scenario: &Scenario, contender: &Contender) -> Outcome {
-        self.load
-            .run(&self.plan(scenario, contender, 1, None), self.load_cpu)
-            .map(drop)
+        self.load.run(&self.plan(scenario, contender, 1, None), self.load_cpu).map(drop)
     }
 
-    pub(crate) fn round(
-        &self,
-        scenario: Scenario,
-        contender: &Contender,
-        rate: Option<f64>,
-    ) -> Outcome<Round> {
+    pub(crate) fn round(&self, scenario: Scenario, contender: &Contender, rate: Option<f64>) -> Outcome<Round> {
         let plan = self.plan(&scenario, contender, self.seconds, rate);
         let (proxy, origin) = (contender.processes(), self.origin.processes());
         let before = (
@@ -136,23 +115,15 @@ impl Bench<'_> {
         );
 
         let machine = after.0.since(before.0);
-        let (proxy_ns, origin_ns, load_ns) = (
-            after.1.saturating_sub(before.1),
-            after.2.saturating_sub(before.2),
-            after.3.saturating_sub(before.3),
-        );
+        let (proxy_ns, origin_ns, load_ns) =
+            (after.1.saturating_sub(before.1), after.2.saturating_sub(before.2), after.3.saturating_sub(before.3));
         let ours = proxy_ns + origin_ns + load_ns + after.4.saturating_sub(before.4);
-        let (steal, foreign) = (
-            machine.percent(machine.steal_ns),
-            machine.percent(machine.busy_ns.saturating_sub(ours)),
-        );
+        let (steal, foreign) =
+            (machine.percent(machine.steal_ns), machine.percent(machine.busy_ns.saturating_sub(ours)));
         let discarded = if seen.requests == 0 {
             Some("no request was answered".to_owned())
         } else if contender.kind != Kind::Direct && proxy_ns == 0 {
-            Some(
-                "the proxy used no CPU time: its process ended, or is not the one that answers"
-                    .to_owned(),
-            )
+            Some("the proxy used no CPU time: its process ended, or is not the one that answers".to_owned())
         } else if steal > self.steal_max {
             Some(format!("{steal:.1} % of the time was stolen"))
         } else if self.foreign_max.is_some_and(|max| foreign > max) {
@@ -180,12 +151,7 @@ impl Bench<'_> {
         let seconds = 1 + scenario.connections as u64 / 128;
         let plan = self.plan(scenario, contender, seconds, None);
         if contender.has_counters() {
-            let none = || {
-                format!(
-                    "{} tells no counters on its admin endpoint",
-                    contender.kind.name()
-                )
-            };
+            let none = || format!("{} tells no counters on its admin endpoint", contender.kind.name());
             let before = contender.counters().ok_or_else(none)?;
             self.load.run(&plan, self.load_cpu)?;
             let after = contender.counters().ok_or_else(none)?;
@@ -198,16 +164,12 @@ impl Bench<'_> {
                 sends: (after.sends - before.sends) / requests,
             });
         }
-        let (calls, seen) = strace::during(&contender.processes(), &contender.folder, || {
-            self.load.run(&plan, self.load_cpu)
-        })?;
+        let (calls, seen) =
+            strace::during(&contender.processes(), &contender.folder, || self.load.run(&plan, self.load_cpu))?;
         if seen.requests == 0 {
             return Err("no request was answered under strace".to_owned());
         }
         let requests = seen.requests as f64;
-        Ok(CallsEach {
-            calls: calls.total as f64 / requests,
-            sends: calls.sends as f64 / requests,
-        })
+        Ok(CallsEach { calls: calls.total as f64 / requests, sends: calls.sends as f64 / requests })
     }
 }

@@ -10,17 +10,10 @@ const TICK_NS: u64 = 10_000_000;
 pub(crate) fn tree(root: u32) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        if let Some(parent) = fs::read_to_string(format!("/proc/{pid}/stat"))
-            .ok()
-            .and_then(|stat| parent_of(&stat))
-        {
+        if let Some(parent) = fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| parent_of(&stat)) {
             children.entry(parent).or_default().push(pid);
         }
     }
@@ -37,8 +30,7 @@ pub(crate) fn tree(root: u32) -> Vec<u32> {
 
 /// The fields of /proc/PID/stat after the name, which may itself hold blanks and brackets.
 fn after_name(stat: &str) -> Option<std::str::SplitWhitespace<'_>> {
-    stat.rsplit_once(')')
-        .map(|(_, rest)| rest.split_whitespace())
+    stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace())
 }
 
 fn parent_of(stat: &str) -> Option<u32> {
@@ -56,15 +48,9 @@ pub(crate) fn name(pid: u32) -> Option<String> {
 pub(crate) fn cpu_ns(processes: &[u32]) -> u64 {
     let mut sum = 0;
     for pid in processes {
-        for task in fs::read_dir(format!("/proc/{pid}/task"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            sum += fs::read_to_string(task.path().join("schedstat"))
-                .ok()
-                .and_then(|text| on_cpu_ns(&text))
-                .unwrap_or(0);
+        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            sum +=
+                fs::read_to_string(task.path().join("schedstat")).ok().and_then(|text| on_cpu_ns(&text)).unwrap_or(0);
         }
     }
     sum
@@ -77,11 +63,7 @@ fn on_cpu_ns(schedstat: &str) -> Option<u64> {
 
 /// CPU time of our children that have ended and been waited for, in nanoseconds (counted by the kernel in ticks of 10 ms).
 pub(crate) fn ended_children_ns() -> u64 {
-    fs::read_to_string("/proc/self/stat")
-        .ok()
-        .and_then(|stat| children_ticks(&stat))
-        .unwrap_or(0)
-        * TICK_NS
+    fs::read_to_string("/proc/self/stat").ok().and_then(|stat| children_ticks(&stat)).unwrap_or(0) * TICK_NS
 }
 
 fn children_ticks(stat: &str) -> Option<u64> {
@@ -102,10 +84,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn now() -> Self {
-        fs::read_to_string("/proc/stat")
-            .ok()
-            .and_then(|text| Self::parse(&text))
-            .unwrap_or_default()
+        fs::read_to_string("/proc/stat").ok().and_then(|text| Self::parse(&text)).unwrap_or_default()
     }
 
     fn parse(stat: &str) -> Option<Self> {
@@ -138,11 +117,7 @@ impl Machine {
 
     /// `part` of all the time there was, in percent.
     pub(crate) fn percent(self, part_ns: u64) -> f64 {
-        if self.total_ns == 0 {
-            0.0
-        } else {
-            100.0 * part_ns as f64 / self.total_ns as f64
-        }
+        if self.total_ns == 0 { 0.0 } else { 100.0 * part_ns as f64 / self.total_ns as f64 }
     }
 }
 
@@ -168,20 +143,9 @@ mod tests {
     #[test]
     fn the_machine_line() {
         let machine = Machine::parse("cpu  100 1 50 1000 5 2 3 4 9 9\ncpu0 1 1 1\n").unwrap();
-        assert_eq!(
-            machine,
-            Machine {
-                busy_ns: 156 * TICK_NS,
-                steal_ns: 4 * TICK_NS,
-                total_ns: 1_165 * TICK_NS
-            }
-        );
+        assert_eq!(machine, Machine { busy_ns: 156 * TICK_NS, steal_ns: 4 * TICK_NS, total_ns: 1_165 * TICK_NS });
         assert_eq!(Machine::parse("cpu0 1 2 3"), None);
-        let later = Machine {
-            busy_ns: 2,
-            steal_ns: 1,
-            total_ns: 100,
-        };
+        let later = Machine { busy_ns: 2, steal_ns: 1, total_ns: 100 };
         assert_eq!(later.percent(later.since(Machine::default()).steal_ns), 1.0);
         assert_eq!(Machine::default().percent(5), 0.0);
     }

@@ -54,8 +54,7 @@ impl Origin {
         let line = match serving {
             Serving::Own => words([&myself()?, &"origin", &"--listen", &address.to_string()]),
             Serving::Nginx => {
-                let nginx = place::program("nginx")
-                    .ok_or("the origin asked for needs nginx: apt-get install nginx")?;
+                let nginx = place::program("nginx").ok_or("the origin asked for needs nginx: apt-get install nginx")?;
                 // A path is a file's name; the small one is answered from the configuration, without a file.
                 process::write_file(&folder.join("16k"), vec![b'x'; 16 << 10])?;
                 process::write_file(&folder.join("1m"), vec![b'x'; 1 << 20])?;
@@ -76,11 +75,7 @@ impl Origin {
 
 /// `bench origin --listen ADDRESS [--delay-ms N] [--cpu N] [--driver uring|epoll]`: serves until it is ended.
 pub(crate) fn main(arguments: &[String]) -> Outcome {
-    let flags = Flags::parse(
-        arguments,
-        &["--listen", "--delay-ms", "--cpu", "--driver"],
-        &[],
-    )?;
+    let flags = Flags::parse(arguments, &["--listen", "--delay-ms", "--cpu", "--driver"], &[])?;
     if flags.has("--cpu") {
         process::pin_here(flags.need("--cpu")?)?;
     }
@@ -91,10 +86,7 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
     };
     let ring = own::ring(&flags)?;
     ring.block_on(async move {
-        let origin = traffic::Origin {
-            delay,
-            ..traffic::Origin::new(Address::Inet(listen))
-        };
+        let origin = traffic::Origin { delay, ..traffic::Origin::new(Address::Inet(listen)) };
         origin.serve().await
     })
     .map_err(|error| format!("{listen}: {error}"))
@@ -135,10 +127,7 @@ http {{
 mod tests {
     #[test]
     fn the_small_body_has_its_length() {
-        let text = super::configuration(
-            std::path::Path::new("/tmp/o"),
-            "127.0.0.1:9000".parse().unwrap(),
-        );
+        let text = super::configuration(std::path::Path::new("/tmp/o"), "127.0.0.1:9000".parse().unwrap());
         assert!(text.contains(&format!("return 200 \"{}\";", "x".repeat(100))));
         assert!(text.contains("listen 127.0.0.1:9000 backlog=4096;"));
     }

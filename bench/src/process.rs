@@ -25,25 +25,13 @@ pub(crate) fn pinned(words: &[String]) -> Outcome {
     let [cpu, program, arguments @ ..] = words else {
         return Err("pinned CPU PROGRAM ARGUMENT…".to_owned());
     };
-    pin_here(
-        cpu.parse()
-            .map_err(|_| format!("`{cpu}` is no CPU number"))?,
-    )?;
+    pin_here(cpu.parse().map_err(|_| format!("`{cpu}` is no CPU number"))?)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
         .map_err(|error| format!("prctl(PR_SET_PDEATHSIG): {error}"))?;
     let files = rustix::process::getrlimit(Resource::Nofile);
     // Refused only where it may not be raised; the contender then says itself that it is short of descriptors.
-    let _ = rustix::process::setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: files.maximum,
-            maximum: files.maximum,
-        },
-    );
-    Err(format!(
-        "{program}: {}",
-        Command::new(program).args(arguments).exec()
-    ))
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+    Err(format!("{program}: {}", Command::new(program).args(arguments).exec()))
 }
 
 /// Pins the calling thread, and what it starts from now on, to one CPU.
@@ -60,11 +48,7 @@ pub(crate) fn pin_here(cpu: usize) -> Outcome {
 /// The command `bench pinned CPU words…`.
 pub(crate) fn pinned_command(cpu: usize, words: &[OsString]) -> Outcome<Command> {
     let mut command = Command::new(myself()?);
-    command
-        .arg("pinned")
-        .arg(cpu.to_string())
-        .args(words)
-        .stdin(Stdio::null());
+    command.arg("pinned").arg(cpu.to_string()).args(words).stdin(Stdio::null());
     Ok(command)
 }
 
@@ -96,25 +80,12 @@ impl Running {
         log: &Path,
     ) -> Outcome<Self> {
         let open = || {
-            File::options()
-                .create(true)
-                .append(true)
-                .open(log)
-                .map_err(|error| format!("{}: {error}", log.display()))
+            File::options().create(true).append(true).open(log).map_err(|error| format!("{}: {error}", log.display()))
         };
         let mut command = pinned_command(cpu, program)?;
-        command
-            .stdout(open()?)
-            .stderr(open()?)
-            .envs(environment.iter().map(|(name, value)| (name, value)));
-        let child = command
-            .spawn()
-            .map_err(|error| format!("{name} did not start: {error}"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log: log.to_owned(),
-        })
+        command.stdout(open()?).stderr(open()?).envs(environment.iter().map(|(name, value)| (name, value)));
+        let child = command.spawn().map_err(|error| format!("{name} did not start: {error}"))?;
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
     /// Every process of this contender: what we started and what it started.
@@ -134,18 +105,10 @@ impl Running {
                 Err(error) => error.to_string(),
             };
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(format!(
-                    "{} ended at once ({status}): {}",
-                    self.name,
-                    self.said()
-                ));
+                return Err(format!("{} ended at once ({status}): {}", self.name, self.said()));
             }
             if Instant::now() > until {
-                return Err(format!(
-                    "{} does not answer on {address}: {last}; it said: {}",
-                    self.name,
-                    self.said()
-                ));
+                return Err(format!("{} does not answer on {address}: {last}; it said: {}", self.name, self.said()));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -156,20 +119,13 @@ impl Running {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(5)..].join(" | ");
-        if tail.is_empty() {
-            "(nothing)".to_owned()
-        } else {
-            tail
-        }
+        if tail.is_empty() { "(nothing)".to_owned() } else { tail }
     }
 
     fn stop(&mut self) {
         // Remembered by name too: an id is used again, a process of another name is not ours.
-        let family: Vec<(u32, String)> = self
-            .processes()
-            .into_iter()
-            .filter_map(|pid| Some((pid, meter::name(pid)?)))
-            .collect();
+        let family: Vec<(u32, String)> =
+            self.processes().into_iter().filter_map(|pid| Some((pid, meter::name(pid)?))).collect();
         signal(self.child.id(), Signal::TERM);
         let until = Instant::now() + STOP_TIME;
         while Instant::now() < until && matches!(self.child.try_wait(), Ok(None)) {
@@ -205,10 +161,7 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut response = Vec::new();
     let mut buffer = [0; 16_384];
     loop {

@@ -70,15 +70,9 @@ impl Section {
         for line in &self.lines {
             let (least, middle) = line.cpu();
             let against = |ours: Option<f64>, theirs| {
-                if line.kind == Kind::Penstock {
-                    None
-                } else {
-                    ratio(ours, theirs)
-                }
+                if line.kind == Kind::Penstock { None } else { ratio(ours, theirs) }
             };
-            let time = |figure: fn(&Round) -> f64| {
-                figure_text(median(&line.of(|round| Some(figure(round)))), 0)
-            };
+            let time = |figure: fn(&Round) -> f64| figure_text(median(&line.of(|round| Some(figure(round)))), 0);
             rows.push(vec![
                 line.kind.name().to_owned(),
                 figure_text(least, 1),
@@ -92,16 +86,11 @@ impl Section {
                 time(|round| round.seen.p999),
                 figure_text(line.calls.map(|calls| calls.calls), 2),
                 figure_text(line.calls.map(|calls| calls.sends), 2),
-                line.kept()
-                    .map(|round| round.seen.errors)
-                    .sum::<u64>()
-                    .to_string(),
+                line.kept().map(|round| round.seen.errors).sum::<u64>().to_string(),
                 format!("{}/{}", line.kept().count(), line.rounds.len()),
             ]);
         }
-        let paced = self
-            .paced_at
-            .map_or_else(String::new, |rate| format!(" ({rate:.0} requests/s)"));
+        let paced = self.paced_at.map_or_else(String::new, |rate| format!(" ({rate:.0} requests/s)"));
         format!("{}{paced}\n{}", self.scenario.told(), aligned(&rows))
     }
 
@@ -111,11 +100,7 @@ impl Section {
         for line in &self.lines {
             for round in &line.rounds {
                 if let Some(why) = &round.discarded {
-                    notes.push(format!(
-                        "{} {}: a round was discarded: {why}",
-                        self.scenario.name,
-                        line.kind.name()
-                    ));
+                    notes.push(format!("{} {}: a round was discarded: {why}", self.scenario.name, line.kind.name()));
                 }
             }
             let errors: u64 = line.kept().map(|round| round.seen.errors).sum();
@@ -127,11 +112,7 @@ impl Section {
                 ));
             }
         }
-        let foreign: Vec<f64> = self
-            .lines
-            .iter()
-            .flat_map(|line| line.of(|round| Some(round.foreign)))
-            .collect();
+        let foreign: Vec<f64> = self.lines.iter().flat_map(|line| line.of(|round| Some(round.foreign))).collect();
         if let Some(share) = median(&foreign).filter(|share| *share > 10.0) {
             notes.push(format!("{}: noisy: others used {share:.0} % of the machine in the median round; only the ratios may mean something", self.scenario.name));
         }
@@ -164,11 +145,7 @@ fn figure_text(value: Option<f64>, decimals: usize) -> String {
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let wide = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(wide).collect();
     let mut text = String::new();
@@ -177,11 +154,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
             .iter()
             .enumerate()
             .map(|(column, cell)| {
-                if column == 0 {
-                    format!("{cell:<0$}", widths[column])
-                } else {
-                    format!("{cell:>0$}", widths[column])
-                }
+                if column == 0 { format!("{cell:<0$}", widths[column]) } else { format!("{cell:>0$}", widths[column]) }
             })
             .collect();
         text.push_str(&format!("  {}\n", cells.join("  ").trim_end()));
@@ -200,6 +173,7 @@ mod tests {
             requests: 1000,
             errors: 0,
             seconds: 0.5,
+            mean: 950.0,
             p50: 900.0,
             p99: 1500.0,
             p999: 2000.0,
@@ -221,21 +195,14 @@ mod tests {
 
     #[test]
     fn ratios_are_ours_to_theirs_and_discarded_rounds_do_not_count() {
-        let line = |kind, rounds| Line {
-            kind,
-            rounds,
-            calls: None,
-        };
+        let line = |kind, rounds| Line { kind, rounds, calls: None };
         let section = Section {
             scenario: C64,
             paced_at: None,
             lines: vec![
                 line(
                     Kind::Penstock,
-                    vec![
-                        round(Kind::Penstock, 15_000_000, None),
-                        round(Kind::Penstock, 17_000_000, None),
-                    ],
+                    vec![round(Kind::Penstock, 15_000_000, None), round(Kind::Penstock, 17_000_000, None)],
                 ),
                 line(
                     Kind::Nginx,
@@ -257,25 +224,16 @@ mod tests {
                 .map(str::to_owned)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(
-            cells("penstock")[1..7],
-            ["15.0", "16.0", "–", "–", "60.0", "2000"]
-        );
+        assert_eq!(cells("penstock")[1..7], ["15.0", "16.0", "–", "–", "60.0", "2000"]);
         assert_eq!(cells("nginx")[1..5], ["20.0", "20.0", "0.75", "0.80"]);
         assert_eq!(cells("nginx").last().unwrap(), "1/2");
         assert_eq!(cells("(no proxy)")[2..6], ["–", "–", "–", "–"]);
-        assert_eq!(
-            section.notes(),
-            ["c64 nginx: a round was discarded: 2.0 % of the time was stolen"]
-        );
+        assert_eq!(section.notes(), ["c64 nginx: a round was discarded: 2.0 % of the time was stolen"]);
     }
 
     #[test]
     fn columns_line_up() {
-        let rows = vec![
-            vec!["a".to_owned(), "µs".to_owned()],
-            vec!["long".to_owned(), "1.25".to_owned()],
-        ];
+        let rows = vec![vec!["a".to_owned(), "µs".to_owned()], vec!["long".to_owned(), "1.25".to_owned()]];
         assert_eq!(aligned(&rows), "  a       µs\n  long  1.25\n");
     }
 }

@@ -51,10 +51,7 @@ mod tests {
     fn minimum_and_median() {
         assert_eq!((min(&[]), median(&[])), (None, None));
         assert_eq!((min(&[3.0]), median(&[3.0])), (Some(3.0), Some(3.0)));
-        assert_eq!(
-            (min(&[9.0, 1.0, 2.0]), median(&[9.0, 1.0, 2.0])),
-            (Some(1.0), Some(2.0))
-        );
+        assert_eq!((min(&[9.0, 1.0, 2.0]), median(&[9.0, 1.0, 2.0])), (Some(1.0), Some(2.0)));
         assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), Some(3.0));
     }
 

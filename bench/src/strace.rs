@@ -13,9 +13,7 @@ use xtask::{Outcome, place};
 use crate::process;
 
 /// Calls that hand bytes to the network.
-const SENDS: &[&str] = &[
-    "write", "writev", "pwritev", "send", "sendto", "sendmsg", "sendmmsg", "sendfile", "splice",
-];
+const SENDS: &[&str] = &["write", "writev", "pwritev", "send", "sendto", "sendmsg", "sendmmsg", "sendfile", "splice"];
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Calls {
@@ -26,13 +24,8 @@ pub(crate) struct Calls {
 }
 
 /// Counts the calls of these processes while `work` runs.
-pub(crate) fn during<T>(
-    processes: &[u32],
-    folder: &Path,
-    work: impl FnOnce() -> Outcome<T>,
-) -> Outcome<(Calls, T)> {
-    let strace =
-        place::program("strace").ok_or("strace is not installed (apt-get install strace)")?;
+pub(crate) fn during<T>(processes: &[u32], folder: &Path, work: impl FnOnce() -> Outcome<T>) -> Outcome<(Calls, T)> {
+    let strace = place::program("strace").ok_or("strace is not installed (apt-get install strace)")?;
     let table = folder.join("strace");
     let mut command = Command::new(strace);
     command.args(["-c", "-f", "-q", "-o"]).arg(&table);
@@ -46,26 +39,20 @@ pub(crate) fn during<T>(
         .spawn()
         .map_err(|error| format!("strace: {error}"))?;
     let attached = wait_until_attached(processes, child.id());
-    let done = if attached {
-        work()
-    } else {
-        Err("strace could not attach (ptrace may be forbidden here)".to_owned())
-    };
+    let done = if attached { work() } else { Err("strace could not attach (ptrace may be forbidden here)".to_owned()) };
     // It writes its table when it is interrupted, and lets go of the processes.
     process::signal(child.id(), Signal::INT);
     child.wait().map_err(|error| format!("strace: {error}"))?;
-    let text =
-        std::fs::read_to_string(&table).map_err(|error| format!("strace told nothing: {error}"))?;
+    let text = std::fs::read_to_string(&table).map_err(|error| format!("strace told nothing: {error}"))?;
     done.map(|done| (parse(&text), done))
 }
 
 fn wait_until_attached(processes: &[u32], tracer: u32) -> bool {
     let traced = |pid: &u32| {
         std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| {
-            status.lines().any(|line| {
-                line.strip_prefix("TracerPid:")
-                    .is_some_and(|value| value.trim() == tracer.to_string())
-            })
+            status
+                .lines()
+                .any(|line| line.strip_prefix("TracerPid:").is_some_and(|value| value.trim() == tracer.to_string()))
         })
     };
     let until = Instant::now() + Duration::from_secs(5);
@@ -83,10 +70,7 @@ fn parse(table: &str) -> Calls {
     let mut calls = Calls::default();
     for line in table.lines() {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let (Some(Ok(count)), Some(name)) = (
-            fields.get(3).map(|field| field.parse::<u64>()),
-            fields.last(),
-        ) else {
+        let (Some(Ok(count)), Some(name)) = (fields.get(3).map(|field| field.parse::<u64>()), fields.last()) else {
             continue;
         };
         if *name == "total" || fields.len() < 5 {
@@ -98,9 +82,7 @@ fn parse(table: &str) -> Calls {
         }
         calls.each.push(((*name).to_owned(), count));
     }
-    calls
-        .each
-        .sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    calls.each.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     calls
 }
 

@@ -10,9 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
 
 const BACKLOG: i32 = 4096;
 const BUFFER_BYTES: usize = 64 << 10;
@@ -51,20 +49,9 @@ pub(crate) fn run(listen: SocketAddr, to: SocketAddr) -> io::Result<()> {
     rustix::net::bind(&listener, &listen)?;
     rustix::net::listen(&listener, BACKLOG)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    epoll::add(
-        &epoll,
-        &listener,
-        EventData::new_u64(LISTENER),
-        EventFlags::IN,
-    )?;
-    let mut relay = Relay {
-        epoll,
-        to,
-        pairs: Vec::new(),
-        free: Vec::new(),
-        closing: Vec::new(),
-        buffer: vec![0; BUFFER_BYTES],
-    };
+    epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+    let mut relay =
+        Relay { epoll, to, pairs: Vec::new(), free: Vec::new(), closing: Vec::new(), buffer: vec![0; BUFFER_BYTES] };
     let mut events = Vec::with_capacity(EVENTS_MAX);
     loop {
         events.clear();
@@ -75,11 +62,7 @@ pub(crate) fn run(listen: SocketAddr, to: SocketAddr) -> io::Result<()> {
         }
         for event in &events {
             let (data, flags) = (event.data.u64(), event.flags);
-            if data == LISTENER {
-                relay.accept(&listener)?
-            } else {
-                relay.event(data, flags)
-            }
+            if data == LISTENER { relay.accept(&listener)? } else { relay.event(data, flags) }
         }
         relay.free.append(&mut relay.closing);
     }
@@ -117,12 +100,7 @@ impl Relay {
         });
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         for (side, end) in [&client, &origin].into_iter().enumerate() {
-            epoll::add(
-                &self.epoll,
-                end.as_fd(),
-                EventData::new_u64(2 * index as u64 + side as u64),
-                flags,
-            )?;
+            epoll::add(&self.epoll, end.as_fd(), EventData::new_u64(2 * index as u64 + side as u64), flags)?;
         }
         self.pairs[index] = Some(Pair {
             ends: [client, origin],
@@ -167,8 +145,7 @@ impl Pair {
     fn carry(&mut self, from: usize, drain: bool, buffer: &mut [u8]) -> bool {
         while !self.finished[from] && !self.holds(from) {
             let room = buffer.len();
-            let count = match rustix::net::recv(&self.ends[from], &mut *buffer, RecvFlags::empty())
-            {
+            let count = match rustix::net::recv(&self.ends[from], &mut *buffer, RecvFlags::empty()) {
                 Ok((count, _)) => count,
                 Err(Errno::AGAIN) => return true,
                 Err(Errno::INTR) => continue,
@@ -181,9 +158,7 @@ impl Pair {
             match rustix::net::send(&self.ends[1 - from], &buffer[..count], SendFlags::NOSIGNAL) {
                 Ok(sent) if sent == count => {}
                 Ok(sent) => self.held[from].0.extend_from_slice(&buffer[sent..count]),
-                Err(Errno::AGAIN | Errno::INTR) => {
-                    self.held[from].0.extend_from_slice(&buffer[..count])
-                }
+                Err(Errno::AGAIN | Errno::INTR) => self.held[from].0.extend_from_slice(&buffer[..count]),
                 Err(_) => return false,
             }
             // A short read emptied the socket: the next byte is an edge of its own, and asking again would only be told to wait.
@@ -242,9 +217,7 @@ mod tests {
         });
         let mut client = (0..200)
             .find_map(|_| {
-                TcpStream::connect(listen)
-                    .map_err(|_| std::thread::sleep(std::time::Duration::from_millis(10)))
-                    .ok()
+                TcpStream::connect(listen).map_err(|_| std::thread::sleep(std::time::Duration::from_millis(10))).ok()
             })
             .unwrap();
         let sent: Vec<u8> = (0..20_000_000_u32).map(|at| (at % 251) as u8).collect();
@@ -252,11 +225,6 @@ mod tests {
         client.shutdown(Shutdown::Write).unwrap();
         let mut back = Vec::new();
         client.read_to_end(&mut back).unwrap();
-        assert!(
-            back == sent,
-            "{} bytes came back of {}",
-            back.len(),
-            sent.len()
-        );
+        assert!(back == sent, "{} bytes came back of {}", back.len(), sent.len());
     }
 }

@@ -12,10 +12,7 @@ use xtask::Outcome;
 use crate::flags::Flags;
 
 /// `bench epoll-relay|tokio-uring-relay --listen ADDRESS --to ADDRESS`
-pub(crate) fn main(
-    words: &[String],
-    run: fn(SocketAddr, SocketAddr) -> std::io::Result<()>,
-) -> Outcome {
+pub(crate) fn main(words: &[String], run: fn(SocketAddr, SocketAddr) -> std::io::Result<()>) -> Outcome {
     let flags = Flags::parse(words, &["--listen", "--to"], &[])?;
     run(flags.need("--listen")?, flags.need("--to")?).map_err(|error| error.to_string())
 }

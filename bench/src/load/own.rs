@@ -16,53 +16,22 @@ use crate::process::{self, myself, pinned_command, words};
 
 /// Runs `bench load` as a process of its own and reads what it prints.
 pub(crate) fn run(plan: &Plan, cpu: usize) -> Outcome<Seen> {
-    let mut line = words([
-        &myself()?,
-        &"load",
-        &"--json",
-        &"--to",
-        &plan.to.to_string(),
-        &"--path",
-        &plan.path,
-    ]);
-    line.extend(words([
-        &"--connections",
-        &plan.connections.to_string(),
-        &"--seconds",
-        &plan.seconds.to_string(),
-    ]));
+    let mut line = words([&myself()?, &"load", &"--json", &"--to", &plan.to.to_string(), &"--path", &plan.path]);
+    line.extend(words([&"--connections", &plan.connections.to_string(), &"--seconds", &plan.seconds.to_string()]));
     if plan.close {
         line.extend(words([&"--close"]));
     }
     if let Some(rate) = plan.rate {
         line.extend(words([&"--rate", &rate.to_string()]));
     }
-    let output = pinned_command(cpu, &line)?
-        .output()
-        .map_err(|error| format!("bench load: {error}"))?;
-    serde_json::from_slice(&output.stdout)
-        .ok()
-        .and_then(|value| Seen::from_json(&value))
-        .ok_or_else(|| {
-            format!(
-                "bench load told no result ({}): {}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr).trim()
-            )
-        })
+    let output = pinned_command(cpu, &line)?.output().map_err(|error| format!("bench load: {error}"))?;
+    serde_json::from_slice(&output.stdout).ok().and_then(|value| Seen::from_json(&value)).ok_or_else(|| {
+        format!("bench load told no result ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
+    })
 }
 
-const VALUED: &[&str] = &[
-    "--to",
-    "--path",
-    "--connections",
-    "--seconds",
-    "--warmup",
-    "--rate",
-    "--body",
-    "--cpu",
-    "--driver",
-];
+const VALUED: &[&str] =
+    &["--to", "--path", "--connections", "--seconds", "--warmup", "--rate", "--body", "--cpu", "--driver"];
 const BARE: &[&str] = &["--close", "--verify", "--json"];
 
 /// `bench load --to ADDRESS --path PATH --connections N --seconds N [--warmup SECONDS] [--rate R] [--close] [--body BYTES] [--verify]
@@ -96,22 +65,12 @@ pub(crate) fn ring(flags: &Flags) -> Outcome<Ring> {
         Some("epoll") => DriverChoice::Epoll,
         Some(other) => return Err(format!("--driver cannot be `{other}`: uring, epoll")),
     };
-    Ring::new(Options {
-        driver,
-        spin: SpinPolicy::Off,
-    })
-    .map_err(|error| format!("no ring: {error}"))
+    Ring::new(Options { driver, spin: SpinPolicy::Off }).map_err(|error| format!("no ring: {error}"))
 }
 
 fn load(flags: &Flags) -> Outcome<Load> {
     let to: std::net::SocketAddr = flags.need("--to")?;
-    let mode = if flags.has("--rate") {
-        Mode::Open {
-            rate: flags.need("--rate")?,
-        }
-    } else {
-        Mode::Closed
-    };
+    let mode = if flags.has("--rate") { Mode::Open { rate: flags.need("--rate")? } } else { Mode::Closed };
     let load = Load {
         path: flags.need("--path")?,
         connections: flags.need("--connections")?,
@@ -119,15 +78,11 @@ fn load(flags: &Flags) -> Outcome<Load> {
         extent: Extent::Time(seconds(flags.need("--seconds")?)?),
         warmup: seconds(flags.read("--warmup", 0.0)?)?,
         connection_per_request: flags.has("--close"),
-        body_bytes: flags
-            .has("--body")
-            .then(|| flags.need("--body"))
-            .transpose()?,
+        body_bytes: flags.has("--body").then(|| flags.need("--body")).transpose()?,
         verify: flags.has("--verify"),
         ..Load::new(Address::Inet(to))
     };
-    if load.connections == 0 || matches!(mode, Mode::Open { rate } if rate.is_nan() || rate <= 0.0)
-    {
+    if load.connections == 0 || matches!(mode, Mode::Open { rate } if rate.is_nan() || rate <= 0.0) {
         return Err("--connections and --rate must be more than nothing".to_owned());
     }
     Ok(load)
@@ -143,6 +98,7 @@ fn seen(report: &Report) -> Seen {
         requests: report.requests,
         errors: report.errors.total(),
         seconds: report.elapsed.as_secs_f64(),
+        mean: report.latency.mean() / 1e3,
         p50: microseconds(0.5),
         p99: microseconds(0.99),
         p999: microseconds(0.999),
@@ -163,15 +119,9 @@ mod tests {
     fn a_plan_is_read() {
         let plan = "--to 127.0.0.1:1 --path /x --connections 3 --seconds 2";
         let load = read(plan).unwrap();
-        assert_eq!(
-            (load.connections, load.mode, load.verify),
-            (3, Mode::Closed, false)
-        );
+        assert_eq!((load.connections, load.mode, load.verify), (3, Mode::Closed, false));
         let load = read(&format!("{plan} --rate 50.5 --close --body 9 --verify")).unwrap();
-        assert_eq!(
-            (load.mode, load.body_bytes),
-            (Mode::Open { rate: 50.5 }, Some(9))
-        );
+        assert_eq!((load.mode, load.body_bytes), (Mode::Open { rate: 50.5 }, Some(9)));
         assert!(load.connection_per_request && load.verify);
         for wrong in ["--rate 0", "--rate -1", "--rate nan", "--warmup -1"] {
             assert!(read(&format!("{plan} {wrong}")).is_err(), "{wrong}");

@@ -11,15 +11,14 @@ use crate::process::{pinned_command, words};
 const SCRIPT: &str = r#"
 done = function(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format("\nseen %d %d %d %d %d %d %d %d %d %d %d\n",
+  io.write(string.format("\nseen %d %d %d %d %d %d %d %d %d %d %d %d\n",
     summary.requests, summary.duration, e.connect, e.read, e.write, e.status, e.timeout,
-    latency:percentile(50.0), latency:percentile(99.0), latency:percentile(99.9), latency.max))
+    latency.mean, latency:percentile(50.0), latency:percentile(99.0), latency:percentile(99.9), latency.max))
 end
 "#;
 
 pub(crate) fn run(plan: &Plan, cpu: usize) -> Outcome<Seen> {
-    let wrk = place::program("wrk")
-        .ok_or("wrk is not installed (apt-get install wrk); --load own needs nothing")?;
+    let wrk = place::program("wrk").ok_or("wrk is not installed (apt-get install wrk); --load own needs nothing")?;
     let script = Script::new()?;
     let mut line = words([
         &wrk,
@@ -36,9 +35,7 @@ pub(crate) fn run(plan: &Plan, cpu: usize) -> Outcome<Seen> {
         line.extend(words([&"-H", &"Connection: close"]));
     }
     line.extend(words([&format!("http://{}{}", plan.to, plan.path)]));
-    let output = pinned_command(cpu, &line)?
-        .output()
-        .map_err(|error| format!("wrk: {error}"))?;
+    let output = pinned_command(cpu, &line)?.output().map_err(|error| format!("wrk: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     parse(&text).ok_or_else(|| {
         format!(
@@ -56,10 +53,8 @@ struct Script(std::path::PathBuf);
 impl Script {
     fn new() -> Outcome<Self> {
         let path = std::env::temp_dir().join(format!("penstock-bench-{}.lua", std::process::id()));
-        let mut file =
-            std::fs::File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        file.write_all(SCRIPT.as_bytes())
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let mut file = std::fs::File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        file.write_all(SCRIPT.as_bytes()).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Self(path))
     }
 }
@@ -72,30 +67,15 @@ impl Drop for Script {
 
 fn parse(output: &str) -> Option<Seen> {
     let line = output.lines().find_map(|line| line.strip_prefix("seen "))?;
-    let numbers: Vec<u64> = line
-        .split_whitespace()
-        .map_while(|word| word.parse().ok())
-        .collect();
-    let [
-        requests,
-        duration_us,
-        connect,
-        read,
-        write,
-        status,
-        timeout,
-        p50,
-        p99,
-        p999,
-        max,
-    ] = numbers[..]
-    else {
+    let numbers: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
+    let [requests, duration_us, connect, read, write, status, timeout, mean, p50, p99, p999, max] = numbers[..] else {
         return None;
     };
     Some(Seen {
         requests,
         errors: connect + read + write + status + timeout,
         seconds: duration_us as f64 / 1e6,
+        mean: mean as f64,
         p50: p50 as f64,
         p99: p99 as f64,
         p999: p999 as f64,
@@ -109,20 +89,11 @@ mod tests {
 
     #[test]
     fn what_the_hook_prints() {
-        let output = "Running 1s test @ http://127.0.0.1:1/\n  1 threads and 64 connections\nRequests/sec:  1.0\n\nseen 50000 1000500 1 2 3 4 5 900 2000 3000 9000\n";
+        let output = "Running 1s test @ http://127.0.0.1:1/\n  1 threads and 64 connections\nRequests/sec:  1.0\n\nseen 50000 1000500 1 2 3 4 5 950 900 2000 3000 9000\n";
         let seen = parse(output).unwrap();
-        assert_eq!(
-            (seen.requests, seen.errors, seen.seconds),
-            (50_000, 15, 1.0005)
-        );
-        assert_eq!(
-            (seen.p50, seen.p99, seen.p999, seen.max),
-            (900.0, 2000.0, 3000.0, 9000.0)
-        );
-        assert_eq!(
-            parse("unable to connect to 127.0.0.1:1 Connection refused"),
-            None
-        );
+        assert_eq!((seen.requests, seen.errors, seen.seconds), (50_000, 15, 1.0005));
+        assert_eq!((seen.mean, seen.p50, seen.p99, seen.p999, seen.max), (950.0, 900.0, 2000.0, 3000.0, 9000.0));
+        assert_eq!(parse("unable to connect to 127.0.0.1:1 Connection refused"), None);
         assert_eq!(parse("seen 1 2 3"), None);
     }
 }

@@ -10,14 +10,7 @@ use crate::process::{words, write_file};
 pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
     let file = site.folder.join("Caddyfile");
     write_file(&file, configuration(site))?;
-    let mut launch = Launch::new(words([
-        &program,
-        &"run",
-        &"--config",
-        &file,
-        &"--adapter",
-        &"caddyfile",
-    ]));
+    let mut launch = Launch::new(words([&program, &"run", &"--config", &file, &"--adapter", &"caddyfile"]));
     launch.environment = vec![
         ("GOMAXPROCS", "1".into()),
         ("XDG_DATA_HOME", site.folder.into()),

@@ -13,16 +13,7 @@ pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
     let file = site.folder.join("envoy.json");
     write_file(&file, configuration(site).to_string())?;
     // A base id of its own: two Envoys share memory, and silently a port, otherwise.
-    Ok(Launch::new(words([
-        &program,
-        &"-c",
-        &file,
-        &"--concurrency",
-        &"1",
-        &"--use-dynamic-base-id",
-        &"-l",
-        &"error",
-    ])))
+    Ok(Launch::new(words([&program, &"-c", &file, &"--concurrency", &"1", &"--use-dynamic-base-id", &"-l", &"error"])))
 }
 
 fn configuration(site: &Site<'_>) -> Value {
@@ -64,17 +55,10 @@ mod tests {
     fn listens_and_sends_where_it_is_told() {
         let text = super::configuration(&super::super::test_site());
         let listener = &text["static_resources"]["listeners"][0]["address"]["socket_address"];
-        assert_eq!(
-            (
-                listener["address"].as_str(),
-                listener["port_value"].as_u64()
-            ),
-            (Some("127.0.0.1"), Some(8001))
-        );
+        assert_eq!((listener["address"].as_str(), listener["port_value"].as_u64()), (Some("127.0.0.1"), Some(8001)));
         let assignment = &text["static_resources"]["clusters"][0]["load_assignment"];
         assert_eq!(
-            assignment["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
-                ["port_value"],
+            assignment["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"],
             9001
         );
     }

@@ -54,23 +54,13 @@ struct Launch {
 
 impl Launch {
     fn new(words: Vec<OsString>) -> Self {
-        Self {
-            words,
-            environment: Vec::new(),
-            admin: None,
-        }
+        Self { words, environment: Vec::new(), admin: None }
     }
 }
 
 impl Kind {
-    const RIVALS: &[Self] = &[
-        Self::Nginx,
-        Self::Haproxy,
-        Self::Envoy,
-        Self::Caddy,
-        Self::EpollRelay,
-        Self::TokioUringRelay,
-    ];
+    const RIVALS: &[Self] =
+        &[Self::Nginx, Self::Haproxy, Self::Envoy, Self::Caddy, Self::EpollRelay, Self::TokioUringRelay];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -87,14 +77,10 @@ impl Kind {
 
     /// A rival by name.
     pub(crate) fn rival(name: &str) -> Outcome<Self> {
-        Self::RIVALS
-            .iter()
-            .copied()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| {
-                let known: Vec<&str> = Self::RIVALS.iter().map(|kind| kind.name()).collect();
-                format!("there is no rival `{name}`: {}", known.join(", "))
-            })
+        Self::RIVALS.iter().copied().find(|kind| kind.name() == name).ok_or_else(|| {
+            let known: Vec<&str> = Self::RIVALS.iter().map(|kind| kind.name()).collect();
+            format!("there is no rival `{name}`: {}", known.join(", "))
+        })
     }
 
     /// Installs what is missing; the path of the program.
@@ -116,9 +102,7 @@ impl Kind {
             Self::Haproxy => haproxy::launch(program, site),
             Self::Envoy => envoy::launch(program, site),
             Self::Caddy => caddy::launch(program, site),
-            Self::EpollRelay | Self::TokioUringRelay => {
-                Ok(floor::launch(program, self.name(), site))
-            }
+            Self::EpollRelay | Self::TokioUringRelay => Ok(floor::launch(program, self.name(), site)),
             Self::Direct => Err("the origin is not started twice".to_owned()),
         }
     }
@@ -175,12 +159,7 @@ pub(crate) struct Contender {
 
 impl Contender {
     /// Starts one and waits until a request through it is answered.
-    pub(crate) fn start(
-        kind: Kind,
-        origin: &Origin,
-        cpu: usize,
-        scratch: &Scratch,
-    ) -> Outcome<Self> {
+    pub(crate) fn start(kind: Kind, origin: &Origin, cpu: usize, scratch: &Scratch) -> Outcome<Self> {
         let folder = scratch.folder(kind.name())?;
         if kind == Kind::Direct {
             return Ok(Self {
@@ -193,20 +172,9 @@ impl Contender {
             });
         }
         let program = kind.program()?;
-        let site = Site {
-            listen: process::free_address()?,
-            to: origin.address,
-            cpu,
-            folder: &folder,
-        };
+        let site = Site { listen: process::free_address()?, to: origin.address, cpu, folder: &folder };
         let launch = kind.launch(&program, &site)?;
-        let mut running = Running::start(
-            kind.name(),
-            cpu,
-            &launch.words,
-            &launch.environment,
-            &folder.join("log"),
-        )?;
+        let mut running = Running::start(kind.name(), cpu, &launch.words, &launch.environment, &folder.join("log"))?;
         running.wait_until_it_answers(site.listen, "/100")?;
         Ok(Self {
             kind,
@@ -220,10 +188,7 @@ impl Contender {
 
     /// Its processes; none for the origin by itself.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        self.running
-            .as_ref()
-            .map(Running::processes)
-            .unwrap_or_default()
+        self.running.as_ref().map(Running::processes).unwrap_or_default()
     }
 
     /// Its own counters, where it keeps some.
@@ -255,11 +220,7 @@ mod tests {
         for kind in Kind::RIVALS {
             assert_eq!(Kind::rival(kind.name()), Ok(*kind));
         }
-        assert!(
-            Kind::rival("apache")
-                .unwrap_err()
-                .contains("nginx, haproxy")
-        );
+        assert!(Kind::rival("apache").unwrap_err().contains("nginx, haproxy"));
         assert!(Kind::rival("penstock").is_err());
     }
 }

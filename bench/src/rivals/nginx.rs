@@ -10,20 +10,12 @@ use crate::process::{words, write_file};
 pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
     let file = site.folder.join("nginx.conf");
     write_file(&file, configuration(site))?;
-    Ok(Launch::new(words([
-        &program,
-        &"-p",
-        &site.folder,
-        &"-c",
-        &file,
-    ])))
+    Ok(Launch::new(words([&program, &"-p", &site.folder, &"-c", &file])))
 }
 
 /// Buffers hold a head and 512 KiB of body, so that nothing touches a disk and a large answer moves in large pieces.
 fn configuration(site: &Site<'_>) -> String {
-    let Site {
-        listen, to, folder, ..
-    } = site;
+    let Site { listen, to, folder, .. } = site;
     let root = folder.display();
     let connections = 2 * CONNECTIONS_MAX;
     format!(

@@ -17,20 +17,13 @@ pub(super) fn program() -> Outcome<PathBuf> {
     if path.is_file() {
         Ok(path)
     } else {
-        Err(format!(
-            "{} is not there: cargo build --release, or --without-penstock",
-            path.display()
-        ))
+        Err(format!("{} is not there: cargo build --release, or --without-penstock", path.display()))
     }
 }
 
 pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
     let admin = free_address()?;
-    let (listen, to, cpu) = (
-        site.listen.to_string(),
-        site.to.to_string(),
-        site.cpu.to_string(),
-    );
+    let (listen, to, cpu) = (site.listen.to_string(), site.to.to_string(), site.cpu.to_string());
     let line = words([
         &program,
         &"serve",
@@ -43,11 +36,7 @@ pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
         &"--admin",
         &admin.to_string(),
     ]);
-    Ok(Launch {
-        words: line,
-        environment: Vec::new(),
-        admin: Some(admin),
-    })
+    Ok(Launch { words: line, environment: Vec::new(), admin: Some(admin) })
 }
 
 /// Counters of the ring, all workers together.
@@ -60,7 +49,11 @@ pub(crate) struct Counters {
 
 pub(super) fn counters(admin: SocketAddr) -> Outcome<Counters> {
     let text = get(admin, "/metrics").map_err(|error| format!("{admin}/metrics: {error}"))?;
-    parse(&text).ok_or_else(|| format!("{admin}/metrics tells no penstock_ring_enters_total, penstock_ring_sends_total or penstock_requests_total"))
+    parse(&text).ok_or_else(|| {
+        format!(
+            "{admin}/metrics tells no penstock_ring_enters_total, penstock_ring_sends_total or penstock_requests_total"
+        )
+    })
 }
 
 /// Sums of the Prometheus text's samples, whatever their labels.
@@ -74,9 +67,7 @@ fn parse(text: &str) -> Option<Counters> {
             let after = rest.rsplit_once('}').map_or(rest, |(_, after)| after);
             after.split_whitespace().next()?.parse::<f64>().ok()
         });
-        samples.fold(None, |sum: Option<f64>, value| {
-            Some(sum.unwrap_or(0.0) + value)
-        })
+        samples.fold(None, |sum: Option<f64>, value| Some(sum.unwrap_or(0.0) + value))
     };
     Some(Counters {
         enters: sum("penstock_ring_enters_total")?,
@@ -101,37 +92,17 @@ penstock_ring_sends_total 40
 penstock_ring_sends_total_other 1000
 penstock_requests_total{class=\"a b}\"} 2e1
 ";
-        assert_eq!(
-            parse(text),
-            Some(Counters {
-                enters: 15.0,
-                sends: 40.0,
-                requests: 20.0
-            })
-        );
+        assert_eq!(parse(text), Some(Counters { enters: 15.0, sends: 40.0, requests: 20.0 }));
         assert_eq!(parse("penstock_ring_enters_total 1\n"), None);
     }
 
     #[test]
     fn its_command_line() {
         let launch = launch(Path::new("/opt/penstock"), &super::super::test_site()).unwrap();
-        let line: Vec<&str> = launch
-            .words
-            .iter()
-            .filter_map(|word| word.to_str())
-            .collect();
+        let line: Vec<&str> = launch.words.iter().filter_map(|word| word.to_str()).collect();
         assert_eq!(
             line[..8],
-            [
-                "/opt/penstock",
-                "serve",
-                "--listen",
-                "127.0.0.1:8001",
-                "--to",
-                "127.0.0.1:9001",
-                "--cores",
-                "1"
-            ]
+            ["/opt/penstock", "serve", "--listen", "127.0.0.1:8001", "--to", "127.0.0.1:9001", "--cores", "1"]
         );
         assert_eq!(line[8], "--admin");
     }

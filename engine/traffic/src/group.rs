@@ -24,9 +24,7 @@ struct Members {
 
 impl Group {
     pub(crate) fn new() -> Self {
-        Self {
-            members: Rc::default(),
-        }
+        Self { members: Rc::default() }
     }
 
     /// Starts a task that ends with the group at the latest.
@@ -41,14 +39,7 @@ impl Group {
         let task = ring::spawn(async move {
             let members = &seated.members;
             let mut future = pin!(future);
-            poll_fn(|cx| {
-                if members.stopped.get() {
-                    Poll::Ready(())
-                } else {
-                    future.as_mut().poll(cx)
-                }
-            })
-            .await;
+            poll_fn(|cx| if members.stopped.get() { Poll::Ready(()) } else { future.as_mut().poll(cx) }).await;
         });
         self.members.tasks.borrow_mut()[seat] = Some(task);
     }

@@ -18,15 +18,9 @@ impl Pattern {
     pub fn new() -> Self {
         let letter = |at: usize| {
             let mixed = ((at % PERIOD) as u32).wrapping_mul(2_654_435_761) >> 24;
-            if at % PERIOD % 80 == 79 {
-                b'\n'
-            } else {
-                b'!' + (mixed % 94) as u8
-            }
+            if at % PERIOD % 80 == 79 { b'\n' } else { b'!' + (mixed % 94) as u8 }
         };
-        Self {
-            table: (0..TABLE).map(letter).collect(),
-        }
+        Self { table: (0..TABLE).map(letter).collect() }
     }
 
     /// The content at `offset`: at least 64 KiB of it.

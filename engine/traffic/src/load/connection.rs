@@ -65,11 +65,7 @@ impl Shared {
 
 /// The request's bytes.
 fn request(load: &Load) -> Vec<u8> {
-    let mut request = format!(
-        "{} {} HTTP/1.1\r\nHost: {}\r\n",
-        load.method, load.path, load.host
-    )
-    .into_bytes();
+    let mut request = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", load.method, load.path, load.host).into_bytes();
     if load.connection_per_request {
         request.extend_from_slice(b"Connection: close\r\n");
     }
@@ -98,13 +94,8 @@ pub(crate) async fn work(shared: Rc<Shared>) {
     }
     shared.ready.set(shared.ready.get() + 1);
     while let Some(due) = shared.schedule.next().await {
-        let in_flight = InFlight {
-            shared: &shared,
-            due: Some(due),
-        };
-        worker
-            .deadline
-            .set(due.max(ring::now()) + shared.load.timeout);
+        let in_flight = InFlight { shared: &shared, due: Some(due) };
+        worker.deadline.set(due.max(ring::now()) + shared.load.timeout);
         let outcome = worker.exchange().await;
         in_flight.settle(outcome);
         if outcome.is_err_and(|failed| failed == Failed::Connect) {
@@ -130,11 +121,7 @@ impl InFlight<'_> {
             Ok(answer) => {
                 let failed = if answer.shape.status != load.status {
                     Some(Failed::Status)
-                } else if !answer.intact
-                    || load
-                        .body_bytes
-                        .is_some_and(|bytes| bytes != answer.body_bytes)
-                {
+                } else if !answer.intact || load.body_bytes.is_some_and(|bytes| bytes != answer.body_bytes) {
                     Some(Failed::Corrupt)
                 } else {
                     None
@@ -149,9 +136,7 @@ impl InFlight<'_> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if let (Some(due), Some(now)) = (self.due, self.shared.given_up.get()) {
-            self.shared
-                .live
-                .record(due, now, None, Some(Failed::Unanswered));
+            self.shared.live.record(due, now, None, Some(Failed::Unanswered));
         }
     }
 }
@@ -169,11 +154,7 @@ impl Worker<'_> {
     /// One request and its response. The connection is kept only if it is fit for another.
     async fn exchange(&mut self) -> Result<Answer, Failed> {
         // An idle connection may be closed by its peer at any time; that is nobody's error.
-        if self
-            .stream
-            .as_ref()
-            .is_some_and(|stream| !stream.is_quiet())
-        {
+        if self.stream.as_ref().is_some_and(|stream| !stream.is_quiet()) {
             self.stream = None;
         }
         if self.stream.is_none() {
@@ -199,11 +180,7 @@ impl Worker<'_> {
             Some(Err(_)) => Err(Failed::Connect),
             Some(Ok(mut stream)) => {
                 if self.reader.is_larger_than(BULK_ABOVE)
-                    || self
-                        .shared
-                        .load
-                        .body_bytes
-                        .is_some_and(|bytes| bytes > BULK_ABOVE)
+                    || self.shared.load.body_bytes.is_some_and(|bytes| bytes > BULK_ABOVE)
                 {
                     stream.set_appetite(BULK);
                 }
@@ -251,18 +228,12 @@ impl Worker<'_> {
             let mut unread = match self.unread.take() {
                 None => received,
                 Some(unread) => {
-                    let mut joined = unread
-                        .with_more_room(received.len())
-                        .ok_or(Failed::Malformed)?;
+                    let mut joined = unread.with_more_room(received.len()).ok_or(Failed::Malformed)?;
                     joined.extend(received.bytes());
                     joined
                 }
             };
-            match self
-                .reader
-                .read(unread.bytes_mut(), verify)
-                .map_err(|_| Failed::Malformed)?
-            {
+            match self.reader.read(unread.bytes_mut(), verify).map_err(|_| Failed::Malformed)? {
                 Step::Whole(read, answer) if read == unread.len() => return Ok(answer),
                 // Bytes that nobody asked for.
                 Step::Whole(..) => return Err(Failed::Malformed),

@@ -85,9 +85,7 @@ impl Load {
     /// GET / in a closed loop over one connection for one second.
     pub fn new(target: Address) -> Self {
         Self {
-            host: target
-                .inet()
-                .map_or_else(|| "localhost".to_owned(), |inet| inet.to_string()),
+            host: target.inet().map_or_else(|| "localhost".to_owned(), |inet| inet.to_string()),
             target,
             path: "/".to_owned(),
             method: "GET".to_owned(),
@@ -118,10 +116,7 @@ impl Load {
             workers.spawn(connection::work(Rc::clone(&shared)));
         }
         let connected = ring::now() + CONNECT_TIME;
-        wait(connected, || {
-            live.is_stopped() || shared.ready.get() >= workers.live()
-        })
-        .await;
+        wait(connected, || live.is_stopped() || shared.ready.get() >= workers.live()).await;
 
         let start = ring::precise_now();
         let from = start + self.warmup;

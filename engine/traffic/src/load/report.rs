@@ -35,13 +35,7 @@ pub struct Errors {
 impl Errors {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.connect
-            + self.reset
-            + self.timeout
-            + self.status
-            + self.malformed
-            + self.corrupt
-            + self.unanswered
+        self.connect + self.reset + self.timeout + self.status + self.malformed + self.corrupt + self.unanswered
     }
 
     fn add(&mut self, other: &Self) {
@@ -102,11 +96,7 @@ impl Report {
 
     /// Requests answered as wanted a second.
     pub fn rate(&self) -> f64 {
-        if self.elapsed.is_zero() {
-            0.0
-        } else {
-            self.requests as f64 / self.elapsed.as_secs_f64()
-        }
+        if self.elapsed.is_zero() { 0.0 } else { self.requests as f64 / self.elapsed.as_secs_f64() }
     }
 
     /// The time within which this share (0 to 1) of the requests was answered.
@@ -213,11 +203,7 @@ impl Live {
     pub fn snapshot(&self) -> Snapshot {
         let now = ring::precise_now();
         let mut recent = self.tally.recent.borrow_mut();
-        let span = self
-            .tally
-            .from
-            .get()
-            .map_or(Duration::ZERO, |_| now.since(self.tally.looked.get()));
+        let span = self.tally.from.get().map_or(Duration::ZERO, |_| now.since(self.tally.looked.get()));
         recent.elapsed = span;
         let snapshot = Snapshot {
             requests: recent.requests,
@@ -256,13 +242,7 @@ impl Live {
 
     /// A whole response, or none: to the request that was due at `due`.
     #[inline]
-    pub(crate) fn record(
-        &self,
-        due: Now,
-        now: Now,
-        answer: Option<(u16, u64)>,
-        failed: Option<Failed>,
-    ) {
+    pub(crate) fn record(&self, due: Now, now: Now, answer: Option<(u16, u64)>, failed: Option<Failed>) {
         if self.tally.from.get().is_none_or(|from| due < from) {
             return;
         }
@@ -285,24 +265,15 @@ impl Live {
         };
         *counted += 1;
         // A refusal is quick: counted as a time, it would flatter.
-        if !matches!(
-            failed,
-            Some(Failed::Connect | Failed::Reset | Failed::Malformed)
-        ) {
-            recent
-                .latency
-                .saturating_record(now.since(due).as_nanos() as u64);
+        if !matches!(failed, Some(Failed::Connect | Failed::Reset | Failed::Malformed)) {
+            recent.latency.saturating_record(now.since(due).as_nanos() as u64);
         }
     }
 
     pub(crate) fn report(&self, finish: Now) -> Report {
         self.snapshot();
         let mut report = self.tally.before.borrow().clone();
-        report.elapsed = self
-            .tally
-            .from
-            .get()
-            .map_or(Duration::ZERO, |from| finish.since(from));
+        report.elapsed = self.tally.from.get().map_or(Duration::ZERO, |from| finish.since(from));
         report.connects = self.tally.connects.get();
         report
     }
@@ -320,12 +291,9 @@ fn histogram() -> Histogram<u64> {
 
 /// The count of a status. There are one or two in a run, and the commonest comes first.
 fn counter(statuses: &mut Vec<(u16, u64)>, status: u16) -> &mut u64 {
-    let at = statuses
-        .iter()
-        .position(|(known, _)| *known == status)
-        .unwrap_or_else(|| {
-            statuses.push((status, 0));
-            statuses.len() - 1
-        });
+    let at = statuses.iter().position(|(known, _)| *known == status).unwrap_or_else(|| {
+        statuses.push((status, 0));
+        statuses.len() - 1
+    });
     &mut statuses[at].1
 }

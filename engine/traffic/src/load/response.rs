@@ -26,11 +26,7 @@ pub(crate) struct Reader {
 
 enum State {
     Head,
-    Body {
-        decoder: Decoder,
-        at: u64,
-        intact: bool,
-    },
+    Body { decoder: Decoder, at: u64, intact: bool },
 }
 
 /// What a whole response was.
@@ -52,13 +48,7 @@ pub(crate) enum Step {
 
 impl Reader {
     pub(crate) fn new(method: Method) -> Self {
-        Self {
-            method,
-            head: Vec::new(),
-            shape: None,
-            fields: Fields::default(),
-            state: State::Head,
-        }
+        Self { method, head: Vec::new(), shape: None, fields: Fields::default(), state: State::Head }
     }
 
     /// A response is expected.
@@ -67,11 +57,7 @@ impl Reader {
     }
 
     /// Reads what has arrived. Bytes not read must be given again with those that follow them.
-    pub(crate) fn read(
-        &mut self,
-        bytes: &mut [u8],
-        verify: Option<&Pattern>,
-    ) -> Result<Step, Malformed> {
+    pub(crate) fn read(&mut self, bytes: &mut [u8], verify: Option<&Pattern>) -> Result<Step, Malformed> {
         let mut start = 0;
         loop {
             match &mut self.state {
@@ -82,18 +68,10 @@ impl Reader {
                     start += length;
                     // An interim response announces another one.
                     if shape.status >= 200 || shape.status == 101 {
-                        self.state = State::Body {
-                            decoder: Decoder::new(shape.framing),
-                            at: 0,
-                            intact: true,
-                        };
+                        self.state = State::Body { decoder: Decoder::new(shape.framing), at: 0, intact: true };
                     }
                 }
-                State::Body {
-                    decoder,
-                    at,
-                    intact,
-                } => {
+                State::Body { decoder, at, intact } => {
                     let body = &mut bytes[start..];
                     let decoded = decoder.decode(body, &mut Trailers::default())?;
                     if let Some(pattern) = verify {
@@ -130,11 +108,7 @@ impl Reader {
         let (State::Body { at, intact, .. }, Some(shape)) = (&self.state, self.shape) else {
             unreachable!("a body is read after its head")
         };
-        Answer {
-            shape,
-            body_bytes: *at,
-            intact: *intact,
-        }
+        Answer { shape, body_bytes: *at, intact: *intact }
     }
 
     fn shape_of(&mut self, bytes: &[u8]) -> Result<Option<(Shape, usize)>, Malformed> {
@@ -143,14 +117,9 @@ impl Reader {
         {
             return Ok(Some((shape, self.head.len())));
         }
-        let parsed =
-            h1::parse_response(bytes, &HeadLimits::DEFAULT, self.method, &mut self.fields)?;
+        let parsed = h1::parse_response(bytes, &HeadLimits::DEFAULT, self.method, &mut self.fields)?;
         Ok(parsed.map(|head| {
-            let shape = Shape {
-                status: head.status.code(),
-                persistent: head.persistent,
-                framing: head.framing,
-            };
+            let shape = Shape { status: head.status.code(), persistent: head.persistent, framing: head.framing };
             self.shape = Some(shape);
             self.head.clear();
             self.head.extend_from_slice(&bytes[..head.length as usize]);
@@ -175,15 +144,9 @@ mod tests {
     fn every_framing_ends_where_it_should() {
         let table: &[(&str, u64)] = &[
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 5),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-                5,
-            ),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 5),
             ("HTTP/1.0 200 OK\r\n\r\nhello to the end", 16),
-            (
-                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-                2,
-            ),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 2),
             ("HTTP/1.1 204 No Content\r\n\r\n", 0),
         ];
         for (text, bytes) in table {
@@ -196,11 +159,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_is_malformed() {
-        for text in [
-            "",
-            "HTTP/1.1 200",
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell",
-        ] {
+        for text in ["", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell"] {
             assert!(whole(text, Method::Get).is_err(), "{text:?}");
         }
     }
@@ -211,13 +170,9 @@ mod tests {
         let mut reader = Reader::new(Method::Get);
         for cut in 0..text.len() {
             reader.restart();
-            let Ok(Step::More(read)) = reader.read(&mut text[..cut].to_vec(), None) else {
-                panic!("{cut}")
-            };
+            let Ok(Step::More(read)) = reader.read(&mut text[..cut].to_vec(), None) else { panic!("{cut}") };
             let step = reader.read(&mut text[read..].to_vec(), None);
-            let Ok(Step::Whole(rest, answer)) = step else {
-                panic!("{cut}")
-            };
+            let Ok(Step::Whole(rest, answer)) = step else { panic!("{cut}") };
             assert_eq!((read + rest, answer.body_bytes), (text.len(), 5), "{cut}");
         }
     }
@@ -234,9 +189,7 @@ mod tests {
         for (mut text, expected) in [(text, true), (wrong, false)] {
             text.extend_from_slice(b"\r\n0\r\n\r\n");
             let step = Reader::new(Method::Get).read(&mut text, Some(&pattern));
-            let Ok(Step::Whole(_, answer)) = step else {
-                panic!()
-            };
+            let Ok(Step::Whole(_, answer)) = step else { panic!() };
             assert_eq!((answer.intact, answer.body_bytes), (expected, 200));
         }
     }

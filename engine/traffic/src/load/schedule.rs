@@ -86,11 +86,7 @@ impl Schedule {
                 }
             };
             self.issued.set(self.issued.get() + 1);
-            Poll::Ready(Some(if self.gap.is_some() {
-                due
-            } else {
-                ring::precise_now()
-            }))
+            Poll::Ready(Some(if self.gap.is_some() { due } else { ring::precise_now() }))
         })
         .await
     }
@@ -137,11 +133,7 @@ impl Schedule {
     async fn park(&self, at: Now) {
         self.parked.set(Some(ring::current_task()));
         let parked = || {
-            if self.parked.get().is_some() {
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
+            if self.parked.get().is_some() { Poll::Pending } else { Poll::Ready(()) }
         };
         ring::until(at, poll_fn(|_| parked())).await;
         self.parked.set(None);
@@ -173,11 +165,7 @@ impl Schedule {
             Some(gap) => begun + Duration::from_nanos((self.issued.get() as f64 * gap) as u64),
             None => ring::now(),
         };
-        if self.end.get().is_some_and(|end| due >= end) {
-            Due::Never
-        } else {
-            Due::At(due)
-        }
+        if self.end.get().is_some_and(|end| due >= end) { Due::Never } else { Due::At(due) }
     }
 }
 

@@ -38,27 +38,14 @@ impl Answers {
         let mut whole = head("500 Internal Server Error", name, body.len() as u64, false);
         let head_bytes = whole.len();
         whole.extend_from_slice(body);
-        let failure = Answer {
-            body_bytes: body.len() as u64,
-            close: false,
-            whole,
-            head_bytes,
-        };
-        Self {
-            name: name.to_owned(),
-            pattern,
-            kept: RefCell::default(),
-            failure: Rc::new(failure),
-        }
+        let failure = Answer { body_bytes: body.len() as u64, close: false, whole, head_bytes };
+        Self { name: name.to_owned(), pattern, kept: RefCell::default(), failure: Rc::new(failure) }
     }
 
     /// The answer of `body_bytes` bytes of body.
     pub(crate) fn of(&self, body_bytes: u64, close: bool) -> Rc<Answer> {
         let mut kept = self.kept.borrow_mut();
-        if let Some(answer) = kept
-            .iter()
-            .find(|kept| kept.body_bytes == body_bytes && kept.close == close)
-        {
+        if let Some(answer) = kept.iter().find(|kept| kept.body_bytes == body_bytes && kept.close == close) {
             return Rc::clone(answer);
         }
         let mut whole = head("200 OK", &self.name, body_bytes, close);
@@ -67,12 +54,7 @@ impl Answers {
             whole.resize(head_bytes + body_bytes as usize, 0);
             self.pattern.fill(0, &mut whole[head_bytes..]);
         }
-        let answer = Rc::new(Answer {
-            body_bytes,
-            close,
-            whole,
-            head_bytes,
-        });
+        let answer = Rc::new(Answer { body_bytes, close, whole, head_bytes });
         if kept.len() < KEPT_MAX {
             kept.push(Rc::clone(&answer));
         }
@@ -80,12 +62,7 @@ impl Answers {
     }
 
     /// Sends an answer; waits while the client does not read.
-    pub(crate) async fn send(
-        &self,
-        answer: &Answer,
-        head_only: bool,
-        stream: &mut Stream,
-    ) -> std::io::Result<()> {
+    pub(crate) async fn send(&self, answer: &Answer, head_only: bool, stream: &mut Stream) -> std::io::Result<()> {
         if head_only {
             stream.send(Buf::copy_of(&answer.whole[..answer.head_bytes]));
             return stream.sent(PIECE_BYTES).await;
@@ -130,11 +107,7 @@ pub(crate) fn size_of(path: &[u8]) -> Option<u64> {
         [digits @ .., b'm'] => (digits, 1 << 20),
         digits => (digits, 1),
     };
-    std::str::from_utf8(digits)
-        .ok()?
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(unit)
+    std::str::from_utf8(digits).ok()?.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]

@@ -48,12 +48,7 @@ pub(crate) async fn hold(site: Rc<Site>, stream: Stream) {
     Served::add(&served.connections);
     Served::add(&served.open);
     let _open = Open(served);
-    let mut conversation = Conversation {
-        site: &site,
-        stream,
-        unread: None,
-        asked: None,
-    };
+    let mut conversation = Conversation { site: &site, stream, unread: None, asked: None };
     loop {
         match conversation.exchange().await {
             Next::Answered => {}
@@ -93,15 +88,9 @@ impl Conversation<'_> {
         let Some(asked) = &self.asked else {
             return Next::Gone;
         };
-        let (answer, head_only, close, body) = (
-            Rc::clone(&asked.answer),
-            asked.head_only,
-            asked.close,
-            asked.body,
-        );
+        let (answer, head_only, close, body) = (Rc::clone(&asked.answer), asked.head_only, asked.close, asked.body);
         if asked.expects_continue {
-            self.stream
-                .send(Buf::copy_of(b"HTTP/1.1 100 Continue\r\n\r\n"));
+            self.stream.send(Buf::copy_of(b"HTTP/1.1 100 Continue\r\n\r\n"));
         }
         if !body.is_ended()
             && let Err(next) = self.drop_body(body).await
@@ -122,12 +111,7 @@ impl Conversation<'_> {
         } else {
             answer
         };
-        match self
-            .site
-            .answers
-            .send(&answer, head_only, &mut self.stream)
-            .await
-        {
+        match self.site.answers.send(&answer, head_only, &mut self.stream).await {
             Err(_) => Next::Gone,
             Ok(()) if close => Next::Close,
             Ok(()) => Next::Answered,
@@ -157,9 +141,7 @@ impl Conversation<'_> {
         let mut trailers = Trailers::default();
         loop {
             if let Some(unread) = &mut self.unread {
-                let decoded = body
-                    .decode(unread.bytes_mut(), &mut trailers)
-                    .map_err(|_| self.site.malformed())?;
+                let decoded = body.decode(unread.bytes_mut(), &mut trailers).map_err(|_| self.site.malformed())?;
                 self.consume(decoded.consumed);
                 if decoded.ended {
                     return Ok(());
@@ -180,9 +162,7 @@ impl Conversation<'_> {
             None => received,
             Some(unread) => {
                 // Never more than a head of the largest size and one receive: `understand` refuses larger ones.
-                let mut joined = unread
-                    .with_more_room(received.len())
-                    .ok_or_else(|| self.site.malformed())?;
+                let mut joined = unread.with_more_room(received.len()).ok_or_else(|| self.site.malformed())?;
                 joined.extend(received.bytes());
                 joined
             }
@@ -204,8 +184,7 @@ impl Site {
     /// What the head at the start of `bytes` asks for; `None` if it has not arrived whole.
     fn understand(&self, bytes: &[u8]) -> Result<Option<Asked>, Next> {
         let mut fields = Fields::default();
-        let head = h1::parse_request(bytes, &HeadLimits::DEFAULT, &mut fields)
-            .map_err(|_| self.malformed())?;
+        let head = h1::parse_request(bytes, &HeadLimits::DEFAULT, &mut fields).map_err(|_| self.malformed())?;
         Ok(head.map(|head| {
             let close = !head.persistent || !self.origin.keep_alive;
             let size = answer::size_of(head.path.of(bytes)).unwrap_or(self.origin.body_bytes);
@@ -227,9 +206,7 @@ impl Site {
 
     fn fails(&self) -> bool {
         let nth = self.origin.served.requests.get();
-        self.origin
-            .fail_every
-            .is_some_and(|every| every > 0 && nth.is_multiple_of(u64::from(every)))
+        self.origin.fail_every.is_some_and(|every| every > 0 && nth.is_multiple_of(u64::from(every)))
     }
 
     /// Evenly between nothing and the origin's jitter (xorshift64).
@@ -239,8 +216,6 @@ impl Site {
         draw ^= draw >> 7;
         draw ^= draw << 17;
         self.draws.set(draw);
-        self.origin
-            .jitter
-            .mul_f64((draw >> 11) as f64 / (1_u64 << 53) as f64)
+        self.origin.jitter.mul_f64((draw >> 11) as f64 / (1_u64 << 53) as f64)
     }
 }

@@ -99,11 +99,7 @@ impl Origin {
     pub fn bind(self) -> io::Result<(Address, impl Future<Output = io::Result<()>> + 'static)> {
         let mut listener = Listener::bind(&self.listen, &ListenOptions::default())?;
         let address = listener.local()?;
-        let site = Rc::new(Site {
-            answers: Answers::new(&self.name),
-            draws: Cell::new(1),
-            origin: self,
-        });
+        let site = Rc::new(Site { answers: Answers::new(&self.name), draws: Cell::new(1), origin: self });
         let service = async move {
             let connections = Group::new();
             loop {
@@ -122,9 +118,7 @@ impl Origin {
 /// EMFILE, ENFILE, ENOBUFS, ENOMEM: others must end before there is more.
 fn is_shortage(error: &io::Error) -> bool {
     const SHORTAGES: [i32; 4] = [24, 23, 105, 12];
-    error
-        .raw_os_error()
-        .is_some_and(|code| SHORTAGES.contains(&code))
+    error.raw_os_error().is_some_and(|code| SHORTAGES.contains(&code))
 }
 
 impl Served {
