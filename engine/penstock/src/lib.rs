@@ -4,8 +4,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod command;
+pub mod conn;
+pub mod control;
 pub mod cores;
+pub mod demo;
+pub mod exchange;
 pub mod limits;
+pub mod listen;
+pub mod session;
 pub mod snapshot;
 pub mod start;
+pub mod telemetry;
+pub mod upstream;
+pub mod worker;

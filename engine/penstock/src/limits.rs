@@ -42,6 +42,47 @@ pub const BACKLOG_DEFAULT: u32 = 4096;
 /// What `backlog` may be set to: `listen(2)` takes an `int`, and the queue's length is 16 bits in `inet_diag`.
 pub const BACKLOG_MAX: u32 = 65_535;
 
+// ── Content ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// A response whose length is known and at most this is sent in one piece: it is on its way already, and a second send
+/// costs 4 µs (half of the whole exchange's kernel time).
+pub const WHOLE_RESPONSE_BYTES_MAX: u64 = 64 << 10;
+
+/// How long such a response may wait for its rest before what has come is sent: long against a local network's round trip,
+/// short against a person's notice.
+pub const WHOLE_RESPONSE_WAIT: Duration = Duration::from_millis(2);
+
+/// Content of at least this is received straight into large buffers: below, arming one receive a piece costs more than the
+/// copy out of the provided buffers.
+pub const BULK_FROM: u64 = 32 << 10;
+
+/// The largest receive of content: 256 KiB is a quarter of a MiB-body in one completion, and stays in a second-level cache.
+pub const BULK_BYTES: usize = 256 << 10;
+
+/// The receive of content while the worker's buffers are many: one page-sized piece of progress a stream.
+pub const BULK_BYTES_SCARCE: usize = 16 << 10;
+
+/// From so many bytes lent out by a worker, its buffers are many: 1,000 streams at full speed. Then each stream holds at most
+/// two small buffers, so 20,000 stalled ones add 800 MiB and no more.
+pub const BUFFERS_SCARCE_FROM: usize = 256 << 20;
+
+/// Unsent bytes of one stream from which its source is not read any further: one buffer leaves while the next one fills.
+pub const UNSENT_BYTES_MAX: usize = 64 << 10;
+
+/// The final farewell to a client that still sends: as long as a lost FIN's second repetition, and as much as a burst of it.
+pub const LINGER: Duration = Duration::from_secs(2);
+pub const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// On a drain, an idle connection is kept this long for the request that may be on its way; its response then says
+/// `Connection: close`. A round trip around the world and a client's pause.
+pub const DRAIN_IDLE: Duration = Duration::from_secs(2);
+
+/// After an accept failed for want of descriptors or memory: nothing is gained by asking again at once.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// On a drain, how long a door stays open for connections that the kernel has accepted already.
+pub const ACCEPT_LAST: Duration = Duration::from_millis(20);
+
 // ── Upstream ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Idle connections to one endpoint kept by one worker, unless the pool says otherwise: a burst of 64 requests a core
@@ -86,6 +127,9 @@ pub const SPIN_MAX: Duration = Duration::from_millis(1);
 /// Access log lines a worker may be ahead of the writer: 4096 × 512 bytes = 2 MiB. Then lines are dropped, and counted.
 pub const ACCESS_LOG_QUEUE: usize = 4096;
 
+/// How often a worker looks after its pools, hands its log lines over and publishes its counts.
+pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
 // ── Configuration ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Bytes of a configuration file: ten thousand routes at 200 bytes are 2 MiB; a file beyond 16 MiB is not one.
@@ -101,6 +145,15 @@ pub const TIME_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Bytes that `penstock status` reads from an admin endpoint: 1024 endpoints at 300 bytes, times ten.
 pub const STATUS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Connections to the admin endpoint at a time: a scraper, an operator, a dashboard, and ten times that.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// How long a scrape waits for the workers to publish what they count: a busy worker's turn is well under a millisecond.
+pub const PUBLISH_WAIT: Duration = Duration::from_millis(50);
+
+/// Messages on their way to a worker: changes of names, drains, scrapes; each is handled within a turn.
+pub const MAILBOX: usize = 1024;
 
 /// How long `penstock status` waits for it: a worker that does not answer within this is itself the news.
 pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+/// Counted, so that "no allocation per request" is a figure of the running binary (`penstock_allocations_total`).
+#[global_allocator]
+static ALLOCATOR: ring::alloc::Counting<mimalloc::MiMalloc> = ring::alloc::Counting(mimalloc::MiMalloc);
+
 fn main() -> std::process::ExitCode {
     penstock::command::main()
 }

@@ -1,9 +1,13 @@
-//! PLACEHOLDER, to be replaced by the engine: where the command line hands over.
+//! Where the command line hands over to the engine.
 
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::control;
 use crate::snapshot::Snapshot;
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-/// Where a snapshot came from: a reload reads it again there.
+/// Where a snapshot came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// `run -c FILE`.
@@ -12,23 +16,17 @@ pub enum Source {
     Flags { toml: String },
 }
 
-/// What `demo` was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Demo {
-    /// `None`: until Ctrl-C.
-    pub run_for: Option<Duration>,
-    /// Workers; `None`: one for each allowed CPU.
-    pub cores: Option<usize>,
-}
-
 /// Runs the engine until it is told to stop and has drained.
-pub fn run(_snapshot: Arc<Snapshot>, _source: Source) -> ExitCode {
-    eprintln!("penstock: the engine is not wired to the command line yet");
-    ExitCode::FAILURE
-}
-
-/// Runs the embedded origins, the engine and a bounded load.
-pub fn demo(_demo: Demo) -> ExitCode {
-    eprintln!("penstock: the engine is not wired to the command line yet");
-    ExitCode::FAILURE
+#[must_use]
+pub fn run(snapshot: &Arc<Snapshot>, source: &Source) -> ExitCode {
+    if let Source::File(path) = source {
+        eprintln!("penstock: configuration {}", path.display());
+    }
+    match control::run(snapshot, &mut |line| eprintln!("{line}")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("penstock: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

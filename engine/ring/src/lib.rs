@@ -37,7 +37,7 @@ pub use reactor::{Counts, Options, Ring};
 pub use signal::Signals;
 pub use spin::SpinPolicy;
 pub use table::Appetite;
-pub use time::Now;
+pub use time::{Now, monotonic, wall_clock};
 pub use timer::{Timer, sleep, sleep_until, until};
 
 /// Starts a task on this thread's ring.
@@ -53,6 +53,11 @@ pub fn current_task() -> TaskRef {
 /// Wakes a task of this thread; nothing happens if it has ended.
 pub fn wake(task: TaskRef) {
     reactor::with(|reactor| reactor.exec.wake(task));
+}
+
+/// Whether a task of this thread has not ended yet.
+pub fn is_alive(task: TaskRef) -> bool {
+    reactor::with(|reactor| reactor.exec.alive(task))
 }
 
 /// The time of the present turn.

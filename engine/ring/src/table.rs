@@ -196,6 +196,25 @@ impl Table {
         false
     }
 
+    /// Whether the connection has failed (not: ended). Remembers `task` for when it does.
+    pub(crate) fn broken(&mut self, stream: u32, task: TaskRef) -> bool {
+        let slot = self.streams.get_mut(stream);
+        if slot.recv_error != 0 || slot.send_error != 0 {
+            return true;
+        }
+        slot.recv_task = task;
+        if slot.inbox.is_empty() {
+            self.arm_recv(stream);
+        }
+        false
+    }
+
+    /// Keeps an eye on an idle connection, so that [`is_quiet`](Self::is_quiet) sees its end.
+    pub(crate) fn watch(&mut self, stream: u32) {
+        self.streams.get_mut(stream).recv_task = TaskRef::NONE;
+        self.arm_recv(stream);
+    }
+
     /// Puts bytes back in front of what arrives next.
     pub(crate) fn unread(&mut self, stream: u32, buf: Buf) {
         self.streams.get_mut(stream).inbox.push_front(buf);

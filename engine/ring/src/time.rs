@@ -27,6 +27,19 @@ impl Now {
     }
 }
 
+/// The monotonic clock at this very moment, on any thread: for those without a ring.
+pub fn monotonic() -> Now {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid timespec to write to; CLOCK_MONOTONIC always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    Now(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}
+
+/// Time since 1970, UTC: for logs and dates, never for deadlines.
+pub fn wall_clock() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
 impl Add<Duration> for Now {
     type Output = Self;
 

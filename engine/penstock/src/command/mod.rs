@@ -10,7 +10,8 @@ mod status;
 use crate::{
     cores,
     snapshot::{self, Address, Compiled, Cores, Literal, Time},
-    start::{self, Demo, Source},
+    demo::{self, Demo},
+    start::{self, Source},
 };
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::{
@@ -109,7 +110,7 @@ pub fn main() -> ExitCode {
 }
 
 fn demo(args: &DemoArgs) -> ExitCode {
-    start::demo(Demo {
+    demo::run(&Demo {
         run_for: args.run_for.map(|time| time.0),
         cores: args.cores.map(usize::from),
     })
@@ -150,7 +151,7 @@ fn begin(compiled: Compiled, source: Source) -> ExitCode {
     if let Err(wrong) = usable_cores(&compiled.snapshot.engine.cores) {
         return refuse(CONFIG_INVALID, &wrong);
     }
-    start::run(Arc::new(compiled.snapshot), source)
+    start::run(&Arc::new(compiled.snapshot), &source)
 }
 
 fn usable_cores(wanted: &Cores) -> Result<Vec<u16>, String> {

@@ -75,10 +75,7 @@ pub(super) fn close(fd: Fd) {
 /// Nanoseconds of CLOCK_MONOTONIC.
 #[inline]
 pub(super) fn clock() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid timespec to write to; CLOCK_MONOTONIC always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    crate::time::monotonic().as_nanos()
 }
 
 fn new_socket(address: &Address, nonblocking: bool) -> io::Result<Socket> {

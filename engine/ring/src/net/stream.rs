@@ -89,6 +89,20 @@ impl Stream {
         })
     }
 
+    /// Ready when the connection has failed. Bytes that arrive, and an orderly end, are left for a receive.
+    pub fn poll_broken(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        reactor::with(|reactor| {
+            let task = reactor.exec.current();
+            if reactor.table.borrow_mut().broken(self.index, task) { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
+    /// Keeps an eye on a connection that lies idle, without a task waiting for it: [`is_quiet`](Self::is_quiet) then
+    /// sees what happens to it.
+    pub fn watch(&mut self) {
+        reactor::with(|reactor| reactor.table.borrow_mut().watch(self.index));
+    }
+
     /// Puts bytes back in front of what is received next.
     pub fn unread(&mut self, buf: Buf) {
         if !buf.is_empty() {

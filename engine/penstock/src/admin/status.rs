@@ -1,0 +1,112 @@
+//! `/status`: the engine in one JSON document.
+
+use serde_json::{Value, json};
+
+use crate::control::Engine;
+use crate::telemetry::{Summary, WorkerCells};
+use crate::upstream::EndpointSums;
+
+/// One endpoint of one pool.
+pub(super) struct EndpointStatus<'a> {
+    pub(super) pool: &'a str,
+    pub(super) address: String,
+    pub(super) sums: EndpointSums,
+}
+
+pub(super) fn endpoints(engine: &Engine) -> impl Iterator<Item = EndpointStatus<'_>> {
+    engine.snapshot().pools.iter().zip(engine.endpoints()).flat_map(|(pool, cells)| {
+        pool.endpoints.iter().zip(cells).map(|(endpoint, cells)| EndpointStatus {
+            pool: &pool.name,
+            address: endpoint.address.to_string(),
+            sums: cells.sums(),
+        })
+    })
+}
+
+pub(super) fn status(engine: &Engine) -> Value {
+    let cells = engine.cells();
+    let sum = |value: fn(&WorkerCells) -> u64| cells.iter().map(|cells| value(cells)).sum::<u64>();
+    let mut latency = Summary::default();
+    cells.iter().for_each(|cells| latency.add(&cells.latency));
+    let reused = sum(|cells| cells.counters.upstream_reused_total.get());
+    let connects = sum(|cells| cells.counters.upstream_connects_total.get());
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": engine.uptime().as_secs(),
+        "driver": engine.granted().driver,
+        "features": engine.granted().features,
+        "goes_without": engine.granted().missing,
+        "draining": engine.is_draining(),
+        "connections": sum(|cells| cells.counters.connections_open.get()),
+        "requests": sum(|cells| cells.counters.requests_total.get()),
+        "requests_open": sum(|cells| cells.counters.requests_open.get()),
+        "errors": sum(|cells| cells.counters.responses_server_error_total.get()),
+        "broken_responses": sum(|cells| cells.counters.responses_broken_total.get()),
+        "malformed_requests": sum(|cells| cells.counters.requests_malformed_total.get()),
+        "retries": sum(|cells| cells.counters.retries_total.get()),
+        "reuse_percent": (reused * 100).checked_div(reused + connects).unwrap_or(0),
+        "latency": {
+            "p50_us": latency.quantile(0.50) / 1_000,
+            "p99_us": latency.quantile(0.99) / 1_000,
+            "p999_us": latency.quantile(0.999) / 1_000,
+        },
+        "cores": cores(engine),
+        "listeners": listeners(engine),
+        "pools": pools(engine),
+    })
+}
+
+fn cores(engine: &Engine) -> Vec<Value> {
+    engine
+        .cpus()
+        .iter()
+        .zip(engine.cells())
+        .map(|(cpu, cells)| {
+            let counters = &cells.counters;
+            json!({
+                "cpu": cpu,
+                "connections": counters.connections_open.get(),
+                "requests": counters.requests_total.get(),
+                "tunnels": counters.tunnels_open.get(),
+                "upstream_idle": counters.upstream_idle.get(),
+                "enters": counters.ring_enters_total.get(),
+                "sends": counters.ring_sends_total.get(),
+                "buffers_bytes": counters.buffers_lent_bytes.get(),
+                "cpu_ms": counters.cpu_nanoseconds_total.get() / 1_000_000,
+                "panics": counters.panics_total.get(),
+            })
+        })
+        .collect()
+}
+
+fn listeners(engine: &Engine) -> Vec<Value> {
+    let listener = |listener: &crate::snapshot::Listener| {
+        let addresses: Vec<String> = listener.addresses.iter().map(ToString::to_string).collect();
+        json!({ "name": listener.name, "addresses": addresses })
+    };
+    engine.snapshot().listeners.iter().map(listener).collect()
+}
+
+fn pools(engine: &Engine) -> Vec<Value> {
+    let named = |pool: &crate::snapshot::Pool| {
+        let endpoints: Vec<Value> = endpoints(engine).filter(|of| of.pool == &*pool.name).map(|of| endpoint(&of)).collect();
+        json!({ "name": pool.name, "endpoints": endpoints })
+    };
+    engine.snapshot().pools.iter().map(named).collect()
+}
+
+fn endpoint(of: &EndpointStatus<'_>) -> Value {
+    let state = match of.sums {
+        EndpointSums { open: 1.., .. } => "open",
+        EndpointSums { half_open: 1.., .. } => "half-open",
+        _ => "closed",
+    };
+    json!({
+        "address": of.address,
+        "state": state,
+        "in_flight": of.sums.in_flight,
+        "ewma_us": of.sums.latency_nanos / 1_000,
+        "requests": of.sums.requests,
+        "failures": of.sums.failures,
+    })
+}

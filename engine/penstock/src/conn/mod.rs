@@ -1,0 +1,207 @@
+//! A connection of either side: a stream, its wire machine, and the bytes between the two.
+//!
+//! `session` and `upstream` are the two roles of this one thing; `exchange::relay` joins any two of them. What holds here:
+//! bytes pass from the stream to the machine in the order in which they came, each once; a buffer has one owner; an idle
+//! connection holds no buffer.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use proto::h1::{Connection, Eof, HeadLimits, Role};
+use proto::http::Fields;
+use proto::{Event, Malformed};
+use ring::{Appetite, Buf, Stream};
+
+use crate::limits;
+
+/// A connection that speaks HTTP/1.
+pub struct Conn<R: Role> {
+    pub stream: Stream,
+    pub machine: Connection<R>,
+    unread: Option<Buf>,
+}
+
+/// One step of what the other end said.
+#[derive(Debug)]
+pub enum Read<H> {
+    /// A head. Its bytes are still in [`Conn::unread`]: take them with [`Conn::take_head`], or pass them with
+    /// [`Conn::skip`].
+    Head(H),
+    /// Content, its framing taken off. Never empty.
+    Data(Buf),
+    /// The message is complete.
+    End,
+    /// What follows belongs to another protocol.
+    Tunnel,
+    /// No more bytes will come.
+    Closed(Eof),
+}
+
+/// Why a connection cannot be read any further.
+#[derive(Debug)]
+pub enum Broken {
+    /// The peer's bytes break the protocol.
+    Malformed(Malformed),
+    /// The connection failed.
+    Io(io::Error),
+}
+
+/// The two roles' `read`, under one name.
+pub trait Reads {
+    type Head;
+    fn next(&mut self, bytes: &mut [u8], fields: &mut Fields) -> Result<Event<Self::Head>, Malformed>;
+    fn ended(&mut self) -> Eof;
+}
+
+impl Reads for Connection<proto::h1::Server> {
+    type Head = proto::h1::RequestHead;
+
+    fn next(&mut self, bytes: &mut [u8], fields: &mut Fields) -> Result<Event<Self::Head>, Malformed> {
+        self.read(bytes, fields)
+    }
+
+    fn ended(&mut self) -> Eof {
+        self.eof()
+    }
+}
+
+impl Reads for Connection<proto::h1::Client> {
+    type Head = proto::h1::ResponseHead;
+
+    fn next(&mut self, bytes: &mut [u8], fields: &mut Fields) -> Result<Event<Self::Head>, Malformed> {
+        self.read(bytes, fields)
+    }
+
+    fn ended(&mut self) -> Eof {
+        self.eof()
+    }
+}
+
+impl<R: Role> Conn<R> {
+    pub fn new(stream: Stream) -> Self {
+        let limits = HeadLimits {
+            bytes: limits::HEAD_BYTES_MAX as u16,
+            fields: limits::FIELDS_MAX as u8,
+            ..HeadLimits::DEFAULT
+        };
+        Self { stream, machine: Connection::new(limits), unread: None }
+    }
+
+    /// The bytes received and not yet understood.
+    pub fn unread(&self) -> &[u8] {
+        self.unread.as_ref().map_or(&[], Buf::bytes)
+    }
+
+    /// Takes the buffer whose first `length` bytes are the head; what follows them stays to be read.
+    pub fn take_head(&mut self, length: usize) -> Buf {
+        let mut head = self.unread.take().expect("a head was read from these bytes");
+        self.unread = head.split_off(length);
+        head
+    }
+
+    /// Moves past the first `length` bytes.
+    pub fn skip(&mut self, length: usize) {
+        if let Some(buf) = &mut self.unread {
+            buf.consume(length);
+            if buf.is_empty() {
+                self.unread = None;
+            }
+        }
+    }
+
+    /// Takes all bytes received and not yet understood: what a tunnel begins with.
+    pub fn take_unread(&mut self) -> Option<Buf> {
+        self.unread.take()
+    }
+
+    /// Gives back bytes that belong before everything that comes.
+    pub fn put_back(&mut self, buf: Buf) {
+        debug_assert!(self.unread.is_none());
+        self.unread = Some(buf).filter(|buf| !buf.is_empty());
+    }
+
+    /// Nothing has been received that was not asked for.
+    pub fn is_quiet(&self) -> bool {
+        self.unread.is_none() && self.stream.is_quiet()
+    }
+
+    /// How much content is expected at once: large bodies are received straight into large buffers.
+    pub fn expect(&mut self, bytes: u64) {
+        if bytes >= limits::BULK_FROM {
+            self.stream.set_appetite(Appetite::Bulk(bulk_bytes().min(u32::try_from(bytes).unwrap_or(u32::MAX))));
+        }
+    }
+}
+
+/// The size of one receive of content, as the worker's buffers allow.
+#[must_use]
+pub fn bulk_bytes() -> u32 {
+    let scarce = ring::buf::pool_counts().lent >= limits::BUFFERS_SCARCE_FROM;
+    (if scarce { limits::BULK_BYTES_SCARCE } else { limits::BULK_BYTES }) as u32
+}
+
+impl<R: Role> Conn<R>
+where
+    Connection<R>: Reads,
+{
+    /// Reads on until there is something to say.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        fields: &mut Fields,
+    ) -> Poll<Result<Read<<Connection<R> as Reads>::Head>, Broken>> {
+        loop {
+            let bytes = self.unread.as_mut().map_or(&mut [][..], Buf::bytes_mut);
+            match self.machine.next(bytes, fields).map_err(Broken::Malformed)? {
+                Event::Head(head) => return Poll::Ready(Ok(Read::Head(head))),
+                Event::Data { payload, consumed } => {
+                    if let Some(data) = self.take_data(payload, consumed) {
+                        return Poll::Ready(Ok(Read::Data(data)));
+                    }
+                }
+                Event::End { consumed, .. } => {
+                    self.skip(consumed);
+                    return Poll::Ready(Ok(Read::End));
+                }
+                Event::Tunnel => return Poll::Ready(Ok(Read::Tunnel)),
+                Event::Reset(malformed) => return Poll::Ready(Err(Broken::Malformed(malformed))),
+                Event::Pause => {
+                    if let Some(eof) = ready!(self.poll_more(cx))? {
+                        return Poll::Ready(Ok(Read::Closed(eof)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_data(&mut self, payload: usize, consumed: usize) -> Option<Buf> {
+        let mut data = self.unread.take()?;
+        self.unread = data.split_off(consumed);
+        data.truncate(payload);
+        (payload > 0).then_some(data)
+    }
+
+    /// Receives more bytes; `Some` when there are none any more and nothing is left to be said.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Eof>, Broken>> {
+        let more = match ready!(self.stream.poll_recv(cx)) {
+            Ok(more) => more,
+            Err(error) => return Poll::Ready(Err(Broken::Io(error))),
+        };
+        let Some(more) = more else {
+            let eof = self.machine.ended();
+            return Poll::Ready(Ok((eof != Eof::Complete).then_some(eof)));
+        };
+        self.unread = Some(match self.unread.take() {
+            None => more,
+            // Part of a head. The machine refuses one that outgrows its limit, so this finds room.
+            Some(part) => match part.with_more_room(more.len()) {
+                Some(mut part) => {
+                    part.extend(more.bytes());
+                    part
+                }
+                None => return Poll::Ready(Err(Broken::Malformed(Malformed::HeadTooLong))),
+            },
+        });
+        Poll::Ready(Ok(None))
+    }
+}

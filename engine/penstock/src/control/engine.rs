@@ -1,0 +1,245 @@
+//! The workers as the control thread holds them.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender as ReadySender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ring::{DriverChoice, Granted, Now, Options, Ring, Sender, SpinPolicy};
+
+use crate::cores;
+use crate::limits;
+use crate::snapshot::{Driver, ListenerProtocol, Snapshot, Spin};
+use crate::telemetry::WorkerCells;
+use crate::telemetry::access_log::Log;
+use crate::upstream::dns::Resolved;
+use crate::upstream::{self, AllCells};
+use crate::worker::{Message, Plan, Worker};
+
+/// What a worker says when it has started.
+pub struct Started {
+    pub granted: Granted,
+    mail: Sender<Message>,
+}
+
+/// A running engine.
+pub struct Engine {
+    snapshot: Arc<Snapshot>,
+    cells: Vec<Arc<WorkerCells>>,
+    endpoints: Arc<AllCells>,
+    cpus: Vec<u16>,
+    granted: Granted,
+    mail: Vec<Sender<Message>>,
+    threads: Vec<JoinHandle<()>>,
+    log: Option<Log>,
+    begun: Now,
+    draining: bool,
+}
+
+impl Engine {
+    /// Starts a worker on every CPU that the snapshot asks for.
+    ///
+    /// # Errors
+    /// The first worker's that could not start; those that did are ended again.
+    pub fn start(snapshot: &Arc<Snapshot>) -> io::Result<Self> {
+        let allowed = cores::allowed()?;
+        let cpus = cores::choose(&snapshot.engine.cores, &allowed).map_err(io::Error::other)?;
+        raise_descriptor_limit();
+        let log = snapshot.access_log.as_ref().map(Log::start).transpose()?;
+        let mut engine = Self {
+            snapshot: Arc::clone(snapshot),
+            cells: cpus.iter().map(|_| Arc::default()).collect(),
+            endpoints: Arc::new(upstream::cells_for(snapshot, cpus.len())),
+            granted: Granted::default(),
+            mail: Vec::new(),
+            threads: Vec::new(),
+            log,
+            begun: ring::monotonic(),
+            draining: false,
+            cpus,
+        };
+        for index in 0..engine.cpus.len() {
+            let started = engine.start_worker(index)?;
+            engine.granted = started.granted;
+            engine.mail.push(started.mail);
+        }
+        Ok(engine)
+    }
+
+    fn start_worker(&mut self, index: usize) -> io::Result<Started> {
+        let (ready, is_ready) = channel();
+        let plan = self.plan(index);
+        let cpu = usize::from(self.cpus[index]);
+        let thread = std::thread::Builder::new().name(format!("penstock-{index}"));
+        self.threads.push(thread.spawn(move || work(plan, cpu, &ready))?);
+        is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("a worker ended before it had started")))
+    }
+
+    fn plan(&self, index: usize) -> Plan {
+        Plan {
+            snapshot: Arc::clone(&self.snapshot),
+            cells: Arc::clone(&self.cells[index]),
+            endpoints: Arc::clone(&self.endpoints),
+            log: self.log.as_ref().map(Log::writer),
+            index,
+            count: self.cpus.len(),
+            seed: RandomState::new().build_hasher().finish(),
+        }
+    }
+
+    #[must_use]
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    #[must_use]
+    pub fn cells(&self) -> &[Arc<WorkerCells>] {
+        &self.cells
+    }
+
+    #[must_use]
+    pub fn endpoints(&self) -> &AllCells {
+        &self.endpoints
+    }
+
+    #[must_use]
+    pub fn cpus(&self) -> &[u16] {
+        &self.cpus
+    }
+
+    #[must_use]
+    pub fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        ring::monotonic().since(self.begun)
+    }
+
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Asks every worker to publish what its ring counts.
+    pub fn ask_to_publish(&mut self) {
+        self.tell(&Message::Publish);
+    }
+
+    pub fn resolved(&mut self, resolved: &Resolved) {
+        self.tell(&Message::Resolved(resolved.clone()));
+    }
+
+    /// Finish what has begun, within `patience`.
+    pub fn drain(&mut self, patience: Duration) {
+        self.draining = true;
+        self.tell(&Message::Drain(patience));
+    }
+
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    pub fn reopen_log(&self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
+    }
+
+    fn tell(&mut self, message: &Message) {
+        for mail in &mut self.mail {
+            // A worker that has not emptied its box for a thousand messages has stopped; nothing said can help it.
+            let _ = mail.send(message.clone());
+        }
+    }
+
+    /// What runs, for the operator's eye.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!(
+            "penstock {}: {} on CPU {}, driver {} [{}]",
+            env!("CARGO_PKG_VERSION"),
+            if self.cpus.len() == 1 { "1 worker".to_owned() } else { format!("{} workers", self.cpus.len()) },
+            crate::snapshot::cpu_list(&self.cpus),
+            self.granted.driver,
+            self.granted.features.join(" ")
+        )];
+        lines.extend(self.granted.missing.iter().map(|missing| format!("  goes without: {missing}")));
+        for listener in &self.snapshot.listeners {
+            let protocol = match listener.protocol {
+                ListenerProtocol::Http => "http",
+                ListenerProtocol::Tcp { .. } => "tcp",
+            };
+            for address in &listener.addresses {
+                lines.push(format!("  listening: {protocol} {address} (`{}`)", listener.name));
+            }
+        }
+        for admin in &self.snapshot.engine.admin {
+            lines.push(format!("  admin: {admin} (/metrics, /status)"));
+        }
+        lines
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Workers whose mailbox is gone end at once.
+        self.mail.clear();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A worker's thread.
+fn work(plan: Plan, cpu: usize, ready: &ReadySender<io::Result<Started>>) {
+    let snapshot = Arc::clone(&plan.snapshot);
+    let opened = ring::pin_to(cpu)
+        .and_then(|()| Ring::new(Options { driver: driver(&snapshot), spin: spin(&snapshot) }))
+        .and_then(|ring| {
+            let granted = ring.granted();
+            let (worker, mail, receiver) = ring.block_on(async {
+                let (mail, receiver) = ring::mailbox(limits::MAILBOX);
+                Worker::open(plan).map(|worker| (worker, mail, receiver))
+            })?;
+            Ok((ring, granted, worker, mail, receiver))
+        });
+    match opened {
+        Err(error) => drop(ready.send(Err(error))),
+        Ok((ring, granted, worker, mail, receiver)) => {
+            if ready.send(Ok(Started { granted, mail })).is_ok() {
+                ring.block_on(worker.run(receiver));
+            }
+        }
+    }
+}
+
+pub(super) fn driver(snapshot: &Snapshot) -> DriverChoice {
+    match snapshot.engine.driver {
+        Driver::Auto => DriverChoice::Auto,
+        Driver::Uring => DriverChoice::Uring,
+        Driver::Epoll => DriverChoice::Epoll,
+    }
+}
+
+fn spin(snapshot: &Snapshot) -> SpinPolicy {
+    match snapshot.engine.spin {
+        Spin::Auto => SpinPolicy::Auto,
+        Spin::Off => SpinPolicy::Off,
+        Spin::For(span) => SpinPolicy::Fixed(span),
+    }
+}
+
+/// As many descriptors as the hard limit grants: each connection is one, and each upstream connection another.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused only by a sandbox; then the soft limit stays, and `doctor` says what it is.
+    let _ = setrlimit(Resource::Nofile, limit);
+}

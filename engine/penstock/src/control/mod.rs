@@ -1,0 +1,85 @@
+//! The control thread: raises the workers, passes them what changes, answers the operator, and brings everything down.
+
+mod engine;
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::{Options, Ring, Signals};
+
+pub use self::engine::{Engine, Started};
+use crate::admin;
+use crate::snapshot::Snapshot;
+use crate::upstream::dns::Resolver;
+
+/// Signals that end the process in order, and one that opens the log anew.
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
+
+/// How often the control thread looks whether the workers have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Runs the engine until a signal ends it and it has drained.
+///
+/// # Errors
+/// What kept it from starting.
+pub fn run(snapshot: &Arc<Snapshot>, say: &mut dyn FnMut(&str)) -> io::Result<()> {
+    let signals = Signals::block(&[SIGHUP, SIGINT, SIGTERM])?;
+    let engine = Engine::start(snapshot)?;
+    for line in engine.lines() {
+        say(&line);
+    }
+    let ring = Ring::new(Options { driver: engine::driver(snapshot), ..Options::default() })?;
+    let engine = Rc::new(RefCell::new(engine));
+    let shared = Rc::clone(&engine);
+    let forced = ring.block_on(operate(Rc::clone(&engine), signals))?;
+    drop(ring);
+    if forced {
+        say("penstock: told twice to end: some exchanges were cut");
+    }
+    drop(shared);
+    Ok(())
+}
+
+/// Serves the operator until it is time to end. True when the end was not waited for.
+async fn operate(engine: Rc<RefCell<Engine>>, mut signals: Signals) -> io::Result<bool> {
+    let snapshot = Arc::clone(engine.borrow().snapshot());
+    admin::serve(&snapshot.engine.admin, &engine)?;
+    let _resolver = watch_names(&snapshot, &engine);
+    loop {
+        match signals.next().await? {
+            SIGHUP => engine.borrow().reopen_log(),
+            _ => break,
+        }
+    }
+    engine.borrow_mut().drain(snapshot.engine.drain_timeout);
+    let deadline = ring::now() + snapshot.engine.drain_timeout + Duration::from_secs(1);
+    while !engine.borrow().has_ended() && ring::now() < deadline {
+        if let Some(signal) = ring::until(ring::now() + LOOK_EVERY, signals.next()).await
+            && signal? != SIGHUP
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Resolves the names of endpoints, and tells every worker of changes.
+pub(crate) fn watch_names(snapshot: &Arc<Snapshot>, engine: &Rc<RefCell<Engine>>) -> Option<Resolver> {
+    let (mut sender, mut receiver) = ring::mailbox(crate::limits::MAILBOX);
+    let resolver = Resolver::start(snapshot, move |resolved| {
+        // A full box means a control thread that has stopped; the next answer comes anyway.
+        let _ = sender.send(resolved);
+    })?;
+    let engine = Rc::clone(engine);
+    ring::spawn(async move {
+        while let Some(resolved) = receiver.recv().await {
+            engine.borrow_mut().resolved(&resolved);
+        }
+    });
+    Some(resolver)
+}

@@ -1,0 +1,108 @@
+//! What an exchange finds around it: one worker's share of everything, seen through one listener.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proto::http::Fields;
+
+use super::Request;
+use crate::snapshot::{Listener, ListenerId, PoolId, Route, RouteId, Snapshot};
+use crate::telemetry::WorkerCells;
+use crate::telemetry::access_log::Writer;
+use crate::upstream::Cluster;
+
+/// A listener on one worker, and what stands behind it.
+pub struct Door {
+    pub snapshot: Arc<Snapshot>,
+    pub listener: ListenerId,
+    pub clusters: Rc<[Rc<Cluster>]>,
+    pub cells: Arc<WorkerCells>,
+    pub log: Option<Rc<RefCell<Writer>>>,
+    pub desk: Rc<Desk>,
+}
+
+/// Storage that every exchange of a worker uses for a moment, never across an await.
+pub struct Desk {
+    /// Of the request that was read last.
+    pub request_fields: RefCell<Fields>,
+    /// Of the response that was read last.
+    pub response_fields: RefCell<Fields>,
+    /// Which request `request_fields` tells of: its address in memory and a count that never repeats.
+    pub request_of: Cell<u64>,
+    /// A head under composition.
+    pub head: RefCell<Vec<u8>>,
+    /// A field's value under composition.
+    pub value: RefCell<Vec<u8>>,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        let fields = || RefCell::new(Fields::with_limit(crate::limits::FIELDS_MAX));
+        Self {
+            request_fields: fields(),
+            response_fields: fields(),
+            request_of: Cell::new(0),
+            head: RefCell::new(Vec::with_capacity(4 << 10)),
+            value: RefCell::new(Vec::with_capacity(512)),
+        }
+    }
+}
+
+/// Who is at the other end of a client connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// `None` on a Unix socket.
+    address: Option<IpAddr>,
+    /// The address as text: made once a connection, told with every request.
+    text: [u8; 45],
+    length: u8,
+    /// Its forwarding fields are believed.
+    pub trusted: bool,
+}
+
+impl Peer {
+    #[must_use]
+    pub fn new(address: Option<IpAddr>, trusted: bool) -> Self {
+        use std::io::Write;
+        let mut text = [0; 45];
+        let mut rest = &mut text[..];
+        // 45 bytes hold the longest IPv6 text.
+        let _ = match address.map(|ip| ip.to_canonical()) {
+            Some(ip) => write!(rest, "{ip}"),
+            None => write!(rest, "unknown"),
+        };
+        let length = (45 - rest.len()) as u8;
+        Self { address, text, length, trusted }
+    }
+
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        &self.text[..usize::from(self.length)]
+    }
+}
+
+impl Door {
+    #[must_use]
+    pub fn listener(&self) -> &Listener {
+        &self.snapshot[self.listener]
+    }
+
+    #[must_use]
+    pub fn cluster(&self, pool: PoolId) -> &Cluster {
+        &self.clusters[usize::from(pool.0)]
+    }
+
+    /// Where a request goes; `None` is an answer too.
+    pub(super) fn route(&self, request: &Request) -> Option<(RouteId, &Route)> {
+        let bytes = request.bytes.bytes();
+        let (host, _) = proto::http::authority::split_port(request.head.authority.of(bytes));
+        self.snapshot.route(host, request.head.path.of(bytes), request.head.method_text.of(bytes))
+    }
+}

@@ -1,0 +1,238 @@
+//! What a head gains and loses on its way: hop-by-hop fields go, forwarding fields come (RFC 9110 §7.6, RFC 7239).
+
+use proto::h1::{FixedSink, RequestRewrite, ResponseHead, ResponseRewrite, write_request, write_response};
+use proto::http::{Fields, Framing, Known, Span, hop};
+use ring::Buf;
+
+use super::{Door, Peer, Request};
+use crate::conn::Conn;
+use crate::limits;
+use crate::snapshot::{Forwarded, HostPolicy, Route, ServerPolicy, ViaName};
+use proto::h1::{HeadLimits, Server};
+
+/// Room for what a head gains: the forwarding fields of a client and of the proxies before us.
+const GAIN_BYTES_MAX: usize = 2 << 10;
+
+/// The request's head as it goes to an endpoint, with room behind it for content. `None` when it would outgrow every buffer.
+pub(super) fn request_head(door: &Door, request: &Request, peer: &Peer, route: &Route, endpoint: &str) -> Option<Buf> {
+    let bytes = request.bytes.bytes();
+    let mut fields = door.desk.request_fields.borrow_mut();
+    ensure_parsed(door, request, &mut fields);
+    let stripped = hop::strip(&mut fields, bytes, request.head.framing);
+    // What is marked now would be missing when the same request is composed for another endpoint.
+    door.desk.request_of.set(0);
+
+    let mut rewrite = RequestRewrite::new(&request.head);
+    rewrite.te_trailers = stripped.te_trailers;
+    rewrite.host = match &door.snapshot[route.pool].host {
+        HostPolicy::Keep => None,
+        HostPolicy::Endpoint => Some(endpoint.as_bytes()),
+        HostPolicy::Literal(host) => Some(host.as_bytes()),
+    };
+    let mut value = door.desk.value.borrow_mut();
+    let mut added = Added::default();
+    let mut spans = forwarding(&mut value, bytes, request, &fields, peer, route.forwarded);
+    spans.via = via(&mut value, door);
+    let authority = request.head.authority.of(bytes);
+    if matches!(route.forwarded, Forwarded::XForwarded | Forwarded::Both) {
+        added.add(b"x-forwarded-for", spans.x_for.of(&value));
+        rewrite.without.insert(Known::XForwardedFor);
+        if !peer.trusted || !fields.has(Known::XForwardedProto) {
+            added.add(b"x-forwarded-proto", b"http");
+            rewrite.without.insert(Known::XForwardedProto);
+        }
+        if !peer.trusted || !fields.has(Known::XForwardedHost) {
+            added.add(b"x-forwarded-host", authority);
+            rewrite.without.insert(Known::XForwardedHost);
+        }
+    }
+    if matches!(route.forwarded, Forwarded::Forwarded | Forwarded::Both) {
+        added.add(b"forwarded", spans.forwarded.of(&value));
+        rewrite.without.insert(Known::Forwarded);
+    }
+    if !spans.via.is_empty() {
+        added.add(b"via", spans.via.of(&value));
+    }
+    rewrite.add = added.as_slice();
+
+    let mut out = Buf::with_room(bytes.len() + value.len() + GAIN_BYTES_MAX);
+    let mut sink = FixedSink::new(out.spare_mut());
+    write_request(bytes, &request.head, &fields, &rewrite, &mut sink).ok()?;
+    let length = sink.written().len();
+    out.grow(length);
+    Some(out)
+}
+
+/// Composes the response's head on the desk. False when it cannot be told to this client.
+pub(super) fn response_head(
+    door: &Door,
+    request: &Request,
+    head: &ResponseHead,
+    bytes: &[u8],
+    fields: &mut Fields,
+    framing: Framing,
+    persistent: bool,
+) -> bool {
+    hop::strip(fields, bytes, head.framing);
+    let mut rewrite = ResponseRewrite::new(head, request.head.version);
+    rewrite.framing = framing;
+    rewrite.persistent = persistent;
+    let mut added = Added::default();
+    match &door.snapshot.engine.server {
+        ServerPolicy::Keep => {}
+        ServerPolicy::Remove => rewrite.without.insert(Known::Server),
+        ServerPolicy::Literal(name) => {
+            rewrite.without.insert(Known::Server);
+            added.add(b"server", name.as_bytes());
+        }
+    }
+    let mut value = door.desk.value.borrow_mut();
+    value.clear();
+    let via = via(&mut value, door);
+    if !via.is_empty() {
+        added.add(b"via", via.of(&value));
+    }
+    rewrite.add = added.as_slice();
+    let mut out = door.desk.head.borrow_mut();
+    out.clear();
+    write_response(bytes, head, fields, &rewrite, &mut *out).is_ok()
+}
+
+/// The user agent and referer of a request, as spans of its bytes.
+pub(super) fn for_log(door: &Door, request: &Request) -> (Span, Span) {
+    let mut fields = door.desk.request_fields.borrow_mut();
+    ensure_parsed(door, request, &mut fields);
+    let span = |known| fields.get(known).map_or(Span::EMPTY, |field| field.value);
+    (span(Known::UserAgent), span(Known::Referer))
+}
+
+/// The desk tells of the request that was read last; another one is read anew from its own bytes.
+fn ensure_parsed(door: &Door, request: &Request, fields: &mut Fields) {
+    if door.desk.request_of.get() == request.id() {
+        return;
+    }
+    let limits = HeadLimits {
+        bytes: limits::HEAD_BYTES_MAX as u16,
+        fields: limits::FIELDS_MAX as u8,
+        ..HeadLimits::DEFAULT
+    };
+    let again = proto::h1::parse_request(request.bytes.bytes(), &limits, fields);
+    debug_assert!(matches!(again, Ok(Some(_))), "a head that was read once reads again");
+    door.desk.request_of.set(request.id());
+}
+
+impl Request {
+    /// Takes the request that `conn` has just read; the desk tells of its fields.
+    pub fn take(door: &Door, conn: &mut Conn<Server>, head: proto::h1::RequestHead) -> Self {
+        let bytes = conn.take_head(head.length as usize);
+        let request = Self { head, bytes, begun: ring::now() };
+        door.desk.request_of.set(request.id());
+        request
+    }
+
+    /// No two requests of a worker share address and moment while either is alive.
+    fn id(&self) -> u64 {
+        self.bytes.bytes().as_ptr() as u64 ^ self.begun.as_nanos().rotate_left(20)
+    }
+}
+
+/// A few fields to add, without a heap.
+#[derive(Default)]
+struct Added<'a> {
+    fields: [(&'a [u8], &'a [u8]); 6],
+    count: usize,
+}
+
+impl<'a> Added<'a> {
+    fn add(&mut self, name: &'a [u8], value: &'a [u8]) {
+        self.fields[self.count] = (name, value);
+        self.count += 1;
+    }
+
+    fn as_slice(&self) -> &[(&'a [u8], &'a [u8])] {
+        &self.fields[..self.count]
+    }
+}
+
+/// Where the composed values lie on the desk.
+#[derive(Clone, Copy, Default)]
+struct Spans {
+    x_for: Place,
+    forwarded: Place,
+    via: Place,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Place {
+    start: usize,
+    end: usize,
+}
+
+impl Place {
+    fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start..self.end]
+    }
+
+    fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// `1.1 NAME`, behind what the desk holds already.
+fn via(value: &mut Vec<u8>, door: &Door) -> Place {
+    let start = value.len();
+    if let ViaName::Name(name) = &door.snapshot.engine.via {
+        value.extend_from_slice(b"1.1 ");
+        value.extend_from_slice(name.as_bytes());
+    }
+    Place { start, end: value.len() }
+}
+
+fn forwarding(
+    value: &mut Vec<u8>,
+    bytes: &[u8],
+    request: &Request,
+    fields: &Fields,
+    peer: &Peer,
+    forwarded: Forwarded,
+) -> Spans {
+    value.clear();
+    let mut spans = Spans::default();
+    if matches!(forwarded, Forwarded::XForwarded | Forwarded::Both) {
+        let start = value.len();
+        if peer.trusted {
+            chain(value, bytes, fields, Known::XForwardedFor);
+        }
+        value.extend_from_slice(peer.text());
+        spans.x_for = Place { start, end: value.len() };
+    }
+    if matches!(forwarded, Forwarded::Forwarded | Forwarded::Both) {
+        let start = value.len();
+        if peer.trusted {
+            chain(value, bytes, fields, Known::Forwarded);
+        }
+        // An IPv6 address and a host with a port must be quoted (RFC 7239 §4, §6).
+        let is_v6 = peer.text().contains(&b':');
+        value.extend_from_slice(if is_v6 { b"for=\"[" } else { b"for=" });
+        value.extend_from_slice(peer.text());
+        value.extend_from_slice(if is_v6 { b"]\";proto=http;host=\"" } else { b";proto=http;host=\"" });
+        value.extend_from_slice(request.head.authority.of(bytes));
+        value.push(b'"');
+        spans.forwarded = Place { start, end: value.len() };
+    }
+    spans
+}
+
+/// The values that proxies before us wrote, each followed by a comma. Longer than any honest chain: the rest is left out.
+fn chain(value: &mut Vec<u8>, bytes: &[u8], fields: &Fields, known: Known) {
+    const CHAIN_BYTES_MAX: usize = 1_024;
+    for field in fields.all(known) {
+        let text = field.value.of(bytes);
+        if value.len() + text.len() > CHAIN_BYTES_MAX {
+            return;
+        }
+        value.extend_from_slice(text);
+        value.extend_from_slice(b", ");
+    }
+}
+

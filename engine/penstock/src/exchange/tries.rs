@@ -1,0 +1,123 @@
+//! How often a request is tried, and where: what the policy is asked, in one place.
+
+use policy::{Ask, Avoid, Class, Outcome, Replay, RetryOn};
+use ring::Now;
+
+use super::{Reason, Request};
+use crate::snapshot::Pool;
+use crate::telemetry::Counters;
+use crate::upstream::{Cluster, policy_now};
+
+/// The tries of one request.
+pub(super) struct Tries<'a> {
+    pool: &'a Pool,
+    left: u8,
+    avoid: Avoid,
+    /// How often the request may be repeated once its bytes have left.
+    replay: Replay,
+    last: Option<Class>,
+    /// Ask this endpoint once more, on a fresh connection: the pooled one had died of old age.
+    again_at: Option<usize>,
+}
+
+/// One of them.
+pub(super) struct Attempt {
+    pub(super) endpoint: usize,
+    /// Not on a pooled connection.
+    pub(super) fresh: bool,
+    pub(super) reused: bool,
+    begun: Now,
+}
+
+impl<'a> Tries<'a> {
+    pub(super) fn new(request: &Request, pool: &'a Pool) -> Self {
+        // Content that has left is gone: it is not kept to be sent again.
+        let repeatable = request.head.method.is_idempotent() && !request.head.framing.has_body();
+        Self {
+            pool,
+            left: pool.retry.tries,
+            avoid: Avoid::default(),
+            replay: if repeatable { Replay::Idempotent } else { Replay::Never },
+            last: None,
+            again_at: None,
+        }
+    }
+
+    /// Chooses an endpoint for the next try; `None` when there is none.
+    pub(super) fn pick(&mut self, cluster: &Cluster, counters: &Counters) -> Option<Attempt> {
+        let begun = ring::now();
+        let now = policy_now(begun);
+        let fresh = self.again_at.take();
+        let endpoint = match fresh {
+            Some(endpoint) => cluster.pick_again(endpoint),
+            None => cluster.pick(&Ask { avoid: self.avoid }, now).or_else(|| {
+                // All have been tried. The only endpoint of a pool may get a second chance; a known failure may not.
+                (self.avoid.is_empty() || self.last == Some(Class::Reset)).then(|| cluster.pick(&Ask::default(), now))?
+            }),
+        };
+        if endpoint.is_none() {
+            counters.no_endpoint_total.add(1);
+        }
+        Some(Attempt { endpoint: endpoint?, fresh: fresh.is_some(), reused: false, begun })
+    }
+
+    /// A try has ended without an answer; true when another one may follow.
+    pub(super) fn failed(
+        &mut self,
+        cluster: &Cluster,
+        attempt: &mut Attempt,
+        class: Class,
+        counters: &Counters,
+    ) -> bool {
+        let now = policy_now(ring::now());
+        let stale = attempt.reused && class == Class::Reset;
+        let outcome = Outcome::new(ring::now().since(attempt.begun), class);
+        // A pooled connection that died before it answered says nothing about the endpoint.
+        let recorded = if stale { Outcome::new(outcome.latency, Class::Shed) } else { outcome };
+        cluster.record(attempt.endpoint, now, &recorded);
+        self.last = Some(class);
+        if !outcome.retryable(self.replay) {
+            return false;
+        }
+        if stale {
+            self.again_at = Some(attempt.endpoint);
+            return true;
+        }
+        let wanted = match outcome.retry_on() {
+            Some(RetryOn::Connect) => self.pool.retry.on_connect,
+            Some(RetryOn::Reset) => self.pool.retry.on_reset,
+            None => false,
+        };
+        self.left = self.left.saturating_sub(1);
+        if !wanted || self.left == 0 {
+            return false;
+        }
+        if !cluster.withdraw_retry(now) {
+            counters.retries_refused_total.add(1);
+            return false;
+        }
+        self.avoid.add(attempt.endpoint);
+        counters.retries_total.add(1);
+        true
+    }
+
+    /// A try was answered, or ended in a way that leaves nothing to try.
+    pub(super) fn ended(&self, cluster: &Cluster, attempt: &Attempt, class: Class) {
+        let outcome = Outcome::new(ring::now().since(attempt.begun), class);
+        cluster.record(attempt.endpoint, policy_now(ring::now()), &outcome);
+    }
+
+    /// What to tell the client when there is nothing left to try.
+    pub(super) fn last_reason(&self) -> Reason {
+        match self.last {
+            None => Reason::NoEndpoint,
+            Some(Class::Refused) => Reason::ConnectFailed,
+            Some(Class::ConnectTimedOut) => Reason::ConnectTimedOut,
+            Some(Class::Unresolved) => Reason::Unresolved,
+            Some(Class::TimedOut) => Reason::UpstreamTimedOut,
+            Some(Class::Malformed) => Reason::UpstreamMalformed,
+            Some(Class::Shed) => Reason::OutOfResources,
+            Some(_) => Reason::UpstreamClosed,
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Bytes both ways that nobody reads: TCP pass-through, and what follows a 101.
+//!
+//! The relay's two halves over bare streams. Each side's end is passed on as an end (half-close), and the tunnel is over
+//! when both have ended, when either breaks, or when nothing has moved for too long.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use proto::h1::Server;
+use ring::{Appetite, Buf, Stream, Timer};
+
+use super::Door;
+use super::relay::{Cut, Half, Piece, Sink, Source, poll_unsent};
+use crate::conn::{Conn, bulk_bytes};
+use crate::limits;
+use crate::upstream::Lease;
+
+/// What went through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tunnelled {
+    /// Bytes from the client.
+    pub up: u64,
+    /// Bytes to the client.
+    pub down: u64,
+}
+
+/// Joins two streams until both have ended. `first_up` and `first_down` go before everything else.
+pub async fn tunnel(
+    door: &Door,
+    down: &mut Stream,
+    up: &mut Stream,
+    first_up: Option<Buf>,
+    first_down: Option<Buf>,
+    timer: &mut Timer,
+    idle: Duration,
+) -> Tunnelled {
+    let counters = &door.cells.counters;
+    counters.tunnels_total.add(1);
+    counters.tunnels_open.add(1);
+    let mut halves = Halves {
+        upward: Half::new(first_up),
+        downward: Half::new(first_down),
+        ended: [false; 2],
+        moved: ring::now(),
+    };
+    poll_fn(|cx| halves.poll(down, up, timer, idle, cx)).await;
+    counters.tunnels_open.sub(1);
+    let moved = Tunnelled { up: halves.upward.bytes, down: halves.downward.bytes };
+    counters.bytes_in_total.add(moved.up);
+    moved
+}
+
+/// The tunnel behind a 101 or an answered CONNECT. Returns the bytes that went to the client.
+pub(super) async fn upgraded(
+    door: &Door,
+    conn: &mut Conn<Server>,
+    lease: Lease,
+    timer: &mut Timer,
+    idle: Duration,
+) -> u64 {
+    let mut up = lease.conn;
+    let (first_up, first_down) = (conn.take_unread(), up.take_unread());
+    tunnel(door, &mut conn.stream, &mut up.stream, first_up, first_down, timer, idle).await.down
+}
+
+struct Halves {
+    upward: Half,
+    downward: Half,
+    ended: [bool; 2],
+    moved: ring::Now,
+}
+
+impl Halves {
+    fn poll(
+        &mut self,
+        down: &mut Stream,
+        up: &mut Stream,
+        timer: &mut Timer,
+        idle: Duration,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let before = self.upward.bytes + self.downward.bytes;
+        let broken = Self::poll_half(&mut self.upward, &mut self.ended[0], down, up, cx)
+            || Self::poll_half(&mut self.downward, &mut self.ended[1], up, down, cx);
+        if broken || self.ended == [true; 2] && both_sent(down, up, cx) {
+            return Poll::Ready(());
+        }
+        if self.upward.bytes + self.downward.bytes != before {
+            self.moved = ring::now();
+        }
+        timer.set(self.moved + idle);
+        if timer.poll_expired() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Moves one direction; true when it broke.
+    fn poll_half(half: &mut Half, ended: &mut bool, from: &mut Stream, to: &mut Stream, cx: &mut Context<'_>) -> bool {
+        if *ended {
+            return false;
+        }
+        match half.poll(&mut Raw { stream: from }, &mut Raw { stream: to }, cx) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => {
+                *ended = true;
+                to.finish();
+                false
+            }
+            Poll::Ready(Err(_)) => true,
+        }
+    }
+}
+
+fn both_sent(down: &mut Stream, up: &mut Stream, cx: &mut Context<'_>) -> bool {
+    let sent = [down.poll_sent(cx, 0), up.poll_sent(cx, 0)];
+    sent.iter().all(Poll::is_ready)
+}
+
+struct Raw<'a> {
+    stream: &'a mut Stream,
+}
+
+impl Source for Raw<'_> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>> {
+        match self.stream.poll_recv(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(data)) => {
+                // Full pieces mean bulk: the next ones come straight into larger buffers. Small ones mean talk.
+                if let Some(data) = &data {
+                    let bulk = data.len() as u64 >= limits::BULK_FROM;
+                    self.stream.set_appetite(if bulk { Appetite::Bulk(bulk_bytes()) } else { Appetite::Any });
+                }
+                Poll::Ready(Ok(Piece { last: data.is_none(), data }))
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Cut::Source(None))),
+        }
+    }
+}
+
+impl Sink for Raw<'_> {
+    fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        poll_unsent(self.stream, cx)
+    }
+
+    fn frame(&mut self, _data: &mut Buf) -> Result<(), Cut> {
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<&'static [u8], Cut> {
+        Ok(b"")
+    }
+
+    fn send(&mut self, buf: Buf) {
+        self.stream.send(buf);
+    }
+}

@@ -1,0 +1,169 @@
+//! The doors: sockets that accept, the PROXY header that some clients begin with, and the budget of connections.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::task::Poll;
+
+use proto::proxy;
+use ring::{Address, Buf, ListenOptions, Listener, Stream, TaskRef, Timer};
+
+use crate::exchange::Door;
+use crate::limits;
+use crate::session::{self, Accepted, Sessions};
+use crate::snapshot::{self, Bind};
+
+/// Binds every address of a listener.
+pub fn bind(listener: &snapshot::Listener) -> io::Result<Vec<Listener>> {
+    let mut bound = Vec::new();
+    for address in &listener.addresses {
+        let named = |error: io::Error| {
+            let advice = match error.kind() {
+                io::ErrorKind::AddrInUse => "; another process listens there (`ss -ltnp` names it)",
+                io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+                _ => "",
+            };
+            io::Error::new(error.kind(), format!("listener `{}`: {address}: {error}{advice}", listener.name))
+        };
+        bound.push(bind_one(address, listener.backlog).map_err(named)?);
+    }
+    Ok(bound)
+}
+
+fn bind_one(address: &Bind, backlog: u32) -> io::Result<Listener> {
+    let options = ListenOptions { backlog: backlog as i32, ..ListenOptions::default() };
+    match address {
+        Bind::Tcp(inet) => Listener::bind(&Address::Inet(*inet), &options),
+        Bind::Unix(path) => Listener::bind(&Address::Unix(path.clone()), &options),
+        Bind::Any { port } => {
+            let any = |ip: IpAddr| Address::Inet(SocketAddr::new(ip, *port));
+            Listener::bind(&any(Ipv6Addr::UNSPECIFIED.into()), &options)
+                .or_else(|_| Listener::bind(&any(Ipv4Addr::UNSPECIFIED.into()), &options))
+        }
+    }
+}
+
+/// What accepting needs to know of its worker.
+pub struct Gate {
+    pub door: Rc<Door>,
+    pub sessions: Rc<Sessions>,
+    /// This worker's share of the listener's connections.
+    pub connections_max: usize,
+    closing: Cell<bool>,
+    task: Cell<Option<TaskRef>>,
+}
+
+impl Gate {
+    pub fn new(door: Rc<Door>, sessions: Rc<Sessions>, connections_max: usize) -> Self {
+        Self { door, sessions, connections_max, closing: Cell::new(false), task: Cell::new(None) }
+    }
+
+    /// No more connections but those that the kernel has accepted already.
+    pub fn close(&self) {
+        self.closing.set(true);
+        if let Some(task) = self.task.get() {
+            ring::wake(task);
+        }
+    }
+}
+
+/// Accepts until the gate closes: then takes in what the kernel has accepted already, so that no client that has a
+/// connection loses it.
+pub async fn accept(gate: Rc<Gate>, mut listener: Listener) {
+    gate.task.set(Some(ring::current_task()));
+    while let Some(accepted) = accept_or_close(&gate, &mut listener).await {
+        match accepted {
+            Ok(stream) => admit(&gate, stream),
+            Err(error) if concerns_one(&error) => {}
+            Err(_) => ring::sleep(limits::ACCEPT_PAUSE).await,
+        }
+        while gate.sessions.open() >= gate.connections_max && !gate.closing.get() {
+            // The kernel's queue holds those that come now.
+            gate.door.cells.counters.accept_pauses_total.add(1);
+            ring::sleep(limits::ACCEPT_PAUSE).await;
+        }
+    }
+    while let Some(Ok(stream)) = ring::until(ring::now() + limits::ACCEPT_LAST, listener.accept()).await {
+        admit(&gate, stream);
+    }
+}
+
+async fn accept_or_close(gate: &Gate, listener: &mut Listener) -> Option<io::Result<Stream>> {
+    let mut accepting = std::pin::pin!(listener.accept());
+    poll_fn(|cx| if gate.closing.get() { Poll::Ready(None) } else { accepting.as_mut().poll(cx).map(Some) }).await
+}
+
+/// The connection was gone before it was accepted; the next one is none the worse.
+fn concerns_one(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+        || error.raw_os_error() == Some(71 /* EPROTO */)
+}
+
+fn admit(gate: &Rc<Gate>, stream: Stream) {
+    gate.door.cells.counters.connections_total.add(1);
+    let peer = stream.peer().ok().and_then(|address| address.inet());
+    let must_tell = peer.is_some_and(|peer| gate.door.listener().proxy_protocol_from.contains(peer.ip()));
+    let (door, sessions) = (Rc::clone(&gate.door), Rc::clone(&gate.sessions));
+    if must_tell {
+        ring::spawn(async move {
+            let mut timer = Timer::new();
+            if let Some(accepted) = proxied(&door, stream, &mut timer).await {
+                session::run(door, sessions, accepted, timer).await;
+            }
+        });
+    } else {
+        let path = peer.zip(stream.local().ok().and_then(|address| address.inet()));
+        let path = path.filter(|_| matches!(door.listener().protocol, snapshot::ListenerProtocol::Tcp { .. }));
+        let accepted = Accepted { stream, address: peer.map(|peer| peer.ip()), path, unread: None };
+        ring::spawn(session::run(door, sessions, accepted, Timer::new()));
+    }
+}
+
+/// Reads the PROXY header that this peer must begin with; `None` when it does not, and the connection ends.
+async fn proxied(door: &Door, mut stream: Stream, timer: &mut Timer) -> Option<Accepted> {
+    timer.set(ring::now() + door.listener().head_timeout);
+    let mut got: Option<Buf> = None;
+    let header = poll_fn(|cx| {
+        loop {
+            if let Some(buf) = &got {
+                match proxy::parse(buf.bytes()) {
+                    Ok(Some(header)) => return Poll::Ready(Some(header)),
+                    Ok(None) => {}
+                    Err(_) => return Poll::Ready(None),
+                }
+            }
+            match stream.poll_recv(cx) {
+                Poll::Ready(Ok(Some(more))) => match got.take() {
+                    None => got = Some(more),
+                    Some(part) => {
+                        let Some(mut part) = part.with_more_room(more.len()) else { return Poll::Ready(None) };
+                        part.extend(more.bytes());
+                        got = Some(part);
+                    }
+                },
+                Poll::Ready(_) => return Poll::Ready(None),
+                Poll::Pending if timer.poll_expired() => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+    let Some(header) = header else {
+        door.cells.counters.requests_malformed_total.add(1);
+        stream.reset();
+        return None;
+    };
+    let mut unread = got?;
+    unread.consume(header.length);
+    let path = match header.peer {
+        proxy::Peer::Inet { source, destination } => Some((source, destination)),
+        proxy::Peer::Local => stream.peer().ok().and_then(|peer| peer.inet()).zip(
+            stream.local().ok().and_then(|local| local.inet()),
+        ),
+        proxy::Peer::Unknown | proxy::Peer::Unix => None,
+    };
+    let address = path.map(|(source, _)| source.ip());
+    Some(Accepted { stream, address, path, unread: Some(unread).filter(|unread| !unread.is_empty()) })
+}

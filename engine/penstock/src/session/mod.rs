@@ -1,0 +1,86 @@
+//! The server role: what happens on a client connection from its first byte to its last.
+//!
+//! An HTTP connection yields exchanges one after another ([`h1`]); a TCP connection is one tunnel ([`tcp`]). Between
+//! exchanges a connection is parked: its task holds no buffer and no exchange's state.
+
+mod h1;
+mod tcp;
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use ring::{Buf, Now, Stream, TaskRef, Timer};
+
+use crate::exchange::{Door, Peer};
+use crate::snapshot::ListenerProtocol;
+
+/// The sessions of one worker, and whether they shall end.
+#[derive(Default)]
+pub struct Sessions {
+    tasks: RefCell<Vec<TaskRef>>,
+    open: Cell<usize>,
+    /// A drain has begun: idle connections end at this moment, exchanges are the last of their connection.
+    drain_at: Cell<Option<Now>>,
+}
+
+impl Sessions {
+    /// Connections open.
+    pub fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    pub fn draining(&self) -> Option<Now> {
+        self.drain_at.get()
+    }
+
+    /// Lets idle connections end at `at`; wakes them to tell.
+    pub fn drain(&self, at: Now) {
+        self.drain_at.set(Some(at));
+        for task in self.tasks.borrow().iter() {
+            ring::wake(*task);
+        }
+    }
+
+    fn enter(&self) {
+        self.open.set(self.open.get() + 1);
+        let mut tasks = self.tasks.borrow_mut();
+        // Ended tasks are cleared out when they are as many as the live ones: constant work a connection.
+        if tasks.len() >= 64 && tasks.len() >= 2 * self.open.get() {
+            tasks.retain(|task| ring::is_alive(*task));
+        }
+        tasks.push(ring::current_task());
+    }
+
+    fn leave(&self) {
+        self.open.set(self.open.get() - 1);
+    }
+}
+
+/// A connection that has been accepted, and what is known of it.
+pub struct Accepted {
+    pub stream: Stream,
+    /// The client, as the PROXY header or the socket names it.
+    pub address: Option<IpAddr>,
+    /// Where the client connected to and from, for a PROXY header of ours.
+    pub path: Option<(std::net::SocketAddr, std::net::SocketAddr)>,
+    /// What came behind the PROXY header.
+    pub unread: Option<Buf>,
+}
+
+/// Serves a connection until it ends.
+pub async fn run(door: Rc<Door>, sessions: Rc<Sessions>, accepted: Accepted, timer: Timer) {
+    sessions.enter();
+    let counters = &door.cells.counters;
+    counters.connections_open.add(1);
+    match door.listener().protocol {
+        ListenerProtocol::Http => {
+            let trusted = accepted.address.is_some_and(|ip| door.listener().trusted.contains(ip));
+            let peer = Peer::new(accepted.address, trusted);
+            h1::run(&door, &sessions, accepted, &peer, timer).await;
+        }
+        ListenerProtocol::Tcp { pool } => ring::pooled(tcp::run(&door, accepted, pool, timer)).await,
+    }
+    counters.connections_open.sub(1);
+    sessions.leave();
+}

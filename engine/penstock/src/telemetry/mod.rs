@@ -1,0 +1,197 @@
+//! What the engine counts: each worker stores to cells of its own, readers sum.
+//!
+//! What holds here: a cell has one writer, so counting is a plain load and store and no shared line is ever fought over;
+//! a reader sees each cell whole, and all of them a moment apart. Deliberately absent: labels made at run time.
+
+pub mod access_log;
+mod histogram;
+pub mod prometheus;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use histogram::{Histogram, Summary};
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds; only the cell's own worker may.
+    #[inline]
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    }
+
+    /// Takes away; only the cell's own worker may.
+    #[inline]
+    pub fn sub(&self, less: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(less), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Declares the counters of a worker once: their names, what they are to Prometheus, and what they mean.
+macro_rules! counters {
+    ($($(#[doc = $help:literal])+ $name:ident: $kind:literal,)+) => {
+        /// A worker's counters.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[doc = $help])+ pub $name: Cell,)+
+        }
+
+        impl Counters {
+            /// Name, kind (`counter` or `gauge`), help and value of each.
+            pub fn each(&self, mut visit: impl FnMut(&'static str, &'static str, &'static str, u64)) {
+                $(visit(stringify!($name), $kind, concat!($($help),+), self.$name.get());)+
+            }
+        }
+    };
+}
+
+counters! {
+    /// Client connections accepted.
+    connections_total: "counter",
+    /// Client connections open.
+    connections_open: "gauge",
+    /// Pauses of accepting because the listener's limit of connections was reached.
+    accept_pauses_total: "counter",
+    /// Requests begun: a head was read.
+    requests_total: "counter",
+    /// Requests in progress.
+    requests_open: "gauge",
+    /// Responses with a 1xx, 2xx or 3xx status.
+    responses_ok_total: "counter",
+    /// Responses with a 4xx status.
+    responses_client_error_total: "counter",
+    /// Responses with a 5xx status.
+    responses_server_error_total: "counter",
+    /// Responses that broke off: the client saw an incomplete one.
+    responses_broken_total: "counter",
+    /// Requests refused because they break HTTP.
+    requests_malformed_total: "counter",
+    /// Requests that no route took.
+    requests_unrouted_total: "counter",
+    /// Exchanges that the client left before their end.
+    requests_abandoned_total: "counter",
+    /// Content bytes received from clients.
+    bytes_in_total: "counter",
+    /// Content bytes sent to clients.
+    bytes_out_total: "counter",
+    /// Tunnels opened: TCP pass-through and upgrades.
+    tunnels_total: "counter",
+    /// Tunnels open.
+    tunnels_open: "gauge",
+    /// Exchanges that found an idle upstream connection.
+    upstream_reused_total: "counter",
+    /// Upstream connections made.
+    upstream_connects_total: "counter",
+    /// Upstream connections that could not be made.
+    upstream_connect_failures_total: "counter",
+    /// Upstream connections lying idle.
+    upstream_idle: "gauge",
+    /// Tries after the first.
+    retries_total: "counter",
+    /// Tries that the retry budget refused.
+    retries_refused_total: "counter",
+    /// Requests that no endpoint could be found for.
+    no_endpoint_total: "counter",
+    /// Access log lines dropped because the writer was behind.
+    log_lines_dropped_total: "counter",
+    /// Tasks that ended in a panic: each is a bug.
+    panics_total: "counter",
+    /// Heap allocations of the worker's thread.
+    allocations_total: "counter",
+    /// CPU time of the worker's thread, in nanoseconds.
+    cpu_nanoseconds_total: "counter",
+    /// Turns of the worker's ring.
+    ring_turns_total: "counter",
+    /// System calls that entered the kernel to submit or wait.
+    ring_enters_total: "counter",
+    /// Send operations.
+    ring_sends_total: "counter",
+    /// Receive completions.
+    ring_receives_total: "counter",
+    /// Other system calls on the data path.
+    ring_calls_total: "counter",
+    /// Receives that ended because the provided buffers had run out.
+    ring_no_buffers_total: "counter",
+    /// Completion queue overflows.
+    ring_overflows_total: "counter",
+    /// Spins before blocking that found work.
+    ring_spins_won_total: "counter",
+    /// Spins before blocking that found none.
+    ring_spins_lost_total: "counter",
+    /// Completions that named no operation in flight.
+    ring_stale_total: "counter",
+    /// Streams open, idle upstream ones included.
+    ring_streams: "gauge",
+    /// Operations in flight.
+    ring_operations: "gauge",
+    /// Tasks alive.
+    ring_tasks: "gauge",
+    /// Bytes lent out as buffers.
+    buffers_lent_bytes: "gauge",
+    /// The most bytes ever lent out at once.
+    buffers_lent_bytes_max: "gauge",
+    /// Bytes of buffers kept free.
+    buffers_free_bytes: "gauge",
+}
+
+/// Everything that one worker tells. Alone on its cache lines.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerCells {
+    pub counters: Counters,
+    /// From a request's head to the end of its response, in nanoseconds.
+    pub latency: Histogram,
+    /// Counts publications of what the worker's ring keeps to itself.
+    pub published: Cell,
+}
+
+impl WorkerCells {
+    /// Publishes what the ring of this thread counts. Only the worker itself may.
+    pub fn publish(&self) {
+        let counts = ring::counts();
+        let pool = ring::buf::pool_counts();
+        let to = &self.counters;
+        to.panics_total.set(counts.panics);
+        to.allocations_total.set(ring::alloc::allocations());
+        to.cpu_nanoseconds_total.set(ring::thread_cpu_nanos());
+        to.ring_turns_total.set(counts.turns);
+        to.ring_enters_total.set(counts.driver.enters);
+        to.ring_sends_total.set(counts.driver.sends);
+        to.ring_receives_total.set(counts.driver.receives);
+        to.ring_calls_total.set(counts.driver.calls);
+        to.ring_no_buffers_total.set(counts.driver.no_buffers);
+        to.ring_overflows_total.set(counts.driver.overflows);
+        to.ring_spins_won_total.set(counts.driver.spins_won);
+        to.ring_spins_lost_total.set(counts.driver.spins_lost);
+        to.ring_stale_total.set(counts.stale);
+        to.ring_streams.set(counts.streams as u64);
+        to.ring_operations.set(counts.operations as u64);
+        to.ring_tasks.set(counts.tasks as u64);
+        to.buffers_lent_bytes.set(pool.lent as u64);
+        to.buffers_lent_bytes_max.set(pool.lent_max as u64);
+        to.buffers_free_bytes.set(pool.free as u64);
+        self.published.add(1);
+    }
+
+    /// A final response with this status has been sent.
+    #[inline]
+    pub fn responded(&self, status: u16) {
+        match status {
+            400..500 => self.counters.responses_client_error_total.add(1),
+            500.. => self.counters.responses_server_error_total.add(1),
+            _ => self.counters.responses_ok_total.add(1),
+        }
+    }
+}

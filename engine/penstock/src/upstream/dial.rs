@@ -1,0 +1,105 @@
+//! Making a connection: one address after another, a quarter of a second apart (RFC 8305, Happy Eyeballs).
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use ring::{Address, Stream, Timer};
+
+/// How long an attempt is alone before the next address gets its chance: RFC 8305 §5's recommended value.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum DialError {
+    /// The name stands for no address.
+    Unresolved,
+    TimedOut,
+    /// The last attempt's error.
+    Failed(io::Error),
+}
+
+type Attempt = Pin<Box<dyn Future<Output = io::Result<Stream>>>>;
+
+/// Connects to the first of `addresses` that answers.
+pub(super) async fn dial(addresses: &[Address], patience: Duration, timer: &mut Timer) -> Result<Stream, DialError> {
+    let mut waiting = interleaved(addresses).into_iter();
+    let mut attempts: Vec<Attempt> = Vec::with_capacity(1);
+    let begun = ring::now();
+    let deadline = begun + patience;
+    let mut next_at = begun;
+    let mut last = None;
+    poll_fn(|cx| {
+        loop {
+            if (attempts.is_empty() || ring::now() >= next_at)
+                && let Some(address) = waiting.next()
+            {
+                attempts.push(Box::pin(async move { Stream::connect(&address).await }));
+                next_at = ring::now() + STAGGER;
+            }
+            let Some(done) = attempts.iter_mut().enumerate().find_map(|(at, attempt)| match attempt.as_mut().poll(cx) {
+                Poll::Ready(answer) => Some((at, answer)),
+                Poll::Pending => None,
+            }) else {
+                break;
+            };
+            drop(attempts.swap_remove(done.0));
+            match done.1 {
+                Ok(stream) => return Poll::Ready(Ok(stream)),
+                Err(error) => last = Some(error),
+            }
+            if attempts.is_empty() && waiting.len() == 0 {
+                break;
+            }
+        }
+        if attempts.is_empty() && waiting.len() == 0 {
+            return Poll::Ready(Err(last.take().map_or(DialError::Unresolved, DialError::Failed)));
+        }
+        if ring::now() >= deadline {
+            return Poll::Ready(Err(DialError::TimedOut));
+        }
+        timer.set(if waiting.len() > 0 { deadline.min(next_at) } else { deadline });
+        if timer.poll_expired() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The families in turn, beginning with the first address's (RFC 8305 §4).
+fn interleaved(addresses: &[Address]) -> Vec<Address> {
+    let Some(first) = addresses.first() else { return Vec::new() };
+    let is_v6 = |address: &Address| address.inet().is_some_and(|inet| inet.is_ipv6());
+    let (mut same, mut other): (Vec<_>, Vec<_>) =
+        addresses.iter().cloned().partition(|address| is_v6(address) == is_v6(first));
+    let mut ordered = Vec::with_capacity(addresses.len());
+    same.reverse();
+    other.reverse();
+    while let Some(address) = same.pop() {
+        ordered.push(address);
+        ordered.extend(other.pop());
+    }
+    other.reverse();
+    ordered.extend(other);
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let addresses = |texts: &[&str]| -> Vec<Address> {
+            texts.iter().map(|text| Address::Inet(text.parse().unwrap())).collect()
+        };
+        let given = addresses(&["[::1]:1", "[::1]:2", "[::1]:3", "127.0.0.1:1", "127.0.0.1:2"]);
+        let expected = addresses(&["[::1]:1", "127.0.0.1:1", "[::1]:2", "127.0.0.1:2", "[::1]:3"]);
+        assert_eq!(interleaved(&given), expected);
+        assert_eq!(interleaved(&given[3..]), given[3..]);
+        assert!(interleaved(&[]).is_empty());
+    }
+}

@@ -1,0 +1,66 @@
+//! Idle connections of one worker to its endpoints: last parked, first taken.
+//!
+//! The youngest has the least chance of having been closed by the origin, and those that a load no longer needs grow old
+//! at the bottom until the sweep lets them go.
+
+use super::{Cluster, Lease};
+use crate::conn::Conn;
+use crate::snapshot::Pool;
+use crate::telemetry::Counters;
+use proto::h1::Client;
+
+pub(super) struct Idle {
+    conn: Conn<Client>,
+    since: ring::Now,
+    requests: u32,
+}
+
+impl Cluster {
+    pub(super) fn take_idle(&self, index: usize, settings: &Pool, counters: &Counters) -> Option<Lease> {
+        let mut idle = self.endpoints[index].idle.borrow_mut();
+        while let Some(Idle { conn, since, requests }) = idle.pop() {
+            counters.upstream_idle.sub(1);
+            // Closed by the origin meanwhile, or it said something that nobody asked for: not to be used.
+            if conn.is_quiet() && ring::now().since(since) < settings.reuse.idle {
+                counters.upstream_reused_total.add(1);
+                return Some(Lease { conn, endpoint: index, reused: true, requests });
+            }
+        }
+        None
+    }
+
+    /// Takes a connection back after its exchange: parks it if it can carry another one.
+    pub fn give_back(&self, lease: Lease, settings: &Pool, counters: &Counters) {
+        let Lease { mut conn, endpoint, requests, .. } = lease;
+        let requests = requests + 1;
+        let worn = settings.reuse.max_requests.is_some_and(|most| requests >= most);
+        let mut idle = self.endpoints[endpoint].idle.borrow_mut();
+        let full = idle.len() >= settings.reuse.max_idle as usize;
+        if worn || full || !conn.machine.is_reusable() || !conn.is_quiet() || conn.stream.unsent() > 0 {
+            return;
+        }
+        conn.stream.set_appetite(ring::Appetite::Any);
+        conn.stream.watch();
+        counters.upstream_idle.add(1);
+        idle.push(Idle { conn, since: ring::now(), requests });
+    }
+
+    /// Lets go of connections that have been idle for too long, or that the origin has closed.
+    pub fn sweep(&self, settings: &Pool, counters: &Counters) {
+        let now = ring::now();
+        for endpoint in &self.endpoints {
+            let mut idle = endpoint.idle.borrow_mut();
+            let before = idle.len();
+            idle.retain(|idle| idle.conn.is_quiet() && now.since(idle.since) < settings.reuse.idle);
+            counters.upstream_idle.sub((before - idle.len()) as u64);
+        }
+    }
+
+    /// Lets go of all idle connections.
+    pub fn close_idle(&self, counters: &Counters) {
+        for endpoint in &self.endpoints {
+            let idle = std::mem::take(&mut *endpoint.idle.borrow_mut());
+            counters.upstream_idle.sub(idle.len() as u64);
+        }
+    }
+}

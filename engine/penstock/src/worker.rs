@@ -1,0 +1,181 @@
+//! One core, one ring, one of everything.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::{Now, Receiver};
+
+use crate::exchange::{Desk, Door};
+use crate::limits;
+use crate::listen::{self, Gate};
+use crate::session::Sessions;
+use crate::snapshot::{ListenerId, Snapshot};
+use crate::telemetry::WorkerCells;
+use crate::telemetry::access_log::Writer;
+use crate::upstream::dns::Resolved;
+use crate::upstream::{AllCells, Cluster};
+
+/// What a worker is made from.
+pub struct Plan {
+    pub snapshot: Arc<Snapshot>,
+    pub cells: Arc<WorkerCells>,
+    pub endpoints: Arc<AllCells>,
+    pub log: Option<Writer>,
+    pub index: usize,
+    pub count: usize,
+    /// Of all chance on this worker.
+    pub seed: u64,
+}
+
+/// What the control thread says to a worker.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// A name stands for other addresses.
+    Resolved(Resolved),
+    /// Publish what the ring keeps to itself.
+    Publish,
+    /// Finish what has begun, within this time, and end.
+    Drain(Duration),
+}
+
+/// A worker at work on the ring of this thread.
+pub struct Worker {
+    snapshot: Arc<Snapshot>,
+    cells: Arc<WorkerCells>,
+    clusters: Rc<[Rc<Cluster>]>,
+    sessions: Rc<Sessions>,
+    gates: Vec<Rc<Gate>>,
+    accepting: Rc<Cell<usize>>,
+    log: Option<Rc<RefCell<Writer>>>,
+}
+
+impl Worker {
+    /// Binds every listener and begins to accept.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound, named.
+    pub fn open(plan: Plan) -> io::Result<Self> {
+        let Plan { snapshot, cells, endpoints, log, index, count, seed } = plan;
+        let clusters: Rc<[Rc<Cluster>]> = snapshot
+            .pools
+            .iter()
+            .zip(endpoints.iter())
+            .enumerate()
+            .map(|(at, (pool, endpoints))| {
+                Rc::new(Cluster::new(pool, endpoints, index, count, seed.wrapping_add(at as u64)))
+            })
+            .collect();
+        let mut worker = Self {
+            snapshot,
+            cells,
+            clusters,
+            sessions: Rc::default(),
+            gates: Vec::new(),
+            accepting: Rc::default(),
+            log: log.map(|log| Rc::new(RefCell::new(log))),
+        };
+        let desk = Rc::new(Desk::default());
+        for at in 0..worker.snapshot.listeners.len() {
+            worker.open_listener(ListenerId(at as u16), &desk, count)?;
+        }
+        ring::spawn(housekeeping(
+            Arc::clone(&worker.snapshot),
+            Arc::clone(&worker.cells),
+            Rc::clone(&worker.clusters),
+            worker.log.clone(),
+        ));
+        Ok(worker)
+    }
+
+    fn open_listener(&mut self, id: ListenerId, desk: &Rc<Desk>, count: usize) -> io::Result<()> {
+        let listener = &self.snapshot[id];
+        let door = Rc::new(Door {
+            snapshot: Arc::clone(&self.snapshot),
+            listener: id,
+            clusters: Rc::clone(&self.clusters),
+            cells: Arc::clone(&self.cells),
+            log: self.log.clone(),
+            desk: Rc::clone(desk),
+        });
+        let share = (listener.max_connections as usize).div_ceil(count.max(1));
+        for socket in listen::bind(listener)? {
+            let gate = Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), share));
+            self.gates.push(Rc::clone(&gate));
+            let accepting = Rc::clone(&self.accepting);
+            accepting.set(accepting.get() + 1);
+            ring::spawn(async move {
+                listen::accept(gate, socket).await;
+                accepting.set(accepting.get() - 1);
+            });
+        }
+        Ok(())
+    }
+
+    /// Works until it has been told to drain, and has.
+    pub async fn run(self, mut mail: Receiver<Message>) {
+        let deadline = loop {
+            match mail.recv().await {
+                Some(Message::Resolved(resolved)) => self.resolved(resolved),
+                Some(Message::Publish) => self.cells.publish(),
+                Some(Message::Drain(patience)) => break ring::now() + patience,
+                None => break ring::now(),
+            }
+        };
+        self.drain(deadline, &mut mail).await;
+        if let Some(log) = &self.log {
+            let dropped = log.borrow_mut().flush();
+            self.cells.counters.log_lines_dropped_total.add(dropped);
+        }
+        self.cells.publish();
+    }
+
+    /// Closes the doors, lets exchanges finish, and gives idle connections a last chance.
+    pub async fn drain(&self, deadline: Now, mail: &mut Receiver<Message>) {
+        for gate in &self.gates {
+            gate.close();
+        }
+        self.sessions.drain(deadline.min(ring::now() + limits::DRAIN_IDLE));
+        while (self.accepting.get() > 0 || self.sessions.open() > 0) && ring::now() < deadline {
+            while let Some(message) = mail.try_recv() {
+                if matches!(message, Message::Publish) {
+                    self.cells.publish();
+                }
+            }
+            ring::sleep(Duration::from_millis(5)).await;
+        }
+        for cluster in self.clusters.iter() {
+            cluster.close_idle(&self.cells.counters);
+        }
+        // Closed sockets leave with the coming turns.
+        ring::yield_now().await;
+    }
+
+    fn resolved(&self, resolved: Resolved) {
+        if let Some(cluster) = self.clusters.get(resolved.pool) {
+            cluster.resolved(resolved.endpoint, resolved.addresses);
+        }
+    }
+}
+
+/// What must be done now and then, whatever the load.
+async fn housekeeping(
+    snapshot: Arc<Snapshot>,
+    cells: Arc<WorkerCells>,
+    clusters: Rc<[Rc<Cluster>]>,
+    log: Option<Rc<RefCell<Writer>>>,
+) {
+    loop {
+        ring::sleep(limits::HOUSEKEEPING).await;
+        for (cluster, pool) in clusters.iter().zip(&snapshot.pools) {
+            cluster.sweep(pool, &cells.counters);
+        }
+        if let Some(log) = &log {
+            let dropped = log.borrow_mut().flush();
+            cells.counters.log_lines_dropped_total.add(dropped);
+        }
+        cells.publish();
+    }
+}
