@@ -85,9 +85,9 @@ pub const ACCEPT_LAST: Duration = Duration::from_millis(20);
 
 // ── Upstream ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// Idle connections to one endpoint kept by one worker, unless the pool says otherwise: a burst of 64 requests a core
-/// finds its connections again, and 8 cores hold no more than 512 at one endpoint.
-pub const IDLE_UPSTREAM_DEFAULT: u32 = 64;
+/// Idle connections to one endpoint kept by one worker, unless the pool says otherwise: as many as a busy core has exchanges at
+/// once finds again; at 200 bytes each they cost little, and the sweep lets go of those that grow old.
+pub const IDLE_UPSTREAM_DEFAULT: u32 = 1_024;
 
 /// What `reuse.max_idle` may be set to: beyond it an endpoint's own limit comes first.
 pub const IDLE_UPSTREAM_MAX: u32 = 16_384;

@@ -174,6 +174,13 @@ where
         }
     }
 
+    /// Drains the machine to its pause after a message's end: only then is it known to be fit for another one.
+    pub fn settle(&mut self, fields: &mut Fields) {
+        let bytes = self.unread.as_mut().map_or(&mut [][..], Buf::bytes_mut);
+        // A malformed rest is the next exchange's, or closes the connection; the machine remembers which.
+        let _ = self.machine.next(bytes, fields);
+    }
+
     fn take_data(&mut self, payload: usize, consumed: usize) -> Option<Buf> {
         let mut data = self.unread.take()?;
         self.unread = data.split_off(consumed);

@@ -268,6 +268,7 @@ impl Relay<'_> {
             }
             Poll::Ready(Ok(())) => {
                 self.download.state = Going::Done;
+                self.up.settle(&mut self.door.desk.response_fields.borrow_mut());
                 if self.upload.state != Going::Done {
                     // Answered before it was asked in full (RFC 9112 §9.3): neither side can go on from here.
                     self.down.machine.close_after();

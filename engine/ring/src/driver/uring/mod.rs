@@ -252,11 +252,17 @@ impl Uring {
         }
         let begun = sys::clock();
         if self.taskrun_flag && self.spin.worthwhile() {
-            self.enter(0, None)?;
+            if self.unsubmitted > 0 {
+                self.enter(0, None)?;
+            }
+            if !self.ring.completion().is_empty() {
+                return Ok(());
+            }
             if self.spin_until_ready(begun, timeout) {
                 self.counts.spins_won += 1;
                 self.spin.waited(sys::clock() - begun);
-                return self.enter(0, None);
+                // What is in the queue already needs no call; deferred work does.
+                return if self.ring.completion().is_empty() { self.enter(0, None) } else { Ok(()) };
             }
             self.counts.spins_lost += 1;
         }
