@@ -1,1 +1,26 @@
-//! To come.
+//! What the end-to-end tests stand on: the real binary, raw clients with deadlines, and origins that do what they are told.
+//!
+//! What holds here: everything has an end. Each read and write has a deadline, each test a watchdog, and each child is killed
+//! by its own process id when its owner is dropped, or with the thread that started it. Deliberately absent: mocks. What is tested
+//! is the program that is shipped, through its sockets, its files and its exit code.
+
+#![forbid(unsafe_code)]
+
+mod driver;
+mod engine;
+mod message;
+mod origin;
+mod place;
+mod tool;
+mod wire;
+
+pub use driver::{Driver, Sharing, on_driver, run};
+pub use engine::{Engine, Memory, Metrics, Setup, memory_of};
+pub use message::{Cut, Message, checksum, hex, pattern, unhex};
+pub use origin::{Origin, Peer, answer, fields_text, standard};
+pub use place::{Folder, binary, free_address, python, script};
+pub use tool::{Ran, Tool, until};
+pub use wire::{Client, End, Stream, Wire};
+
+/// How long any one thing may take that is not measured: generous, because two cores run everything at once.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
