@@ -128,14 +128,15 @@ async fn sent(conn: &mut Conn<Server>, timer: &mut Timer, most: usize) -> bool {
 async fn end(mut conn: Conn<Server>, timer: &mut Timer) {
     use proto::h1::CloseReason;
 
-    if conn.machine.close_reason() == Some(CloseReason::BrokenWrite) {
+    let reason = conn.machine.close_reason();
+    if reason == Some(CloseReason::BrokenWrite) {
         // The client must not take what it got for the whole.
         timer.set(ring::now() + limits::LINGER);
         sent(&mut conn, timer, 0).await;
         return conn.stream.reset();
     }
-    let heard_out = conn.machine.is_body_read() && conn.is_quiet();
-    if !heard_out && conn.stream.unsent() + conn.unread().len() > 0 {
+    let cut_short = matches!(reason, Some(CloseReason::UnreadBody | CloseReason::Malformed));
+    if cut_short || !conn.machine.is_body_read() || !conn.is_quiet() {
         return ring::linger(conn.stream, limits::LINGER, limits::LINGER_BYTES_MAX).await;
     }
     timer.set(ring::now() + limits::LINGER);

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A server's next request is not read until its response is fully written, which is all that pipelining takes. What ends reuse is
-//! kept as the first [`CloseReason`], for logs and counters. Bytes that arrive on an idle client connection answer nothing
+//! kept as a [`CloseReason`], for logs and for the manner of closing. Bytes that arrive on an idle client connection answer nothing
 //! that was asked: they poison it, whatever they are (response queue poisoning).
 
 mod client;
@@ -186,7 +186,8 @@ impl<R: Role> Connection<R> {
         self.reading == Reading::Tunnel
     }
 
-    /// The first reason not to use the connection again.
+    /// The first reason not to use the connection again, or a later one that tells how it must be closed: an answer that broke
+    /// off ([`CloseReason::BrokenWrite`]), or content that nobody reads ([`CloseReason::UnreadBody`]).
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.close
     }
@@ -350,7 +351,7 @@ impl<R: Role> Connection<R> {
         self.writing = Writing::Done;
         match self.reading {
             Reading::Body if R::ANSWERS => {
-                self.close_for(CloseReason::UnreadBody);
+                self.close = Some(CloseReason::UnreadBody);
                 self.shut();
             }
             // Nobody asked for the request's end, and nothing hangs on it.
@@ -397,7 +398,7 @@ impl<R: Role> Connection<R> {
 
     #[cold]
     fn break_write(&mut self) -> Refused {
-        self.close_for(CloseReason::BrokenWrite);
+        self.close = Some(CloseReason::BrokenWrite);
         self.shut();
         Refused::Length
     }
