@@ -1,6 +1,7 @@
-//! The host as its files: read from `/`, or in tests from a list.
+//! The host as its files and as the ring that it grants: read from `/` and tried, or in tests made up.
 
 use crate::{cores, snapshot::cpu_list};
+use ring::{DriverChoice, Granted, Options, Ring};
 use std::{collections::HashMap, path::Path};
 
 pub(super) struct Host {
@@ -8,25 +9,22 @@ pub(super) struct Host {
     files: Option<HashMap<String, String>>,
     /// The CPUs we may use.
     pub(super) allowed: Vec<u16>,
+    /// What a ring set up here is granted, or why there is none.
+    pub(super) ring: Result<Granted, String>,
 }
 
 impl Host {
     pub(super) fn this() -> Self {
-        Self {
-            files: None,
-            allowed: cores::allowed().unwrap_or_default(),
-        }
+        Self { files: None, allowed: cores::allowed().unwrap_or_default(), ring: set_up_a_ring() }
     }
 
     #[cfg(test)]
     pub(super) fn of(files: &[(&str, &str)]) -> Self {
-        let files = files
-            .iter()
-            .map(|(path, content)| ((*path).to_owned(), (*content).to_owned()))
-            .collect();
+        let files = files.iter().map(|(path, content)| ((*path).to_owned(), (*content).to_owned())).collect();
         Self {
             files: Some(files),
             allowed: vec![0, 1, 2, 3],
+            ring: Ok(granted(&["DEFER_TASKRUN", "NO_SQARRAY", "PBUF_RING_INC", "NO_IOWAIT"], &[])),
         }
     }
 
@@ -34,18 +32,12 @@ impl Host {
     pub(super) fn text(&self, path: &str) -> Option<String> {
         match &self.files {
             Some(files) => files.get(path).map(|text| text.trim().to_owned()),
-            None => std::fs::read_to_string(Path::new("/").join(path))
-                .ok()
-                .map(|text| text.trim().to_owned()),
+            None => std::fs::read_to_string(Path::new("/").join(path)).ok().map(|text| text.trim().to_owned()),
         }
     }
 
     pub(super) fn number(&self, path: &str) -> Option<u64> {
-        self.text(path)?
-            .split_ascii_whitespace()
-            .next()?
-            .parse()
-            .ok()
+        self.text(path)?.split_ascii_whitespace().next()?.parse().ok()
     }
 
     pub(super) fn exists(&self, path: &str) -> bool {
@@ -58,9 +50,7 @@ impl Host {
     /// A field of `/proc/self/status`.
     pub(super) fn status(&self, field: &str) -> Option<String> {
         let status = self.text("proc/self/status")?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
         Some(line.trim().to_owned())
     }
 
@@ -68,13 +58,30 @@ impl Host {
     pub(super) fn limit(&self, name: &str) -> Option<(u64, u64)> {
         let limits = self.text("proc/self/limits")?;
         let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
-        let mut values = line
-            .split_ascii_whitespace()
-            .map(|value| value.parse().unwrap_or(u64::MAX));
+        let mut values = line.split_ascii_whitespace().map(|value| value.parse().unwrap_or(u64::MAX));
         Some((values.next()?, values.next()?))
     }
 
     pub(super) fn allowed_list(&self) -> String {
         cpu_list(&self.allowed)
+    }
+}
+
+/// Sets a ring up as a worker does, on a thread that ends with it: a thread has one ring only, and it belongs to whoever set it up.
+fn set_up_a_ring() -> Result<Granted, String> {
+    let options = Options { driver: DriverChoice::Uring, ..Options::default() };
+    std::thread::spawn(move || Ring::new(options).map(|ring| ring.granted()))
+        .join()
+        .map_err(|_| "setting it up panicked".to_owned())?
+        .map_err(|error| error.to_string())
+}
+
+/// A made-up grant.
+#[cfg(test)]
+pub(super) fn granted(features: &[&'static str], missing: &[&str]) -> Granted {
+    Granted {
+        driver: "uring",
+        features: features.to_vec(),
+        missing: missing.iter().map(|&text| text.to_owned()).collect(),
     }
 }
