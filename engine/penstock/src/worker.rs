@@ -49,6 +49,7 @@ pub struct Worker {
     sessions: Rc<Sessions>,
     gates: Vec<Rc<Gate>>,
     accepting: Rc<Cell<usize>>,
+    desk: Rc<Desk>,
     log: Option<Rc<RefCell<Writer>>>,
 }
 
@@ -75,11 +76,11 @@ impl Worker {
             sessions: Rc::default(),
             gates: Vec::new(),
             accepting: Rc::default(),
+            desk: Rc::default(),
             log: log.map(|log| Rc::new(RefCell::new(log))),
         };
-        let desk = Rc::new(Desk::default());
         for at in 0..worker.snapshot.listeners.len() {
-            worker.open_listener(ListenerId(at as u16), &desk, count)?;
+            worker.open_listener(ListenerId(at as u16), count)?;
         }
         ring::spawn(housekeeping(
             Arc::clone(&worker.snapshot),
@@ -90,7 +91,7 @@ impl Worker {
         Ok(worker)
     }
 
-    fn open_listener(&mut self, id: ListenerId, desk: &Rc<Desk>, count: usize) -> io::Result<()> {
+    fn open_listener(&mut self, id: ListenerId, count: usize) -> io::Result<()> {
         let listener = &self.snapshot[id];
         let door = Rc::new(Door {
             snapshot: Arc::clone(&self.snapshot),
@@ -98,7 +99,7 @@ impl Worker {
             clusters: Rc::clone(&self.clusters),
             cells: Arc::clone(&self.cells),
             log: self.log.clone(),
-            desk: Rc::clone(desk),
+            desk: Rc::clone(&self.desk),
         });
         let share = (listener.max_connections as usize).div_ceil(count.max(1));
         for socket in listen::bind(listener)? {
@@ -134,6 +135,7 @@ impl Worker {
 
     /// Closes the doors, lets exchanges finish, and gives idle connections a last chance.
     pub async fn drain(&self, deadline: Now, mail: &mut Receiver<Message>) {
+        self.desk.draining.set(true);
         for gate in &self.gates {
             gate.close();
         }

@@ -35,6 +35,8 @@ pub struct Desk {
     pub head: RefCell<Vec<u8>>,
     /// A field's value under composition.
     pub value: RefCell<Vec<u8>>,
+    /// A drain has begun: every response is the last of its connection.
+    pub draining: Cell<bool>,
 }
 
 impl Default for Desk {
@@ -46,6 +48,7 @@ impl Default for Desk {
             request_of: Cell::new(0),
             head: RefCell::new(Vec::with_capacity(4 << 10)),
             value: RefCell::new(Vec::with_capacity(512)),
+            draining: Cell::new(false),
         }
     }
 }

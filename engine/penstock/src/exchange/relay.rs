@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use policy::{Class, StatusClass};
-use proto::h1::{Client, Connection, Eof, ResponseHead, Role, Server};
+use proto::h1::{Client, Connection, Eof, ResponseHead, Role, Server, Trailers};
 use proto::http::{Framing, Method, Status, Version};
 use ring::{Buf, Now, Stream, Timer};
 
@@ -76,6 +76,7 @@ pub(super) async fn run(
         whole: None,
         moved: ring::now(),
     };
+    relay.begin_upload();
     let relayed = poll_fn(|cx| relay.poll(cx)).await;
     settled.status = relay.status;
     settled.bytes = relay.download.bytes;
@@ -149,6 +150,16 @@ impl Relay<'_> {
         self.poll_deadline(cx)
     }
 
+    /// A request without content, or one that is tried again, is all there: its head and end leave at once.
+    fn begin_upload(&mut self) {
+        if !self.down.machine.is_body_read() {
+            return;
+        }
+        self.down.settle(&mut self.door.desk.response_fields.borrow_mut());
+        let sent = self.upload.pass(Piece { last: true, ..Piece::default() }, &mut Out { conn: self.up });
+        self.upload.state = if sent.is_ok() { Going::Done } else { Going::Stopped };
+    }
+
     /// Moves the request. What goes wrong here is told by the response, or by its absence.
     fn poll_upload(&mut self, cx: &mut Context<'_>) {
         if self.upload.state != Going::On {
@@ -212,6 +223,9 @@ impl Relay<'_> {
         let framing = head.framing.towards(self.request.head.version);
         let upgrading = head.status == Status::SWITCHING_PROTOCOLS;
         let unread_request = self.upload.state != Going::Done;
+        if self.door.desk.draining.get() {
+            self.down.machine.close_after();
+        }
         let persistent = self.down.machine.is_persistent() && framing != Framing::UntilClose && !unread_request;
         let length = head.length as usize;
         let composed = {
@@ -305,7 +319,7 @@ impl Relay<'_> {
             self.status = super::respond::answer(self.door, self.down, self.request, reason);
             self.down.machine.close_after();
         } else {
-            self.down.machine.abort_written();
+            return self.client_left();
         }
         Relayed::Done(Class::Abandoned)
     }
@@ -396,9 +410,12 @@ pub(super) trait Source {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>>;
 }
 
+#[derive(Default)]
 pub(super) struct Piece {
     pub(super) data: Option<Buf>,
     pub(super) last: bool,
+    /// What follows the last piece; nearly always nothing.
+    pub(super) trailers: Trailers,
 }
 
 /// Where content goes.
@@ -407,8 +424,8 @@ pub(super) trait Sink {
     fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>>;
     /// Frames a piece in place.
     fn frame(&mut self, data: &mut Buf) -> Result<(), Cut>;
-    /// What ends the message.
-    fn end(&mut self) -> Result<&'static [u8], Cut>;
+    /// What ends the message; with trailers it is composed into `long`.
+    fn end(&mut self, trailers: &Trailers, long: &mut Vec<u8>) -> Result<&'static [u8], Cut>;
     fn send(&mut self, buf: Buf);
 }
 
@@ -440,17 +457,20 @@ impl Half {
                 Poll::Ready(Err(cut)) => return Poll::Ready(Err(cut)),
                 Poll::Ready(Ok(piece)) => piece,
             };
-            if let Err(cut) = self.pass(piece.data, piece.last, sink) {
+            let last = piece.last;
+            if let Err(cut) = self.pass(piece, sink) {
                 return Poll::Ready(Err(cut));
             }
-            if piece.last {
+            if last {
                 return Poll::Ready(Ok(()));
             }
         }
     }
 
-    fn pass(&mut self, data: Option<Buf>, last: bool, sink: &mut impl Sink) -> Result<(), Cut> {
-        let mut out = match data {
+    /// Passes one piece on, with what leads it and, if it is the last, what ends the message.
+    fn pass(&mut self, piece: Piece, sink: &mut impl Sink) -> Result<(), Cut> {
+        let last = piece.last;
+        let mut out = match piece.data {
             Some(mut data) => {
                 self.bytes += data.len() as u64;
                 sink.frame(&mut data)?;
@@ -459,7 +479,10 @@ impl Half {
             None => self.lead.take(),
         };
         if last {
-            let end = sink.end()?;
+            // An empty vector owns no memory; only trailers give it some.
+            let mut long = Vec::new();
+            let short = sink.end(&piece.trailers, &mut long)?;
+            let end = if long.is_empty() { short } else { &long };
             if !end.is_empty() {
                 out = Some(append(out, end, sink));
             }
@@ -544,9 +567,10 @@ where
                     // The end is known already; reading it settles the machine.
                     let _ = self.conn.poll_read(cx, &mut fields);
                 }
-                Ok(Piece { data: Some(data), last })
+                let trailers = if last { self.conn.machine.take_trailers() } else { Trailers::default() };
+                Ok(Piece { data: Some(data), last, trailers })
             }
-            Ok(Read::End) => Ok(Piece { data: None, last: true }),
+            Ok(Read::End) => Ok(Piece { data: None, last: true, trailers: self.conn.machine.take_trailers() }),
             Ok(Read::Head(_) | Read::Tunnel | Read::Closed(_)) | Err(Broken::Io(_)) => Err(Cut::Source(None)),
             Err(Broken::Malformed(malformed)) => Err(Cut::Source(Some(malformed))),
         })
@@ -580,8 +604,12 @@ impl<R: Role> Sink for Out<'_, R> {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<&'static [u8], Cut> {
-        self.conn.machine.end_written().map_err(|_| Cut::Sink)
+    fn end(&mut self, trailers: &Trailers, long: &mut Vec<u8>) -> Result<&'static [u8], Cut> {
+        if trailers.is_empty() {
+            return self.conn.machine.end_written().map_err(|_| Cut::Sink);
+        }
+        self.conn.machine.end_written_with(trailers, long).map_err(|_| Cut::Sink)?;
+        Ok(b"")
     }
 
     fn send(&mut self, buf: Buf) {

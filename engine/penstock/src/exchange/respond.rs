@@ -88,6 +88,9 @@ pub(super) fn answer(door: &Door, conn: &mut Conn<Server>, request: &Request, re
     if reason == Reason::ClientGone {
         return 0;
     }
+    if door.desk.draining.get() {
+        conn.machine.close_after();
+    }
     // Content that nobody reads would be taken for the next request.
     let persistent = conn.machine.is_persistent() && conn.machine.is_body_read();
     let head_only = request.head.method == Method::Head;

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use proto::h1::Server;
+use proto::h1::{Server, Trailers};
 use ring::{Appetite, Buf, Stream, Timer};
 
 use super::Door;
@@ -23,6 +23,9 @@ pub struct Tunnelled {
     pub up: u64,
     /// Bytes to the client.
     pub down: u64,
+    /// It did not come to its end: one side broke, or nothing moved for too long. A FIN would then be a lie: the streams
+    /// are to be reset.
+    pub cut: bool,
 }
 
 /// Joins two streams until both have ended. `first_up` and `first_down` go before everything else.
@@ -44,9 +47,9 @@ pub async fn tunnel(
         ended: [false; 2],
         moved: ring::now(),
     };
-    poll_fn(|cx| halves.poll(down, up, timer, idle, cx)).await;
+    let cut = poll_fn(|cx| halves.poll(down, up, timer, idle, cx)).await;
     counters.tunnels_open.sub(1);
-    let moved = Tunnelled { up: halves.upward.bytes, down: halves.downward.bytes };
+    let moved = Tunnelled { up: halves.upward.bytes, down: halves.downward.bytes, cut };
     counters.bytes_in_total.add(moved.up);
     moved
 }
@@ -61,7 +64,12 @@ pub(super) async fn upgraded(
 ) -> u64 {
     let mut up = lease.conn;
     let (first_up, first_down) = (conn.take_unread(), up.take_unread());
-    tunnel(door, &mut conn.stream, &mut up.stream, first_up, first_down, timer, idle).await.down
+    let tunnelled = tunnel(door, &mut conn.stream, &mut up.stream, first_up, first_down, timer, idle).await;
+    if tunnelled.cut {
+        conn.machine.abort_written();
+        up.stream.reset();
+    }
+    tunnelled.down
 }
 
 struct Halves {
@@ -72,6 +80,7 @@ struct Halves {
 }
 
 impl Halves {
+    /// Moves both directions; ready when it is over, with whether it was cut.
     fn poll(
         &mut self,
         down: &mut Stream,
@@ -79,18 +88,23 @@ impl Halves {
         timer: &mut Timer,
         idle: Duration,
         cx: &mut Context<'_>,
-    ) -> Poll<()> {
+    ) -> Poll<bool> {
         let before = self.upward.bytes + self.downward.bytes;
         let broken = Self::poll_half(&mut self.upward, &mut self.ended[0], down, up, cx)
             || Self::poll_half(&mut self.downward, &mut self.ended[1], up, down, cx);
-        if broken || self.ended == [true; 2] && both_sent(down, up, cx) {
-            return Poll::Ready(());
+        if broken {
+            return Poll::Ready(true);
+        }
+        if self.ended == [true; 2]
+            && let Poll::Ready(sent) = both_sent(down, up, cx)
+        {
+            return Poll::Ready(!sent);
         }
         if self.upward.bytes + self.downward.bytes != before {
             self.moved = ring::now();
         }
         timer.set(self.moved + idle);
-        if timer.poll_expired() { Poll::Ready(()) } else { Poll::Pending }
+        if timer.poll_expired() { Poll::Ready(true) } else { Poll::Pending }
     }
 
     /// Moves one direction; true when it broke.
@@ -110,9 +124,12 @@ impl Halves {
     }
 }
 
-fn both_sent(down: &mut Stream, up: &mut Stream, cx: &mut Context<'_>) -> bool {
-    let sent = [down.poll_sent(cx, 0), up.poll_sent(cx, 0)];
-    sent.iter().all(Poll::is_ready)
+/// Ready when nothing is unsent any more; false when sending failed.
+fn both_sent(down: &mut Stream, up: &mut Stream, cx: &mut Context<'_>) -> Poll<bool> {
+    match [down.poll_sent(cx, 0), up.poll_sent(cx, 0)] {
+        [Poll::Ready(down), Poll::Ready(up)] => Poll::Ready(down.is_ok() && up.is_ok()),
+        _ => Poll::Pending,
+    }
 }
 
 struct Raw<'a> {
@@ -129,7 +146,7 @@ impl Source for Raw<'_> {
                     let bulk = data.len() as u64 >= limits::BULK_FROM;
                     self.stream.set_appetite(if bulk { Appetite::Bulk(bulk_bytes()) } else { Appetite::Any });
                 }
-                Poll::Ready(Ok(Piece { last: data.is_none(), data }))
+                Poll::Ready(Ok(Piece { last: data.is_none(), data, ..Piece::default() }))
             }
             Poll::Ready(Err(_)) => Poll::Ready(Err(Cut::Source(None))),
         }
@@ -145,7 +162,7 @@ impl Sink for Raw<'_> {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<&'static [u8], Cut> {
+    fn end(&mut self, _trailers: &Trailers, _long: &mut Vec<u8>) -> Result<&'static [u8], Cut> {
         Ok(b"")
     }
 

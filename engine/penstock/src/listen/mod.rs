@@ -85,8 +85,12 @@ pub async fn accept(gate: Rc<Gate>, mut listener: Listener) {
             ring::sleep(limits::ACCEPT_PAUSE).await;
         }
     }
-    while let Some(Ok(stream)) = ring::until(ring::now() + limits::ACCEPT_LAST, listener.accept()).await {
-        admit(&gate, stream);
+    while let Some(accepted) = ring::until(ring::now() + limits::ACCEPT_LAST, listener.accept()).await {
+        match accepted {
+            Ok(stream) => admit(&gate, stream),
+            Err(error) if concerns_one(&error) => {}
+            Err(_) => ring::sleep(limits::ACCEPT_PAUSE).await,
+        }
     }
 }
 

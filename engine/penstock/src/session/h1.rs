@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
 use proto::h1::{Eof, RequestHead, Server};
 use ring::Timer;
@@ -24,7 +25,10 @@ pub(super) async fn run(door: &Door, sessions: &Sessions, accepted: Accepted, pe
     if let Some(unread) = accepted.unread {
         conn.put_back(unread);
     }
-    while wait_for_bytes(door, sessions, &mut conn, &mut timer).await {
+    // Who connects and says nothing is granted a head's time; who has been served, a pause.
+    let mut patience = door.listener().head_timeout;
+    while wait_for_bytes(sessions, &mut conn, &mut timer, patience).await {
+        patience = door.listener().keep_alive_timeout;
         // Everything larger lives only as long as there is something to do.
         let goes_on = ring::pooled(serve_ready(door, sessions, &mut conn, peer, &mut timer)).await;
         if !goes_on {
@@ -35,13 +39,13 @@ pub(super) async fn run(door: &Door, sessions: &Sessions, accepted: Accepted, pe
 }
 
 /// Parked: waits for the first byte of a request. False when the connection has been idle for too long.
-async fn wait_for_bytes(door: &Door, sessions: &Sessions, conn: &mut Conn<Server>, timer: &mut Timer) -> bool {
+async fn wait_for_bytes(sessions: &Sessions, conn: &mut Conn<Server>, timer: &mut Timer, patience: Duration) -> bool {
     let since = ring::now();
     poll_fn(|cx| {
         if !conn.unread().is_empty() || conn.stream.poll_readable(cx).is_ready() {
             return Poll::Ready(true);
         }
-        let idle_until = since + door.listener().keep_alive_timeout;
+        let idle_until = since + patience;
         timer.set(sessions.draining().map_or(idle_until, |at| at.min(idle_until)));
         if timer.poll_expired() { Poll::Ready(false) } else { Poll::Pending }
     })

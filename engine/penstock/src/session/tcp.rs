@@ -29,7 +29,12 @@ pub(super) async fn run(door: &Door, accepted: Accepted, pool: PoolId, mut timer
                 if let Some(lead) = lead {
                     up.send(lead);
                 }
-                tunnel(door, &mut stream, &mut up, unread, None, &mut timer, settings.timeouts.idle).await;
+                let idle = settings.timeouts.idle;
+                let tunnelled = tunnel(door, &mut stream, &mut up, unread, None, &mut timer, idle).await;
+                if tunnelled.cut {
+                    stream.reset();
+                    up.reset();
+                }
                 return cluster.record(endpoint, policy_now(ring::now()), &outcome);
             }
             Err(_) => {

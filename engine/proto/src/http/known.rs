@@ -7,7 +7,7 @@ pub(super) fn lookup(name: &[u8]) -> Known {
         return Known::Other;
     }
     let candidate = TABLE[slot(name)];
-    if NAMES[candidate as usize].eq_ignore_ascii_case(name) {
+    if super::text::is_same_name(NAMES[candidate as usize], name) {
         candidate
     } else {
         Known::Other

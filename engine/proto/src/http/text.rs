@@ -12,7 +12,33 @@ pub fn is_token_byte(byte: u8) -> bool {
 
 /// `field-value` (RFC 9110 §5.5) without its surrounding white space: visible characters, obs-text, SP and HTAB.
 pub fn is_field_value(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| is_value_byte(byte))
+    let (words, rest) = bytes.as_chunks::<8>();
+    words.iter().all(|word| has_no_control(*word) || word.iter().all(|&byte| is_value_byte(byte)))
+        && rest.iter().all(|&byte| is_value_byte(byte))
+}
+
+/// No byte below SP and no DEL among eight: those with a HTAB or obs-text are left to the table.
+#[inline]
+const fn has_no_control(word: [u8; 8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_ne_bytes(word);
+    let below_space = word.wrapping_sub(ONES * 0x20);
+    let delete = (word ^ (ONES * 0x7f)).wrapping_sub(ONES);
+    (below_space | delete | word) & HIGH == 0
+}
+
+/// Whether two names of token characters are the same but for case. Setting bit 5 folds capitals onto small letters and
+/// leaves the other characters of field names as they are; no other token character falls onto a letter or a hyphen.
+#[inline]
+pub(crate) fn is_same_name(lower: &[u8], name: &[u8]) -> bool {
+    const FOLD: u64 = u64::from_ne_bytes([0x20; 8]);
+    if lower.len() != name.len() {
+        return false;
+    }
+    let ((lower_words, lower_rest), (words, rest)) = (lower.as_chunks::<8>(), name.as_chunks::<8>());
+    lower_words.iter().zip(words).all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b) | FOLD)
+        && lower_rest.iter().zip(rest).all(|(a, b)| *a == b | 0x20)
 }
 
 #[inline]
@@ -88,3 +114,32 @@ const CLASS: [u8; 256] = {
     }
     class
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_judged_alike_by_word_and_by_byte() {
+        for byte in 0..=255_u8 {
+            for at in 0..20 {
+                let mut value = [b'a'; 20];
+                value[at] = byte;
+                assert_eq!(is_field_value(&value), is_value_byte(byte), "{byte:#x} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_the_same_whatever_their_case_and_only_then() {
+        for byte in (0..=255_u8).filter(|&byte| is_token_byte(byte)) {
+            for at in 0..17 {
+                let mut name = *b"X-Forwarded-Proto";
+                name[at] = byte;
+                let same = name.eq_ignore_ascii_case(b"x-forwarded-proto");
+                assert_eq!(is_same_name(b"x-forwarded-proto", &name), same, "{byte:#x} at {at}");
+            }
+        }
+        assert!(!is_same_name(b"host", b"hos") && !is_same_name(b"hos", b"host"));
+    }
+}

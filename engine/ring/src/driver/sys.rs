@@ -19,6 +19,7 @@ pub(super) fn listen(address: &Address, options: &ListenOptions, nonblocking: bo
             socket.set_reuse_address(true)?;
             socket.set_reuse_port(options.reuse_port)?;
             socket.set_tcp_nodelay(true)?;
+            plain_congestion_control(&socket, *inet);
             if inet.is_ipv6() {
                 socket.set_only_v6(options.only_v6)?;
             }
@@ -39,8 +40,9 @@ pub(super) fn listen(address: &Address, options: &ListenOptions, nonblocking: bo
 /// A fresh socket of the address's family, `TCP_NODELAY` set.
 pub(super) fn socket(address: &Address, nonblocking: bool) -> io::Result<Fd> {
     let socket = new_socket(address, nonblocking)?;
-    if matches!(address, Address::Inet(_)) {
+    if let Address::Inet(inet) = address {
         socket.set_tcp_nodelay(true)?;
+        plain_congestion_control(&socket, *inet);
     }
     Ok(socket.into_raw_fd())
 }
@@ -76,6 +78,15 @@ pub(super) fn close(fd: Fd) {
 #[inline]
 pub(super) fn clock() -> u64 {
     crate::time::monotonic().as_nanos()
+}
+
+/// Within a host there is no path to probe: BBR's pacing and its periodic drain of the window cost time and CPU there and
+/// tell nothing. What a listener has, its connections inherit.
+fn plain_congestion_control(socket: &Socket, address: std::net::SocketAddr) {
+    if address.ip().is_loopback() {
+        // Always built in; refused only by a sandbox, and then the host's default stays.
+        let _ = socket.set_tcp_congestion(b"reno");
+    }
 }
 
 fn new_socket(address: &Address, nonblocking: bool) -> io::Result<Socket> {
