@@ -1,0 +1,193 @@
+//! What every request asks and is answered, and who saw it: written by the scripts of both sides, and compared here.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use ring::sim::Dice;
+
+/// Tries that one request may take in all: two of the pool's policy, each preceded by one on a pooled connection that
+/// turned out to be dead.
+const SIGHTINGS_MAX: usize = 4;
+
+/// How the content of a message is delimited.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Framing {
+    None,
+    Length,
+    Chunked,
+    /// By the end of the connection.
+    Close,
+}
+
+/// What a client asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) id: u64,
+    pub(crate) method: &'static str,
+    pub http10: bool,
+    /// Asks for the connection to be kept, or to be closed; else says nothing.
+    pub(crate) connection: Option<&'static str>,
+    pub(crate) framing: Framing,
+    pub(crate) size: usize,
+    pub(crate) expect: bool,
+}
+
+/// What an origin answers to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) framing: Framing,
+    pub(crate) size: usize,
+    /// 103s before it.
+    pub(crate) hints: usize,
+    /// It comes before the request's content has been read.
+    pub(crate) early: bool,
+    /// The origin says that it closes, and does.
+    pub(crate) closes: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    ask: Ask,
+    sightings: Vec<Sighting>,
+    /// The client has seen something of a final answer.
+    answered: bool,
+}
+
+/// A request as one origin saw it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sighting {
+    /// Bytes of content that make the answer whole, once the origin gives it wholly.
+    whole: Option<usize>,
+}
+
+pub(crate) struct Ledger {
+    seed: u64,
+    size_max: usize,
+    entries: RefCell<HashMap<u64, Entry>>,
+    issued: Cell<u64>,
+    /// When the engine was told to end.
+    drained_at: Cell<Option<u64>>,
+}
+
+impl Ledger {
+    pub(crate) fn new(seed: u64, size_max: usize) -> Rc<Self> {
+        Rc::new(Self { seed, size_max, entries: RefCell::default(), issued: Cell::new(1), drained_at: Cell::default() })
+    }
+
+    /// A new request; what it is follows from the seed and its number.
+    pub(crate) fn ask(&self) -> Ask {
+        let id = self.issued.replace(self.issued.get() + 1);
+        let mut dice = self.dice(id, 0);
+        let method = *one_of(&mut dice, &["GET", "GET", "GET", "HEAD", "DELETE", "POST", "POST", "PUT"]);
+        let http10 = dice.chance(0.15);
+        let framing = match method {
+            "POST" | "PUT" if http10 => Framing::Length,
+            "POST" | "PUT" => *one_of(&mut dice, &[Framing::Length, Framing::Chunked]),
+            _ => Framing::None,
+        };
+        let connection = match http10 {
+            true => *one_of(&mut dice, &[None, Some("keep-alive")]),
+            false => *one_of(&mut dice, &[None, None, None, None, None, None, None, Some("close")]),
+        };
+        let size = if framing == Framing::None { 0 } else { self.size(&mut dice) };
+        let expect = size > 0 && !http10 && dice.chance(0.2);
+        let ask = Ask { id, method, http10, connection, framing, size, expect };
+        let entry = Entry { ask: ask.clone(), sightings: Vec::new(), answered: false };
+        self.entries.borrow_mut().insert(id, entry);
+        ask
+    }
+
+    pub(crate) fn asked(&self, id: u64) -> Option<Ask> {
+        self.entries.borrow().get(&id).map(|entry| entry.ask.clone())
+    }
+
+    /// What every origin answers to this request.
+    pub(crate) fn answer(&self, ask: &Ask) -> Answer {
+        let mut dice = self.dice(ask.id, 1);
+        let status = *one_of(&mut dice, &[200, 200, 200, 200, 200, 404, 204, 304]);
+        let framing = match status {
+            204 | 304 => Framing::None,
+            _ => *one_of(&mut dice, &[Framing::Length, Framing::Length, Framing::Chunked, Framing::Close]),
+        };
+        let size = if framing == Framing::None { 0 } else { self.size(&mut dice) };
+        Answer {
+            status,
+            framing,
+            size,
+            hints: if dice.chance(0.1) { dice.within(1..=3) } else { 0 },
+            early: ask.size > 0 && !ask.expect && dice.chance(0.15),
+            closes: framing == Framing::Close || dice.chance(0.1),
+        }
+    }
+
+    /// An origin has read the request's head; returns which attempt this is, from 0.
+    pub(crate) fn seen(&self, id: u64) -> usize {
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.get_mut(&id).expect("an origin saw a request that nobody sent");
+        entry.sightings.push(Sighting::default());
+        let count = entry.sightings.len();
+        let repeatable = entry.ask.method != "POST" && entry.ask.size == 0;
+        let most = if repeatable { SIGHTINGS_MAX } else { 1 };
+        assert!(count <= most, "request {id} was sent {count} times: {:?}", entry.ask);
+        assert!(!entry.answered, "request {id} was sent again although its answer had begun");
+        count - 1
+    }
+
+    pub(crate) fn sightings(&self, id: u64) -> usize {
+        self.entries.borrow()[&id].sightings.len()
+    }
+
+    /// The origin is about to give the last of `size` bytes of content, and nothing is missing.
+    pub(crate) fn whole(&self, id: u64, attempt: usize, size: usize) {
+        self.entries.borrow_mut().get_mut(&id).expect("seen").sightings[attempt].whole = Some(size);
+    }
+
+    /// How long the answer of that attempt is, if it was given wholly.
+    pub(crate) fn whole_size(&self, id: u64, attempt: usize) -> Option<usize> {
+        self.entries.borrow()[&id].sightings.get(attempt)?.whole
+    }
+
+    /// The client sees a final answer.
+    pub(crate) fn answered(&self, id: u64) {
+        self.entries.borrow_mut().get_mut(&id).expect("asked").answered = true;
+    }
+
+    pub(crate) fn drain_at(&self, now: u64) {
+        self.drained_at.set(Some(now));
+    }
+
+    pub(crate) fn drained_at(&self) -> Option<u64> {
+        self.drained_at.get()
+    }
+
+    fn dice(&self, id: u64, salt: u64) -> Dice {
+        Dice::new(self.seed ^ (id * 4 + salt).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// Mostly small, now and then as large as it may be.
+    fn size(&self, dice: &mut Dice) -> usize {
+        let most = *one_of(dice, &[0, 10, 500, 500, 5_000, 20_000, 70_000, 200_000]);
+        dice.within(0..=most.min(self.size_max))
+    }
+}
+
+/// The content of an answer, or with attempt `usize::MAX` of a request: nobody else's.
+pub(crate) fn content(id: u64, attempt: usize, size: usize) -> Vec<u8> {
+    let mut state = id.wrapping_mul(0xd129_0b2c_6ab6_4d4d) ^ (attempt as u64).wrapping_add(1);
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        bytes.extend_from_slice(&(state ^ (state >> 29)).to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+/// The attempt that stands for a request's own content.
+pub(crate) const REQUEST: usize = usize::MAX;
+
+pub(crate) fn one_of<'a, T>(dice: &mut Dice, from: &'a [T]) -> &'a T {
+    &from[dice.within(0..=from.len() - 1)]
+}

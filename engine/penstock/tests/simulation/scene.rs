@@ -1,0 +1,218 @@
+//! A scene: an engine of one worker, its clients and origins; played to the end, and swept afterwards.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use penstock::snapshot::{self, Snapshot};
+use penstock::telemetry::WorkerCells;
+use penstock::upstream::{self, AllCells};
+use penstock::worker::{Message, Plan, Worker};
+use ring::sim::{Faults, Script, World};
+use ring::{Address, DriverChoice, Options, Ring};
+
+use crate::ledger::Ledger;
+use crate::{client, origin, tunnel};
+
+pub(crate) const WEB: &str = "10.0.0.1:80";
+pub(crate) const RAW: &str = "10.0.0.1:90";
+
+const CONFIGURATION: &str = r#"
+[[listen]]
+name = "web"
+addr = "10.0.0.1:80"
+
+[[listen]]
+name = "raw"
+addr = "10.0.0.1:90"
+protocol = "tcp"
+pool = "raw"
+
+[[pool]]
+name = "app"
+endpoints = ["10.2.0.1:8000", "10.2.0.2:8000", "10.2.0.3:8000"]
+timeout = { head = "20s" }
+
+[[pool]]
+name = "raw"
+endpoints = ["10.3.0.1:7000", "10.3.0.2:7000"]
+
+[[route]]
+pool = "app"
+"#;
+
+pub(crate) struct Scene {
+    pub(crate) faults: Faults,
+    pub(crate) web: bool,
+    pub(crate) tunnels: bool,
+    pub(crate) rude_clients: bool,
+    pub(crate) rude_origins: bool,
+    /// The engine is told to end while everybody is at work.
+    pub(crate) drain: bool,
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        Self {
+            faults: Faults::none(),
+            web: true,
+            tunnels: false,
+            rude_clients: false,
+            rude_origins: false,
+            drain: false,
+        }
+    }
+}
+
+/// What a well-behaved client must put up with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strict {
+    /// Answers that are our own, and those that origins broke off.
+    pub(crate) may_refuse: bool,
+    /// Connections that break.
+    pub(crate) may_break: bool,
+}
+
+pub(crate) fn address(text: &str) -> Address {
+    Address::Inet(text.parse::<SocketAddr>().expect("written here"))
+}
+
+fn snapshot() -> Arc<Snapshot> {
+    static SNAPSHOT: OnceLock<Arc<Snapshot>> = OnceLock::new();
+    let compile = || match snapshot::read("simulation", CONFIGURATION) {
+        Ok(compiled) => Arc::new(compiled.snapshot),
+        Err(report) => panic!("{}", report.render()),
+    };
+    Arc::clone(SNAPSHOT.get_or_init(compile))
+}
+
+/// Plays a scene and sweeps up behind it.
+///
+/// # Errors
+/// What was left behind. What goes wrong before panics in the script that sees it.
+pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
+    let world = World::new(seed, scene.faults.clone());
+    world.limit(Duration::from_secs(48 * 3600));
+    // Narrow pipes carry less, in about the same number of events.
+    let size_max = if scene.faults.buffer.0 < 2_048 { 12_000 } else { 200_000 };
+    let ledger = Ledger::new(seed, size_max);
+    let clients = people(&world, scene, &ledger, size_max);
+    let ring = Ring::new(Options { driver: DriverChoice::Sim(world.node()), ..Options::default() })
+        .map_err(|error| error.to_string())?;
+    let snapshot = snapshot();
+    let cells: Arc<WorkerCells> = Arc::default();
+    let endpoints: Arc<AllCells> = Arc::new(upstream::cells_for(&snapshot, 1));
+    let plan = Plan {
+        snapshot,
+        cells: Arc::clone(&cells),
+        endpoints: Arc::clone(&endpoints),
+        log: None,
+        index: 0,
+        count: 1,
+        seed,
+    };
+    let drain = scene.drain.then(|| Duration::from_millis(seed % 400));
+    let counts = ring.block_on(work(plan, ledger, clients, drain));
+    let mut wrong = gauges(&cells, &endpoints);
+    if counts.panics > 0 || counts.streams > 0 {
+        wrong.push(format!("the ring: {counts:?}"));
+    }
+    drop(ring);
+    let lent = ring::buf::pool_counts().lent;
+    if lent > 0 {
+        wrong.push(format!("{lent} bytes of buffers were never given back"));
+    }
+    if let Err(verdict) = world.verdict() {
+        wrong.push(verdict);
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// Runs the worker until everybody has done, or for a while; then drains it.
+async fn work(plan: Plan, ledger: Rc<Ledger>, clients: Vec<Script<()>>, drain: Option<Duration>) -> ring::Counts {
+    let worker = Worker::open(plan).expect("the world's addresses are free");
+    let (mut sender, receiver) = ring::mailbox(16);
+    let clients = Rc::new(RefCell::new(clients));
+    let waiting = Rc::clone(&clients);
+    ring::spawn(async move {
+        match drain {
+            Some(after) => {
+                ring::sleep(after).await;
+                ledger.drain_at(ring::now().as_nanos());
+            }
+            None => all(&waiting).await,
+        }
+        sender.send(Message::Drain(Duration::from_secs(24 * 3600))).expect("there is room");
+    });
+    worker.run(receiver).await;
+    all(&clients).await;
+    // What was closed last leaves the ring.
+    ring::sleep(Duration::from_secs(5)).await;
+    ring::counts()
+}
+
+async fn all(clients: &RefCell<Vec<Script<()>>>) {
+    let mut clients = std::mem::take(&mut *clients.borrow_mut());
+    for client in clients.drain(..) {
+        client.await;
+    }
+}
+
+/// Everybody around the engine. Returns those whose end is waited for.
+fn people(world: &World, scene: &Scene, ledger: &Rc<Ledger>, size_max: usize) -> Vec<Script<()>> {
+    let broken = scene.faults != scene.faults.clone().harmless();
+    let strict = Strict { may_refuse: scene.rude_origins || broken, may_break: broken };
+    let mut clients = Vec::new();
+    if scene.web {
+        for number in 1..=3 {
+            let listening = world.listen(&address(&format!("10.2.0.{number}:8000"))).expect("free");
+            let (ledger, rude) = (Rc::clone(ledger), scene.rude_origins);
+            if rude && number == 3 {
+                // Nobody is there: connections are refused.
+                continue;
+            }
+            world.spawn("origin", move |host| origin::serve(host, listening, ledger, rude));
+        }
+        for _ in 0..4 {
+            let ledger = Rc::clone(ledger);
+            clients.push(world.spawn("client", move |host| client::run(host, ledger, strict)));
+        }
+        for _ in 0..if scene.rude_clients { 3 } else { 0 } {
+            let ledger = Rc::clone(ledger);
+            clients.push(world.spawn("rude client", move |host| client::rude(host, ledger)));
+        }
+    }
+    if scene.tunnels {
+        for number in 1..=2 {
+            let listening = world.listen(&address(&format!("10.3.0.{number}:7000"))).expect("free");
+            let ledger = Rc::clone(ledger);
+            world.spawn("far end", move |host| tunnel::origin(host, listening, ledger, size_max, strict));
+        }
+        for _ in 0..3 {
+            let ledger = Rc::clone(ledger);
+            clients.push(world.spawn("tunnel", move |host| tunnel::client(host, ledger, size_max, strict)));
+        }
+    }
+    clients
+}
+
+/// What should be zero when everybody has left, and is not.
+fn gauges(cells: &WorkerCells, endpoints: &AllCells) -> Vec<String> {
+    let counters = &cells.counters;
+    let mut wrong = Vec::new();
+    let mut expect_zero = |what: &str, value: u64| {
+        if value != 0 {
+            wrong.push(format!("{what} is {value} at the end"));
+        }
+    };
+    expect_zero("connections_open", counters.connections_open.get());
+    expect_zero("requests_open", counters.requests_open.get());
+    expect_zero("tunnels_open", counters.tunnels_open.get());
+    expect_zero("upstream_idle", counters.upstream_idle.get());
+    for cells in endpoints.iter().flatten() {
+        expect_zero("an endpoint's in_flight", cells.sums().in_flight);
+    }
+    wrong
+}

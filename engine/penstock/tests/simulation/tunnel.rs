@@ -1,0 +1,87 @@
+//! Both ends of a TCP pass-through: each says its part and ends it, and hears the other's part to its end.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ring::sim::{Host, Listening, Socket};
+
+use crate::ledger::{Ledger, REQUEST, content};
+use crate::scene::{RAW, Strict, address};
+
+/// Virtual time within which both parts are through.
+const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+
+/// Opens a tunnel, says its number and its part, and hears the origin's.
+pub(crate) async fn client(host: Host, ledger: Rc<Ledger>, size_max: usize, strict: Strict) {
+    host.dawdle(Duration::from_millis(200)).await;
+    let id = ledger.ask().id;
+    let socket = match host.connect(&address(RAW)).await {
+        Ok(socket) => socket,
+        Err(error) => return assert!(strict.may_break || ledger.drained_at().is_some(), "connect: {error}"),
+    };
+    let size = host.pick(0..=size_max);
+    let mut said = id.to_le_bytes().to_vec();
+    said.extend((size as u64).to_le_bytes());
+    said.extend(content(id, REQUEST, size));
+    let begun = host.now();
+    let fared = host.within(PATIENCE, converse(&host, &socket, said, id, 0)).await;
+    let fared = fared.unwrap_or_else(|| panic!("tunnel {id} hangs"));
+    let late = ledger.drained_at().is_some_and(|drained| drained <= begun);
+    assert!(fared.is_ok() || strict.may_break || late, "tunnel {id}: {fared:?}");
+}
+
+pub(crate) async fn origin(host: Host, listening: Listening, ledger: Rc<Ledger>, size_max: usize, strict: Strict) {
+    loop {
+        let socket = listening.accept().await;
+        let ledger = Rc::clone(&ledger);
+        host.spawn("tunnel's end", move |host| async move {
+            let fared = host.within(PATIENCE, answer(&host, socket, &ledger, size_max)).await;
+            let fared = fared.expect("an origin of a tunnel hangs");
+            assert!(fared.is_ok() || strict.may_break || ledger.drained_at().is_some(), "a tunnel's end: {fared:?}");
+        });
+    }
+}
+
+async fn answer(host: &Host, socket: Socket, ledger: &Ledger, size_max: usize) -> io::Result<()> {
+    let number = async |socket: &Socket| {
+        let bytes = socket.recv_exact(8).await?;
+        Ok::<_, io::Error>(u64::from_le_bytes(bytes.try_into().expect("eight")))
+    };
+    let id = number(&socket).await?;
+    let size = number(&socket).await? as usize;
+    assert!(ledger.asked(id).is_some(), "a tunnel that nobody opened: {id}");
+    let own = host.pick(0..=size_max);
+    let mut said = (own as u64).to_le_bytes().to_vec();
+    said.extend(content(id, 0, own));
+    let writer = say(host, &socket, said);
+    let heard = socket.recv_to_end().await;
+    writer.await?;
+    assert_eq!(heard?, content(id, REQUEST, size), "the client's part of tunnel {id}");
+    Ok(())
+}
+
+async fn converse(host: &Host, socket: &Socket, said: Vec<u8>, id: u64, attempt: usize) -> io::Result<()> {
+    let writer = say(host, socket, said);
+    let heard = async {
+        let size = socket.recv_exact(8).await?;
+        let size = u64::from_le_bytes(size.try_into().expect("eight")) as usize;
+        Ok::<_, io::Error>((size, socket.recv_to_end().await?))
+    };
+    let heard = heard.await;
+    writer.await?;
+    let (size, heard) = heard?;
+    assert_eq!(heard.len(), size, "the origin's part of tunnel {id} ends where there is no end");
+    assert!(heard == content(id, attempt, size), "the origin's part of tunnel {id} is something else");
+    Ok(())
+}
+
+fn say(host: &Host, socket: &Socket, said: Vec<u8>) -> ring::sim::Script<io::Result<()>> {
+    let socket = socket.clone();
+    host.spawn("speaker", move |host| async move {
+        socket.send_split(&host, &said, Duration::from_millis(20)).await?;
+        host.dawdle(Duration::from_millis(50)).await;
+        socket.shutdown_write();
+        Ok(())
+    })
+}
