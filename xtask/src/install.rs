@@ -22,11 +22,7 @@ pub fn tools(wanted: &[Tool]) -> Vec<(&'static str, String)> {
         Ok(()) => "apt-get installed its package, yet it is not on PATH".to_owned(),
         Err(why) => why,
     };
-    wanted
-        .iter()
-        .filter(missing)
-        .map(|tool| (tool.0, why.clone()))
-        .collect()
+    wanted.iter().filter(missing).map(|tool| (tool.0, why.clone())).collect()
 }
 
 /// `apt-get install`, refreshing the package lists once a process.
@@ -39,63 +35,39 @@ fn apt(packages: &[&str]) -> Outcome {
     if !is_root() {
         return Err(format!("not root, so nothing was installed; {by_hand}"));
     }
-    REFRESHED
-        .get_or_init(|| shell::run(apt_get().args(["update", "-q"]).stdout(Stdio::null())).is_ok());
+    REFRESHED.get_or_init(|| shell::run(apt_get().args(["update", "-q"]).stdout(Stdio::null())).is_ok());
     // Together first; one by one when that fails, so that one unknown name does not cost the others.
     let install = |names: &[&str]| {
-        shell::run(
-            apt_get()
-                .args(["install", "-y", "-q", "--no-install-recommends"])
-                .args(names)
-                .stdout(Stdio::null()),
-        )
+        shell::run(apt_get().args(["install", "-y", "-q", "--no-install-recommends"]).args(names).stdout(Stdio::null()))
     };
     if install(packages).is_ok() {
         return Ok(());
     }
-    let refused: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|name| install(&[name]).is_err())
-        .collect();
-    if refused.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("apt-get refused {}", refused.join(" ")))
-    }
+    let refused: Vec<&str> = packages.iter().copied().filter(|name| install(&[name]).is_err()).collect();
+    if refused.is_empty() { Ok(()) } else { Err(format!("apt-get refused {}", refused.join(" "))) }
 }
 
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     // A daemon that is installed for a benchmark has no business starting by itself: policy-rc.d is not ours, RUNLEVEL is honoured.
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("RUNLEVEL", "1");
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
     command
 }
 
 fn is_root() -> bool {
-    std::fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| effective_user(&status) == Some(0))
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| effective_user(&status) == Some(0))
 }
 
 fn effective_user(status: &str) -> Option<u32> {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("Uid:"))?
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// A Python environment of our own with these packages in it, made when it is not there. Returns its `bin` folder.
 pub fn python(directory: &Path, packages: &[&str]) -> Outcome<PathBuf> {
     let bin = directory.join("bin");
     if !bin.join("pip").is_file() {
-        let python = place::program("python3").ok_or(
-            "there is no python3 on PATH; install by hand: apt-get install python3 python3-venv",
-        )?;
+        let python = place::program("python3")
+            .ok_or("there is no python3 on PATH; install by hand: apt-get install python3 python3-venv")?;
         shell::run(Command::new(python).args(["-m", "venv"]).arg(directory))
             .map_err(|why| format!("{why}; the package python3-venv may be missing"))?;
     }
@@ -106,10 +78,7 @@ pub fn python(directory: &Path, packages: &[&str]) -> Outcome<PathBuf> {
         .collect();
     if !absent.is_empty() {
         let mut pip = Command::new(bin.join("pip"));
-        shell::run(
-            pip.args(["install", "-q", "--disable-pip-version-check"])
-                .args(&absent),
-        )?;
+        shell::run(pip.args(["install", "-q", "--disable-pip-version-check"]).args(&absent))?;
     }
     Ok(bin)
 }
@@ -122,13 +91,7 @@ pub fn cargo_tool(name: &str, extra: &[&str]) -> Outcome {
     eprintln!("{name} is not on PATH: installing it from the crate registry (minutes, once)");
     // A target folder that stays: an interrupted installation goes on where it was.
     let target = place::target_directory()?.join("tools");
-    shell::run(
-        shell::cargo("")
-            .args(["install", name, "--locked"])
-            .args(extra)
-            .arg("--target-dir")
-            .arg(target),
-    )
+    shell::run(shell::cargo("").args(["install", name, "--locked"]).args(extra).arg("--target-dir").arg(target))
 }
 
 #[cfg(test)]
@@ -137,10 +100,7 @@ mod tests {
 
     #[test]
     fn the_effective_user_is_the_second_number() {
-        assert_eq!(
-            effective_user("Name:\tx\nUid:\t1000\t0\t1000\t0\nGid:\t1\n"),
-            Some(0)
-        );
+        assert_eq!(effective_user("Name:\tx\nUid:\t1000\t0\t1000\t0\nGid:\t1\n"), Some(0));
         assert_eq!(effective_user("Uid:\t1000\t1000\t1000\t1000\n"), Some(1000));
         assert_eq!(effective_user(""), None);
     }

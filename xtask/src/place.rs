@@ -7,11 +7,9 @@ use crate::Outcome;
 
 /// The repository's root. Asked at run time, so that a binary built in one clone does not work on another.
 pub fn root() -> PathBuf {
-    let package = std::env::var_os("CARGO_MANIFEST_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-    package
-        .parent()
-        .map_or_else(|| package.clone(), Path::to_path_buf)
+    let package =
+        std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.parent().map_or_else(|| package.clone(), Path::to_path_buf)
 }
 
 /// Cargo's target directory, wherever the environment or a configuration file put it.
@@ -22,14 +20,9 @@ pub fn target_directory() -> Outcome<PathBuf> {
         .output()
         .map_err(|error| format!("cargo metadata: {error}"))?;
     let metadata = String::from_utf8_lossy(&output.stdout);
-    json_string(&metadata, "target_directory")
-        .map(PathBuf::from)
-        .ok_or_else(|| {
-            format!(
-                "cargo metadata told no target_directory: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            )
-        })
+    json_string(&metadata, "target_directory").map(PathBuf::from).ok_or_else(|| {
+        format!("cargo metadata told no target_directory: {}", String::from_utf8_lossy(&output.stderr).trim())
+    })
 }
 
 /// The value of the last `"key":"…"` in a JSON text (in cargo's metadata the top-level one comes after the packages).
@@ -62,10 +55,7 @@ mod tests {
     #[test]
     fn json_strings_are_found_and_unescaped() {
         let text = r#"{"a":[{"target_directory":"/no"}],"target_directory":"/t\\x","z":1}"#;
-        assert_eq!(
-            json_string(text, "target_directory").as_deref(),
-            Some("/t\\x")
-        );
+        assert_eq!(json_string(text, "target_directory").as_deref(), Some("/t\\x"));
         assert_eq!(json_string(text, "absent"), None);
     }
 

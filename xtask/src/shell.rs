@@ -13,10 +13,7 @@ pub fn cargo(toolchain: &str) -> Command {
     if !toolchain.is_empty() {
         command.arg(toolchain);
         // Left set, these pin the child to the toolchain that runs xtask.
-        command
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .env_remove("RUSTC")
-            .env_remove("RUSTDOC");
+        command.env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC").env_remove("RUSTDOC");
     }
     command.env_remove("CARGO").env_remove("CARGO_MANIFEST_DIR");
     command.current_dir(place::root());
@@ -25,12 +22,9 @@ pub fn cargo(toolchain: &str) -> Command {
 
 /// The command as a person would type it, its own environment first.
 pub fn written(command: &Command) -> String {
-    let environment = command
-        .get_envs()
-        .filter_map(|(name, value)| Some(format!("{}={}", name.display(), quoted(value?))));
-    let words = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(quoted);
+    let environment =
+        command.get_envs().filter_map(|(name, value)| Some(format!("{}={}", name.display(), quoted(value?))));
+    let words = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted);
     environment.chain(words).collect::<Vec<_>>().join(" ")
 }
 
@@ -46,23 +40,13 @@ fn quoted(word: &OsStr) -> String {
 /// Says and runs a command; an error unless it exits with zero.
 pub fn run(command: &mut Command) -> Outcome {
     eprintln!("$ {}", written(command));
-    let status = command
-        .status()
-        .map_err(|error| format!("`{}` did not start: {error}", written(command)))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("`{}` failed ({status})", written(command)))
-    }
+    let status = command.status().map_err(|error| format!("`{}` did not start: {error}", written(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("`{}` failed ({status})", written(command))) }
 }
 
 /// Whether a command exits with zero; what it prints is thrown away.
 pub fn succeeds(command: &mut Command) -> bool {
-    command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 /// Like [`run`], and hands every line of standard output to `see` after printing it.
@@ -80,14 +64,8 @@ pub fn run_watched(command: &mut Command, mut see: impl FnMut(&str)) -> Outcome 
             see(&line);
         }
     }
-    let status = child
-        .wait()
-        .map_err(|error| format!("`{}`: {error}", written(command)))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("`{}` failed ({status})", written(command)))
-    }
+    let status = child.wait().map_err(|error| format!("`{}`: {error}", written(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("`{}` failed ({status})", written(command))) }
 }
 
 /// How many tests ran, as libtest's lines tell: `test result: ok. 3 passed; 0 failed; …`.
@@ -101,16 +79,12 @@ pub struct Tally {
 impl Tally {
     /// Adds one line of a runner's output; lines that tell nothing are passed over.
     pub fn see(&mut self, line: &str) {
-        let Some((_, counts)) = line
-            .strip_prefix("test result: ")
-            .and_then(|rest| rest.split_once(". "))
-        else {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
             return;
         };
         for part in counts.split(';') {
             let mut words = part.split_whitespace();
-            let (Some(Ok(count)), Some(what)) = (words.next().map(str::parse::<u64>), words.next())
-            else {
+            let (Some(Ok(count)), Some(what)) = (words.next().map(str::parse::<u64>), words.next()) else {
                 continue;
             };
             match what {
@@ -127,11 +101,7 @@ impl Tally {
 pub fn run_tests(command: &mut Command) -> Outcome<Tally> {
     let mut tally = Tally::default();
     run_watched(command, |line| tally.see(line))?;
-    if tally.passed + tally.failed == 0 {
-        Err(format!("`{}` ran no test", written(command)))
-    } else {
-        Ok(tally)
-    }
+    if tally.passed + tally.failed == 0 { Err(format!("`{}` ran no test", written(command))) } else { Ok(tally) }
 }
 
 #[cfg(test)]
@@ -144,14 +114,7 @@ mod tests {
         tally.see("running 3 tests");
         tally.see("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.00s");
         tally.see("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s");
-        assert_eq!(
-            tally,
-            Tally {
-                passed: 4,
-                failed: 2,
-                ignored: 1
-            }
-        );
+        assert_eq!(tally, Tally { passed: 4, failed: 2, ignored: 1 });
     }
 
     #[test]
@@ -163,15 +126,7 @@ mod tests {
 
     #[test]
     fn failure_is_an_error_that_names_the_command() {
-        assert!(
-            run(Command::new("false").arg("x"))
-                .unwrap_err()
-                .contains("`false x` failed")
-        );
-        assert!(
-            run(&mut Command::new("no-such-program-here"))
-                .unwrap_err()
-                .contains("did not start")
-        );
+        assert!(run(Command::new("false").arg("x")).unwrap_err().contains("`false x` failed"));
+        assert!(run(&mut Command::new("no-such-program-here")).unwrap_err().contains("did not start"));
     }
 }

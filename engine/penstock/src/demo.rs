@@ -18,8 +18,8 @@ use ring::{Address, Options, Ring, Signals};
 use traffic::{Extent, Failure, Live, Load, Mode, Origin, Report, Snapshot as Seen};
 
 use crate::admin;
-use crate::control::Engine;
 use crate::cores;
+use crate::engine::Engine;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::{Counters, Summary};
 use crate::upstream::EndpointSums;
@@ -101,7 +101,8 @@ fn start_origins(stop: Arc<AtomicBool>) -> io::Result<(JoinHandle<()>, Vec<Socke
             let mut slow = Origin::new(listen());
             let mut flaky = Origin::new(listen());
             fast.name = "fast".into();
-            (slow.name, slow.delay, slow.jitter) = ("slow".into(), Some(Duration::from_millis(20)), Duration::from_millis(10));
+            (slow.name, slow.delay, slow.jitter) =
+                ("slow".into(), Some(Duration::from_millis(20)), Duration::from_millis(10));
             (flaky.name, flaky.fail_every, flaky.failure) = ("flaky".into(), Some(100), Failure::Reset);
             for origin in [fast, slow, flaky] {
                 let Ok((address, serving)) = origin.bind() else { return };
@@ -155,7 +156,9 @@ fn introduce(engine: &Engine, front: u16, admin: u16) {
     }
     println!("\n  try:  curl -v http://127.0.0.1:{front}/16k");
     println!("        curl http://127.0.0.1:{admin}/metrics        (or: penstock status --admin 127.0.0.1:{admin})");
-    println!("  load: {RATE} requests/s over {CONNECTIONS} connections to three origins: fast, slow (20-30 ms), flaky (resets 1 %)\n");
+    println!(
+        "  load: {RATE} requests/s over {CONNECTIONS} connections to three origins: fast, slow (20-30 ms), flaky (resets 1 %)\n"
+    );
 }
 
 /// Prints a table each second until it is time to end; then drains the engine.
@@ -209,7 +212,14 @@ fn table(engine: &Engine, seen: &Seen) -> String {
         .collect();
     let mut text = format!(
         "{:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>8}   {}\n{:>9.0} {:>9} {:>9} {:>9} {:>7} {:>6.1}% {:>8}   {}\n",
-        "req/s", "p50", "p99", "p99.9", "errors", "reuse", "retries", "shares",
+        "req/s",
+        "p50",
+        "p99",
+        "p99.9",
+        "errors",
+        "reuse",
+        "retries",
+        "shares",
         seen.rate,
         shown(seen.p50),
         shown(seen.p99),
@@ -236,9 +246,10 @@ fn endpoints(engine: &Engine) -> impl Iterator<Item = (&'static str, String, End
     let pool = &engine.snapshot().pools[0];
     let cells = &engine.endpoints()[0];
     let names = ["fast", "slow", "flaky"];
-    names.into_iter().zip(pool.endpoints.iter().zip(cells)).map(|(name, (endpoint, cells))| {
-        (name, endpoint.address.to_string(), cells.sums())
-    })
+    names
+        .into_iter()
+        .zip(pool.endpoints.iter().zip(cells))
+        .map(|(name, (endpoint, cells))| (name, endpoint.address.to_string(), cells.sums()))
 }
 
 fn breaker(sums: &EndpointSums) -> &'static str {
@@ -279,7 +290,11 @@ fn conclude(engine: &Engine, report: &Option<Report>) -> bool {
     println!("\nsummary");
     println!("  client: {} answered, {} failed, {:.0} req/s", report.requests, report.errors.total(), report.rate());
     for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-        println!("  {name:<6} client {:>9}   engine {:>9}", shown(report.quantile(share)), shown(Duration::from_nanos(latency.quantile(share))));
+        println!(
+            "  {name:<6} client {:>9}   engine {:>9}",
+            shown(report.quantile(share)),
+            shown(Duration::from_nanos(latency.quantile(share)))
+        );
     }
     println!(
         "  engine: {requests} requests, {} retries hid {} failed tries, {:.2} % of tries on reused connections",

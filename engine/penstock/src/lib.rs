@@ -10,6 +10,7 @@ pub mod conn;
 pub mod control;
 pub mod cores;
 pub mod demo;
+pub mod engine;
 pub mod exchange;
 pub mod limits;
 pub mod listen;

@@ -31,11 +31,7 @@ fn exit_codes() {
         (&["check", "-c", "-", "--explain", "ftp://x"], GOOD, 1),
         (&["serve"], "", 2),
         (&["serve", "--listen", "tcp://:1", "--to", "a:1"], "", 2),
-        (
-            &["serve", "--listen", ":1", "--to", "a:1", "--cores", "1023"],
-            "",
-            3,
-        ),
+        (&["serve", "--listen", ":1", "--to", "a:1", "--cores", "1023"], "", 3),
         (&["chek"], "", 2),
         (&["status", "--admin", "127.0.0.1:1"], "", 1),
         (&["schema"], "", 0),
@@ -46,22 +42,14 @@ fn exit_codes() {
     ];
     for (args, stdin, wanted) in table {
         let output = penstock(args, stdin);
-        assert_eq!(
-            output.status.code(),
-            Some(*wanted),
-            "{args:?} {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert_eq!(output.status.code(), Some(*wanted), "{args:?} {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
 #[test]
 fn check_answers_on_standard_output_and_complains_on_standard_error() {
     let good = penstock(&["check", "-c", "-"], GOOD);
-    assert_eq!(
-        String::from_utf8_lossy(&good.stdout),
-        "standard input: good (1 listener, 1 route, 1 pool)\n"
-    );
+    assert_eq!(String::from_utf8_lossy(&good.stdout), "standard input: good (1 listener, 1 route, 1 pool)\n");
     let bad = penstock(&["check", "-c", "-"], "[[listen]]\nname = \"a\"");
     assert!(bad.stdout.is_empty());
     assert!(String::from_utf8_lossy(&bad.stderr).contains("--> standard input:1:1"));
@@ -71,15 +59,8 @@ fn check_answers_on_standard_output_and_complains_on_standard_error() {
 fn check_prints_every_default_as_a_file_that_is_good() {
     let complete = penstock(&["check", "-c", "-", "--defaults"], GOOD);
     let text = String::from_utf8(complete.stdout).unwrap();
-    assert!(
-        text.contains("breaker = { failures = 5, open_for = \"60s\", trials = 3 }"),
-        "{text}"
-    );
-    assert_eq!(
-        penstock(&["check", "-c", "-"], &text).status.code(),
-        Some(0),
-        "{text}"
-    );
+    assert!(text.contains("breaker = { failures = 5, open_for = \"60s\", trials = 3 }"), "{text}");
+    assert_eq!(penstock(&["check", "-c", "-"], &text).status.code(), Some(0), "{text}");
 }
 
 #[test]
@@ -87,30 +68,11 @@ fn check_speaks_json() {
     let json = |args: &[&str], stdin: &str| -> serde_json::Value {
         serde_json::from_slice(&penstock(args, stdin).stdout).unwrap()
     };
-    let good = json(
-        &[
-            "check",
-            "-c",
-            "-",
-            "--format",
-            "json",
-            "--explain",
-            "http://x/",
-            "--defaults",
-        ],
-        GOOD,
-    );
-    assert_eq!(
-        (&good["valid"], &good["explain"]["matched"]),
-        (&true.into(), &true.into())
-    );
+    let good = json(&["check", "-c", "-", "--format", "json", "--explain", "http://x/", "--defaults"], GOOD);
+    assert_eq!((&good["valid"], &good["explain"]["matched"]), (&true.into(), &true.into()));
     assert_eq!(good["document"]["pool"][0]["balance"], "adaptive");
     let bad = json(&["check", "-c", "-", "--format", "json"], "x");
     assert_eq!(bad["valid"], false);
     let doctor = json(&["doctor", "--json"], "");
-    assert!(
-        doctor["findings"]
-            .as_array()
-            .is_some_and(|lines| lines.iter().any(|line| line["name"] == "io_uring"))
-    );
+    assert!(doctor["findings"].as_array().is_some_and(|lines| lines.iter().any(|line| line["name"] == "io_uring")));
 }

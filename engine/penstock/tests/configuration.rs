@@ -66,14 +66,8 @@ pool = "pages"
 fn the_example_compiles() {
     let snapshot = compile(EXAMPLE);
     assert_eq!(snapshot.pools.len(), 3);
-    assert_eq!(
-        snapshot.table.find(b"API.example.net", b"/v1/x", b"GET"),
-        Some(RouteId(0))
-    );
-    assert_eq!(
-        snapshot.table.find(b"api.example.net", b"/v2", b"GET"),
-        Some(RouteId(1))
-    );
+    assert_eq!(snapshot.table.find(b"API.example.net", b"/v1/x", b"GET"), Some(RouteId(0)));
+    assert_eq!(snapshot.table.find(b"api.example.net", b"/v2", b"GET"), Some(RouteId(1)));
     assert_eq!(snapshot.pool_named("db"), Some(PoolId(2)));
     assert_eq!(report(EXAMPLE), "");
 }
@@ -167,64 +161,26 @@ error[E012]: unknown key `adress` in [[listen]]
 
 /// A file around the part that a case is about.
 fn around(part: &str) -> String {
-    format!(
-        "[[listen]]\nname = \"web\"\naddr = \":80\"\n[[pool]]\nname = \"api\"\nendpoints = [\"a:1\"]\n{part}"
-    )
+    format!("[[listen]]\nname = \"web\"\naddr = \":80\"\n[[pool]]\nname = \"api\"\nendpoints = [\"a:1\"]\n{part}")
 }
 
 #[test]
 fn one_problem_at_a_time() {
     let table = [
-        (
-            "[[rout]]\npool = \"api\"",
-            "error[E012]: unknown key `rout` in the file",
-            "did you mean `route`?",
-        ),
+        ("[[rout]]\npool = \"api\"", "error[E012]: unknown key `rout` in the file", "did you mean `route`?"),
         (
             "[route]\npool = \"api\"",
             "[[route]] is a table, and must be a list",
             "write [[route]] above its keys, with two brackets",
         ),
-        (
-            "[[route]]\nhost = \"a\"",
-            "error[E014]: `pool` is missing in [[route]]",
-            "`pool`: Where such requests go",
-        ),
-        (
-            "[[route]]\nhost = \"a:80\"\npool = \"api\"",
-            "`host`: `a:80` has a port",
-            "write `a`",
-        ),
-        (
-            "[[route]]\nhost = \"a/b\"\npool = \"api\"",
-            "`host`: `a/b` has a path",
-            "write host = \"a\", path = \"/b\"",
-        ),
-        (
-            "[[route]]\npath = \"/a*b\"\npool = \"api\"",
-            "has `*` in the middle",
-            "`/v1/*`",
-        ),
-        (
-            "[[route]]\npath = \"/a?b\"\npool = \"api\"",
-            "has `?` in it",
-            "without its query",
-        ),
-        (
-            "[[route]]\nmethod = \"get\"\npool = \"api\"",
-            "has small letters",
-            "`GET`",
-        ),
-        (
-            "[[route]]\npool = \"api\"\ntimeout = { head = \"0s\" }",
-            "`head` cannot be zero",
-            "leave it out",
-        ),
-        (
-            "[[pool]]\nname = \"api\"\nendpoints = [\"b:1\"]",
-            "error[E021]: the pool `api` is there twice",
-            "line 5",
-        ),
+        ("[[route]]\nhost = \"a\"", "error[E014]: `pool` is missing in [[route]]", "`pool`: Where such requests go"),
+        ("[[route]]\nhost = \"a:80\"\npool = \"api\"", "`host`: `a:80` has a port", "write `a`"),
+        ("[[route]]\nhost = \"a/b\"\npool = \"api\"", "`host`: `a/b` has a path", "write host = \"a\", path = \"/b\""),
+        ("[[route]]\npath = \"/a*b\"\npool = \"api\"", "has `*` in the middle", "`/v1/*`"),
+        ("[[route]]\npath = \"/a?b\"\npool = \"api\"", "has `?` in it", "without its query"),
+        ("[[route]]\nmethod = \"get\"\npool = \"api\"", "has small letters", "`GET`"),
+        ("[[route]]\npool = \"api\"\ntimeout = { head = \"0s\" }", "`head` cannot be zero", "leave it out"),
+        ("[[pool]]\nname = \"api\"\nendpoints = [\"b:1\"]", "error[E021]: the pool `api` is there twice", "line 5"),
         (
             "[[pool]]\nname = \"b\"\nendpoints = [\"b:1\"]",
             "error[E022]: there are 2 pools and no [[route]]",
@@ -260,26 +216,10 @@ fn one_problem_at_a_time() {
             "an http listener has no `pool`",
             "protocol = \"tcp\"",
         ),
-        (
-            "[[listen]]\nname = \"t\"\naddr = [\":80\"]",
-            "the address `:80` is there twice",
-            "line 3",
-        ),
-        (
-            "[[listen]]\nname = \"t\"\naddr = \":0\"",
-            "`addr`: `:0` has the port `0`",
-            "1 to 65535",
-        ),
-        (
-            "[[listen]]\nname = \"t\"\naddr = \":81\"\nbacklog = -1",
-            "`backlog` cannot be -1",
-            "from 0",
-        ),
-        (
-            "[[listen]]\nname = \"t\"\naddr = \":81\"\nbacklog = 1.5",
-            "a number with a fraction",
-            "",
-        ),
+        ("[[listen]]\nname = \"t\"\naddr = [\":80\"]", "the address `:80` is there twice", "line 3"),
+        ("[[listen]]\nname = \"t\"\naddr = \":0\"", "`addr`: `:0` has the port `0`", "1 to 65535"),
+        ("[[listen]]\nname = \"t\"\naddr = \":81\"\nbacklog = -1", "`backlog` cannot be -1", "from 0"),
+        ("[[listen]]\nname = \"t\"\naddr = \":81\"\nbacklog = 1.5", "a number with a fraction", ""),
         (
             "[[listen]]\nname = \"t\"\naddr = \":81\"\ntrusted = [\"10.0.0.1/8\"]",
             "has bits set beyond its prefix",
@@ -290,34 +230,15 @@ fn one_problem_at_a_time() {
             "warning[W103]: a format for an access log that is off",
             "path = \"-\"",
         ),
-        (
-            "[engine]\nspin = \"1s\"",
-            "`spin`: `1s` is too long to spin",
-            "`1ms`",
-        ),
-        (
-            "[engine]\nadmin = \":80\"",
-            "`admin`: `:80` has no host",
-            "`127.0.0.1:80`",
-        ),
-        (
-            "[engine]\nvia = \"a b\"",
-            "`via`: `a b` is not a token",
-            "`off`",
-        ),
+        ("[engine]\nspin = \"1s\"", "`spin`: `1s` is too long to spin", "`1ms`"),
+        ("[engine]\nadmin = \":80\"", "`admin`: `:80` has no host", "`127.0.0.1:80`"),
+        ("[engine]\nvia = \"a b\"", "`via`: `a b` is not a token", "`off`"),
         ("x = ", "error[E010]: this is not TOML", ""),
-        (
-            "[engine]\ncores = \"0\"\ncores = \"1\"",
-            "error[E010]: this is not TOML: duplicate key",
-            "",
-        ),
+        ("[engine]\ncores = \"0\"\ncores = \"1\"", "error[E010]: this is not TOML: duplicate key", ""),
     ];
     for (part, message, advice) in table {
         let found = report(&around(part));
-        assert!(
-            found.contains(message) && found.contains(advice),
-            "{part}\n---\n{found}"
-        );
+        assert!(found.contains(message) && found.contains(advice), "{part}\n---\n{found}");
         let problems = found.matches("-->").count();
         assert_eq!(problems, 1, "one problem, said once\n{part}\n---\n{found}");
     }
@@ -336,9 +257,7 @@ fn any_text_is_answered() {
     for _ in 0..3000 {
         let mut text = String::new();
         for _ in 0..40 {
-            seed = seed
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             text.push(letters[(seed >> 33) as usize % letters.len()]);
         }
         report(&text);
@@ -366,24 +285,16 @@ fn printing_and_reading_are_inverse() {
         around("[[route]]\nname = \"q\\\"\\u007f\"\npool = \"api\"").replace("q\\\"\\u007f", "q"),
     ] {
         let read = |text: &str| {
-            snapshot::read("edge.toml", text)
-                .unwrap_or_else(|report| panic!("{}\n{text}", report.render()))
+            snapshot::read("edge.toml", text).unwrap_or_else(|report| panic!("{}\n{text}", report.render()))
         };
         let first = read(&text);
-        for printed in [
-            snapshot::print(&first.document),
-            snapshot::complete(&first.document),
-        ] {
+        for printed in [snapshot::print(&first.document), snapshot::complete(&first.document)] {
             let second = read(&printed);
             assert_eq!(first.document, second.document, "{printed}");
             assert_eq!(first.snapshot, second.snapshot, "{printed}");
         }
         let printed = snapshot::print(&first.document);
-        assert_eq!(
-            printed,
-            snapshot::print(&read(&printed).document),
-            "canonical"
-        );
+        assert_eq!(printed, snapshot::print(&read(&printed).document), "canonical");
     }
 }
 
@@ -391,66 +302,28 @@ fn printing_and_reading_are_inverse() {
 fn canonical_form() {
     let text = "[[listen]]\naddr = [\":80\"]\nname = \"web\"\nmax_connections = 20_000\ntimeout.head = \"1m30s\"\n[[pool]]\nendpoints = [\"A:1 weight=1\"]\nname = \"api\"\n[engine]\n";
     let wanted = "[[listen]]\nname = \"web\"\naddr = \":80\"\ntimeout = { head = \"90s\" }\n\n[[pool]]\nname = \"api\"\nendpoints = [\"a:1\"]\n";
-    assert_eq!(
-        snapshot::print(&snapshot::read("", text).unwrap().document),
-        wanted
-    );
+    assert_eq!(snapshot::print(&snapshot::read("", text).unwrap().document), wanted);
 }
 
 #[test]
 fn documented_defaults_are_those_of_the_snapshot() {
     use std::time::Duration;
     let snapshot = compile(&around(""));
-    let (listener, pool, route) = (
-        &snapshot.listeners[0],
-        &snapshot.pools[0],
-        &snapshot.routes[0],
-    );
+    let (listener, pool, route) = (&snapshot.listeners[0], &snapshot.pools[0], &snapshot.routes[0]);
     let secs = Duration::from_secs;
     assert_eq!(snapshot.engine.drain_timeout, secs(30));
     assert_eq!(snapshot.engine.via.to_string(), "penstock");
     assert!(snapshot.engine.admin.is_empty() && snapshot.access_log.is_none());
     assert_eq!(
-        (
-            listener.head_timeout,
-            listener.keep_alive_timeout,
-            listener.body_timeout
-        ),
+        (listener.head_timeout, listener.keep_alive_timeout, listener.body_timeout),
         (secs(10), secs(75), secs(60))
     );
     assert_eq!((listener.max_connections, listener.backlog), (20_000, 4096));
-    assert_eq!(
-        (
-            pool.breaker.failures,
-            pool.breaker.open_for,
-            pool.breaker.trials
-        ),
-        (5, secs(60), 3)
-    );
-    assert_eq!(
-        (
-            pool.reuse.idle,
-            pool.reuse.max_idle,
-            pool.reuse.max_requests
-        ),
-        (secs(60), 64, None)
-    );
-    assert_eq!(
-        (pool.retry.on_connect, pool.retry.on_reset, pool.retry.tries),
-        (true, true, 2)
-    );
-    assert_eq!(
-        (pool.retry.budget.percent, pool.retry.budget.per_second_min),
-        (20, 3)
-    );
-    assert_eq!(
-        (
-            route.timeouts.connect,
-            route.timeouts.head,
-            route.timeouts.idle
-        ),
-        (secs(1), secs(60), secs(60))
-    );
+    assert_eq!((pool.breaker.failures, pool.breaker.open_for, pool.breaker.trials), (5, secs(60), 3));
+    assert_eq!((pool.reuse.idle, pool.reuse.max_idle, pool.reuse.max_requests), (secs(60), 64, None));
+    assert_eq!((pool.retry.on_connect, pool.retry.on_reset, pool.retry.tries), (true, true, 2));
+    assert_eq!((pool.retry.budget.percent, pool.retry.budget.per_second_min), (20, 3));
+    assert_eq!((route.timeouts.connect, route.timeouts.head, route.timeouts.idle), (secs(1), secs(60), secs(60)));
     assert_eq!(pool.resolve_every, secs(10));
     assert_eq!(route.forwarded, snapshot::Forwarded::XForwarded);
 }
@@ -479,12 +352,10 @@ fn the_most_specific_route_wins() {
     ];
     let mut text = around("");
     for (at, (host, path, method)) in rules.iter().enumerate() {
-        let method = if method.is_empty() {
-            String::new()
-        } else {
-            format!("method = \"{method}\"\n")
-        };
-        text.push_str(&format!("[[route]]\nname = \"r{at}\"\nhost = \"{host}\"\npath = \"{path}\"\n{method}pool = \"api\"\n"));
+        let method = if method.is_empty() { String::new() } else { format!("method = \"{method}\"\n") };
+        text.push_str(&format!(
+            "[[route]]\nname = \"r{at}\"\nhost = \"{host}\"\npath = \"{path}\"\n{method}pool = \"api\"\n"
+        ));
     }
     let snapshot = compile(&text);
     let table = [
@@ -512,11 +383,7 @@ fn the_most_specific_route_wins() {
     ];
     for (host, path, method, wanted) in table {
         let found = snapshot.route(host.as_bytes(), path.as_bytes(), method.as_bytes());
-        assert_eq!(
-            found.map(|(id, _)| id),
-            Some(RouteId(wanted)),
-            "{method} {host}{path}"
-        );
+        assert_eq!(found.map(|(id, _)| id), Some(RouteId(wanted)), "{method} {host}{path}");
     }
 }
 
@@ -526,9 +393,7 @@ fn a_miss_is_an_answer() {
         "[[route]]\nhost = \"a\"\npath = [\"/x\", \"/y/*\"]\nmethod = [\"GET\", \"HEAD\"]\npool = \"api\"",
     ));
     let hit = |host: &str, path: &str, method: &str| {
-        snapshot
-            .route(host.as_bytes(), path.as_bytes(), method.as_bytes())
-            .is_some()
+        snapshot.route(host.as_bytes(), path.as_bytes(), method.as_bytes()).is_some()
     };
     assert!(hit("a", "/x", "GET") && hit("a", "/y/z", "HEAD"));
     assert!(!hit("a", "/x", "POST") && !hit("a", "/z", "GET") && !hit("b", "/x", "GET"));
@@ -539,45 +404,29 @@ fn a_miss_is_an_answer() {
 fn the_table_finds_what_looking_at_all_finds() {
     let mut seed = 7_u64;
     let mut draw = |bound: u64| {
-        seed = seed
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (seed >> 33) % bound
     };
     let mut path = |depth: u64| {
-        (0..draw(depth)).fold(String::new(), |path, _| {
-            format!("{path}/{}", ["a", "b", "ab", "a-"][draw(4) as usize])
-        })
+        (0..draw(depth)).fold(String::new(), |path, _| format!("{path}/{}", ["a", "b", "ab", "a-"][draw(4) as usize]))
     };
     let prefixes: std::collections::BTreeSet<_> = (0..60).map(|_| path(5)).collect();
-    let rules = prefixes
-        .iter()
-        .enumerate()
-        .map(|(at, prefix)| snapshot::Rule {
-            host: snapshot::HostPattern::Any,
-            path: format!("{prefix}/*").parse().unwrap(),
-            method: None,
-            route: RouteId(at as u16),
-        });
+    let rules = prefixes.iter().enumerate().map(|(at, prefix)| snapshot::Rule {
+        host: snapshot::HostPattern::Any,
+        path: format!("{prefix}/*").parse().unwrap(),
+        method: None,
+        route: RouteId(at as u16),
+    });
     let table = snapshot::RouteTable::new(rules.collect());
     for _ in 0..20_000 {
         let asked = path(7);
         let covers = |prefix: &str| {
-            asked
-                .strip_prefix(prefix)
-                .is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
+            asked.strip_prefix(prefix).is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
         };
-        let wanted = prefixes
-            .iter()
-            .enumerate()
-            .filter(|(_, prefix)| covers(prefix))
-            .max_by_key(|(_, prefix)| prefix.len());
+        let wanted =
+            prefixes.iter().enumerate().filter(|(_, prefix)| covers(prefix)).max_by_key(|(_, prefix)| prefix.len());
         let wanted = wanted.map(|(at, _)| RouteId(at as u16));
-        assert_eq!(
-            table.find(b"any", asked.as_bytes(), b"GET"),
-            wanted,
-            "{asked}"
-        );
+        assert_eq!(table.find(b"any", asked.as_bytes(), b"GET"), wanted, "{asked}");
     }
 }
 
@@ -598,19 +447,10 @@ breaker    3 failures in a row, open for 30s, then 3 trials
 timeouts   connect 1s, head 5s, idle 60s
 forwarded  x-forwarded
 ";
-    assert_eq!(
-        explain("http://api.example.net:8080/v1/users?q=1").unwrap(),
-        wanted
-    );
-    assert!(
-        explain("pages.example.net")
-            .unwrap()
-            .contains("pool       pages (round-robin)")
-    );
+    assert_eq!(explain("http://api.example.net:8080/v1/users?q=1").unwrap(), wanted);
+    assert!(explain("pages.example.net").unwrap().contains("pool       pages (round-robin)"));
     assert!(explain("http://a:1/").unwrap().contains("none at port 1"));
-    assert!(
-        explain("ftp://a/").is_err() && explain("http:///x").is_err() && explain("a:x").is_err()
-    );
+    assert!(explain("ftp://a/").is_err() && explain("http:///x").is_err() && explain("a:x").is_err());
 }
 
 // ── Pages made from the schema ──────────────────────────────────────────────────────────────────────────────────────
@@ -618,10 +458,7 @@ forwarded  x-forwarded
 #[test]
 fn the_reference_is_fresh() {
     let committed = include_str!("../../../docs/configuration.md");
-    assert!(
-        committed == snapshot::reference(),
-        "run: cargo run -- reference > docs/configuration.md"
-    );
+    assert!(committed == snapshot::reference(), "run: cargo run -- reference > docs/configuration.md");
 }
 
 #[test]
@@ -629,12 +466,7 @@ fn every_key_of_the_schema_is_described() {
     fn walk(schema: &serde_json::Value, path: &str) {
         for (key, property) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{key}");
-            assert!(
-                property["description"]
-                    .as_str()
-                    .is_some_and(|text| text.len() > 10),
-                "{path}"
-            );
+            assert!(property["description"].as_str().is_some_and(|text| text.len() > 10), "{path}");
             walk(property, &path);
             walk(&property["items"], &path);
         }

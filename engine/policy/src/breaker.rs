@@ -30,11 +30,7 @@ pub struct BreakerSettings {
 
 impl Default for BreakerSettings {
     fn default() -> Self {
-        Self {
-            failures: 5,
-            open_for: Duration::from_secs(60),
-            trials: 3,
-        }
+        Self { failures: 5, open_for: Duration::from_secs(60), trials: 3 }
     }
 }
 
@@ -135,8 +131,7 @@ impl Breaker {
                 self.count = self.count.saturating_sub(1);
                 self.successes += 1;
                 if self.successes >= self.trials {
-                    (self.phase, self.edge, self.count, self.successes) =
-                        (Phase::Closed, now, 0, 0);
+                    (self.phase, self.edge, self.count, self.successes) = (Phase::Closed, now, 0, 0);
                 }
             }
             (BreakerState::HalfOpen, Verdict::Failure) => self.trip(now, true),
@@ -153,22 +148,15 @@ impl Breaker {
     }
 
     fn trip(&mut self, now: Now, again: bool) {
-        self.doublings = if again {
-            (self.doublings + 1).min(DOUBLINGS_MAX)
-        } else {
-            0
-        };
+        self.doublings = if again { (self.doublings + 1).min(DOUBLINGS_MAX) } else { 0 };
         let sentence = self.sentence_ns();
         // ±10 %: a uniform draw from [0.9, 1.1) of the sentence.
         let jittered = sentence - sentence / 10 + self.random.below(sentence / 5);
-        (self.phase, self.edge, self.count, self.successes) =
-            (Phase::Tripped, now.plus_nanos(jittered), 0, 0);
+        (self.phase, self.edge, self.count, self.successes) = (Phase::Tripped, now.plus_nanos(jittered), 0, 0);
     }
 
     fn sentence_ns(&self) -> u64 {
-        self.open_for_ns
-            .saturating_mul(1 << self.doublings)
-            .min(u64::MAX / 2)
+        self.open_for_ns.saturating_mul(1 << self.doublings).min(u64::MAX / 2)
     }
 
     /// A trial whose outcome never came back must not keep the endpoint out for ever: after one more open time its place
@@ -219,10 +207,7 @@ mod tests {
             let mut breaker = Breaker::new(BreakerSettings::default(), seed);
             (0..5).for_each(|_| breaker.record(Now::ZERO, &BAD));
             let until = breaker.reopens_at(Now::ZERO).unwrap();
-            assert!(
-                (Now::from_secs(54)..Now::from_secs(66)).contains(&until),
-                "{until:?}"
-            );
+            assert!((Now::from_secs(54)..Now::from_secs(66)).contains(&until), "{until:?}");
             ends.push(until);
         }
         ends.sort();
@@ -242,10 +227,7 @@ mod tests {
         }
         assert_eq!(sent, 3);
         breaker.record(now, &LEFT);
-        assert!(
-            breaker.admits(now),
-            "a neutral outcome gives its place back"
-        );
+        assert!(breaker.admits(now), "a neutral outcome gives its place back");
         breaker.begin(now);
         for _ in 0..3 {
             assert_eq!(breaker.state(now), BreakerState::HalfOpen);
@@ -281,10 +263,7 @@ mod tests {
             now = now.plus(Duration::from_secs(well_for));
             (0..5).for_each(|_| breaker.record(now, &BAD));
             let open = breaker.reopens_at(now).unwrap().since(now).as_secs();
-            assert!(
-                open.abs_diff(wanted) <= wanted / 10,
-                "well for {well_for} s, then open for {open} s"
-            );
+            assert!(open.abs_diff(wanted) <= wanted / 10, "well for {well_for} s, then open for {open} s");
         }
     }
 
@@ -302,13 +281,7 @@ mod tests {
 
     #[test]
     fn zero_failures_means_never() {
-        let mut breaker = Breaker::new(
-            BreakerSettings {
-                failures: 0,
-                ..BreakerSettings::default()
-            },
-            1,
-        );
+        let mut breaker = Breaker::new(BreakerSettings { failures: 0, ..BreakerSettings::default() }, 1);
         (0..1000).for_each(|_| breaker.record(Now::ZERO, &BAD));
         assert!(breaker.admits(Now::ZERO));
     }

@@ -21,10 +21,7 @@ pub struct RetryBudgetSettings {
 
 impl Default for RetryBudgetSettings {
     fn default() -> Self {
-        Self {
-            percent: 20,
-            per_second_min: 3,
-        }
+        Self { percent: 20, per_second_min: 3 }
     }
 }
 
@@ -49,14 +46,8 @@ impl RetryBudget {
     pub const fn new(settings: RetryBudgetSettings) -> Self {
         Self {
             settings,
-            slots: [Slot {
-                requests: 0,
-                retries: 0,
-            }; SLOTS],
-            sum: Slot {
-                requests: 0,
-                retries: 0,
-            },
+            slots: [Slot { requests: 0, retries: 0 }; SLOTS],
+            sum: Slot { requests: 0, retries: 0 },
             second: 0,
         }
     }
@@ -119,24 +110,15 @@ mod tests {
     #[test]
     fn a_quiet_pool_has_its_floor() {
         let mut budget = RetryBudget::new(RetryBudgetSettings::default());
-        let granted = (0..100)
-            .filter(|_| budget.withdraw(Now::from_secs(1)))
-            .count();
+        let granted = (0..100).filter(|_| budget.withdraw(Now::from_secs(1))).count();
         assert_eq!(granted, 30);
         assert_eq!(budget.left(Now::from_secs(10)), 0);
-        assert_eq!(
-            budget.left(Now::from_secs(11)),
-            30,
-            "ten seconds later the window is clear"
-        );
+        assert_eq!(budget.left(Now::from_secs(11)), 30, "ten seconds later the window is clear");
     }
 
     #[test]
     fn none_at_all_when_set_to_none() {
-        let mut budget = RetryBudget::new(RetryBudgetSettings {
-            percent: 0,
-            per_second_min: 0,
-        });
+        let mut budget = RetryBudget::new(RetryBudgetSettings { percent: 0, per_second_min: 0 });
         (0..1000).for_each(|_| budget.request(Now::ZERO));
         assert!(!budget.withdraw(Now::ZERO));
     }

@@ -89,15 +89,9 @@ mod tests {
     #[test]
     fn a_fast_failure_is_not_a_fast_endpoint() {
         let mut ewma = PeakEwma::default();
-        ewma.record(
-            Now::ZERO,
-            &Outcome::new(Duration::from_micros(20), Class::Refused),
-        );
+        ewma.record(Now::ZERO, &Outcome::new(Duration::from_micros(20), Class::Refused));
         assert_eq!(ewma.nanos(Now::ZERO), 250.0 * MS);
-        ewma.record(
-            Now::ZERO,
-            &Outcome::new(Duration::from_secs(9), Class::Abandoned),
-        );
+        ewma.record(Now::ZERO, &Outcome::new(Duration::from_secs(9), Class::Abandoned));
         assert_eq!(ewma.nanos(Now::ZERO), 250.0 * MS);
     }
 }

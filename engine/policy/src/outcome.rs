@@ -122,9 +122,7 @@ impl Outcome {
     #[must_use]
     pub const fn fault(&self) -> Option<Fault> {
         match self.class {
-            Class::Answered(StatusClass::ServerError | StatusClass::Unavailable) => {
-                Some(Fault::Upstream)
-            }
+            Class::Answered(StatusClass::ServerError | StatusClass::Unavailable) => Some(Fault::Upstream),
             Class::Answered(StatusClass::ClientError) | Class::Abandoned => Some(Fault::Peer),
             Class::Answered(_) => None,
             Class::Refused
@@ -188,42 +186,12 @@ mod tests {
         use Verdict::{Failure, Neutral, Success};
         // class, fault, verdict, retryable when (unsent, idempotent, never)
         let table = [
-            (
-                Class::Answered(StatusClass::of(200)),
-                None,
-                Success,
-                [false; 3],
-            ),
-            (
-                Class::Answered(StatusClass::of(301)),
-                None,
-                Success,
-                [false; 3],
-            ),
-            (
-                Class::Answered(StatusClass::of(404)),
-                Some(Peer),
-                Success,
-                [false; 3],
-            ),
-            (
-                Class::Answered(StatusClass::of(500)),
-                Some(Upstream),
-                Success,
-                [false; 3],
-            ),
-            (
-                Class::Answered(StatusClass::of(503)),
-                Some(Upstream),
-                Failure,
-                [false; 3],
-            ),
-            (
-                Class::Answered(StatusClass::of(999)),
-                Some(Upstream),
-                Success,
-                [false; 3],
-            ),
+            (Class::Answered(StatusClass::of(200)), None, Success, [false; 3]),
+            (Class::Answered(StatusClass::of(301)), None, Success, [false; 3]),
+            (Class::Answered(StatusClass::of(404)), Some(Peer), Success, [false; 3]),
+            (Class::Answered(StatusClass::of(500)), Some(Upstream), Success, [false; 3]),
+            (Class::Answered(StatusClass::of(503)), Some(Upstream), Failure, [false; 3]),
+            (Class::Answered(StatusClass::of(999)), Some(Upstream), Success, [false; 3]),
             (Class::Refused, Some(Upstream), Failure, [true; 3]),
             (Class::ConnectTimedOut, Some(Upstream), Failure, [true; 3]),
             (Class::Unresolved, Some(Operator), Failure, [true; 3]),
@@ -238,8 +206,7 @@ mod tests {
             let outcome = Outcome::new(Duration::ZERO, class);
             assert_eq!(outcome.fault(), fault, "{class:?}");
             assert_eq!(outcome.verdict(), verdict, "{class:?}");
-            let found = [Replay::Unsent, Replay::Idempotent, Replay::Never]
-                .map(|replay| outcome.retryable(replay));
+            let found = [Replay::Unsent, Replay::Idempotent, Replay::Never].map(|replay| outcome.retryable(replay));
             assert_eq!(found, retryable, "{class:?}");
         }
     }

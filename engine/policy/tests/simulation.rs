@@ -1,8 +1,7 @@
 //! Hours of traffic through balancer, EWMA and breaker together, on a clock that costs nothing.
 
 use policy::{
-    Ask, Balancer, Breaker, BreakerSettings, BreakerState, Class, Endpoints, Load, Now, Outcome,
-    PeakEwma, Random,
+    Ask, Balancer, Breaker, BreakerSettings, BreakerState, Class, Endpoints, Load, Now, Outcome, PeakEwma, Random,
     balance::{Adaptive, RoundRobin},
 };
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
@@ -29,10 +28,7 @@ impl Endpoints for Pool<'_> {
     }
     fn load(&self, index: usize) -> Load {
         let endpoint = &self.endpoints[index];
-        Load {
-            latency_ns: endpoint.ewma.nanos(self.now),
-            in_flight: endpoint.in_flight,
-        }
+        Load { latency_ns: endpoint.ewma.nanos(self.now), in_flight: endpoint.in_flight }
     }
 }
 
@@ -69,14 +65,7 @@ fn play(
             endpoint.breaker.record(at, outcome);
             endpoint.failed += u64::from(outcome.counts_for_breaker());
         }
-        let chosen = balancer.pick(
-            &Pool {
-                endpoints: &endpoints,
-                now,
-            },
-            &Ask::default(),
-            &mut random,
-        );
+        let chosen = balancer.pick(&Pool { endpoints: &endpoints, now }, &Ask::default(), &mut random);
         if let Some(index) = chosen {
             let outcome = answer(index, now, &mut random);
             let endpoint = &mut endpoints[index];
@@ -84,11 +73,7 @@ fn play(
             endpoint.in_flight += 1;
             endpoint.served += 1;
             outcomes.push(outcome);
-            returning.push(Reverse((
-                now.plus(outcome.latency),
-                index,
-                outcomes.len() - 1,
-            )));
+            returning.push(Reverse((now.plus(outcome.latency), index, outcomes.len() - 1)));
         }
         now = now.plus(every);
     }
@@ -100,21 +85,14 @@ fn adaptive(count: usize) -> Balancer {
 }
 
 fn share(endpoints: &[Endpoint], index: usize) -> f64 {
-    endpoints[index].served as f64
-        / endpoints
-            .iter()
-            .map(|endpoint| endpoint.served)
-            .sum::<u64>() as f64
+    endpoints[index].served as f64 / endpoints.iter().map(|endpoint| endpoint.served).sum::<u64>() as f64
 }
 
 /// 2 ms with some spread; endpoint 0 is `slower` times that.
 fn one_slow(slower: f64) -> impl Fn(usize, Now, &mut Random) -> Outcome {
     move |index, _, random| {
         let base = 0.002 * (0.5 + random.unit());
-        Outcome::answered(
-            Duration::from_secs_f64(if index == 0 { base * slower } else { base }),
-            200,
-        )
+        Outcome::answered(Duration::from_secs_f64(if index == 0 { base * slower } else { base }), 200)
     }
 }
 
@@ -122,21 +100,11 @@ fn one_slow(slower: f64) -> impl Fn(usize, Now, &mut Random) -> Outcome {
 fn adaptive_moves_load_away_from_a_slow_endpoint_and_round_robin_does_not() {
     let (end, every) = (Now::from_secs(600), Duration::from_millis(1));
     let even = play(adaptive(4), 4, end, every, one_slow(1.0));
-    assert!(
-        (0.22..0.28).contains(&share(&even, 0)),
-        "{}",
-        share(&even, 0)
-    );
+    assert!((0.22..0.28).contains(&share(&even, 0)), "{}", share(&even, 0));
     let slow = play(adaptive(4), 4, end, every, one_slow(20.0));
     assert!(share(&slow, 0) < 0.03, "{}", share(&slow, 0));
     assert!(slow[0].served > 0, "it is still asked now and then");
-    let turns = play(
-        Balancer::RoundRobin(RoundRobin::new(&[1; 4])),
-        4,
-        end,
-        every,
-        one_slow(20.0),
-    );
+    let turns = play(Balancer::RoundRobin(RoundRobin::new(&[1; 4])), 4, end, every, one_slow(20.0));
     assert!((0.249..0.251).contains(&share(&turns, 0)));
 }
 
@@ -169,16 +137,8 @@ fn a_dead_endpoint_costs_a_handful_of_requests_an_hour() {
     for balancer in [adaptive(3), Balancer::RoundRobin(RoundRobin::new(&[1; 3]))] {
         let endpoints = play(balancer, 3, end, Duration::from_millis(5), answer);
         // Five to open, then one trial at 1, 3, 7, 15 and 31 minutes.
-        assert!(
-            (5..=12).contains(&endpoints[1].failed),
-            "{}",
-            endpoints[1].failed
-        );
+        assert!((5..=12).contains(&endpoints[1].failed), "{}", endpoints[1].failed);
         assert_eq!(endpoints[1].breaker.state(end), BreakerState::Closed);
-        assert!(
-            share(&endpoints, 1) > 0.15,
-            "back in its place afterwards: {}",
-            share(&endpoints, 1)
-        );
+        assert!(share(&endpoints, 1) > 0.15, "back in its place afterwards: {}", share(&endpoints, 1));
     }
 }

@@ -77,9 +77,7 @@ impl Malformed {
     /// The status that tells a client what it did wrong.
     pub fn status(self) -> Status {
         match self {
-            Self::HeadTooLong | Self::TooManyFields | Self::TrailersTooLong => {
-                Status::REQUEST_HEADER_FIELDS_TOO_LARGE
-            }
+            Self::HeadTooLong | Self::TooManyFields | Self::TrailersTooLong => Status::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => Status::URI_TOO_LONG,
             Self::MethodTooLong | Self::CodingNotImplemented => Status::NOT_IMPLEMENTED,
             Self::Version | Self::Http2Preface => Status::VERSION_NOT_SUPPORTED,

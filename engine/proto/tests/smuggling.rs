@@ -25,11 +25,23 @@ fn requests() {
         (b"\r", Ok(None)),
         (b"\r\n", Ok(None)),
         // CL.TE, TE.CL, TE.TE.
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n", Err(LengthAndCoding)),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n", Err(LengthAndCoding)),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Err(LengthAndCoding),
+        ),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n",
+            Err(LengthAndCoding),
+        ),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\nContent-Length: 4\r\n\r\n", Err(LengthAndCoding)),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n", Err(TransferCoding)),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n", Err(TransferCoding)),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n",
+            Err(TransferCoding),
+        ),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Err(TransferCoding),
+        ),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", Err(FieldName)),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding\t: chunked\r\n\r\n", Err(FieldName)),
         (b"POST / HTTP/1.1\r\nHost: a\r\n Transfer-Encoding: chunked\r\n\r\n", Err(FieldName)),
@@ -131,33 +143,18 @@ fn requests() {
 fn an_absolute_target_overrides_host() {
     let text = b"GET http://inner:8080/p?q HTTP/1.1\r\nHost: outer\r\n\r\n";
     let mut fields = Fields::default();
-    let head = parse_request(text, &HeadLimits::DEFAULT, &mut fields)
-        .unwrap()
-        .unwrap();
+    let head = parse_request(text, &HeadLimits::DEFAULT, &mut fields).unwrap().unwrap();
     assert_eq!(head.authority.of(text), b"inner:8080");
     assert_eq!(head.host.of(text), b"outer");
-    assert_eq!(
-        (head.path.of(text), head.query.of(text)),
-        (&b"/p"[..], &b"q"[..])
-    );
+    assert_eq!((head.path.of(text), head.query.of(text)), (&b"/p"[..], &b"q"[..]));
 }
 
 #[test]
 fn limits() {
-    let limits = HeadLimits {
-        bytes: 200,
-        target: 20,
-        fields: 3,
-    };
-    let verdict = |text: &str| {
-        parse_request(text.as_bytes(), &limits, &mut Fields::default()).map(|head| head.is_some())
-    };
-    let fields = |count: usize| {
-        format!(
-            "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-            "b: c\r\n".repeat(count)
-        )
-    };
+    let limits = HeadLimits { bytes: 200, target: 20, fields: 3 };
+    let verdict =
+        |text: &str| parse_request(text.as_bytes(), &limits, &mut Fields::default()).map(|head| head.is_some());
+    let fields = |count: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "b: c\r\n".repeat(count));
     assert_eq!(verdict(&fields(2)), Ok(true));
     assert_eq!(verdict(&fields(3)), Err(TooManyFields));
     let target = |len: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(len - 1));
@@ -165,12 +162,7 @@ fn limits() {
     assert_eq!(verdict(&target(21)), Err(TargetTooLong));
     assert_eq!(verdict(&target(21)[..26]), Err(TargetTooLong));
     assert_eq!(verdict(&target(300)), Err(TargetTooLong));
-    let head = |len: usize| {
-        format!(
-            "GET / HTTP/1.1\r\nHost: a\r\nb: {}\r\n\r\n",
-            "x".repeat(len - 32)
-        )
-    };
+    let head = |len: usize| format!("GET / HTTP/1.1\r\nHost: a\r\nb: {}\r\n\r\n", "x".repeat(len - 32));
     assert_eq!(head(200).len(), 200);
     assert_eq!(verdict(&head(200)), Ok(true));
     assert_eq!(verdict(&head(201)), Err(HeadTooLong));
@@ -202,76 +194,32 @@ fn verdicts_have_a_status() {
 fn an_upgrade_is_offered_only_when_it_may_be_taken() {
     let offered = |lines: &str| {
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
-        let head = parse_request(
-            text.as_bytes(),
-            &HeadLimits::DEFAULT,
-            &mut Fields::default(),
-        )
-        .unwrap()
-        .unwrap();
+        let head = parse_request(text.as_bytes(), &HeadLimits::DEFAULT, &mut Fields::default()).unwrap().unwrap();
         String::from_utf8(head.upgrade.of(text.as_bytes()).to_vec()).unwrap()
     };
-    assert_eq!(
-        offered("Connection: Upgrade\r\nUpgrade: websocket\r\n"),
-        "websocket"
-    );
-    assert_eq!(
-        offered("Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n"),
-        "websocket"
-    );
+    assert_eq!(offered("Connection: Upgrade\r\nUpgrade: websocket\r\n"), "websocket");
+    assert_eq!(offered("Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n"), "websocket");
     assert_eq!(offered("Upgrade: websocket\r\n"), "");
     assert_eq!(offered("Connection: Upgrade\r\n"), "");
-    assert_eq!(
-        offered("Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n"),
-        ""
-    );
-    assert_eq!(
-        offered("Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n"),
-        ""
-    );
-    assert_eq!(
-        offered("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"),
-        ""
-    );
-    assert_eq!(
-        offered("Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n"),
-        ""
-    );
-    assert_eq!(
-        offered("Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n"),
-        ""
-    );
+    assert_eq!(offered("Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n"), "");
+    assert_eq!(offered("Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n"), "");
+    assert_eq!(offered("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"), "");
+    assert_eq!(offered("Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n"), "");
+    assert_eq!(offered("Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n"), "");
 }
 
 #[test]
 fn responses() {
     let verdict = |text: &[u8]| {
-        let head = parse_response(
-            text,
-            &HeadLimits::DEFAULT,
-            Method::Get,
-            &mut Fields::default(),
-        );
+        let head = parse_response(text, &HeadLimits::DEFAULT, Method::Get, &mut Fields::default());
         head.map(|head| head.map(|head| (head.status.code(), head.framing, head.persistent)))
     };
     type Case<'a> = (&'a [u8], Result<Option<(u16, Framing, bool)>, Malformed>);
     let table: &[Case<'_>] = &[
-        (
-            b"HTTP/1.1 200 OK\r\n\r\n",
-            Ok(Some((200, Framing::UntilClose, false))),
-        ),
-        (
-            b"HTTP/1.1 200\r\nContent-Length: 1\r\n\r\n",
-            Ok(Some((200, Framing::Length(1), true))),
-        ),
-        (
-            b"HTTP/1.1 200 \r\nContent-Length: 1\r\n\r\n",
-            Ok(Some((200, Framing::Length(1), true))),
-        ),
-        (
-            b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n",
-            Ok(Some((200, Framing::Length(1), false))),
-        ),
+        (b"HTTP/1.1 200 OK\r\n\r\n", Ok(Some((200, Framing::UntilClose, false)))),
+        (b"HTTP/1.1 200\r\nContent-Length: 1\r\n\r\n", Ok(Some((200, Framing::Length(1), true)))),
+        (b"HTTP/1.1 200 \r\nContent-Length: 1\r\n\r\n", Ok(Some((200, Framing::Length(1), true)))),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n", Ok(Some((200, Framing::Length(1), false)))),
         (
             b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\n",
             Ok(Some((200, Framing::Length(1), true))),
@@ -280,22 +228,10 @@ fn responses() {
             b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n",
             Ok(Some((200, Framing::Length(1), false))),
         ),
-        (
-            b"HTTP/1.1 204 No\r\nContent-Length: 1\r\n\r\n",
-            Ok(Some((204, Framing::None, true))),
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
-            Err(ContentLength),
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Err(LengthAndCoding),
-        ),
-        (
-            b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Err(CodingOnVersion10),
-        ),
+        (b"HTTP/1.1 204 No\r\nContent-Length: 1\r\n\r\n", Ok(Some((204, Framing::None, true)))),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", Err(ContentLength)),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Err(LengthAndCoding)),
+        (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Err(CodingOnVersion10)),
         (b"HTTP/1.1 200 OK\r\nX : 1\r\n\r\n", Err(FieldName)),
         (b"HTTP/1.1 200 OK\r\nX: 1\r\n 2\r\n\r\n", Err(FieldName)),
         (b"HTTP/1.1 200 OK\nX: 1\r\n\r\n", Err(LineEnd)),

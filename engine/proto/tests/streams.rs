@@ -16,19 +16,9 @@ fn every_single_cut_of_a_pipelined_stream() {
         GET /d HTTP/1.1\r\nHost: z\r\nConnection: close\r\n\r\nignored";
     let whole = server(&[stream]);
     let (seen, _) = whole.clone().unwrap();
-    assert!(
-        seen.contains(&Seen::Data(b"hello, my world!!".to_vec())),
-        "{seen:?}"
-    );
-    assert!(seen.contains(&Seen::End {
-        trailers: vec![(b"X-Sum".to_vec(), b"1".to_vec())]
-    }));
-    assert_eq!(
-        seen.iter()
-            .filter(|seen| matches!(seen, Seen::Request { .. }))
-            .count(),
-        4
-    );
+    assert!(seen.contains(&Seen::Data(b"hello, my world!!".to_vec())), "{seen:?}");
+    assert!(seen.contains(&Seen::End { trailers: vec![(b"X-Sum".to_vec(), b"1".to_vec())] }));
+    assert_eq!(seen.iter().filter(|seen| matches!(seen, Seen::Request { .. })).count(), 4);
     for at in 0..stream.len() {
         let (before, after) = stream.split_at(at);
         assert_eq!(server(&[before, after]), whole, "cut at {at}");
@@ -49,19 +39,10 @@ fn every_single_cut_of_a_response() {
     ];
     for (stream, upgrade, reusable) in table {
         let whole = client(Method::Get, *upgrade, &[stream]);
-        assert_eq!(
-            whole.as_ref().map(|(_, reusable)| *reusable),
-            Ok(*reusable),
-            "{}",
-            stream.escape_ascii()
-        );
+        assert_eq!(whole.as_ref().map(|(_, reusable)| *reusable), Ok(*reusable), "{}", stream.escape_ascii());
         for at in 0..stream.len() {
             let (before, after) = stream.split_at(at);
-            assert_eq!(
-                client(Method::Get, *upgrade, &[before, after]),
-                whole,
-                "cut at {at}"
-            );
+            assert_eq!(client(Method::Get, *upgrade, &[before, after]), whole, "cut at {at}");
         }
     }
 }
@@ -116,15 +97,8 @@ fn broken_chunks() {
         let verdict = decoder.decode(&mut text.to_vec(), &mut Trailers::default());
         assert_eq!(verdict, Err(*expected), "{}", text.escape_ascii());
         let (mut decoder, mut trailers) = (Decoder::new(Framing::Chunked), Trailers::default());
-        let verdict = text
-            .iter()
-            .find_map(|&byte| decoder.decode(&mut [byte], &mut trailers).err());
-        assert_eq!(
-            verdict,
-            Some(*expected),
-            "byte by byte: {}",
-            text.escape_ascii()
-        );
+        let verdict = text.iter().find_map(|&byte| decoder.decode(&mut [byte], &mut trailers).err());
+        assert_eq!(verdict, Some(*expected), "byte by byte: {}", text.escape_ascii());
     }
 }
 
@@ -132,14 +106,8 @@ fn broken_chunks() {
 fn request() -> impl Strategy<Value = Vec<u8>> {
     let body = proptest::collection::vec(any::<u8>(), 0..200);
     let fields = proptest::collection::vec(("x-[a-z]{1,10}", "[ -~]{0,30}"), 0..6);
-    (
-        "/[a-z/]{0,20}",
-        fields,
-        body,
-        0..3u8,
-        proptest::collection::vec(1..50usize, 1..5),
-    )
-        .prop_map(|(path, fields, body, framing, sizes)| {
+    ("/[a-z/]{0,20}", fields, body, 0..3u8, proptest::collection::vec(1..50usize, 1..5)).prop_map(
+        |(path, fields, body, framing, sizes)| {
             let mut text = format!("POST {path} HTTP/1.1\r\nHost: a.example\r\n").into_bytes();
             for (name, value) in fields {
                 text.extend_from_slice(format!("{name}:{value}\r\n").as_bytes());
@@ -147,9 +115,7 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
             match framing {
                 0 => text.extend_from_slice(b"\r\n"),
                 1 => {
-                    text.extend_from_slice(
-                        format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes(),
-                    );
+                    text.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
                     text.extend_from_slice(&body);
                 }
                 _ => {
@@ -158,7 +124,8 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
                 }
             }
             text
-        })
+        },
+    )
 }
 
 fn chunked(body: &[u8], sizes: &[usize]) -> Vec<u8> {

@@ -29,6 +29,7 @@ impl TaskRef {
     /// Nobody.
     pub(crate) const NONE: Self = Self { index: u32::MAX, generation: 0 };
 
+    #[cfg(test)]
     pub(crate) const fn new(index: u32, generation: u32) -> Self {
         Self { index, generation }
     }

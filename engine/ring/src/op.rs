@@ -32,13 +32,25 @@ impl OpId {
 /// What an operation is for: where its completion goes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
-    Accept { listener: u32 },
-    RecvOnce { stream: u32 },
-    RecvMulti { stream: u32 },
-    Send { stream: u32 },
-    Connect { stream: u32 },
+    Accept {
+        listener: u32,
+    },
+    RecvOnce {
+        stream: u32,
+    },
+    RecvMulti {
+        stream: u32,
+    },
+    Send {
+        stream: u32,
+    },
+    Connect {
+        stream: u32,
+    },
     /// Somebody waits for a descriptor to become readable; the number names the wait.
-    Poll { wait: u32 },
+    Poll {
+        wait: u32,
+    },
     /// The reactor's own wake-up descriptor.
     Bell,
 }
@@ -49,7 +61,8 @@ pub(crate) enum Owned {
     Nothing,
     Buf(Buf),
     Gather(Box<Gather>),
-    Address(Box<libc::sockaddr_storage>),
+    /// Only the kernel reads it.
+    Address(#[allow(dead_code, reason = "kept alive for the kernel")] Box<libc::sockaddr_storage>),
 }
 
 /// Buffers per gathering send at the most. A response in more pieces than this goes out in several.

@@ -13,6 +13,8 @@ use crate::buf::Buf;
 use crate::driver::{Completion, Fd, Request, Token};
 use crate::exec::{Exec, TaskRef};
 use crate::op::{GATHER_MAX, Gather, OpId, Ops, Owned, Purpose};
+use crate::queue::Queue;
+use crate::slab::Slab;
 
 /// A stream whose reader is behind by this much stops receiving until the reader has caught up: one bulk receive.
 const INBOX_BYTES_MAX: usize = 64 << 10;
@@ -34,6 +36,7 @@ pub(crate) struct Table {
     waits: Slab<WaitSlot>,
     /// Streams with something to send and nothing in flight.
     unsent: Vec<u32>,
+    #[allow(clippy::vec_box, reason = "the kernel knows their addresses")]
     gathers: Vec<Box<Gather>>,
     pub(crate) bell_rang: bool,
 }
@@ -612,109 +615,4 @@ impl StreamSlot {
 
 fn error_or_ok(errno: i32) -> io::Result<()> {
     if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
-}
-
-/// Buffers in order; nearly always none or one.
-#[derive(Default)]
-struct Queue {
-    first: Option<Buf>,
-    #[allow(clippy::box_collection, reason = "eight bytes in every idle stream instead of thirty-two")]
-    rest: Option<Box<VecDeque<Buf>>>,
-}
-
-impl Queue {
-    #[inline]
-    fn is_empty(&self) -> bool {
-        self.first.is_none()
-    }
-
-    fn bytes(&self) -> usize {
-        let rest = self.rest.iter().flat_map(|rest| rest.iter()).map(Buf::len).sum::<usize>();
-        self.first.as_ref().map_or(0, Buf::len) + rest
-    }
-
-    #[inline]
-    fn push(&mut self, buf: Buf) {
-        if self.first.is_none() {
-            self.first = Some(buf);
-        } else {
-            self.rest.get_or_insert_default().push_back(buf);
-        }
-    }
-
-    fn push_front(&mut self, buf: Buf) {
-        if let Some(second) = self.first.replace(buf) {
-            self.rest.get_or_insert_default().push_front(second);
-        }
-    }
-
-    #[inline]
-    fn pop(&mut self) -> Option<Buf> {
-        let buf = self.first.take()?;
-        if let Some(rest) = &mut self.rest {
-            self.first = rest.pop_front();
-            if rest.is_empty() {
-                self.rest = None;
-            }
-        }
-        Some(buf)
-    }
-
-    /// Copies `bytes` behind the last buffer's, or into a fresh one.
-    #[inline]
-    fn append(&mut self, bytes: &[u8]) {
-        let last = match &mut self.rest {
-            Some(rest) => rest.back_mut(),
-            None => self.first.as_mut(),
-        };
-        match last {
-            Some(buf) if buf.room() >= bytes.len() => buf.extend(bytes),
-            _ => self.push(Buf::copy_of(bytes)),
-        }
-    }
-}
-
-/// A table with stable indexes.
-struct Slab<T> {
-    slots: Vec<Option<T>>,
-    free: Vec<u32>,
-}
-
-impl<T> Slab<T> {
-    const fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
-    }
-
-    fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
-    fn insert(&mut self, value: T) -> u32 {
-        if let Some(index) = self.free.pop() {
-            self.slots[index as usize] = Some(value);
-            return index;
-        }
-        self.slots.push(Some(value));
-        (self.slots.len() - 1) as u32
-    }
-
-    fn remove(&mut self, index: u32) {
-        let gone = self.slots[index as usize].take();
-        debug_assert!(gone.is_some(), "a slot was freed twice");
-        self.free.push(index);
-    }
-
-    #[inline]
-    fn get(&self, index: u32) -> &T {
-        self.slots[index as usize].as_ref().expect("an index lives as long as its handle or its operations")
-    }
-
-    #[inline]
-    fn get_mut(&mut self, index: u32) -> &mut T {
-        self.slots[index as usize].as_mut().expect("an index lives as long as its handle or its operations")
-    }
-
-    fn try_get(&self, index: u32) -> Option<&T> {
-        self.slots.get(index as usize).and_then(Option::as_ref)
-    }
 }

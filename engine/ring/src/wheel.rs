@@ -149,7 +149,8 @@ impl Wheel {
     fn hang(&mut self, index: u32) {
         let tick = self.entries[index as usize].tick;
         let distance = tick - self.tick.min(tick);
-        let level = (0..LEVELS - 1).find(|&level| distance < 1 << (SLOT_BITS * (level as u32 + 1))).unwrap_or(LEVELS - 1);
+        let level =
+            (0..LEVELS - 1).find(|&level| distance < 1 << (SLOT_BITS * (level as u32 + 1))).unwrap_or(LEVELS - 1);
         let shift = SLOT_BITS * level as u32;
         // Beyond the wheel's reach: the farthest slot, to be laid again from there.
         let reach = (self.tick >> shift) + SLOTS as u64 - 1;

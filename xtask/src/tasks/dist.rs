@@ -22,11 +22,7 @@ pub fn run(_arguments: &[String]) -> Outcome {
     }
     print_into(&binary, &["man"], &dist.join("man/man1/penstock.1"))?;
     for shell in ["bash", "zsh", "fish"] {
-        print_into(
-            &binary,
-            &["completion", shell],
-            &dist.join("completions").join(format!("penstock.{shell}")),
-        )?;
+        print_into(&binary, &["completion", shell], &dist.join("completions").join(format!("penstock.{shell}")))?;
     }
     println!("dist: {}", dist.display());
     Ok(())
@@ -40,10 +36,8 @@ fn copy(from: &Path, to: &Path) -> Outcome {
 
 /// Writes what the binary prints into a file; an empty print is an error, not an empty page.
 fn print_into(binary: &Path, arguments: &[&str], file: &Path) -> Outcome {
-    let output = Command::new(binary)
-        .args(arguments)
-        .output()
-        .map_err(|error| format!("{}: {error}", binary.display()))?;
+    let output =
+        Command::new(binary).args(arguments).output().map_err(|error| format!("{}: {error}", binary.display()))?;
     if !output.status.success() || output.stdout.is_empty() {
         return Err(format!(
             "`penstock {}` printed nothing ({}): {}",

@@ -23,11 +23,7 @@ pub fn tidy(_arguments: &[String]) -> Outcome {
         report.findings.len(),
         report.allowed.len()
     );
-    if report.findings.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("{} findings above", report.findings.len()))
-    }
+    if report.findings.is_empty() { Ok(()) } else { Err(format!("{} findings above", report.findings.len())) }
 }
 
 /// `deny`: licences and bans, as deny.toml says. Advisories are left out: their database is not a package, and cannot be had everywhere.
@@ -42,27 +38,18 @@ pub fn bench(arguments: &[String]) -> Outcome {
     let mut build = shell::cargo("");
     build.args(["build", "--release", "--quiet", "--package", "bench"]);
     let given = std::env::var_os("PENSTOCK_BINARY").is_some();
-    if !given
-        && !arguments
-            .iter()
-            .any(|word| word == "--without-penstock" || word == "help")
-    {
+    if !given && !arguments.iter().any(|word| word == "--without-penstock" || word == "help") {
         build.args(["--package", "penstock"]);
     }
     shell::run(&mut build)?;
     let binary = place::target_directory()?.join("release/bench");
     let mut command = std::process::Command::new(binary);
-    command
-        .args(arguments)
-        .current_dir(place::root())
-        .env("CARGO_MANIFEST_DIR", place::root().join("bench"));
+    command.args(arguments).current_dir(place::root()).env("CARGO_MANIFEST_DIR", place::root().join("bench"));
     shell::run(&mut command)
 }
 
 /// `ebpf`: there is nothing to build yet, and it says so.
 pub fn ebpf(_arguments: &[String]) -> Outcome {
-    println!(
-        "ebpf: there are no programs yet; ebpf/ is a place with its README. Nothing was built."
-    );
+    println!("ebpf: there are no programs yet; ebpf/ is a place with its README. Nothing was built.");
     Ok(())
 }

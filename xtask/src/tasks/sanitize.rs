@@ -50,32 +50,17 @@ const KINDS: &[Kind] = &[
 const SUPPRESSIONS: &str = "race:test::event::CompletedTest\nrace:std::sync::mpmc\n";
 
 pub fn run(arguments: &[String]) -> Outcome {
-    if let Some(unknown) = arguments
-        .iter()
-        .find(|word| !KINDS.iter().any(|kind| kind.name == *word))
-    {
-        return Err(format!(
-            "there is no sanitizer `{unknown}`: address, thread, loom"
-        ));
+    if let Some(unknown) = arguments.iter().find(|word| !KINDS.iter().any(|kind| kind.name == *word)) {
+        return Err(format!("there is no sanitizer `{unknown}`: address, thread, loom"));
     }
     let mut failures = Vec::new();
-    for kind in KINDS
-        .iter()
-        .filter(|kind| arguments.is_empty() || arguments.iter().any(|word| word == kind.name))
-    {
+    for kind in KINDS.iter().filter(|kind| arguments.is_empty() || arguments.iter().any(|word| word == kind.name)) {
         match check(kind) {
-            Ok(tally) => println!(
-                "sanitize {}: {} passed, {} failed",
-                kind.name, tally.passed, tally.failed
-            ),
+            Ok(tally) => println!("sanitize {}: {} passed, {} failed", kind.name, tally.passed, tally.failed),
             Err(why) => failures.push(format!("{}: {why}", kind.name)),
         }
     }
-    if failures.is_empty() {
-        Ok(())
-    } else {
-        Err(failures.join("\n"))
-    }
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
 
 fn check(kind: &Kind) -> Outcome<shell::Tally> {
@@ -85,31 +70,16 @@ fn check(kind: &Kind) -> Outcome<shell::Tally> {
     let target = place::target_directory()?.join("sanitize").join(kind.name);
     std::fs::create_dir_all(&target).map_err(|error| format!("{}: {error}", target.display()))?;
     let suppressions = target.join("suppressions");
-    std::fs::write(&suppressions, SUPPRESSIONS)
-        .map_err(|error| format!("{}: {error}", suppressions.display()))?;
+    std::fs::write(&suppressions, SUPPRESSIONS).map_err(|error| format!("{}: {error}", suppressions.display()))?;
     let mut command = shell::cargo(kind.toolchain);
     // Naming the target keeps the flags away from build scripts and procedural macros, which run uninstrumented.
     command
-        .args([
-            "test",
-            "--package",
-            "penstock-ring",
-            "--lib",
-            "--tests",
-            "--target",
-            HOST,
-            "--target-dir",
-        ])
+        .args(["test", "--package", "penstock-ring", "--lib", "--tests", "--target", HOST, "--target-dir"])
         .arg(&target);
     if !kind.filter.is_empty() {
         command.arg(kind.filter);
     }
-    command.env(
-        "TSAN_OPTIONS",
-        format!("halt_on_error=1 suppressions={}", suppressions.display()),
-    );
-    command
-        .env("RUSTFLAGS", kind.flags)
-        .envs(kind.environment.iter().copied());
+    command.env("TSAN_OPTIONS", format!("halt_on_error=1 suppressions={}", suppressions.display()));
+    command.env("RUSTFLAGS", kind.flags).envs(kind.environment.iter().copied());
     shell::run_tests(&mut command)
 }

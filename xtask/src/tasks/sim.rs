@@ -20,15 +20,10 @@ pub fn run(arguments: &[String]) -> Outcome {
         "--",
         "--nocapture",
     ]);
-    command
-        .env("PENSTOCK_SIM_SEEDS", seeds.to_string())
-        .env("PENSTOCK_SIM_FROM", from.to_string());
+    command.env("PENSTOCK_SIM_SEEDS", seeds.to_string()).env("PENSTOCK_SIM_FROM", from.to_string());
     match shell::run_tests(&mut command) {
         Ok(tally) => {
-            println!(
-                "sim: {seeds} seeds from {from}: {} passed, {} failed",
-                tally.passed, tally.failed
-            );
+            println!("sim: {seeds} seeds from {from}: {} passed, {} failed", tally.passed, tally.failed);
             Ok(())
         }
         Err(why) => Err(format!(
@@ -45,21 +40,12 @@ fn parse(arguments: &[String]) -> Outcome<(u64, u64)> {
             "--seeds" => &mut seeds,
             "--from" => &mut from,
             other => {
-                return Err(format!(
-                    "unknown option `{other}`; sim [--seeds N] [--from S]"
-                ));
+                return Err(format!("unknown option `{other}`; sim [--seeds N] [--from S]"));
             }
         };
-        *slot = words
-            .next()
-            .and_then(|number| number.parse().ok())
-            .ok_or_else(|| format!("{word} wants a number"))?;
+        *slot = words.next().and_then(|number| number.parse().ok()).ok_or_else(|| format!("{word} wants a number"))?;
     }
-    if seeds == 0 {
-        Err("--seeds 0 would prove nothing".to_owned())
-    } else {
-        Ok((seeds, from))
-    }
+    if seeds == 0 { Err("--seeds 0 would prove nothing".to_owned()) } else { Ok((seeds, from)) }
 }
 
 #[cfg(test)]
@@ -68,14 +54,7 @@ mod tests {
 
     #[test]
     fn options() {
-        let parse = |text: &str| {
-            parse(
-                &text
-                    .split_whitespace()
-                    .map(str::to_owned)
-                    .collect::<Vec<_>>(),
-            )
-        };
+        let parse = |text: &str| parse(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
         assert_eq!(parse(""), Ok((100_000, 0)));
         assert_eq!(parse("--from 7 --seeds 2"), Ok((2, 7)));
         assert!(parse("--seeds x").unwrap_err().contains("wants a number"));

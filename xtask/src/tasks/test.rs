@@ -32,21 +32,14 @@ fn parse(arguments: &[String]) -> Outcome<Wish> {
     while let Some(word) = words.next() {
         let driver = match word.split_once('=') {
             Some(("--driver", value)) => Some(value.to_owned()),
-            _ if word == "--driver" => Some(
-                words
-                    .next()
-                    .ok_or("--driver wants a name: uring or epoll")?
-                    .clone(),
-            ),
+            _ if word == "--driver" => Some(words.next().ok_or("--driver wants a name: uring or epoll")?.clone()),
             _ => None,
         };
         match driver {
             Some(name) if name == "uring" || name == "epoll" => wish.driver = Some(name),
             Some(name) => return Err(format!("there is no driver `{name}`: uring or epoll")),
             None if word.starts_with('-') => {
-                return Err(format!(
-                    "unknown option `{word}`; test [--driver uring|epoll] [filter…]"
-                ));
+                return Err(format!("unknown option `{word}`; test [--driver uring|epoll] [filter…]"));
             }
             None => wish.filters.push(word.clone()),
         }
@@ -56,10 +49,8 @@ fn parse(arguments: &[String]) -> Outcome<Wish> {
 
 pub fn run(arguments: &[String]) -> Outcome {
     let wish = parse(arguments)?;
-    let mut skips: Vec<String> = install::tools(TOOLS)
-        .into_iter()
-        .map(|(name, why)| format!("{name}: {why}"))
-        .collect();
+    let mut skips: Vec<String> =
+        install::tools(TOOLS).into_iter().map(|(name, why)| format!("{name}: {why}")).collect();
     let python = python(&mut skips);
 
     // The end-to-end tests start this file, not a library that pretends to be it.
@@ -82,11 +73,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         command.env("PENSTOCK_TEST_PYTHON", python);
     }
 
-    let verdict = if nextest {
-        run_nextest(&mut command)
-    } else {
-        run_libtest(&mut command, &mut skips)
-    };
+    let verdict = if nextest { run_nextest(&mut command) } else { run_libtest(&mut command, &mut skips) };
     for skip in &skips {
         println!("not available here: {skip}");
     }
@@ -103,8 +90,7 @@ pub fn run(arguments: &[String]) -> Outcome {
 }
 
 fn python(skips: &mut Vec<String>) -> Option<PathBuf> {
-    let environment = place::target_directory()
-        .and_then(|target| install::python(&target.join("python"), PYTHON));
+    let environment = place::target_directory().and_then(|target| install::python(&target.join("python"), PYTHON));
     match environment {
         Ok(bin) => Some(bin.join("python")),
         Err(why) => {
@@ -132,10 +118,7 @@ fn run_nextest(command: &mut std::process::Command) -> Result<String, (String, S
     let mut documents = shell::cargo("");
     documents.args(["test", "--workspace", "--doc", "--quiet"]);
     let documented = shell::run_watched(&mut documents, |line| tally.see(line));
-    let closing = format!(
-        "doc tests: {} passed, {} failed\n{summary}",
-        tally.passed, tally.failed
-    );
+    let closing = format!("doc tests: {} passed, {} failed\n{summary}", tally.passed, tally.failed);
     match tests.and(documented) {
         Ok(()) if summary.is_empty() => Err((closing, "nextest told no summary".to_owned())),
         Ok(()) => Ok(closing),
@@ -147,13 +130,9 @@ fn run_nextest(command: &mut std::process::Command) -> Result<String, (String, S
 fn run_merged(command: &mut std::process::Command, mut see: impl FnMut(&str)) -> Outcome {
     use std::io::{BufRead, BufReader};
     eprintln!("$ {}", shell::written(command));
-    let failed = |command: &std::process::Command, error: std::io::Error| {
-        format!("`{}`: {error}", shell::written(command))
-    };
-    let mut child = command
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .map_err(|error| failed(command, error))?;
+    let failed =
+        |command: &std::process::Command, error: std::io::Error| format!("`{}`: {error}", shell::written(command));
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().map_err(|error| failed(command, error))?;
     if let Some(output) = child.stderr.take() {
         for line in BufReader::new(output).split(b'\n') {
             let line = line.map_err(|error| failed(command, error))?;
@@ -163,17 +142,10 @@ fn run_merged(command: &mut std::process::Command, mut see: impl FnMut(&str)) ->
         }
     }
     let status = child.wait().map_err(|error| failed(command, error))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("`{}` failed ({status})", shell::written(command)))
-    }
+    if status.success() { Ok(()) } else { Err(format!("`{}` failed ({status})", shell::written(command))) }
 }
 
-fn run_libtest(
-    command: &mut std::process::Command,
-    skips: &mut Vec<String>,
-) -> Result<String, (String, String)> {
+fn run_libtest(command: &mut std::process::Command, skips: &mut Vec<String>) -> Result<String, (String, String)> {
     let mut tally = shell::Tally::default();
     let verdict = shell::run_watched(command, |line| tally.see(line));
     if tally.ignored > 0 {
@@ -199,31 +171,13 @@ mod tests {
     #[test]
     fn options() {
         let wish = |driver: Option<&str>, filters: &str| {
-            Ok(Wish {
-                driver: driver.map(str::to_owned),
-                filters: words(filters),
-            })
+            Ok(Wish { driver: driver.map(str::to_owned), filters: words(filters) })
         };
         assert_eq!(parse(&words("")), wish(None, ""));
-        assert_eq!(
-            parse(&words("--driver epoll tunnel")),
-            wish(Some("epoll"), "tunnel")
-        );
+        assert_eq!(parse(&words("--driver epoll tunnel")), wish(Some("epoll"), "tunnel"));
         assert_eq!(parse(&words("--driver=uring")), wish(Some("uring"), ""));
-        assert!(
-            parse(&words("--driver kqueue"))
-                .unwrap_err()
-                .contains("no driver `kqueue`")
-        );
-        assert!(
-            parse(&words("--driver"))
-                .unwrap_err()
-                .contains("wants a name")
-        );
-        assert!(
-            parse(&words("--fast"))
-                .unwrap_err()
-                .contains("unknown option")
-        );
+        assert!(parse(&words("--driver kqueue")).unwrap_err().contains("no driver `kqueue`"));
+        assert!(parse(&words("--driver")).unwrap_err().contains("wants a name"));
+        assert!(parse(&words("--fast")).unwrap_err().contains("unknown option"));
     }
 }

@@ -7,22 +7,23 @@ const FLOORS: &[(&str, u8)] = &[
     ("main", 0),
     ("lib", 0),
     ("command", 1),
-    ("demo", 1),
+    ("demo", 2),
     ("start", 2),
-    ("worker", 3),
-    ("listen", 4),
+    ("control", 3),
     ("admin", 4),
-    ("session", 5),
-    ("exchange", 6),
-    ("upstream", 7),
-    ("cache", 7),
-    ("qos", 7),
-    ("conn", 8),
-    ("tls", 9),
+    ("engine", 5),
+    ("worker", 6),
+    ("listen", 7),
+    ("session", 8),
+    ("exchange", 9),
+    ("upstream", 10),
+    ("cache", 10),
+    ("qos", 10),
+    ("conn", 11),
+    ("tls", 12),
     // Beside the path of a request: they name no room but the shared ones.
-    ("control", 10),
-    ("steer", 10),
-    ("cores", 10),
+    ("steer", 13),
+    ("cores", 13),
 ];
 
 /// Rooms that everyone may read, and which read only one another.
@@ -41,29 +42,19 @@ pub(super) fn known(room: &str) -> bool {
 
 /// Why `from` may not name `to`, if so. Words that are no room (types at the crate's root, say) are nobody's concern.
 pub(super) fn forbidden(from: &str, to: &str) -> Option<String> {
-    let floor = |room: &str| {
-        FLOORS
-            .iter()
-            .find(|(name, _)| *name == room)
-            .map(|(_, floor)| *floor)
-    };
+    let floor = |room: &str| FLOORS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor);
     if from == to || SHARED.contains(&to) {
         return None;
     }
     let below = floor(to)?;
     if SHARED.contains(&from) {
-        return Some(format!(
-            "`{from}` is read by everyone and may name only {}, not `{to}`",
-            SHARED.join(", ")
-        ));
+        return Some(format!("`{from}` is read by everyone and may name only {}, not `{to}`", SHARED.join(", ")));
     }
     let here = floor(from)?;
     if here < below {
         None
     } else if here == below {
-        Some(format!(
-            "`{from}` names `{to}`, its neighbour on the same floor: what both need lives below them"
-        ))
+        Some(format!("`{from}` names `{to}`, its neighbour on the same floor: what both need lives below them"))
     } else {
         Some(format!("`{from}` names `{to}`, which is above it"))
     }
@@ -84,11 +75,7 @@ pub(super) fn named(code: &[String], depth: usize) -> Vec<(usize, String)> {
                 continue;
             }
             let line = text[..at].matches('\n').count();
-            found.extend(
-                first_words(&text[at + prefix.len()..])
-                    .into_iter()
-                    .map(|word| (line, word)),
-            );
+            found.extend(first_words(&text[at + prefix.len()..]).into_iter().map(|word| (line, word)));
         }
     }
     found.sort();
@@ -98,12 +85,8 @@ pub(super) fn named(code: &[String], depth: usize) -> Vec<(usize, String)> {
 
 /// The first identifier after a path prefix, or, of `{a::b, c}`, every branch's first.
 fn first_words(text: &str) -> Vec<String> {
-    let word = |text: &str| -> String {
-        text.trim_start()
-            .chars()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect()
-    };
+    let word =
+        |text: &str| -> String { text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };
     let Some(group) = text.strip_prefix('{') else {
         return vec![word(text)];
     };
@@ -154,10 +137,7 @@ mod tests {
             ("control", "steer", "same floor"),
             ("telemetry", "conn", "only snapshot"),
         ] {
-            assert!(
-                forbidden(from, to).is_some_and(|told| told.contains(why)),
-                "{from} → {to}"
-            );
+            assert!(forbidden(from, to).is_some_and(|told| told.contains(why)), "{from} → {to}");
         }
     }
 
@@ -172,16 +152,10 @@ mod tests {
     fn names_in_use_lines_paths_and_supers() {
         let code = |text: &str| text.split('\n').map(str::to_owned).collect::<Vec<_>>();
         let names = |text: &str, depth| {
-            named(&code(text), depth)
-                .into_iter()
-                .map(|(line, name)| format!("{line}:{name}"))
-                .collect::<Vec<_>>()
+            named(&code(text), depth).into_iter().map(|(line, name)| format!("{line}:{name}")).collect::<Vec<_>>()
         };
         assert_eq!(
-            names(
-                "use crate::{conn::{self, Stream}, tls};\nlet x = crate::worker::now();",
-                1
-            ),
+            names("use crate::{conn::{self, Stream}, tls};\nlet x = crate::worker::now();", 1),
             ["0:conn", "0:tls", "1:worker"]
         );
         assert_eq!(names("use crate::{\n    conn,\n};", 1), ["0:conn"]);

@@ -20,10 +20,7 @@ const UNSAFE_PLACES: &[&str] = &["engine/ring/", "ebpf/"];
 
 /// Places that may ask the operating system what time it is, with the reason.
 const CLOCK_PLACES: &[(&str, &str)] = &[
-    (
-        "engine/ring/",
-        "the ring owns the clock: everyone else is told `now`",
-    ),
+    ("engine/ring/", "the ring owns the clock: everyone else is told `now`"),
     ("xtask/", "scripts, not the engine"),
     ("bench/", "measures from outside"),
     ("tests/", "watches the real binary from outside"),
@@ -77,18 +74,11 @@ pub fn check(root: &Path) -> Outcome<Report> {
 
 fn walk(root: &Path, below: &str, paths: &mut Vec<String>) -> Outcome {
     let directory = root.join(below);
-    let entries = std::fs::read_dir(&directory)
-        .map_err(|error| format!("{}: {error}", directory.display()))?;
+    let entries = std::fs::read_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let path = if below.is_empty() {
-            name.clone()
-        } else {
-            format!("{below}/{name}")
-        };
-        let kind = entry
-            .file_type()
-            .map_err(|error| format!("{path}: {error}"))?;
+        let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
+        let kind = entry.file_type().map_err(|error| format!("{path}: {error}"))?;
         if kind.is_dir() {
             // What is built or fetched is not ours; a fuzz corpus is bytes, not text.
             let foreign = name == ".git"
@@ -100,9 +90,7 @@ fn walk(root: &Path, below: &str, paths: &mut Vec<String>) -> Outcome {
                 walk(root, &path, paths)?;
             }
         } else if kind.is_file()
-            && [".rs", ".toml", ".md", ".yml", ".yaml", ".py", ".json"]
-                .iter()
-                .any(|end| name.ends_with(end))
+            && [".rs", ".toml", ".md", ".yml", ".yaml", ".py", ".json"].iter().any(|end| name.ends_with(end))
             || path == ".ci/run"
         {
             paths.push(path);
@@ -112,11 +100,7 @@ fn walk(root: &Path, below: &str, paths: &mut Vec<String>) -> Outcome {
 }
 
 fn check_file(path: &str, source: &str, longer: &[(&str, usize, &str)], report: &mut Report) {
-    let mut finder = Finder {
-        path,
-        report,
-        longer,
-    };
+    let mut finder = Finder { path, report, longer };
     finder.lines(source);
     if path.ends_with(".md") {
         finder.title(source);
@@ -143,11 +127,7 @@ struct Finder<'a> {
 impl Finder<'_> {
     /// `line` counts from 0, as the views do.
     fn find(&mut self, line: usize, message: impl Into<String>) {
-        self.report.findings.push(Finding {
-            path: self.path.to_owned(),
-            line: line + 1,
-            message: message.into(),
-        });
+        self.report.findings.push(Finding { path: self.path.to_owned(), line: line + 1, message: message.into() });
     }
 
     /// Rules of any text: paths of one machine, words that put something off.
@@ -159,10 +139,7 @@ impl Finder<'_> {
             for path in banned {
                 let stands = line.match_indices(path).any(|(at, _)| {
                     // A longer path, or a URL's, is another thing.
-                    !line[..at]
-                        .chars()
-                        .next_back()
-                        .is_some_and(|c| c.is_alphanumeric() || "._-~$}/".contains(c))
+                    !line[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || "._-~$}/".contains(c))
                 });
                 if stands {
                     self.find(number, format!("`{path}` is a path of one machine"));
@@ -186,65 +163,46 @@ impl Finder<'_> {
         if titles.len() != 1 {
             self.find(
                 titles.get(1).copied().unwrap_or(0),
-                format!(
-                    "a page has exactly one `# Title`; this one has {}",
-                    titles.len()
-                ),
+                format!("a page has exactly one `# Title`; this one has {}", titles.len()),
             );
         }
     }
 
     fn unsafety(&mut self, views: &Views) {
-        let allowed = UNSAFE_PLACES
-            .iter()
-            .any(|place| self.path.starts_with(place));
+        let allowed = UNSAFE_PLACES.iter().any(|place| self.path.starts_with(place));
         for (number, line) in views.code.iter().enumerate() {
             let Some(at) = word_at(line, "unsafe") else {
                 continue;
             };
             let after = line[at + "unsafe".len()..].trim_start();
             if !allowed {
-                self.find(
-                    number,
-                    format!("`unsafe` outside {}", UNSAFE_PLACES.join(", ")),
-                );
-            } else if after.starts_with("fn")
-                || after.starts_with("extern \"") && after.contains("fn ")
-            {
+                self.find(number, format!("`unsafe` outside {}", UNSAFE_PLACES.join(", ")));
+            } else if after.starts_with("fn") || after.starts_with("extern \"") && after.contains("fn ") {
                 // A type (`unsafe fn(…)`) promises nothing by itself; a declaration does.
-                let declared = after
-                    .split("fn")
-                    .nth(1)
-                    .is_some_and(|rest| rest.starts_with(' '));
+                let declared = after.split("fn").nth(1).is_some_and(|rest| rest.starts_with(' '));
                 if declared
                     && !explained(views, number, &["SAFETY:", "# Safety"])
                     && !in_trait_impl(&views.code, number)
                 {
-                    self.find(number, "`unsafe fn` without a `# Safety` section that tells what the caller must uphold");
+                    self.find(
+                        number,
+                        "`unsafe fn` without a `# Safety` section that tells what the caller must uphold",
+                    );
                 }
             } else if !explained(views, number, &["SAFETY:", "# Safety"]) {
-                self.find(
-                    number,
-                    "`unsafe` without a `// SAFETY:` comment right above it",
-                );
+                self.find(number, "`unsafe` without a `// SAFETY:` comment right above it");
             }
         }
     }
 
     fn clocks(&mut self, views: &Views) {
-        if CLOCK_PLACES
-            .iter()
-            .any(|(place, _)| self.path.starts_with(place))
-        {
+        if CLOCK_PLACES.iter().any(|(place, _)| self.path.starts_with(place)) {
             return;
         }
         for (number, line) in views.code.iter().enumerate() {
             for clock in ["Instant::now", "SystemTime::now"] {
                 if line.contains(clock) {
-                    self.find(
-                        number,
-                        format!("`{clock}` outside engine/ring: take `now` from the ring"),
-                    );
+                    self.find(number, format!("`{clock}` outside engine/ring: take `now` from the ring"));
                 }
             }
         }
@@ -254,10 +212,7 @@ impl Finder<'_> {
         for (number, line) in views.code.iter().enumerate() {
             for word in ["todo", "unimplemented", "dbg"] {
                 if word_at(line, word).is_some_and(|at| line[at + word.len()..].starts_with('!')) {
-                    self.find(
-                        number,
-                        format!("`{word}!` does not belong in what is committed"),
-                    );
+                    self.find(number, format!("`{word}!` does not belong in what is committed"));
                 }
             }
         }
@@ -273,45 +228,29 @@ impl Finder<'_> {
     fn functions(&mut self, views: &Views) {
         for (name, line, lines) in functions(&views.code) {
             if lines > FUNCTION_LINES_MAX {
-                self.long(
-                    format!("{} fn {name}", self.path),
-                    line,
-                    lines,
-                    FUNCTION_LINES_MAX,
-                );
+                self.long(format!("{} fn {name}", self.path), line, lines, FUNCTION_LINES_MAX);
             }
         }
     }
 
     fn long(&mut self, what: String, line: usize, lines: usize, max: usize) {
         match self.longer.iter().find(|(place, _, _)| *place == what) {
-            Some((_, ratchet, reason)) if lines <= *ratchet => self
-                .report
-                .allowed
-                .push(format!("{what}: {lines} lines (≤ {ratchet}): {reason}")),
-            Some((_, ratchet, _)) => self.find(
-                line,
-                format!("{what} grew to {lines} lines; its exception ends at {ratchet}"),
-            ),
-            None => self.find(
-                line,
-                format!("{what} has {lines} lines, more than {max}: two things are in it"),
-            ),
+            Some((_, ratchet, reason)) if lines <= *ratchet => {
+                self.report.allowed.push(format!("{what}: {lines} lines (≤ {ratchet}): {reason}"))
+            }
+            Some((_, ratchet, _)) => {
+                self.find(line, format!("{what} grew to {lines} lines; its exception ends at {ratchet}"))
+            }
+            None => self.find(line, format!("{what} has {lines} lines, more than {max}: two things are in it")),
         }
     }
 
     fn layering(&mut self, inside: &str, views: &Views) {
         let room = layers::room_of(inside);
         if !layers::known(room) {
-            return self.find(
-                0,
-                format!("room `{room}` has no floor: give it one in xtask/src/tidy/layers.rs"),
-            );
+            return self.find(0, format!("room `{room}` has no floor: give it one in xtask/src/tidy/layers.rs"));
         }
-        let module = inside
-            .strip_suffix("/mod.rs")
-            .or_else(|| inside.strip_suffix(".rs"))
-            .unwrap_or(inside);
+        let module = inside.strip_suffix("/mod.rs").or_else(|| inside.strip_suffix(".rs")).unwrap_or(inside);
         for (line, named) in layers::named(&views.code, module.split('/').count()) {
             if let Some(why) = layers::forbidden(room, &named) {
                 self.find(line, why);
@@ -322,11 +261,7 @@ impl Finder<'_> {
 
 /// Whether a comment with one of these marks stands on the line, or right above the statement that it is part of.
 fn explained(views: &Views, line: usize, marks: &[&str]) -> bool {
-    let marked = |number: usize| {
-        marks
-            .iter()
-            .any(|mark| views.comments[number].contains(mark))
-    };
+    let marked = |number: usize| marks.iter().any(|mark| views.comments[number].contains(mark));
     if marked(line) {
         return true;
     }
@@ -354,9 +289,7 @@ fn in_trait_impl(code: &[String], line: usize) -> bool {
     let here = indent(&code[line]);
     let above = code[..line].iter().rev();
     let mut enclosing = above.filter(|text| !text.trim().is_empty() && indent(text) < here);
-    enclosing
-        .next()
-        .is_some_and(|text| word_at(text, "impl").is_some() && word_at(text, "for").is_some())
+    enclosing.next().is_some_and(|text| word_at(text, "impl").is_some() && word_at(text, "for").is_some())
 }
 
 /// Every function with a body: its name, its line (from 0) and how many lines it has.
@@ -366,11 +299,8 @@ fn functions(code: &[String]) -> Vec<(String, usize, usize)> {
         let Some(at) = word_at(line, "fn") else {
             continue;
         };
-        let name: String = line[at + 2..]
-            .trim_start()
-            .chars()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect();
+        let name: String =
+            line[at + 2..].trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         if name.is_empty() {
             continue; // a type: `fn(u8)`
         }

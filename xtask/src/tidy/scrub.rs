@@ -12,20 +12,12 @@ pub(super) struct Views {
 }
 
 pub(super) fn views(source: &str) -> Views {
-    let mut scanner = Scanner {
-        text: source.chars().collect(),
-        at: 0,
-        code: String::new(),
-        comments: String::new(),
-    };
+    let mut scanner = Scanner { text: source.chars().collect(), at: 0, code: String::new(), comments: String::new() };
     while scanner.at < scanner.text.len() {
         scanner.step();
     }
     let lines = |text: &str| text.split('\n').map(str::to_owned).collect();
-    Views {
-        code: lines(&scanner.code),
-        comments: lines(&scanner.comments),
-    }
+    Views { code: lines(&scanner.code), comments: lines(&scanner.comments) }
 }
 
 struct Scanner {
@@ -56,9 +48,7 @@ impl Scanner {
             Some('\'') => self.quote(),
             // Raw strings, and identifiers that merely end in `r`, are told apart by what stands before.
             Some('r') if !self.in_word() && self.raw_hashes(1).is_some() => self.raw_string(1),
-            Some('b' | 'c')
-                if next == Some('r') && !self.in_word() && self.raw_hashes(2).is_some() =>
-            {
+            Some('b' | 'c') if next == Some('r') && !self.in_word() && self.raw_hashes(2).is_some() => {
                 self.raw_string(2)
             }
             _ => self.take(To::Code),
@@ -70,11 +60,7 @@ impl Scanner {
     }
 
     fn in_word(&self) -> bool {
-        self.at > 0
-            && self
-                .text
-                .get(self.at - 1)
-                .is_some_and(|c| c.is_alphanumeric() || *c == '_')
+        self.at > 0 && self.text.get(self.at - 1).is_some_and(|c| c.is_alphanumeric() || *c == '_')
     }
 
     fn take(&mut self, to: To) {
@@ -82,11 +68,7 @@ impl Scanner {
             return;
         };
         let blank = |keep: bool| {
-            if keep || character == '\n' {
-                character
-            } else {
-                ' '
-            }
+            if keep || character == '\n' { character } else { ' ' }
         };
         self.code.push(blank(to == To::Code));
         self.comments.push(blank(to == To::Comment));
@@ -130,9 +112,7 @@ impl Scanner {
 
     /// The number of `#` of a raw string whose prefix is `prefix` letters long; none when it is no raw string.
     fn raw_hashes(&self, prefix: usize) -> Option<usize> {
-        let hashes = (prefix..)
-            .take_while(|ahead| self.peek(*ahead) == Some('#'))
-            .count();
+        let hashes = (prefix..).take_while(|ahead| self.peek(*ahead) == Some('#')).count();
         (self.peek(prefix + hashes) == Some('"')).then_some(hashes)
     }
 
@@ -140,8 +120,7 @@ impl Scanner {
         let hashes = self.raw_hashes(prefix).unwrap_or(0);
         self.take_many(prefix + hashes + 1, To::Code);
         while self.at < self.text.len() {
-            if self.peek(0) == Some('"') && (1..=hashes).all(|ahead| self.peek(ahead) == Some('#'))
-            {
+            if self.peek(0) == Some('"') && (1..=hashes).all(|ahead| self.peek(ahead) == Some('#')) {
                 return self.take_many(hashes + 1, To::Code);
             }
             self.take(To::Neither);
@@ -186,10 +165,7 @@ mod tests {
     fn what_is_code_and_what_is_not() {
         let table = [
             ("let a = 1; // unsafe", "let a = 1;"),
-            (
-                "let a = \"unsafe \\\" unsafe\"; b",
-                "let a = \"                \"; b",
-            ),
+            ("let a = \"unsafe \\\" unsafe\"; b", "let a = \"                \"; b"),
             ("let a = r#\"x\"unsafe\"#; b", "let a = r#\"        \"#; b"),
             ("/* a /* b */ unsafe */ c", "                       c"),
             ("let c = '\"'; unsafe", "let c = ' '; unsafe"),
@@ -200,11 +176,7 @@ mod tests {
             ("let forr = var\"\"", "let forr = var\"\""),
         ];
         for (source, code) in table {
-            assert_eq!(
-                views(source).code[0].trim_end(),
-                code.trim_end(),
-                "{source}"
-            );
+            assert_eq!(views(source).code[0].trim_end(), code.trim_end(), "{source}");
         }
     }
 

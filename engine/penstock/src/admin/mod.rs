@@ -15,7 +15,7 @@ use proto::http::{Fields, Method, Status};
 use ring::{ListenOptions, Listener, Stream};
 
 use crate::conn::{Conn, Read};
-use crate::control::Engine;
+use crate::engine::Engine;
 use crate::limits;
 use crate::snapshot::Address;
 use crate::telemetry::prometheus;
@@ -36,7 +36,8 @@ pub fn serve(addresses: &[Address], engine: &Shared) -> io::Result<()> {
         let options = ListenOptions { reuse_port: false, ..ListenOptions::default() };
         let named = |error: io::Error| io::Error::new(error.kind(), format!("admin {address}: {error}"));
         let target = dns::literal(address).into_iter().next();
-        let target = target.ok_or_else(|| named(io::Error::other("an admin address must be an IP address or a path")))?;
+        let target =
+            target.ok_or_else(|| named(io::Error::other("an admin address must be an IP address or a path")))?;
         let mut listener = Listener::bind(&target, &options).map_err(named)?;
         let (engine, open) = (Rc::clone(engine), Rc::clone(&open));
         ring::spawn(async move {
@@ -144,7 +145,8 @@ fn metrics(engine: &Engine) -> String {
     family("penstock_endpoint_failures_total", "counter", "Tries that count against it.", &|of| of.sums.failures);
     family("penstock_endpoint_in_flight", "gauge", "Tries in progress.", &|of| of.sums.in_flight);
     family("penstock_endpoint_breakers_open", "gauge", "Workers whose breaker is open.", &|of| of.sums.open as u64);
-    let uptime = std::iter::once(("version=\"".to_owned() + env!("CARGO_PKG_VERSION") + "\"", engine.uptime().as_secs()));
+    let uptime =
+        std::iter::once(("version=\"".to_owned() + env!("CARGO_PKG_VERSION") + "\"", engine.uptime().as_secs()));
     prometheus::family(&mut out, "penstock_uptime_seconds", "counter", "Since the start.", uptime);
     out
 }

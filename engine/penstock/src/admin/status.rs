@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::control::Engine;
+use crate::engine::Engine;
 use crate::telemetry::{Summary, WorkerCells};
 use crate::upstream::EndpointSums;
 
@@ -89,7 +89,8 @@ fn listeners(engine: &Engine) -> Vec<Value> {
 
 fn pools(engine: &Engine) -> Vec<Value> {
     let named = |pool: &crate::snapshot::Pool| {
-        let endpoints: Vec<Value> = endpoints(engine).filter(|of| of.pool == &*pool.name).map(|of| endpoint(&of)).collect();
+        let endpoints: Vec<Value> =
+            endpoints(engine).filter(|of| of.pool == &*pool.name).map(|of| endpoint(&of)).collect();
         json!({ "name": pool.name, "endpoints": endpoints })
     };
     engine.snapshot().pools.iter().map(named).collect()

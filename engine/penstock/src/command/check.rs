@@ -1,8 +1,6 @@
 //! `penstock check`: what is wrong with a configuration, or what it means.
 
-use super::{
-    CONFIG_INVALID, ConfigArgs, FAILED, Format, Refusal, read_config, refuse, say, usable_cores,
-};
+use super::{CONFIG_INVALID, ConfigArgs, FAILED, Format, Refusal, read_config, refuse, say, usable_cores};
 use crate::snapshot::{self, Compiled};
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -16,12 +14,7 @@ pub(super) struct CheckArgs {
     #[arg(long, value_name = "URL")]
     explain: Option<String>,
     /// The method of the request to explain
-    #[arg(
-        long,
-        value_name = "METHOD",
-        default_value = "GET",
-        requires = "explain"
-    )]
+    #[arg(long, value_name = "METHOD", default_value = "GET", requires = "explain")]
     method: String,
     /// Prints the configuration with every default filled in
     #[arg(long)]
@@ -42,10 +35,7 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
                 }
                 Refusal::Report(report) => report.to_json(),
             };
-            say(&format!(
-                "{:#}\n",
-                json!({ "valid": false, "problems": problems })
-            ));
+            say(&format!("{:#}\n", json!({ "valid": false, "problems": problems })));
             ExitCode::from(CONFIG_INVALID)
         }
     }
@@ -88,9 +78,7 @@ fn answer(args: &CheckArgs, compiled: &Compiled) -> ExitCode {
     }
     if out.is_empty() {
         let snapshot = &compiled.snapshot;
-        let count = |count: usize, noun: &str| {
-            format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-        };
+        let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
         out = format!(
             "{}: good ({}, {}, {})\n",
             compiled.report.origin,

@@ -9,8 +9,8 @@ mod status;
 
 use crate::{
     cores,
-    snapshot::{self, Address, Compiled, Cores, Literal, Time},
     demo::{self, Demo},
+    snapshot::{self, Address, Compiled, Cores, Literal, Time},
     start::{self, Source},
 };
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -110,10 +110,7 @@ pub fn main() -> ExitCode {
 }
 
 fn demo(args: &DemoArgs) -> ExitCode {
-    demo::run(&Demo {
-        run_for: args.run_for.map(|time| time.0),
-        cores: args.cores.map(usize::from),
-    })
+    demo::run(&Demo { run_for: args.run_for.map(|time| time.0), cores: args.cores.map(usize::from) })
 }
 
 fn serve(args: &ServeArgs) -> ExitCode {
@@ -128,9 +125,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
         }
         Ok(compiled) => {
             // On standard error: standard output may be the access log.
-            eprintln!(
-                "# These flags stand for this file; run it with: penstock run -c FILE\n{toml}"
-            );
+            eprintln!("# These flags stand for this file; run it with: penstock run -c FILE\n{toml}");
             begin(compiled, Source::Flags { toml })
         }
     }
@@ -178,8 +173,7 @@ impl Refusal {
 }
 
 fn read_config(path: &Path) -> Result<Compiled, Refusal> {
-    let (origin, text) =
-        read_text(path).map_err(|error| Refusal::File(format!("{}: {error}", path.display())))?;
+    let (origin, text) = read_text(path).map_err(|error| Refusal::File(format!("{}: {error}", path.display())))?;
     snapshot::read(&origin, &text).map_err(|report| Refusal::Report(Box::new(report)))
 }
 
@@ -188,22 +182,14 @@ fn read_text(path: &Path) -> std::io::Result<(String, String)> {
     let limit = crate::limits::CONFIG_BYTES_MAX;
     let mut text = String::new();
     let origin = if path == Path::new("-") {
-        std::io::stdin()
-            .lock()
-            .take(limit + 1)
-            .read_to_string(&mut text)?;
+        std::io::stdin().lock().take(limit + 1).read_to_string(&mut text)?;
         "standard input".to_owned()
     } else {
-        std::fs::File::open(path)?
-            .take(limit + 1)
-            .read_to_string(&mut text)?;
+        std::fs::File::open(path)?.take(limit + 1).read_to_string(&mut text)?;
         path.display().to_string()
     };
     if text.len() as u64 > limit {
-        return Err(std::io::Error::other(format!(
-            "is larger than {} MiB",
-            limit >> 20
-        )));
+        return Err(std::io::Error::other(format!("is larger than {} MiB", limit >> 20)));
     }
     Ok((origin, text))
 }
@@ -225,16 +211,10 @@ fn manual() -> String {
         man.render_name_section(&mut page)?;
         man.render_synopsis_section(&mut page)?;
         man.render_extra_section(&mut page)?;
-        let commands = program
-            .get_subcommands()
-            .filter(|command| !command.is_hide_set());
+        let commands = program.get_subcommands().filter(|command| !command.is_hide_set());
         for command in commands.filter(|command| command.get_name() != "help") {
             let man = clap_mangen::Man::new(command.clone());
-            writeln!(
-                page,
-                ".SH \"PENSTOCK {}\"",
-                command.get_name().to_uppercase()
-            )?;
+            writeln!(page, ".SH \"PENSTOCK {}\"", command.get_name().to_uppercase())?;
             man.render_description_section(&mut page)?;
             man.render_synopsis_section(&mut page)?;
             man.render_options_section(&mut page)?;
@@ -248,9 +228,7 @@ fn manual() -> String {
 /// Prints; a reader that went away (`| head`) is no failure.
 fn say(text: &str) -> ExitCode {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            refuse(FAILED, &error.to_string())
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => refuse(FAILED, &error.to_string()),
         _ => ExitCode::SUCCESS,
     }
 }
@@ -262,17 +240,12 @@ fn refuse(code: u8, wrong: &str) -> ExitCode {
 
 /// A configuration literal as a flag's value.
 fn literal<T: Literal>(text: &str) -> Result<T, String> {
-    text.parse()
-        .map_err(|wrong: snapshot::Unreadable| format!("it {wrong}"))
+    text.parse().map_err(|wrong: snapshot::Unreadable| format!("it {wrong}"))
 }
 
 /// An admin endpoint as a flag's value.
 fn admin_address(text: &str) -> Result<Address, String> {
-    literal(
-        text.strip_prefix("http://")
-            .unwrap_or(text)
-            .trim_end_matches('/'),
-    )
+    literal(text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/'))
 }
 
 #[cfg(test)]
@@ -286,18 +259,11 @@ mod tests {
 
     #[test]
     fn pages_and_scripts_render() {
-        for shell in [
-            clap_complete::Shell::Bash,
-            clap_complete::Shell::Zsh,
-            clap_complete::Shell::Fish,
-        ] {
+        for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
             assert!(completion(shell).contains("penstock"));
         }
         let manual = manual();
-        assert!(
-            manual.contains("PENSTOCK SERVE") && manual.contains("access"),
-            "{manual}"
-        );
+        assert!(manual.contains("PENSTOCK SERVE") && manual.contains("access"), "{manual}");
         assert!(!manual.contains("PENSTOCK REFERENCE"));
     }
 }

@@ -2,8 +2,7 @@
 
 use super::{admin_address, literal};
 use crate::snapshot::{
-    AccessFormat, Address, Bind, Cores, Document, Driver, Listed, ListenDoc, PoolDoc, Protocol,
-    Text, Unreadable,
+    AccessFormat, Address, Bind, Cores, Document, Driver, Listed, ListenDoc, PoolDoc, Protocol, Text, Unreadable,
 };
 use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
 
@@ -53,30 +52,17 @@ pub struct Target {
 pub fn document(args: &ServeArgs) -> Result<Document, String> {
     let mut document = Document::default();
     for (protocol, name) in [(Protocol::Http, "http"), (Protocol::Tcp, "tcp")] {
-        let doors: Vec<_> = args
-            .listen
-            .iter()
-            .filter(|door| door.protocol == protocol)
-            .map(|door| door.bind.clone())
-            .collect();
-        let targets: Vec<_> = args
-            .to
-            .iter()
-            .filter(|target| target.protocol == protocol)
-            .map(|target| target.endpoint.clone())
-            .collect();
+        let doors: Vec<_> =
+            args.listen.iter().filter(|door| door.protocol == protocol).map(|door| door.bind.clone()).collect();
+        let targets: Vec<_> =
+            args.to.iter().filter(|target| target.protocol == protocol).map(|target| target.endpoint.clone()).collect();
         match (doors.first(), targets.first()) {
             (None, None) => continue,
             (Some(door), None) => {
                 return Err(no_partner("--listen", &shown(protocol, door), name, "--to"));
             }
             (None, Some(target)) => {
-                return Err(no_partner(
-                    "--to",
-                    &shown(protocol, &target.0),
-                    name,
-                    "--listen",
-                ));
+                return Err(no_partner("--to", &shown(protocol, &target.0), name, "--listen"));
             }
             (Some(_), Some(_)) => {}
         }
@@ -87,11 +73,7 @@ pub fn document(args: &ServeArgs) -> Result<Document, String> {
             pool: (protocol == Protocol::Tcp).then(|| name.into()),
             ..ListenDoc::default()
         });
-        document.pool.push(PoolDoc {
-            name: name.into(),
-            endpoints: targets,
-            ..PoolDoc::default()
-        });
+        document.pool.push(PoolDoc { name: name.into(), endpoints: targets, ..PoolDoc::default() });
     }
     document.engine.cores = Text(args.cores.clone());
     document.engine.driver = args.driver;
@@ -132,41 +114,25 @@ fn protocol(text: &str) -> Result<(Protocol, String), Unreadable> {
     };
     match scheme {
         "http" => match rest.trim_end_matches('/') {
-            bare if bare.contains('/') => Err(wrong(
-                "has a path",
-                format!(
-                    "write `http://{}`",
-                    bare.split('/').next().unwrap_or_default()
-                ),
-            )),
+            bare if bare.contains('/') => {
+                Err(wrong("has a path", format!("write `http://{}`", bare.split('/').next().unwrap_or_default())))
+            }
             bare => Ok((Protocol::Http, bare.to_owned())),
         },
         "tcp" => Ok((Protocol::Tcp, rest.to_owned())),
-        "https" => Err(wrong(
-            "asks for TLS",
-            "TLS is not there yet: write `http://` or `tcp://`",
-        )),
-        _ => Err(wrong(
-            format!("has the unknown scheme `{scheme}`"),
-            "write `http://` or `tcp://`",
-        )),
+        "https" => Err(wrong("asks for TLS", "TLS is not there yet: write `http://` or `tcp://`")),
+        _ => Err(wrong(format!("has the unknown scheme `{scheme}`"), "write `http://` or `tcp://`")),
     }
 }
 
 fn wrong(why: impl Into<String>, instead: impl Into<String>) -> Unreadable {
-    Unreadable {
-        why: why.into(),
-        instead: instead.into(),
-    }
+    Unreadable { why: why.into(), instead: instead.into() }
 }
 
 fn door(text: &str) -> Result<Door, String> {
     let read = || {
         let (protocol, address) = protocol(text)?;
-        Ok(Door {
-            protocol,
-            bind: address.parse()?,
-        })
+        Ok(Door { protocol, bind: address.parse()? })
     };
     read().map_err(|wrong: Unreadable| format!("it {wrong}"))
 }
@@ -179,10 +145,7 @@ fn target(text: &str) -> Result<Target, String> {
         if text.starts_with("http://") && port_is_missing && !address.is_empty() {
             address.push_str(":80");
         }
-        Ok(Target {
-            protocol,
-            endpoint: Text(address.parse()?),
-        })
+        Ok(Target { protocol, endpoint: Text(address.parse()?) })
     };
     read().map_err(|wrong: Unreadable| format!("it {wrong}"))
 }
@@ -221,13 +184,8 @@ mod tests {
             Ok(Err(wrong)) => format!("error: {wrong}"),
             Ok(Ok(document)) => {
                 let toml = snapshot::print(&document);
-                let read = snapshot::read("flags", &toml)
-                    .map_err(|report| report.render())
-                    .unwrap();
-                assert_eq!(
-                    read.document, document,
-                    "the printed file is the same configuration"
-                );
+                let read = snapshot::read("flags", &toml).map_err(|report| report.render()).unwrap();
+                assert_eq!(read.document, document, "the printed file is the same configuration");
                 toml
             }
         }
@@ -235,8 +193,7 @@ mod tests {
 
     #[test]
     fn flags_stand_for_a_file() {
-        let found =
-            toml("--listen 127.0.0.1:8080 --to 127.0.0.1:9000 --to 127.0.0.1:9001 --cores 1");
+        let found = toml("--listen 127.0.0.1:8080 --to 127.0.0.1:9000 --to 127.0.0.1:9001 --cores 1");
         let wanted = r#"[engine]
 cores = "1"
 
@@ -290,23 +247,14 @@ endpoints = ["db:5432", "unix:/run/db"]
     #[test]
     fn what_does_not_fit_is_said() {
         let table = [
-            (
-                "--listen tcp://:1 --to a:1",
-                "`--to a:1` speaks http, and no --listen does: add `--listen :PORT`",
-            ),
-            (
-                "--listen :1 --to tcp://a:1",
-                "`--listen :1` speaks http, and no --to does: add `--to HOST:PORT`",
-            ),
+            ("--listen tcp://:1 --to a:1", "`--to a:1` speaks http, and no --listen does: add `--listen :PORT`"),
+            ("--listen :1 --to tcp://a:1", "`--listen :1` speaks http, and no --to does: add `--to HOST:PORT`"),
             (
                 "--listen :1 --to a:1 --to tcp://b:1",
                 "`--to tcp://b:1` speaks tcp, and no --listen does: add `--listen tcp://:PORT`",
             ),
             ("--listen :1 --to a", "it has no port: write `a:80`"),
-            (
-                "--listen :1 --to http://a/b",
-                "it has a path: write `http://a`",
-            ),
+            ("--listen :1 --to http://a/b", "it has a path: write `http://a`"),
             ("--listen https://:1 --to a:1", "TLS is not there yet"),
             ("--listen ftp://:1 --to a:1", "unknown scheme `ftp`"),
             ("--listen :1 --to a:1 --cores 3-1", "write `1-3`"),

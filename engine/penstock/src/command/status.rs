@@ -42,10 +42,7 @@ pub(super) fn status(args: &StatusArgs) -> ExitCode {
         }
     };
     match serde_json::from_slice::<Value>(&answer) {
-        Err(error) => refuse(
-            FAILED,
-            &format!("{}: the answer is not JSON: {error}", args.admin),
-        ),
+        Err(error) => refuse(FAILED, &format!("{}: the answer is not JSON: {error}", args.admin)),
         Ok(status) if args.json => say(&format!("{status:#}\n")),
         Ok(status) => say(&screen(&status)),
     }
@@ -85,57 +82,34 @@ fn fetch(address: &Address, path: &str) -> io::Result<Vec<u8>> {
 
 fn exchange(mut stream: impl Read + Write, host: &str, path: &str) -> io::Result<Vec<u8>> {
     // In one piece: a server that answers after the first one may be gone before the second.
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
-    );
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream
-        .take(limits::STATUS_BYTES_MAX)
-        .read_to_end(&mut answer)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no answer within {} s", limits::STATUS_TIMEOUT.as_secs()),
-            ),
-            _ => error,
-        })?;
+    stream.take(limits::STATUS_BYTES_MAX).read_to_end(&mut answer).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", limits::STATUS_TIMEOUT.as_secs()))
+        }
+        _ => error,
+    })?;
     body(&answer)
 }
 
 /// The body of a whole response, as far as it is one.
 fn body(answer: &[u8]) -> io::Result<Vec<u8>> {
-    let broken = |why: &str| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("the answer is not HTTP: {why}"),
-        )
-    };
-    let end = answer
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .ok_or_else(|| broken("no end of its head"))?;
+    let broken = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("the answer is not HTTP: {why}"));
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(|| broken("no end of its head"))?;
     let head = std::str::from_utf8(&answer[..end]).map_err(|_| broken("its head is not text"))?;
     let rest = &answer[end + 4..];
     let mut lines = head.split("\r\n");
     let status_line = lines.next().unwrap_or_default();
-    let status = status_line
-        .strip_prefix("HTTP/1.")
-        .and_then(|line| line.split(' ').nth(1))
-        .unwrap_or_default();
+    let status = status_line.strip_prefix("HTTP/1.").and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
     if status != "200" {
-        return Err(io::Error::other(format!(
-            "it answered `{status_line}`: is this an admin endpoint?"
-        )));
+        return Err(io::Error::other(format!("it answered `{status_line}`: is this an admin endpoint?")));
     }
     let field = |name: &str| {
-        let mut fields = head
-            .split("\r\n")
-            .skip(1)
-            .filter_map(|line| line.split_once(':'));
-        fields
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.trim())
+        let mut fields = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+        fields.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     };
     if field("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
         return unchunk(rest).ok_or_else(|| broken("its chunks are broken"));
@@ -151,11 +125,7 @@ fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let line = rest.windows(2).position(|two| two == b"\r\n")?;
-        let digits = std::str::from_utf8(&rest[..line])
-            .ok()?
-            .split(';')
-            .next()?
-            .trim();
+        let digits = std::str::from_utf8(&rest[..line]).ok()?.split(';').next()?.trim();
         let size = usize::from_str_radix(digits, 16).ok()?;
         rest = &rest[line + 2..];
         if size == 0 {
@@ -174,11 +144,7 @@ fn screen(status: &Value) -> String {
         return format!("{status}\n");
     };
     let word = |key: &str| object.get(key).map(|value| cell(key, value));
-    let _ = write!(
-        out,
-        "penstock {}",
-        word("version").unwrap_or_else(|| "?".into())
-    );
+    let _ = write!(out, "penstock {}", word("version").unwrap_or_else(|| "?".into()));
     if let Some(uptime) = word("uptime_s") {
         let _ = write!(out, "   up {uptime}");
     }
@@ -211,19 +177,14 @@ fn section(key: &str, value: &Value, indent: &str, out: &mut String) {
         Value::Array(items) if items.is_empty() => {}
         Value::Array(items) if items.iter().all(Value::is_object) => {
             let rows: Vec<_> = items.iter().filter_map(Value::as_object).collect();
-            let nested = rows
-                .iter()
-                .any(|row| row.values().any(|value| !is_plain(value)));
+            let nested = rows.iter().any(|row| row.values().any(|value| !is_plain(value)));
             if !nested {
                 let _ = writeln!(out, "\n{indent}{}", title(key));
                 table(&rows, &format!("{indent}  "), out);
                 return;
             }
             for row in rows {
-                let name = row
-                    .get("name")
-                    .map(|name| cell("name", name))
-                    .unwrap_or_default();
+                let name = row.get("name").map(|name| cell("name", name)).unwrap_or_default();
                 let _ = writeln!(out, "\n{indent}{} {name}", title(key).trim_end_matches('s'));
                 facts(row, &["name"], &format!("{indent}  "), out);
                 for (key, value) in row {
@@ -253,42 +214,22 @@ fn table(rows: &[&Map<String, Value>], indent: &str, out: &mut String) {
     let cells: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
-            columns
-                .iter()
-                .map(|key| {
-                    row.get(*key)
-                        .map_or_else(|| "–".into(), |value| cell(key, value))
-                })
-                .collect()
+            columns.iter().map(|key| row.get(*key).map_or_else(|| "–".into(), |value| cell(key, value))).collect()
         })
         .collect();
-    let is_number = |key: &str| {
-        rows.iter()
-            .filter_map(|row| row.get(key))
-            .all(Value::is_number)
-    };
+    let is_number = |key: &str| rows.iter().filter_map(|row| row.get(key)).all(Value::is_number);
     let widths: Vec<_> = columns
         .iter()
         .enumerate()
-        .map(|(at, key)| {
-            cells
-                .iter()
-                .map(|row| width(&row[at]))
-                .chain([width(&title(key))])
-                .max()
-                .unwrap_or(0)
-        })
+        .map(|(at, key)| cells.iter().map(|row| width(&row[at])).chain([width(&title(key))]).max().unwrap_or(0))
         .collect();
     let titles: Vec<_> = columns.iter().map(|key| title(key)).collect();
     for row in std::iter::once(&titles).chain(&cells) {
         let mut line = indent.to_owned();
         for (at, text) in row.iter().enumerate() {
             let padding = " ".repeat(widths[at] - width(text));
-            let (before, after) = if is_number(columns[at]) {
-                (padding, String::new())
-            } else {
-                (String::new(), padding)
-            };
+            let (before, after) =
+                if is_number(columns[at]) { (padding, String::new()) } else { (String::new(), padding) };
             let _ = write!(line, "{before}{text}{after}  ");
         }
         let _ = writeln!(out, "{}", line.trim_end());
@@ -303,22 +244,14 @@ fn width(text: &str) -> usize {
 fn is_plain(value: &Value) -> bool {
     match value {
         Value::Object(_) => false,
-        Value::Array(items) => {
-            !items.is_empty()
-                && items
-                    .iter()
-                    .all(|item| !item.is_object() && !item.is_array())
-        }
+        Value::Array(items) => !items.is_empty() && items.iter().all(|item| !item.is_object() && !item.is_array()),
         _ => true,
     }
 }
 
 /// The key without its unit, which the value shows.
 fn title(key: &str) -> String {
-    key.trim_end_matches("_us")
-        .trim_end_matches("_s")
-        .trim_end_matches("_ms")
-        .replace('_', " ")
+    key.trim_end_matches("_us").trim_end_matches("_s").trim_end_matches("_ms").replace('_', " ")
 }
 
 /// A value as text, in the unit that its key names.
@@ -326,15 +259,8 @@ fn cell(key: &str, value: &Value) -> String {
     match value {
         Value::Null => "–".into(),
         // What another process says goes to a terminal: no control characters.
-        Value::String(text) => text
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .collect(),
-        Value::Array(items) => items
-            .iter()
-            .map(|item| cell(key, item))
-            .collect::<Vec<_>>()
-            .join(", "),
+        Value::String(text) => text.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
+        Value::Array(items) => items.iter().map(|item| cell(key, item)).collect::<Vec<_>>().join(", "),
         Value::Number(number) => {
             let Some(float) = number.as_f64() else {
                 return number.to_string();
@@ -411,12 +337,9 @@ pool api
 
     #[test]
     fn any_json_is_shown() {
-        for status in [
-            json!(null),
-            json!([1, [2]]),
-            json!({}),
-            json!({ "a": [{}, { "b": { "c": [] } }], "d": "\u{1b}[2J" }),
-        ] {
+        for status in
+            [json!(null), json!([1, [2]]), json!({}), json!({ "a": [{}, { "b": { "c": [] } }], "d": "\u{1b}[2J" })]
+        {
             assert!(!screen(&status).contains('\u{1b}'));
         }
     }
@@ -424,19 +347,12 @@ pool api
     #[test]
     fn bodies() {
         let whole = |answer: &str| {
-            body(answer.as_bytes())
-                .map(|body| String::from_utf8(body).unwrap())
-                .map_err(|error| error.to_string())
+            body(answer.as_bytes()).map(|body| String::from_utf8(body).unwrap()).map_err(|error| error.to_string())
         };
-        assert_eq!(
-            whole("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
-            Ok("{}".into())
-        );
+        assert_eq!(whole("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"), Ok("{}".into()));
         assert_eq!(whole("HTTP/1.1 200 OK\r\n\r\n{}"), Ok("{}".into()));
         assert_eq!(
-            whole(
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1;x\r\n}\r\n0\r\n\r\n"
-            ),
+            whole("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1;x\r\n}\r\n0\r\n\r\n"),
             Ok("{}".into())
         );
         for answer in [
@@ -467,10 +383,7 @@ pool api
             unix.write_all(answer).unwrap();
         });
         assert_eq!(fetch(&address.parse().unwrap(), "/status").unwrap(), b"{}");
-        assert_eq!(
-            fetch(&Address::Unix(socket.clone()), "/status").unwrap(),
-            b"{}"
-        );
+        assert_eq!(fetch(&Address::Unix(socket.clone()), "/status").unwrap(), b"{}");
         server.join().unwrap();
         std::fs::remove_file(socket).unwrap();
     }

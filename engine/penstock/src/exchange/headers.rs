@@ -111,11 +111,8 @@ fn ensure_parsed(door: &Door, request: &Request, fields: &mut Fields) {
     if door.desk.request_of.get() == request.id() {
         return;
     }
-    let limits = HeadLimits {
-        bytes: limits::HEAD_BYTES_MAX as u16,
-        fields: limits::FIELDS_MAX as u8,
-        ..HeadLimits::DEFAULT
-    };
+    let limits =
+        HeadLimits { bytes: limits::HEAD_BYTES_MAX as u16, fields: limits::FIELDS_MAX as u8, ..HeadLimits::DEFAULT };
     let again = proto::h1::parse_request(request.bytes.bytes(), &limits, fields);
     debug_assert!(matches!(again, Ok(Some(_))), "a head that was read once reads again");
     door.desk.request_of.set(request.id());
@@ -235,4 +232,3 @@ fn chain(value: &mut Vec<u8>, bytes: &[u8], fields: &Fields, known: Known) {
         value.extend_from_slice(b", ");
     }
 }
-

@@ -5,6 +5,7 @@
 //! endpoint is recorded there once, whatever became of it.
 
 mod door;
+mod half;
 mod headers;
 mod relay;
 mod respond;
@@ -74,16 +75,15 @@ async fn attempt(
             return settled.refused(door, conn, request, tries.last_reason());
         };
         settled.tried(usize::from(route.pool.0), attempt.endpoint);
-        let mut lease =
-            match cluster.lease(attempt.endpoint, pool, attempt.fresh, timer, &door.cells.counters).await {
-                Ok(lease) => lease,
-                Err(error) => {
-                    if tries.failed(cluster, &mut attempt, (&error).into(), &door.cells.counters) {
-                        continue;
-                    }
-                    return settled.refused(door, conn, request, tries.last_reason());
+        let mut lease = match cluster.lease(attempt.endpoint, pool, attempt.fresh, timer, &door.cells.counters).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                if tries.failed(cluster, &attempt, (&error).into(), &door.cells.counters) {
+                    continue;
                 }
-            };
+                return settled.refused(door, conn, request, tries.last_reason());
+            }
+        };
         attempt.reused = lease.reused;
         match relay::run(door, conn, request, peer, route, &mut lease, timer, settled).await {
             Relayed::Done(class) => {
@@ -98,7 +98,7 @@ async fn attempt(
             }
             Relayed::Unanswered(class) => {
                 drop(lease);
-                if !tries.failed(cluster, &mut attempt, class, &door.cells.counters) {
+                if !tries.failed(cluster, &attempt, class, &door.cells.counters) {
                     return settled.refused(door, conn, request, tries.last_reason());
                 }
             }

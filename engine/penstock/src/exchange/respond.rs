@@ -102,14 +102,7 @@ pub fn refuse(door: &Door, conn: &mut Conn<Server>, reason: Reason) -> u16 {
     send(door, conn, reason, false, false, Version::Http11)
 }
 
-fn send(
-    door: &Door,
-    conn: &mut Conn<Server>,
-    reason: Reason,
-    persistent: bool,
-    head_only: bool,
-    peer: Version,
-) -> u16 {
+fn send(door: &Door, conn: &mut Conn<Server>, reason: Reason, persistent: bool, head_only: bool, peer: Version) -> u16 {
     let status = reason.status();
     let mut respond = Respond::new(status);
     respond.content_type = b"text/plain";

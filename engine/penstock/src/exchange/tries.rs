@@ -52,7 +52,8 @@ impl<'a> Tries<'a> {
             Some(endpoint) => cluster.pick_again(endpoint),
             None => cluster.pick(&Ask { avoid: self.avoid }, now).or_else(|| {
                 // All have been tried. The only endpoint of a pool may get a second chance; a known failure may not.
-                (self.avoid.is_empty() || self.last == Some(Class::Reset)).then(|| cluster.pick(&Ask::default(), now))?
+                (self.avoid.is_empty() || self.last == Some(Class::Reset))
+                    .then(|| cluster.pick(&Ask::default(), now))?
             }),
         };
         if endpoint.is_none() {
@@ -62,13 +63,7 @@ impl<'a> Tries<'a> {
     }
 
     /// A try has ended without an answer; true when another one may follow.
-    pub(super) fn failed(
-        &mut self,
-        cluster: &Cluster,
-        attempt: &mut Attempt,
-        class: Class,
-        counters: &Counters,
-    ) -> bool {
+    pub(super) fn failed(&mut self, cluster: &Cluster, attempt: &Attempt, class: Class, counters: &Counters) -> bool {
         let now = policy_now(ring::now());
         let stale = attempt.reused && class == Class::Reset;
         let outcome = Outcome::new(ring::now().since(attempt.begun), class);

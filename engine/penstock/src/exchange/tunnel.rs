@@ -11,7 +11,7 @@ use proto::h1::{Server, Trailers};
 use ring::{Appetite, Buf, Stream, Timer};
 
 use super::Door;
-use super::relay::{Cut, Half, Piece, Sink, Source, poll_unsent};
+use super::half::{Cut, Half, Piece, Sink, Source, poll_unsent};
 use crate::conn::{Conn, bulk_bytes};
 use crate::limits;
 use crate::upstream::Lease;
@@ -41,12 +41,8 @@ pub async fn tunnel(
     let counters = &door.cells.counters;
     counters.tunnels_total.add(1);
     counters.tunnels_open.add(1);
-    let mut halves = Halves {
-        upward: Half::new(first_up),
-        downward: Half::new(first_down),
-        ended: [false; 2],
-        moved: ring::now(),
-    };
+    let mut halves =
+        Halves { upward: Half::new(first_up), downward: Half::new(first_down), ended: [false; 2], moved: ring::now() };
     let cut = poll_fn(|cx| halves.poll(down, up, timer, idle, cx)).await;
     counters.tunnels_open.sub(1);
     let moved = Tunnelled { up: halves.upward.bytes, down: halves.downward.bytes, cut };

@@ -163,9 +163,9 @@ async fn proxied(door: &Door, mut stream: Stream, timer: &mut Timer) -> Option<A
     unread.consume(header.length);
     let path = match header.peer {
         proxy::Peer::Inet { source, destination } => Some((source, destination)),
-        proxy::Peer::Local => stream.peer().ok().and_then(|peer| peer.inet()).zip(
-            stream.local().ok().and_then(|local| local.inet()),
-        ),
+        proxy::Peer::Local => {
+            stream.peer().ok().and_then(|peer| peer.inet()).zip(stream.local().ok().and_then(|local| local.inet()))
+        }
         proxy::Peer::Unknown | proxy::Peer::Unix => None,
     };
     let address = path.map(|(source, _)| source.ip());

@@ -53,10 +53,7 @@ pub(super) async fn run(door: &Door, accepted: Accepted, pool: PoolId, mut timer
     stream.reset();
 }
 
-fn proxy_header(
-    version: ProxyProtocol,
-    path: Option<(std::net::SocketAddr, std::net::SocketAddr)>,
-) -> Option<Buf> {
+fn proxy_header(version: ProxyProtocol, path: Option<(std::net::SocketAddr, std::net::SocketAddr)>) -> Option<Buf> {
     let mut header = Vec::with_capacity(proxy::LENGTH_MAX);
     match version {
         ProxyProtocol::Off => return None,

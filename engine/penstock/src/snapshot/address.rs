@@ -66,11 +66,7 @@ impl Cidr {
 }
 
 fn mask(all: u128, width: u8, bits: u8) -> u128 {
-    if bits == 0 {
-        0
-    } else {
-        all & !((1_u128 << (width - bits)) - 1)
-    }
+    if bits == 0 { 0 } else { all & !((1_u128 << (width - bits)) - 1) }
 }
 
 impl Literal for Cidr {
@@ -82,14 +78,9 @@ impl FromStr for Cidr {
     type Err = Unreadable;
 
     fn from_str(text: &str) -> Result<Self, Unreadable> {
-        let (address, bits) = text
-            .split_once('/')
-            .map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let Ok(address) = address.parse::<IpAddr>() else {
-            return Err(Unreadable::new(
-                "is not a network",
-                "write `10.0.0.0/8`, `fd00::/8`, or one address",
-            ));
+            return Err(Unreadable::new("is not a network", "write `10.0.0.0/8`, `fd00::/8`, or one address"));
         };
         let width = if address.is_ipv4() { 32 } else { 128 };
         let bits = match bits.map(str::parse::<u8>) {
@@ -103,17 +94,13 @@ impl FromStr for Cidr {
             }
         };
         let network: IpAddr = match address {
-            IpAddr::V4(v4) => {
-                Ipv4Addr::from(u32::from(v4) & mask(u32::MAX.into(), 32, bits) as u32).into()
-            }
+            IpAddr::V4(v4) => Ipv4Addr::from(u32::from(v4) & mask(u32::MAX.into(), 32, bits) as u32).into(),
             IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) & mask(u128::MAX, 128, bits)).into(),
         };
         if network != address {
             return Err(Unreadable::new(
                 "has bits set beyond its prefix",
-                format!(
-                    "write `{network}/{bits}` for the network, or `{address}` for the one address"
-                ),
+                format!("write `{network}/{bits}` for the network, or `{address}` for the one address"),
             ));
         }
         Ok(Self { network, bits })
@@ -123,18 +110,13 @@ impl FromStr for Cidr {
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = if self.network.is_ipv4() { 32 } else { 128 };
-        if self.bits == width {
-            self.network.fmt(f)
-        } else {
-            write!(f, "{}/{}", self.network, self.bits)
-        }
+        if self.bits == width { self.network.fmt(f) } else { write!(f, "{}/{}", self.network, self.bits) }
     }
 }
 
 impl Literal for Address {
     const FORMAT: &'static str = "address";
-    const FORM: &'static str =
-        "an address: `10.0.0.1:80`, `[::1]:80`, `host.name:80`, `unix:/path`";
+    const FORM: &'static str = "an address: `10.0.0.1:80`, `[::1]:80`, `host.name:80`, `unix:/path`";
 }
 
 impl FromStr for Address {
@@ -146,17 +128,11 @@ impl FromStr for Address {
         }
         no_scheme(text)?;
         if let Some(port) = text.strip_prefix(':').filter(|rest| !rest.contains(':')) {
-            return Err(Unreadable::new(
-                "has no host",
-                format!("write `127.0.0.1:{port}` or `host.name:{port}`"),
-            ));
+            return Err(Unreadable::new("has no host", format!("write `127.0.0.1:{port}` or `host.name:{port}`")));
         }
         let (host, port) = split_port(text)?;
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok(Self::Tcp {
-                host: Host::Ip(ip),
-                port,
-            });
+            return Ok(Self::Tcp { host: Host::Ip(ip), port });
         }
         if !is_host_name(host) {
             return Err(Unreadable::new(
@@ -164,20 +140,13 @@ impl FromStr for Address {
                 "write `10.0.0.1:80`, `[::1]:80`, `host.name:80`, or `unix:/path`",
             ));
         }
-        if host
-            .rsplit('.')
-            .next()
-            .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
-        {
+        if host.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
             return Err(Unreadable::new(
                 "is not a valid IPv4 address",
                 "write four numbers from 0 to 255: `10.0.0.1:80`",
             ));
         }
-        Ok(Self::Tcp {
-            host: Host::Name(host.to_ascii_lowercase().into()),
-            port,
-        })
+        Ok(Self::Tcp { host: Host::Name(host.to_ascii_lowercase().into()), port })
     }
 }
 
@@ -202,8 +171,7 @@ impl fmt::Display for Host {
 
 impl Literal for Bind {
     const FORMAT: &'static str = "listen-address";
-    const FORM: &'static str =
-        "where to listen: `:8080`, `127.0.0.1:8080`, `[::1]:8080`, `unix:/path`";
+    const FORM: &'static str = "where to listen: `:8080`, `127.0.0.1:8080`, `[::1]:8080`, `unix:/path`";
 }
 
 impl FromStr for Bind {
@@ -218,10 +186,9 @@ impl FromStr for Bind {
         match (host, host.parse::<IpAddr>()) {
             ("" | "*", _) => Ok(Self::Any { port }),
             (_, Ok(ip)) => Ok(Self::Tcp(SocketAddr::new(ip, port))),
-            ("localhost", _) => Err(Unreadable::new(
-                "is a name",
-                format!("write `127.0.0.1:{port}` or `[::1]:{port}`"),
-            )),
+            ("localhost", _) => {
+                Err(Unreadable::new("is a name", format!("write `127.0.0.1:{port}` or `[::1]:{port}`")))
+            }
             _ => Err(Unreadable::new(
                 "is not an address of this host",
                 format!("write `:{port}`, `127.0.0.1:{port}`, `[::1]:{port}`, or `unix:/path`"),
@@ -264,10 +231,7 @@ impl FromStr for Endpoint {
                 _ => {
                     return Err(Unreadable::new(
                         format!("has the weight `{number}`"),
-                        format!(
-                            "write a whole number from 0 (gets nothing) to {}",
-                            limits::WEIGHT_MAX
-                        ),
+                        format!("write a whole number from 0 (gets nothing) to {}", limits::WEIGHT_MAX),
                     ));
                 }
             };
@@ -279,20 +243,13 @@ impl FromStr for Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.address.fmt(f)?;
-        if self.weight == 1 {
-            Ok(())
-        } else {
-            write!(f, " weight={}", self.weight)
-        }
+        if self.weight == 1 { Ok(()) } else { write!(f, " weight={}", self.weight) }
     }
 }
 
 fn no_scheme(text: &str) -> Result<(), Unreadable> {
     match text.split_once("://") {
-        Some((_, rest)) => Err(Unreadable::new(
-            "has a scheme",
-            format!("write `{}`", rest.trim_end_matches('/')),
-        )),
+        Some((_, rest)) => Err(Unreadable::new("has a scheme", format!("write `{}`", rest.trim_end_matches('/')))),
         None => Ok(()),
     }
 }
@@ -302,10 +259,7 @@ fn unix_path(path: &str) -> Result<PathBuf, Unreadable> {
     match path.len() {
         0 => Err(Unreadable::new("has no path", "write `unix:/run/app.sock`")),
         1..108 if !path.contains('\0') => Ok(PathBuf::from(path)),
-        _ => Err(Unreadable::new(
-            "has a path that does not fit a socket",
-            "a socket's path has at most 107 bytes",
-        )),
+        _ => Err(Unreadable::new("has a path that does not fit a socket", "a socket's path has at most 107 bytes")),
     }
 }
 
@@ -320,34 +274,22 @@ fn split_port(text: &str) -> Result<(&str, u16), Unreadable> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !host.ends_with(':') || host.is_empty() => (host, port),
         _ if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() => {
-            return Err(Unreadable::new(
-                "is a bare number",
-                format!("write `:{text}` for a port on every address"),
-            ));
+            return Err(Unreadable::new("is a bare number", format!("write `:{text}` for a port on every address")));
         }
         _ if text.is_empty() => return Err(Unreadable::new("is empty", "write `host:port`")),
         _ => return Err(Unreadable::new("has no port", format!("write `{text}:80`"))),
     };
     let Ok(port @ 1..) = port.parse::<u16>() else {
-        return Err(Unreadable::new(
-            format!("has the port `{port}`"),
-            "write a port from 1 to 65535",
-        ));
+        return Err(Unreadable::new(format!("has the port `{port}`"), "write a port from 1 to 65535"));
     };
     let host = match host.strip_prefix('[').map(|inner| inner.strip_suffix(']')) {
         None if host.contains(':') => {
-            return Err(Unreadable::new(
-                "has an IPv6 address without brackets",
-                format!("write `[{host}]:{port}`"),
-            ));
+            return Err(Unreadable::new("has an IPv6 address without brackets", format!("write `[{host}]:{port}`")));
         }
         None => host,
         Some(Some(inner)) if inner.parse::<Ipv6Addr>().is_ok() => inner,
         Some(_) => {
-            return Err(Unreadable::new(
-                "has no IPv6 address in its brackets",
-                format!("write `[::1]:{port}`"),
-            ));
+            return Err(Unreadable::new("has no IPv6 address in its brackets", format!("write `[::1]:{port}`")));
         }
     };
     Ok((host, port))
@@ -357,18 +299,11 @@ fn split_port(text: &str) -> Result<(&str, u16), Unreadable> {
 pub(super) fn is_host_name(name: &str) -> bool {
     let label_is_good = |label: &str| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    name.len() <= 253
-        && name
-            .strip_suffix('.')
-            .unwrap_or(name)
-            .split('.')
-            .all(label_is_good)
+    name.len() <= 253 && name.strip_suffix('.').unwrap_or(name).split('.').all(label_is_good)
 }
 
 #[cfg(test)]
@@ -376,48 +311,26 @@ mod tests {
     use super::*;
 
     fn read<T: Literal>(text: &str) -> String {
-        text.parse::<T>()
-            .map_or_else(|wrong| wrong.to_string(), |value| value.to_string())
+        text.parse::<T>().map_or_else(|wrong| wrong.to_string(), |value| value.to_string())
     }
 
     #[test]
     fn addresses() {
-        let good = [
-            "10.0.0.1:80",
-            "[::1]:80",
-            "host.name:80",
-            "unix:/run/a.sock",
-            "_http._tcp.a:1",
-        ];
+        let good = ["10.0.0.1:80", "[::1]:80", "host.name:80", "unix:/run/a.sock", "_http._tcp.a:1"];
         for text in good {
             assert_eq!(read::<Address>(text), text);
         }
         assert_eq!(read::<Address>("Host.Name:80"), "host.name:80");
         let bad = [
             ("10.0.0.1", "has no port: write `10.0.0.1:80`"),
-            (
-                "::1",
-                "has no port: write `[::1]:80`: an IPv6 address before a port stands in brackets",
-            ),
-            (
-                "fe80::1:80:x",
-                "has the port `x`: write a port from 1 to 65535",
-            ),
-            (
-                "2001:db8::g:80",
-                "has an IPv6 address without brackets: write `[2001:db8::g]:80`",
-            ),
-            (
-                "host:99999",
-                "has the port `99999`: write a port from 1 to 65535",
-            ),
+            ("::1", "has no port: write `[::1]:80`: an IPv6 address before a port stands in brackets"),
+            ("fe80::1:80:x", "has the port `x`: write a port from 1 to 65535"),
+            ("2001:db8::g:80", "has an IPv6 address without brackets: write `[2001:db8::g]:80`"),
+            ("host:99999", "has the port `99999`: write a port from 1 to 65535"),
             ("host:0", "has the port `0`: write a port from 1 to 65535"),
             (":80", "has no host: write `127.0.0.1:80` or `host.name:80`"),
             ("http://a:80/", "has a scheme: write `a:80`"),
-            (
-                "300.0.0.1:80",
-                "is not a valid IPv4 address: write four numbers from 0 to 255: `10.0.0.1:80`",
-            ),
+            ("300.0.0.1:80", "is not a valid IPv4 address: write four numbers from 0 to 255: `10.0.0.1:80`"),
             ("unix:", "has no path: write `unix:/run/app.sock`"),
             ("", "is empty: write `host:port`"),
         ];
@@ -431,14 +344,8 @@ mod tests {
         for text in [":8080", "127.0.0.1:8080", "[::1]:80", "[::]:80", "unix:/a"] {
             assert_eq!(read::<Bind>(text), text);
         }
-        assert_eq!(
-            read::<Bind>("8080"),
-            "is a bare number: write `:8080` for a port on every address"
-        );
-        assert_eq!(
-            read::<Bind>("localhost:1"),
-            "is a name: write `127.0.0.1:1` or `[::1]:1`"
-        );
+        assert_eq!(read::<Bind>("8080"), "is a bare number: write `:8080` for a port on every address");
+        assert_eq!(read::<Bind>("localhost:1"), "is a name: write `127.0.0.1:1` or `[::1]:1`");
         assert!(read::<Bind>("a.b:1").starts_with("is not an address of this host"));
     }
 
@@ -446,29 +353,17 @@ mod tests {
     fn endpoints() {
         assert_eq!(read::<Endpoint>("a:1   weight=2"), "a:1 weight=2");
         assert_eq!(read::<Endpoint>("a:1 weight=1"), "a:1");
-        assert_eq!(
-            read::<Endpoint>("a:1 wait=1"),
-            "has `wait=1` after the address: only `weight=N` may follow it"
-        );
+        assert_eq!(read::<Endpoint>("a:1 wait=1"), "has `wait=1` after the address: only `weight=N` may follow it");
         assert!(read::<Endpoint>("a:1 weight=-1").contains("whole number from 0"));
     }
 
     #[test]
     fn networks() {
-        let within = |network: &str, address: &str| {
-            network
-                .parse::<Cidr>()
-                .unwrap()
-                .contains(address.parse().unwrap())
-        };
+        let within = |network: &str, address: &str| network.parse::<Cidr>().unwrap().contains(address.parse().unwrap());
         assert!(within("10.0.0.0/8", "10.1.2.3") && !within("10.0.0.0/8", "11.1.2.3"));
         assert!(within("10.0.0.0/8", "::ffff:10.1.2.3"));
         assert!(within("0.0.0.0/0", "1.2.3.4") && !within("0.0.0.0/0", "::1"));
-        assert!(
-            within("::/0", "::1")
-                && within("fd00::/8", "fd12::1")
-                && within("192.0.2.1", "192.0.2.1")
-        );
+        assert!(within("::/0", "::1") && within("fd00::/8", "fd12::1") && within("192.0.2.1", "192.0.2.1"));
         assert_eq!(read::<Cidr>("10.0.0.0/8"), "10.0.0.0/8");
         assert!(read::<Cidr>("10.0.0.1/8").contains("write `10.0.0.0/8` for the network"));
         assert!(read::<Cidr>("10.0.0.0/33").contains("`/32`"));

@@ -5,8 +5,8 @@ use super::{
     literal::{Cores, HostPolicy, Listed, ServerPolicy, Spin, Text, Time, ViaName},
     route::{RouteId, RouteTable, Rule},
     schema::{
-        AccessFormat, Balance, Document, Driver, Forwarded, ListenDoc, PoolDoc, Protocol,
-        ProxyProtocol, RetryCause, RouteDoc,
+        AccessFormat, Balance, Document, Driver, Forwarded, ListenDoc, PoolDoc, Protocol, ProxyProtocol, RetryCause,
+        RouteDoc,
     },
 };
 use crate::{limits, snapshot::Address};
@@ -150,10 +150,7 @@ impl Snapshot {
 
     #[must_use]
     pub fn pool_named(&self, name: &str) -> Option<PoolId> {
-        self.pools
-            .iter()
-            .position(|pool| &*pool.name == name)
-            .map(|at| PoolId(at as u16))
+        self.pools.iter().position(|pool| &*pool.name == name).map(|at| PoolId(at as u16))
     }
 }
 
@@ -193,19 +190,11 @@ pub(super) fn compile(document: &Document) -> Snapshot {
         rules.extend(rules_of(doc, id));
     }
     if let Some(only) = only_http_pool(document).filter(|_| document.route.is_empty()) {
-        let doc = RouteDoc {
-            name: Some("everything".into()),
-            pool: only.name.clone(),
-            ..RouteDoc::default()
-        };
+        let doc = RouteDoc { name: Some("everything".into()), pool: only.name.clone(), ..RouteDoc::default() };
         routes.push(route(&doc, pool_id(&doc.pool), &pools));
         rules.extend(rules_of(&doc, RouteId(0)));
     }
-    let listeners = document
-        .listen
-        .iter()
-        .map(|doc| listener(doc, pool_id))
-        .collect();
+    let listeners = document.listen.iter().map(|doc| listener(doc, pool_id)).collect();
     Snapshot {
         engine: EngineSettings {
             cores: document.engine.cores.0.clone(),
@@ -232,34 +221,20 @@ pub(super) fn only_http_pool(document: &Document) -> Option<&PoolDoc> {
 
 pub(super) fn http_pools(document: &Document) -> impl Iterator<Item = &PoolDoc> {
     let behind_tcp = |name: &str| {
-        document
-            .listen
-            .iter()
-            .any(|door| door.protocol == Protocol::Tcp && door.pool.as_deref() == Some(name))
+        document.listen.iter().any(|door| door.protocol == Protocol::Tcp && door.pool.as_deref() == Some(name))
     };
-    document
-        .pool
-        .iter()
-        .filter(move |pool| !behind_tcp(&pool.name))
+    document.pool.iter().filter(move |pool| !behind_tcp(&pool.name))
 }
 
 /// Every combination of the route's hosts, paths and methods.
 pub(super) fn rules_of(doc: &RouteDoc, route: RouteId) -> Vec<Rule> {
-    let methods: Vec<_> = if doc.method.0.is_empty() {
-        vec![None]
-    } else {
-        doc.method.0.iter().cloned().map(Some).collect()
-    };
+    let methods: Vec<_> =
+        if doc.method.0.is_empty() { vec![None] } else { doc.method.0.iter().cloned().map(Some).collect() };
     let mut rules = Vec::new();
     for host in &doc.host.0 {
         for path in &doc.path.0 {
             for method in &methods {
-                rules.push(Rule {
-                    host: host.clone(),
-                    path: path.clone(),
-                    method: method.clone(),
-                    route,
-                });
+                rules.push(Rule { host: host.clone(), path: path.clone(), method: method.clone(), route });
             }
         }
     }
@@ -270,11 +245,7 @@ fn route(doc: &RouteDoc, pool: PoolId, pools: &[Pool]) -> Route {
     let inherited = pools[usize::from(pool.0)].timeouts;
     let or = |own: &Option<Text<Time>>, inherited| own.as_ref().map_or(inherited, time);
     Route {
-        name: doc
-            .name
-            .clone()
-            .unwrap_or_else(|| default_route_name(doc))
-            .into(),
+        name: doc.name.clone().unwrap_or_else(|| default_route_name(doc)).into(),
         pool,
         timeouts: Timeouts {
             connect: or(&doc.timeout.connect, inherited.connect),
@@ -298,9 +269,7 @@ fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Listener {
         name: doc.name.as_str().into(),
         addresses: doc.addr.0.as_slice().into(),
         protocol: match (doc.protocol, &doc.pool) {
-            (Protocol::Tcp, Some(pool)) => ListenerProtocol::Tcp {
-                pool: pool_id(pool),
-            },
+            (Protocol::Tcp, Some(pool)) => ListenerProtocol::Tcp { pool: pool_id(pool) },
             _ => ListenerProtocol::Http,
         },
         max_connections: doc.max_connections,
@@ -316,11 +285,7 @@ fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Listener {
 fn pool(doc: &PoolDoc) -> Pool {
     Pool {
         name: doc.name.as_str().into(),
-        endpoints: doc
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.0.clone())
-            .collect(),
+        endpoints: doc.endpoints.iter().map(|endpoint| endpoint.0.clone()).collect(),
         balance: doc.balance,
         host: doc.host.0.clone(),
         breaker: BreakerSettings {
@@ -359,10 +324,7 @@ fn access_log(document: &Document) -> Option<AccessLog> {
         "-" => None,
         path => Some(PathBuf::from(path)),
     };
-    Some(AccessLog {
-        path,
-        format: access.format,
-    })
+    Some(AccessLog { path, format: access.format })
 }
 
 const fn time(text: &Text<Time>) -> Duration {

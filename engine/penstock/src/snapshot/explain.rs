@@ -27,20 +27,12 @@ pub struct Explanation {
 pub fn explain(snapshot: &Snapshot, method: &str, url: &str) -> Result<Explanation, String> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     if scheme != "http" && scheme != "https" {
-        return Err(format!(
-            "`{url}`: `{scheme}://` is not routed; write http://host/path"
-        ));
+        return Err(format!("`{url}`: `{scheme}://` is not routed; write http://host/path"));
     }
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let (authority, path) = rest
-        .find('/')
-        .map_or((rest, "/"), |slash| rest.split_at(slash));
-    let port_at = authority
-        .rfind(':')
-        .filter(|&colon| !authority[colon..].contains(']'));
-    let (host, port) = port_at.map_or((authority, None), |colon| {
-        (&authority[..colon], Some(&authority[colon + 1..]))
-    });
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
+    let port_at = authority.rfind(':').filter(|&colon| !authority[colon..].contains(']'));
+    let (host, port) = port_at.map_or((authority, None), |colon| (&authority[..colon], Some(&authority[colon + 1..])));
     let port: Option<u16> = match port.map(str::parse) {
         None => None,
         Some(Ok(port)) => Some(port),
@@ -50,10 +42,7 @@ pub fn explain(snapshot: &Snapshot, method: &str, url: &str) -> Result<Explanati
         return Err(format!("`{url}`: there is no host; write http://host/path"));
     }
     let found = snapshot.route(host.as_bytes(), path.as_bytes(), method.as_bytes());
-    let mut lines = vec![
-        ("request", format!("{method} {path}, host {host}")),
-        ("listener", doors(snapshot, port)),
-    ];
+    let mut lines = vec![("request", format!("{method} {path}, host {host}")), ("listener", doors(snapshot, port))];
     match found {
         None => lines.push(("route", "none: answered 404".into())),
         Some((_, route)) => {
@@ -93,10 +82,7 @@ impl Explanation {
 
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let lines = self
-            .lines
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str())));
+        let lines = self.lines.iter().map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str())));
         json!({ "matched": self.route.is_some(), "explanation": lines.collect::<serde_json::Map<_, _>>() })
     }
 }
@@ -115,12 +101,8 @@ fn doors(snapshot: &Snapshot, port: Option<u16>) -> String {
         .iter()
         .filter(http)
         .filter_map(|listener| {
-            let addresses: Vec<_> = listener
-                .addresses
-                .iter()
-                .filter(|bind| at_port(bind))
-                .map(ToString::to_string)
-                .collect();
+            let addresses: Vec<_> =
+                listener.addresses.iter().filter(|bind| at_port(bind)).map(ToString::to_string).collect();
             (!addresses.is_empty()).then(|| format!("{} ({})", listener.name, addresses.join(", ")))
         })
         .collect();
@@ -133,21 +115,11 @@ fn doors(snapshot: &Snapshot, port: Option<u16>) -> String {
 
 fn pool_lines(snapshot: &Snapshot, id: PoolId, lines: &mut Vec<(&'static str, String)>) {
     let pool = &snapshot[id];
-    lines.push((
-        "pool",
-        format!("{} ({})", pool.name, serialised(&pool.balance)),
-    ));
-    let total: u64 = pool
-        .endpoints
-        .iter()
-        .map(|endpoint| u64::from(endpoint.weight))
-        .sum();
+    lines.push(("pool", format!("{} ({})", pool.name, serialised(&pool.balance))));
+    let total: u64 = pool.endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
     let endpoints = pool.endpoints.iter().map(|endpoint| {
         let share = f64::from(endpoint.weight) / total.max(1) as f64 * 100.0;
-        format!(
-            "{}  weight {} ({share:.0} %)",
-            endpoint.address, endpoint.weight
-        )
+        format!("{}  weight {} ({share:.0} %)", endpoint.address, endpoint.weight)
     });
     lines.push(("endpoints", endpoints.collect::<Vec<_>>().join("\n")));
     lines.push(("host", pool.host.to_string()));
@@ -161,12 +133,7 @@ fn pool_lines(snapshot: &Snapshot, id: PoolId, lines: &mut Vec<(&'static str, St
         if retry.tries < 2 || causes.is_empty() {
             "none".into()
         } else {
-            format!(
-                "{} tries, on {}, budget {}",
-                retry.tries,
-                causes.join(" and "),
-                Percent(retry.budget.percent)
-            )
+            format!("{} tries, on {}, budget {}", retry.tries, causes.join(" and "), Percent(retry.budget.percent))
         },
     ));
     let breaker = &pool.breaker;
@@ -191,8 +158,5 @@ fn time(duration: Duration) -> Time {
 
 /// The word that the configuration has for an enumeration's value.
 fn serialised(value: &impl serde::Serialize) -> String {
-    serde_json::to_value(value)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .unwrap_or_default()
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

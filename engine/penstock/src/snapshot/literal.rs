@@ -18,10 +18,7 @@ pub struct Unreadable {
 
 impl Unreadable {
     pub(super) fn new(why: impl Into<String>, instead: impl Into<String>) -> Self {
-        Self {
-            why: why.into(),
-            instead: instead.into(),
-        }
+        Self { why: why.into(), instead: instead.into() }
     }
 }
 
@@ -51,10 +48,7 @@ impl<T: Literal> Serialize for Text<T> {
 
 impl<'de, T: Literal> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map(Self)
-            .map_err(D::Error::custom)
+        String::deserialize(deserializer)?.parse().map(Self).map_err(D::Error::custom)
     }
 }
 
@@ -101,12 +95,7 @@ impl<'de, T: Literal> Deserialize<'de> for Listed<T> {
             OneOrMany::One(text) => vec![text],
             OneOrMany::Many(texts) => texts,
         };
-        texts
-            .iter()
-            .map(|text| text.parse())
-            .collect::<Result<_, _>>()
-            .map(Self)
-            .map_err(D::Error::custom)
+        texts.iter().map(|text| text.parse()).collect::<Result<_, _>>().map(Self).map_err(D::Error::custom)
     }
 }
 
@@ -131,26 +120,23 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Unreadable> {
     fn parses<T: Literal>(text: &str) -> Result<(), Unreadable> {
         text.parse::<T>().map(|_| ())
     }
-    FORMATS
-        .iter()
-        .find(|entry| entry.0 == format)
-        .map_or(Ok(()), |entry| match entry.0 {
-            Address::FORMAT => parses::<Address>(text),
-            Bind::FORMAT => parses::<Bind>(text),
-            Cidr::FORMAT => parses::<Cidr>(text),
-            Endpoint::FORMAT => parses::<Endpoint>(text),
-            HostPattern::FORMAT => parses::<HostPattern>(text),
-            Method::FORMAT => parses::<Method>(text),
-            PathPattern::FORMAT => parses::<PathPattern>(text),
-            Time::FORMAT => parses::<Time>(text),
-            Percent::FORMAT => parses::<Percent>(text),
-            Cores::FORMAT => parses::<Cores>(text),
-            Spin::FORMAT => parses::<Spin>(text),
-            HostPolicy::FORMAT => parses::<HostPolicy>(text),
-            ServerPolicy::FORMAT => parses::<ServerPolicy>(text),
-            ViaName::FORMAT => parses::<ViaName>(text),
-            _ => Ok(()),
-        })
+    FORMATS.iter().find(|entry| entry.0 == format).map_or(Ok(()), |entry| match entry.0 {
+        Address::FORMAT => parses::<Address>(text),
+        Bind::FORMAT => parses::<Bind>(text),
+        Cidr::FORMAT => parses::<Cidr>(text),
+        Endpoint::FORMAT => parses::<Endpoint>(text),
+        HostPattern::FORMAT => parses::<HostPattern>(text),
+        Method::FORMAT => parses::<Method>(text),
+        PathPattern::FORMAT => parses::<PathPattern>(text),
+        Time::FORMAT => parses::<Time>(text),
+        Percent::FORMAT => parses::<Percent>(text),
+        Cores::FORMAT => parses::<Cores>(text),
+        Spin::FORMAT => parses::<Spin>(text),
+        HostPolicy::FORMAT => parses::<HostPolicy>(text),
+        ServerPolicy::FORMAT => parses::<ServerPolicy>(text),
+        ViaName::FORMAT => parses::<ViaName>(text),
+        _ => Ok(()),
+    })
 }
 
 /// Every format and what to write for it.
@@ -193,10 +179,7 @@ impl FromStr for Time {
     type Err = Unreadable;
 
     fn from_str(text: &str) -> Result<Self, Unreadable> {
-        let form = || {
-            "write a number and a unit: `250ms`, `10s`, `1m30s` (units: us, ms, s, m, h, d)"
-                .to_owned()
-        };
+        let form = || "write a number and a unit: `250ms`, `10s`, `1m30s` (units: us, ms, s, m, h, d)".to_owned();
         let mut rest = text;
         let mut total = 0_u64;
         if text.is_empty() {
@@ -205,41 +188,25 @@ impl FromStr for Time {
         while !rest.is_empty() {
             let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
             let (number, tail) = rest.split_at(digits);
-            let letters = tail
-                .find(|c: char| c.is_ascii_digit())
-                .unwrap_or(tail.len());
+            let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
             let (unit, tail) = tail.split_at(letters);
             if number.is_empty() {
                 return Err(Unreadable::new("is not a time", form()));
             }
             if unit.is_empty() {
-                return Err(Unreadable::new(
-                    "has no unit",
-                    format!("write `{text}s` for seconds, or `{text}ms`"),
-                ));
+                return Err(Unreadable::new("has no unit", format!("write `{text}s` for seconds, or `{text}ms`")));
             }
             let Some((_, scale)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-                let why = if unit == "." {
-                    "has a fraction".to_owned()
-                } else {
-                    format!("has the unknown unit `{unit}`")
-                };
+                let why =
+                    if unit == "." { "has a fraction".to_owned() } else { format!("has the unknown unit `{unit}`") };
                 return Err(Unreadable::new(why, form()));
             };
-            let part = number
-                .parse::<u64>()
-                .ok()
-                .and_then(|number| number.checked_mul(*scale));
-            total = part
-                .and_then(|part| total.checked_add(part))
-                .unwrap_or(u64::MAX);
+            let part = number.parse::<u64>().ok().and_then(|number| number.checked_mul(*scale));
+            total = part.and_then(|part| total.checked_add(part)).unwrap_or(u64::MAX);
             rest = tail;
         }
         if total > limits::TIME_MAX.as_nanos() as u64 {
-            return Err(Unreadable::new(
-                "is longer than 30 days",
-                "is the unit right?",
-            ));
+            return Err(Unreadable::new("is longer than 30 days", "is the unit right?"));
         }
         Ok(Self(Duration::from_nanos(total)))
     }
@@ -283,10 +250,7 @@ impl FromStr for Percent {
     fn from_str(text: &str) -> Result<Self, Unreadable> {
         match text.strip_suffix('%').map(str::parse::<u8>) {
             Some(Ok(number @ 0..=100)) => Ok(Self(number)),
-            _ => Err(Unreadable::new(
-                "is not a share",
-                "write a whole number from `0%` to `100%`",
-            )),
+            _ => Err(Unreadable::new("is not a share", "write a whole number from `0%` to `100%`")),
         }
     }
 }
@@ -319,19 +283,12 @@ impl FromStr for Cores {
         if text == "auto" {
             return Ok(Self::Auto);
         }
-        let form = || {
-            Unreadable::new(
-                "is not a CPU list",
-                "write `auto`, or numbers and ranges: `0-3,5`",
-            )
-        };
+        let form = || Unreadable::new("is not a CPU list", "write `auto`, or numbers and ranges: `0-3,5`");
         let mut cpus = Vec::new();
         for part in text.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let (first, last): (u16, u16) = (
-                first.trim().parse().map_err(|_| form())?,
-                last.trim().parse().map_err(|_| form())?,
-            );
+            let (first, last): (u16, u16) =
+                (first.trim().parse().map_err(|_| form())?, last.trim().parse().map_err(|_| form())?);
             if first > last {
                 return Err(Unreadable::new(
                     format!("has a range that ends before it begins (`{part}`)"),
@@ -402,14 +359,8 @@ impl FromStr for Spin {
             _ => match text.parse::<Time>() {
                 Ok(Time(time)) if time.is_zero() => Ok(Self::Off),
                 Ok(Time(time)) if time <= limits::SPIN_MAX => Ok(Self::For(time)),
-                Ok(_) => Err(Unreadable::new(
-                    "is too long to spin",
-                    "write at most `1ms`",
-                )),
-                Err(_) => Err(Unreadable::new(
-                    "is not a way to spin",
-                    "write `auto`, `off`, or a time like `50us`",
-                )),
+                Ok(_) => Err(Unreadable::new("is too long to spin", "write at most `1ms`")),
+                Err(_) => Err(Unreadable::new("is not a way to spin", "write `auto`, `off`, or a time like `50us`")),
             },
         }
     }
@@ -449,17 +400,10 @@ impl FromStr for HostPolicy {
         match text {
             "keep" => Ok(Self::Keep),
             "endpoint" => Ok(Self::Endpoint),
-            host if !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b)) =>
-            {
+            host if !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b)) => {
                 Ok(Self::Literal(host.into()))
             }
-            _ => Err(Unreadable::new(
-                "is not a host",
-                "write `keep`, `endpoint`, or a name like `app.example.net`",
-            )),
+            _ => Err(Unreadable::new("is not a host", "write `keep`, `endpoint`, or a name like `app.example.net`")),
         }
     }
 }
@@ -497,17 +441,10 @@ impl FromStr for ServerPolicy {
         match text {
             "keep" => Ok(Self::Keep),
             "remove" => Ok(Self::Remove),
-            value
-                if !value.is_empty()
-                    && value.trim() == value
-                    && value.bytes().all(|b| (0x20..0x7f).contains(&b)) =>
-            {
+            value if !value.is_empty() && value.trim() == value && value.bytes().all(|b| (0x20..0x7f).contains(&b)) => {
                 Ok(Self::Literal(value.into()))
             }
-            _ => Err(Unreadable::new(
-                "is not a field value",
-                "write `keep`, `remove`, or visible ASCII like `edge`",
-            )),
+            _ => Err(Unreadable::new("is not a field value", "write `keep`, `remove`, or visible ASCII like `edge`")),
         }
     }
 }
@@ -547,10 +484,7 @@ impl FromStr for ViaName {
         match text {
             "off" => Ok(Self::Off),
             name if is_token(name) => Ok(Self::Name(name.into())),
-            _ => Err(Unreadable::new(
-                "is not a token",
-                "write `off`, or letters, digits and `-` like `edge-1`",
-            )),
+            _ => Err(Unreadable::new("is not a token", "write `off`, or letters, digits and `-` like `edge-1`")),
         }
     }
 }
@@ -566,10 +500,7 @@ impl fmt::Display for ViaName {
 
 /// RFC 9110 §5.6.2.
 pub(super) fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 #[cfg(test)]
@@ -578,8 +509,7 @@ mod tests {
 
     /// What it prints, or why not.
     fn read<T: Literal>(text: &str) -> String {
-        text.parse::<T>()
-            .map_or_else(|wrong| format!("{text} {wrong}"), |value| value.to_string())
+        text.parse::<T>().map_or_else(|wrong| format!("{text} {wrong}"), |value| value.to_string())
     }
 
     #[test]
@@ -599,10 +529,7 @@ mod tests {
             assert_eq!(read::<Time>(text), wanted);
             assert_eq!(read::<Time>(wanted), wanted, "canonical");
         }
-        assert_eq!(
-            read::<Time>("10"),
-            "10 has no unit: write `10s` for seconds, or `10ms`"
-        );
+        assert_eq!(read::<Time>("10"), "10 has no unit: write `10s` for seconds, or `10ms`");
         assert!(read::<Time>("10 s").contains("unknown unit ` s`"));
         assert!(read::<Time>("1.5s").contains("has a fraction"));
         assert!(read::<Time>("5 minutes").contains("unknown unit"));
@@ -612,22 +539,12 @@ mod tests {
 
     #[test]
     fn cpu_lists() {
-        for (text, wanted) in [
-            ("0-3,5", "0-3,5"),
-            ("1", "1"),
-            ("2,0,1", "0-2"),
-            ("auto", "auto"),
-            ("0,2", "0,2"),
-        ] {
+        for (text, wanted) in [("0-3,5", "0-3,5"), ("1", "1"), ("2,0,1", "0-2"), ("auto", "auto"), ("0,2", "0,2")] {
             assert_eq!(read::<Cores>(text), wanted);
         }
-        for (text, why) in [
-            ("", "not a CPU list"),
-            ("a", "not"),
-            ("3-1", "write `1-3`"),
-            ("1,1", "twice"),
-            ("4096", "up to"),
-        ] {
+        for (text, why) in
+            [("", "not a CPU list"), ("a", "not"), ("3-1", "write `1-3`"), ("1,1", "twice"), ("4096", "up to")]
+        {
             assert!(read::<Cores>(text).contains(why), "{}", read::<Cores>(text));
         }
     }

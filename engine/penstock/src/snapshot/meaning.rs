@@ -13,12 +13,7 @@ use std::{collections::HashMap, hash::Hash, time::Duration};
 
 /// Names, references, and what cannot work together.
 pub(super) fn meaning(document: &Document, tree: &Node, text: &str, problems: &mut Vec<Problem>) {
-    let mut meaning = Meaning {
-        document,
-        tree,
-        text,
-        problems,
-    };
+    let mut meaning = Meaning { document, tree, text, problems };
     meaning.names();
     meaning.listeners();
     meaning.pools();
@@ -41,16 +36,9 @@ macro_rules! path {
 }
 
 impl Meaning<'_> {
-    fn report(
-        &mut self,
-        code: Code,
-        path: &[Step<'_>],
-        message: impl Into<String>,
-        advice: impl Into<String>,
-    ) {
+    fn report(&mut self, code: Code, path: &[Step<'_>], message: impl Into<String>, advice: impl Into<String>) {
         let at = self.tree.place(path);
-        self.problems
-            .push(Problem::error(code, message).at(at).advice(advice));
+        self.problems.push(Problem::error(code, message).at(at).advice(advice));
     }
 
     fn line(&self, path: &[Step<'_>]) -> usize {
@@ -58,11 +46,7 @@ impl Meaning<'_> {
     }
 
     /// Reports each key that came before; `noun` names what has it.
-    fn twice<K: Hash + Eq + ToString>(
-        &mut self,
-        what: &str,
-        keys: impl IntoIterator<Item = (K, Vec<Step<'static>>)>,
-    ) {
+    fn twice<K: Hash + Eq + ToString>(&mut self, what: &str, keys: impl IntoIterator<Item = (K, Vec<Step<'static>>)>) {
         let mut seen: HashMap<K, Vec<Step<'static>>> = HashMap::new();
         for (key, path) in keys {
             if let Some(first) = seen.get(&key) {
@@ -77,70 +61,29 @@ impl Meaning<'_> {
 
     fn names(&mut self) {
         let named = |section: &'static str, names: Vec<String>| {
-            let numbered = names
-                .into_iter()
-                .enumerate()
-                .filter(|(_, name)| !name.is_empty());
-            numbered
-                .map(move |(at, name)| (name, path![section, at, "name"].to_vec()))
-                .collect::<Vec<_>>()
+            let numbered = names.into_iter().enumerate().filter(|(_, name)| !name.is_empty());
+            numbered.map(move |(at, name)| (name, path![section, at, "name"].to_vec())).collect::<Vec<_>>()
         };
-        let doors = named(
-            "listen",
-            self.document
-                .listen
-                .iter()
-                .map(|door| door.name.clone())
-                .collect(),
-        );
-        let pools = named(
-            "pool",
-            self.document
-                .pool
-                .iter()
-                .map(|pool| pool.name.clone())
-                .collect(),
-        );
-        let routes = named(
-            "route",
-            self.document
-                .route
-                .iter()
-                .map(|route| route.name.clone().unwrap_or_default())
-                .collect(),
-        );
-        for (what, keys) in [
-            ("the listener", doors),
-            ("the pool", pools),
-            ("the route", routes),
-        ] {
+        let doors = named("listen", self.document.listen.iter().map(|door| door.name.clone()).collect());
+        let pools = named("pool", self.document.pool.iter().map(|pool| pool.name.clone()).collect());
+        let routes =
+            named("route", self.document.route.iter().map(|route| route.name.clone().unwrap_or_default()).collect());
+        for (what, keys) in [("the listener", doors), ("the pool", pools), ("the route", routes)] {
             for (name, path) in &keys {
-                if !name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_.*/".contains(&b))
-                {
-                    self.report(Code::BadValue, path, format!("the name `{name}` has more than letters, digits, `-`, `_` and `.` in it"), "it stands in metrics and logs");
+                if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.*/".contains(&b)) {
+                    self.report(
+                        Code::BadValue,
+                        path,
+                        format!("the name `{name}` has more than letters, digits, `-`, `_` and `.` in it"),
+                        "it stands in metrics and logs",
+                    );
                 }
             }
             self.twice(what, keys);
         }
         for (section, empty) in [
-            (
-                "listen",
-                self.document
-                    .listen
-                    .iter()
-                    .map(|door| door.name.is_empty())
-                    .collect::<Vec<_>>(),
-            ),
-            (
-                "pool",
-                self.document
-                    .pool
-                    .iter()
-                    .map(|pool| pool.name.is_empty())
-                    .collect(),
-            ),
+            ("listen", self.document.listen.iter().map(|door| door.name.is_empty()).collect::<Vec<_>>()),
+            ("pool", self.document.pool.iter().map(|pool| pool.name.is_empty()).collect()),
         ] {
             for at in (0..empty.len()).filter(|&at| empty[at]) {
                 if self.written(path![section, at, "name"]) {
@@ -161,12 +104,13 @@ impl Meaning<'_> {
             addresses.push((address.to_string(), path!["engine", "admin", at].to_vec()));
         }
         for (at, door) in self.document.listen.iter().enumerate() {
-            addresses.extend(door.addr.0.iter().enumerate().map(|(index, addr)| {
-                (
-                    addr.to_string(),
-                    path!["listen", at, "addr", index].to_vec(),
-                )
-            }));
+            addresses.extend(
+                door.addr
+                    .0
+                    .iter()
+                    .enumerate()
+                    .map(|(index, addr)| (addr.to_string(), path!["listen", at, "addr", index].to_vec())),
+            );
             self.listener(at, door);
         }
         self.twice("the address", addresses);
@@ -174,12 +118,7 @@ impl Meaning<'_> {
 
     fn listener(&mut self, at: usize, door: &ListenDoc) {
         if door.addr.0.is_empty() && self.is_empty_list(path!["listen", at, "addr"]) {
-            self.report(
-                Code::BadValue,
-                path!["listen", at, "addr"],
-                "a listener needs an address",
-                "write \":8080\"",
-            );
+            self.report(Code::BadValue, path!["listen", at, "addr"], "a listener needs an address", "write \":8080\"");
         }
         match (door.protocol, &door.pool) {
             (Protocol::Tcp, None) => {
@@ -193,8 +132,7 @@ impl Meaning<'_> {
             }
             (Protocol::Tcp, Some(pool)) => self.pool_exists(pool, path!["listen", at, "pool"]),
             (Protocol::Http, Some(pool)) => {
-                let advice =
-                    format!("write protocol = \"tcp\", or a [[route]] with pool = \"{pool}\"");
+                let advice = format!("write protocol = \"tcp\", or a [[route]] with pool = \"{pool}\"");
                 self.report(
                     Code::Conflict,
                     path!["listen", at, "pool"],
@@ -218,17 +156,10 @@ impl Meaning<'_> {
             1,
             limits::CONNECTIONS_MAX.into(),
         );
-        self.within(
-            path!["listen", at, "backlog"],
-            door.backlog.into(),
-            1,
-            limits::BACKLOG_MAX.into(),
-        );
-        for (key, time) in [
-            ("head", &door.timeout.head),
-            ("keep_alive", &door.timeout.keep_alive),
-            ("body", &door.timeout.body),
-        ] {
+        self.within(path!["listen", at, "backlog"], door.backlog.into(), 1, limits::BACKLOG_MAX.into());
+        for (key, time) in
+            [("head", &door.timeout.head), ("keep_alive", &door.timeout.keep_alive), ("body", &door.timeout.body)]
+        {
             self.not_zero(path!["listen", at, "timeout", key], time);
         }
     }
@@ -264,25 +195,13 @@ impl Meaning<'_> {
                 format!("at most {} are supported", limits::ENDPOINTS_MAX),
             );
         }
-        let addresses = endpoints.iter().enumerate().map(|(index, endpoint)| {
-            (
-                endpoint.0.address.to_string(),
-                path!["pool", at, "endpoints", index].to_vec(),
-            )
-        });
+        let addresses = endpoints
+            .iter()
+            .enumerate()
+            .map(|(index, endpoint)| (endpoint.0.address.to_string(), path!["pool", at, "endpoints", index].to_vec()));
         self.twice("the endpoint", addresses.collect::<Vec<_>>());
-        self.within(
-            path!["pool", at, "retry", "tries"],
-            pool.retry.tries.into(),
-            1,
-            limits::TRIES_MAX.into(),
-        );
-        self.within(
-            path!["pool", at, "breaker", "trials"],
-            pool.breaker.trials.into(),
-            1,
-            u16::MAX.into(),
-        );
+        self.within(path!["pool", at, "retry", "tries"], pool.retry.tries.into(), 1, limits::TRIES_MAX.into());
+        self.within(path!["pool", at, "breaker", "trials"], pool.breaker.trials.into(), 1, u16::MAX.into());
         self.within(
             path!["pool", at, "reuse", "max_idle"],
             pool.reuse.max_idle.into(),
@@ -298,25 +217,17 @@ impl Meaning<'_> {
             );
         }
         let times: [(&[Step<'_>], &Text<Time>); 6] = [
-            (
-                path!["pool", at, "timeout", "connect"],
-                &pool.timeout.connect,
-            ),
+            (path!["pool", at, "timeout", "connect"], &pool.timeout.connect),
             (path!["pool", at, "timeout", "head"], &pool.timeout.head),
             (path!["pool", at, "timeout", "idle"], &pool.timeout.idle),
-            (
-                path!["pool", at, "breaker", "open_for"],
-                &pool.breaker.open_for,
-            ),
+            (path!["pool", at, "breaker", "open_for"], &pool.breaker.open_for),
             (path!["pool", at, "reuse", "idle"], &pool.reuse.idle),
             (path!["pool", at, "resolve_every"], &pool.resolve_every),
         ];
         for (path, time) in times {
             self.not_zero(path, time);
         }
-        if pool.resolve_every.0.0 < limits::RESOLVE_EVERY_MIN
-            && pool.resolve_every.0.0 > Duration::ZERO
-        {
+        if pool.resolve_every.0.0 < limits::RESOLVE_EVERY_MIN && pool.resolve_every.0.0 > Duration::ZERO {
             self.report(
                 Code::BadValue,
                 path!["pool", at, "resolve_every"],
@@ -346,10 +257,7 @@ impl Meaning<'_> {
         let mut seen = HashMap::new();
         for (at, route) in self.document.route.iter().enumerate() {
             self.pool_exists(&route.pool, path!["route", at, "pool"]);
-            for (key, empty) in [
-                ("host", route.host.0.is_empty()),
-                ("path", route.path.0.is_empty()),
-            ] {
+            for (key, empty) in [("host", route.host.0.is_empty()), ("path", route.path.0.is_empty())] {
                 if empty && self.is_empty_list(path!["route", at, key]) {
                     self.report(
                         Code::BadValue,
@@ -359,11 +267,9 @@ impl Meaning<'_> {
                     );
                 }
             }
-            for (key, time) in [
-                ("connect", &route.timeout.connect),
-                ("head", &route.timeout.head),
-                ("idle", &route.timeout.idle),
-            ] {
+            for (key, time) in
+                [("connect", &route.timeout.connect), ("head", &route.timeout.head), ("idle", &route.timeout.idle)]
+            {
                 if let Some(time) = time {
                     self.not_zero(path!["route", at, "timeout", key], time);
                 }
@@ -371,30 +277,15 @@ impl Meaning<'_> {
             let rules = rules_of(route, RouteId(at as u16));
             let earlier: Vec<Option<usize>> = rules
                 .iter()
-                .map(|rule| {
-                    *seen
-                        .entry((rule.host.clone(), rule.path.clone(), rule.method.clone()))
-                        .or_insert(at)
-                })
+                .map(|rule| *seen.entry((rule.host.clone(), rule.path.clone(), rule.method.clone())).or_insert(at))
                 .map(|first| (first != at).then_some(first))
                 .collect();
             if let Some(Some(first)) = earlier.iter().find(|first| first.is_some()) {
-                let name = route
-                    .name
-                    .clone()
-                    .unwrap_or_else(|| default_route_name(route));
-                let how = if earlier.iter().all(Option::is_some) {
-                    "can never match"
-                } else {
-                    "is partly out of reach"
-                };
-                let message = format!(
-                    "route `{name}` {how}: an earlier route has the same host, path and method"
-                );
-                let advice = format!(
-                    "shadowed by the route at line {}",
-                    self.line(path!["route", *first])
-                );
+                let name = route.name.clone().unwrap_or_else(|| default_route_name(route));
+                let how =
+                    if earlier.iter().all(Option::is_some) { "can never match" } else { "is partly out of reach" };
+                let message = format!("route `{name}` {how}: an earlier route has the same host, path and method");
+                let advice = format!("shadowed by the route at line {}", self.line(path!["route", *first]));
                 self.report(Code::Shadowed, path!["route", at], message, advice);
             }
         }
@@ -403,10 +294,7 @@ impl Meaning<'_> {
     /// Whether every kind of traffic that comes in has somewhere to go.
     fn where_everything_goes(&mut self) {
         let document = self.document;
-        let http_door = document
-            .listen
-            .iter()
-            .position(|door| door.protocol == Protocol::Http);
+        let http_door = document.listen.iter().position(|door| door.protocol == Protocol::Http);
         match http_door {
             None if !document.route.is_empty() && !document.listen.is_empty() => {
                 self.report(
@@ -417,8 +305,7 @@ impl Meaning<'_> {
                 );
             }
             Some(door) if document.route.is_empty() => {
-                let mut candidates: Vec<_> =
-                    http_pools(document).map(|pool| pool.name.clone()).collect();
+                let mut candidates: Vec<_> = http_pools(document).map(|pool| pool.name.clone()).collect();
                 // Two of one name are reported as that.
                 candidates.dedup();
                 match candidates.as_slice() {
@@ -446,12 +333,7 @@ impl Meaning<'_> {
             _ => {}
         }
         if document.listen.is_empty() && self.is_empty_list(path!["listen"]) {
-            self.report(
-                Code::MissingKey,
-                path!["listen"],
-                "there is no listener",
-                "write a [[listen]] section",
-            );
+            self.report(Code::MissingKey, path!["listen"], "there is no listener", "write a [[listen]] section");
         }
     }
 
@@ -464,8 +346,7 @@ impl Meaning<'_> {
                 "write \"off\", \"-\" for standard output, or a file",
             );
         }
-        if self.document.log.access.path == "off" && self.written(path!["log", "access", "format"])
-        {
+        if self.document.log.access.path == "off" && self.written(path!["log", "access", "format"]) {
             self.report(
                 Code::NoEffect,
                 path!["log", "access", "format"],
@@ -493,28 +374,17 @@ impl Meaning<'_> {
 
     fn pool_exists(&mut self, name: &str, path: &[Step<'_>]) {
         let document = self.document;
-        if name.is_empty() && !self.written(path)
-            || document.pool.iter().any(|pool| pool.name == name)
-        {
+        if name.is_empty() && !self.written(path) || document.pool.iter().any(|pool| pool.name == name) {
             return;
         }
-        let known: Vec<_> = document
-            .pool
-            .iter()
-            .map(|pool| pool.name.as_str())
-            .filter(|name| !name.is_empty())
-            .collect();
+        let known: Vec<_> =
+            document.pool.iter().map(|pool| pool.name.as_str()).filter(|name| !name.is_empty()).collect();
         let advice = match (nearest(name, known.iter().copied()), known.as_slice()) {
             (Some(near), _) => format!("did you mean `{near}`?"),
             (None, []) => "there is no [[pool]] at all".to_owned(),
             (None, known) => format!("there is: {}", known.join(", ")),
         };
-        self.report(
-            Code::UnknownName,
-            path,
-            format!("there is no pool `{name}`"),
-            advice,
-        );
+        self.report(Code::UnknownName, path, format!("there is no pool `{name}`"), advice);
     }
 
     fn within(&mut self, path: &[Step<'_>], number: u64, min: u64, max: u64) {
@@ -552,16 +422,14 @@ impl Meaning<'_> {
 
     /// Whether the text has a list there, with nothing in it. A list whose items were all refused is reported already.
     fn is_empty_list(&self, path: &[Step<'_>]) -> bool {
-        self.find(path)
-            .is_some_and(|node| matches!(&node.kind, Kind::Array(items) if items.is_empty()))
+        self.find(path).is_some_and(|node| matches!(&node.kind, Kind::Array(items) if items.is_empty()))
     }
 
     fn find(&self, path: &[Step<'_>]) -> Option<&Node> {
-        path.iter()
-            .try_fold(self.tree, |node, step| match (*step, &node.kind) {
-                (Step::Key(key), _) => node.entry(key).map(|entry| &entry.value),
-                (Step::Index(at), Kind::Array(items)) => items.get(at),
-                (Step::Index(_), _) => None,
-            })
+        path.iter().try_fold(self.tree, |node, step| match (*step, &node.kind) {
+            (Step::Key(key), _) => node.entry(key).map(|entry| &entry.value),
+            (Step::Index(at), Kind::Array(items)) => items.get(at),
+            (Step::Index(_), _) => None,
+        })
     }
 }

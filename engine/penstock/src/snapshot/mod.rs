@@ -23,21 +23,20 @@ mod text;
 
 pub use address::{Address, Bind, Cidr, Endpoint, Host};
 pub use compile::{
-    AccessLog, EngineSettings, Listener, ListenerId, ListenerProtocol, Networks, Pool, PoolId,
-    Retry, Reuse, Route, Snapshot, Timeouts,
+    AccessLog, EngineSettings, Listener, ListenerId, ListenerProtocol, Networks, Pool, PoolId, Retry, Reuse, Route,
+    Snapshot, Timeouts,
 };
 pub use explain::{Explanation, explain};
 pub use literal::{
-    Cores, HostPolicy, Listed, Literal, Percent, ServerPolicy, Spin, Text, Time, Unreadable,
-    ViaName, cpu_list,
+    Cores, HostPolicy, Listed, Literal, Percent, ServerPolicy, Spin, Text, Time, Unreadable, ViaName, cpu_list,
 };
 pub use print::{complete, print};
 pub use reference::reference;
 pub use report::{Code, Problem, Report};
 pub use route::{HostPattern, Method, PathPattern, RouteId, RouteTable, Rule};
 pub use schema::{
-    AccessFormat, Balance, Document, Driver, Forwarded, ListenDoc, PoolDoc, Protocol,
-    ProxyProtocol, RetryCause, RouteDoc, json_schema,
+    AccessFormat, Balance, Document, Driver, Forwarded, ListenDoc, PoolDoc, Protocol, ProxyProtocol, RetryCause,
+    RouteDoc, json_schema,
 };
 
 /// What a text came to: a snapshot and warnings, or errors.
@@ -63,9 +62,5 @@ pub fn read(origin: &str, text: &str) -> Result<Compiled, Report> {
         return Err(report);
     }
     let snapshot = compile::compile(&document);
-    Ok(Compiled {
-        document,
-        snapshot,
-        report,
-    })
+    Ok(Compiled { document, snapshot, report })
 }

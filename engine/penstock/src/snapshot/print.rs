@@ -58,9 +58,9 @@ fn render(document: &Value) -> String {
     let mut out = String::new();
     for (section, content) in document.as_object().into_iter().flatten() {
         match content {
-            Value::Array(items) => items
-                .iter()
-                .for_each(|item| render_section(&format!("[[{section}]]"), item, &mut out)),
+            Value::Array(items) => {
+                items.iter().for_each(|item| render_section(&format!("[[{section}]]"), item, &mut out))
+            }
             table if table.as_object().is_some_and(|table| !table.is_empty()) => {
                 render_section(&format!("[{section}]"), table, &mut out);
             }
@@ -75,22 +75,14 @@ fn render_section(header: &str, content: &Value, out: &mut String) {
         out.push('\n');
     }
     let _ = writeln!(out, "{header}");
-    for (key, value) in content
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(_, value)| !value.is_null())
-    {
+    for (key, value) in content.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
         let _ = writeln!(out, "{key} = {}", inline(value));
     }
 }
 
 fn inline(value: &Value) -> String {
     match value {
-        Value::Array(items) => format!(
-            "[{}]",
-            items.iter().map(inline).collect::<Vec<_>>().join(", ")
-        ),
+        Value::Array(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
         Value::Object(table) => inline_table(table),
         Value::String(text) => quote(text),
         other => other.to_string(),
@@ -103,11 +95,7 @@ fn inline_table(table: &Map<String, Value>) -> String {
         .filter(|(_, value)| !value.is_null())
         .map(|(key, value)| format!("{key} = {}", inline(value)))
         .collect();
-    if entries.is_empty() {
-        "{}".to_owned()
-    } else {
-        format!("{{ {} }}", entries.join(", "))
-    }
+    if entries.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", entries.join(", ")) }
 }
 
 /// A basic string. JSON's escapes are TOML's, apart from DEL, which JSON lets stand.

@@ -47,10 +47,7 @@ pub fn reference() -> String {
             None => (format!("[{name}]"), section),
         };
         let _ = writeln!(out, "\n## `{heading}`\n\n{}\n", description(section));
-        let _ = writeln!(
-            out,
-            "| key | value | default | meaning |\n|---|---|---|---|"
-        );
+        let _ = writeln!(out, "| key | value | default | meaning |\n|---|---|---|---|");
         rows(table, "", &mut out);
     }
     let _ = writeln!(out, "\n## Values\n\n| kind | what to write |\n|---|---|");
@@ -62,12 +59,7 @@ pub fn reference() -> String {
 
 /// A row a key; the keys of inner tables with a dot.
 fn rows(table: &Value, prefix: &str, out: &mut String) {
-    let required: Vec<_> = table["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
+    let required: Vec<_> = table["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (key, property) in table["properties"].as_object().into_iter().flatten() {
         let name = format!("{prefix}{key}");
         if property.get("properties").is_some() {
@@ -80,12 +72,7 @@ fn rows(table: &Value, prefix: &str, out: &mut String) {
             Some(Value::Array(items)) if items.is_empty() => "–".to_owned(),
             Some(default) => format!("`{}`", default.to_string().replace(",", ", ")),
         };
-        let _ = writeln!(
-            out,
-            "| `{name}` | {} | {default} | {} |",
-            cell(&kind(property)),
-            cell(description(property))
-        );
+        let _ = writeln!(out, "| `{name}` | {} | {default} | {} |", cell(&kind(property)), cell(description(property)));
     }
 }
 
@@ -94,30 +81,17 @@ fn description(schema: &Value) -> &str {
 }
 
 fn kind(schema: &Value) -> String {
-    let schema = schema["anyOf"]
-        .as_array()
-        .and_then(|choices| choices.first())
-        .unwrap_or(schema);
+    let schema = schema["anyOf"].as_array().and_then(|choices| choices.first()).unwrap_or(schema);
     let words = choices(schema);
-    let format = schema["format"]
-        .as_str()
-        .filter(|format| !format.starts_with("uint"));
+    let format = schema["format"].as_str().filter(|format| !format.starts_with("uint"));
     let types: Vec<_> = match &schema["type"] {
         Value::String(one) => vec![one.as_str()],
-        many => many
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .filter(|kind| *kind != "null")
-            .collect(),
+        many => {
+            many.as_array().into_iter().flatten().filter_map(Value::as_str).filter(|kind| *kind != "null").collect()
+        }
     };
     match (types.as_slice(), format) {
-        _ if !words.is_empty() => words
-            .iter()
-            .map(|word| format!("`\"{word}\"`"))
-            .collect::<Vec<_>>()
-            .join(", "),
+        _ if !words.is_empty() => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
         (["string", "array"], Some(format)) => format!("{format}, or a list"),
         (["array"], _) => format!("list of {}", kind(&schema["items"])),
         (["integer"], _) => "number".into(),

@@ -58,12 +58,7 @@ pub struct Problem {
 
 impl Problem {
     pub(super) fn error(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            at: None,
-            advice: String::new(),
-        }
+        Self { code, message: message.into(), at: None, advice: String::new() }
     }
 
     pub(super) fn at(mut self, at: Range<usize>) -> Self {
@@ -91,11 +86,7 @@ impl Report {
     pub(super) fn new(origin: &str, text: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.at.as_ref().map_or((0, 0), |at| (at.start, at.end)));
         problems.dedup();
-        Self {
-            origin: origin.into(),
-            text: text.into(),
-            problems,
-        }
+        Self { origin: origin.into(), text: text.into(), problems }
     }
 
     #[must_use]
@@ -110,10 +101,7 @@ impl Report {
         for problem in self.problems.iter().take(limits::PROBLEMS_SHOWN_MAX) {
             self.render_one(problem, &mut out);
         }
-        let hidden = self
-            .problems
-            .len()
-            .saturating_sub(limits::PROBLEMS_SHOWN_MAX);
+        let hidden = self.problems.len().saturating_sub(limits::PROBLEMS_SHOWN_MAX);
         if hidden > 0 {
             let _ = writeln!(out, "and {hidden} more\n");
         }
@@ -126,11 +114,7 @@ impl Report {
     /// "2 errors, 1 warning".
     #[must_use]
     pub fn summary(&self) -> Option<String> {
-        let errors = self
-            .problems
-            .iter()
-            .filter(|problem| problem.code.is_error())
-            .count();
+        let errors = self.problems.iter().filter(|problem| problem.code.is_error()).count();
         let counts = [(errors, "error"), (self.problems.len() - errors, "warning")];
         let parts: Vec<_> = counts
             .iter()
@@ -159,13 +143,7 @@ impl Report {
     }
 
     fn render_one(&self, problem: &Problem, out: &mut String) {
-        let _ = writeln!(
-            out,
-            "{}[{}]: {}",
-            severity(problem.code),
-            problem.code.number(),
-            problem.message
-        );
+        let _ = writeln!(out, "{}[{}]: {}", severity(problem.code), problem.code.number(), problem.message);
         let Some(at) = &problem.at else {
             if !problem.advice.is_empty() {
                 let _ = writeln!(out, "  = {}", problem.advice);
@@ -178,23 +156,13 @@ impl Report {
         let in_line = &self.text[at.start..at.end.min(place.end).max(at.start)];
         let carets = "^".repeat(in_line.chars().count().max(1));
         // The caret line repeats the tabs of the source line, so that it stands under its word in any terminal.
-        let indent: String = self.text[place.start..at.start]
-            .chars()
-            .map(|c| if c == '\t' { c } else { ' ' })
-            .collect();
+        let indent: String =
+            self.text[place.start..at.start].chars().map(|c| if c == '\t' { c } else { ' ' }).collect();
         let line = self.text[place.start..place.end].trim_end();
-        let _ = writeln!(
-            out,
-            " {gutter}--> {}:{}:{}",
-            self.origin, place.line, place.column
-        );
+        let _ = writeln!(out, " {gutter}--> {}:{}:{}", self.origin, place.line, place.column);
         let _ = writeln!(out, " {gutter} |");
         let _ = writeln!(out, " {} | {line}", place.line);
-        let _ = writeln!(
-            out,
-            " {gutter} | {}\n",
-            format!("{indent}{carets} {}", problem.advice).trim_end()
-        );
+        let _ = writeln!(out, " {gutter} | {}\n", format!("{indent}{carets} {}", problem.advice).trim_end());
     }
 
     pub(super) fn place(&self, byte: usize) -> Place {
@@ -223,9 +191,7 @@ impl Place {
             byte -= 1;
         }
         let start = text[..byte].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = text[byte..]
-            .find('\n')
-            .map_or(text.len(), |newline| byte + newline);
+        let end = text[byte..].find('\n').map_or(text.len(), |newline| byte + newline);
         Self {
             line: text[..start].matches('\n').count() + 1,
             column: text[start..byte].chars().count() + 1,
@@ -238,11 +204,7 @@ impl Place {
 /// What else is said of a line that is not TOML is an echo of that: it was read by guessing.
 pub(super) fn drop_echoes(text: &str, problems: &mut Vec<Problem>) {
     let line = |problem: &Problem| problem.at.as_ref().map(|at| Place::of(text, at.start).line);
-    let broken: Vec<_> = problems
-        .iter()
-        .filter(|problem| problem.code == Code::Syntax)
-        .map(line)
-        .collect();
+    let broken: Vec<_> = problems.iter().filter(|problem| problem.code == Code::Syntax).map(line).collect();
     if !broken.is_empty() {
         problems.retain(|problem| problem.code == Code::Syntax || !broken.contains(&line(problem)));
     }
@@ -250,20 +212,12 @@ pub(super) fn drop_echoes(text: &str, problems: &mut Vec<Problem>) {
 
 /// The candidate nearest to what was written, if one is near enough to be what was meant: by Jaro's similarity, as
 /// clap does for its flags, which forgives what edit distance does not (`adress` for `addr`).
-pub(super) fn nearest<'a>(
-    written: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const NEAR_ENOUGH: f64 = 0.75;
     let written = written.to_ascii_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| {
-            (
-                strsim::jaro(&written, &candidate.to_ascii_lowercase()),
-                candidate,
-            )
-        })
+        .map(|candidate| (strsim::jaro(&written, &candidate.to_ascii_lowercase()), candidate))
         .filter(|(similarity, _)| *similarity >= NEAR_ENOUGH)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)

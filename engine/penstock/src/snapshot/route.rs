@@ -57,23 +57,13 @@ impl FromStr for HostPattern {
         }
         if let Some((_, rest)) = text.split_once("://") {
             let host = rest.split(['/', ':']).next().unwrap_or_default();
-            return Err(Unreadable::new(
-                "is a URL",
-                format!("write the host alone: `{host}`"),
-            ));
+            return Err(Unreadable::new("is a URL", format!("write the host alone: `{host}`")));
         }
-        let (name, below) = text
-            .strip_prefix("*.")
-            .map_or((text, false), |name| (name, true));
+        let (name, below) = text.strip_prefix("*.").map_or((text, false), |name| (name, true));
         if let Some((host, path)) = name.split_once('/') {
-            return Err(Unreadable::new(
-                "has a path",
-                format!("write host = \"{host}\", path = \"/{path}\""),
-            ));
+            return Err(Unreadable::new("has a path", format!("write host = \"{host}\", path = \"/{path}\"")));
         }
-        let bracketed = name
-            .strip_prefix('[')
-            .and_then(|name| name.strip_suffix(']'));
+        let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
         if let Some(ip) = bracketed.and_then(|inner| inner.parse::<std::net::Ipv6Addr>().ok())
             && !below
         {
@@ -88,21 +78,10 @@ impl FromStr for HostPattern {
             ));
         }
         if !is_host_name(name) {
-            return Err(Unreadable::new(
-                "is not a host",
-                "write `api.example.net`, `*.example.net`, or `*`",
-            ));
+            return Err(Unreadable::new("is not a host", "write `api.example.net`, `*.example.net`, or `*`"));
         }
-        let name = name
-            .strip_suffix('.')
-            .unwrap_or(name)
-            .to_ascii_lowercase()
-            .into();
-        Ok(if below {
-            Self::Below(name)
-        } else {
-            Self::Exact(name)
-        })
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase().into();
+        Ok(if below { Self::Below(name) } else { Self::Exact(name) })
     }
 }
 
@@ -126,15 +105,9 @@ impl FromStr for PathPattern {
 
     fn from_str(text: &str) -> Result<Self, Unreadable> {
         if !text.starts_with('/') {
-            return Err(Unreadable::new(
-                "does not begin with `/`",
-                format!("write `/{text}`"),
-            ));
+            return Err(Unreadable::new("does not begin with `/`", format!("write `/{text}`")));
         }
-        if let Some(odd) = text
-            .chars()
-            .find(|c| !c.is_ascii_graphic() || matches!(c, '?' | '#'))
-        {
+        if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '?' | '#')) {
             let advice = if odd.is_ascii_graphic() {
                 "a route matches the path alone, without its query"
             } else {
@@ -145,10 +118,7 @@ impl FromStr for PathPattern {
         match text.strip_suffix("/*") {
             Some(prefix) if !prefix.contains('*') => Ok(Self::Prefix(prefix.into())),
             None if !text.contains('*') => Ok(Self::Exact(text.into())),
-            _ => Err(Unreadable::new(
-                "has `*` in the middle of it",
-                "a `*` stands alone after the last `/`: `/v1/*`",
-            )),
+            _ => Err(Unreadable::new("has `*` in the middle of it", "a `*` stands alone after the last `/`: `/v1/*`")),
         }
     }
 }
@@ -172,18 +142,12 @@ impl FromStr for Method {
 
     fn from_str(text: &str) -> Result<Self, Unreadable> {
         if !is_token(text) {
-            return Err(Unreadable::new(
-                "is not a method",
-                "write a name like `GET`",
-            ));
+            return Err(Unreadable::new("is not a method", "write a name like `GET`"));
         }
         if text.bytes().any(|b| b.is_ascii_lowercase()) {
             return Err(Unreadable::new(
                 "has small letters",
-                format!(
-                    "methods are written in capitals: `{}`",
-                    text.to_ascii_uppercase()
-                ),
+                format!("methods are written in capitals: `{}`", text.to_ascii_uppercase()),
             ));
         }
         Ok(Self(text.into()))
@@ -254,11 +218,7 @@ impl RouteTable {
                 HostPattern::Below(name) => below.push((name.clone(), paths)),
             }
         }
-        Self {
-            exact: exact.into(),
-            below: below.into(),
-            any,
-        }
+        Self { exact: exact.into(), below: below.into(), any }
     }
 
     /// The route of a request, or `None` (404). `host` without its port, any case; `path` without its query.
@@ -266,9 +226,7 @@ impl RouteTable {
     pub fn find(&self, host: &[u8], path: &[u8], method: &[u8]) -> Option<RouteId> {
         let host = host.strip_suffix(b".").unwrap_or(host);
         let by_name = |hosts: &[(Box<str>, Paths)], name: &[u8]| {
-            let at = hosts
-                .binary_search_by(|(known, _)| compare_ignoring_case(known.as_bytes(), name))
-                .ok()?;
+            let at = hosts.binary_search_by(|(known, _)| compare_ignoring_case(known.as_bytes(), name)).ok()?;
             hosts[at].1.find(path, method)
         };
         if let Some(route) = by_name(&self.exact, host) {
@@ -302,32 +260,20 @@ impl Paths {
                     {
                         parent = prefixes[at as usize].parent;
                     }
-                    prefixes.push(Prefix {
-                        path: path.clone(),
-                        methods,
-                        parent,
-                    });
+                    prefixes.push(Prefix { path: path.clone(), methods, parent });
                 }
             }
         }
-        Self {
-            exact: exact.into(),
-            prefixes: prefixes.into(),
-        }
+        Self { exact: exact.into(), prefixes: prefixes.into() }
     }
 
     fn find(&self, path: &[u8], method: &[u8]) -> Option<RouteId> {
-        if let Ok(at) = self
-            .exact
-            .binary_search_by(|(known, _)| known.as_bytes().cmp(path))
+        if let Ok(at) = self.exact.binary_search_by(|(known, _)| known.as_bytes().cmp(path))
             && let Some(route) = self.exact[at].1.find(method)
         {
             return Some(route);
         }
-        let mut candidate = self
-            .prefixes
-            .partition_point(|prefix| prefix.path.as_bytes() <= path)
-            .checked_sub(1);
+        let mut candidate = self.prefixes.partition_point(|prefix| prefix.path.as_bytes() <= path).checked_sub(1);
         while let Some(at) = candidate {
             let prefix = &self.prefixes[at];
             if prefix.covers(path)
@@ -345,9 +291,7 @@ impl Prefix {
     /// `/v1` covers `/v1` and `/v1/x`, not `/v10`; the empty prefix covers `*` too.
     fn covers(&self, path: &[u8]) -> bool {
         self.path.is_empty()
-            || path
-                .strip_prefix(self.path.as_bytes())
-                .is_some_and(|rest| rest.first().is_none_or(|&b| b == b'/'))
+            || path.strip_prefix(self.path.as_bytes()).is_some_and(|rest| rest.first().is_none_or(|&b| b == b'/'))
     }
 }
 
@@ -367,18 +311,12 @@ impl Methods {
     }
 
     fn find(&self, method: &[u8]) -> Option<RouteId> {
-        let named = self
-            .named
-            .iter()
-            .find(|(known, _)| known.0.as_bytes() == method);
+        let named = self.named.iter().find(|(known, _)| known.0.as_bytes() == method);
         named.map(|(_, route)| *route).or(self.any)
     }
 }
 
 /// `known` is lower case already.
 fn compare_ignoring_case(known: &[u8], name: &[u8]) -> Ordering {
-    known
-        .iter()
-        .copied()
-        .cmp(name.iter().map(u8::to_ascii_lowercase))
+    known.iter().copied().cmp(name.iter().map(u8::to_ascii_lowercase))
 }

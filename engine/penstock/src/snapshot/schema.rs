@@ -92,10 +92,7 @@ pub struct AccessDoc {
 
 impl Default for AccessDoc {
     fn default() -> Self {
-        Self {
-            path: "off".into(),
-            format: AccessFormat::default(),
-        }
+        Self { path: "off".into(), format: AccessFormat::default() }
     }
 }
 
@@ -178,11 +175,7 @@ pub struct ListenTimeouts {
 
 impl Default for ListenTimeouts {
     fn default() -> Self {
-        Self {
-            head: Text::secs(10),
-            keep_alive: Text::secs(75),
-            body: Text::secs(60),
-        }
+        Self { head: Text::secs(10), keep_alive: Text::secs(75), body: Text::secs(60) }
     }
 }
 
@@ -261,16 +254,8 @@ pub struct BreakerDoc {
 
 impl Default for BreakerDoc {
     fn default() -> Self {
-        let policy::BreakerSettings {
-            failures,
-            open_for,
-            trials,
-        } = policy::BreakerSettings::default();
-        Self {
-            failures,
-            open_for: Text(Time(open_for)),
-            trials,
-        }
+        let policy::BreakerSettings { failures, open_for, trials } = policy::BreakerSettings::default();
+        Self { failures, open_for: Text(Time(open_for)), trials }
     }
 }
 
@@ -288,11 +273,7 @@ pub struct ReuseDoc {
 
 impl Default for ReuseDoc {
     fn default() -> Self {
-        Self {
-            idle: Text::secs(60),
-            max_idle: limits::IDLE_UPSTREAM_DEFAULT,
-            max_requests: None,
-        }
+        Self { idle: Text::secs(60), max_idle: limits::IDLE_UPSTREAM_DEFAULT, max_requests: None }
     }
 }
 
@@ -311,11 +292,7 @@ pub struct RetryDoc {
 impl Default for RetryDoc {
     fn default() -> Self {
         let percent = policy::RetryBudgetSettings::default().percent;
-        Self {
-            on: vec![RetryCause::Connect, RetryCause::Reset],
-            tries: 2,
-            budget: Text(Percent(percent)),
-        }
+        Self { on: vec![RetryCause::Connect, RetryCause::Reset], tries: 2, budget: Text(Percent(percent)) }
     }
 }
 
@@ -340,11 +317,7 @@ pub struct PoolTimeouts {
 
 impl Default for PoolTimeouts {
     fn default() -> Self {
-        Self {
-            connect: Text::secs(1),
-            head: Text::secs(60),
-            idle: Text::secs(60),
-        }
+        Self { connect: Text::secs(1), head: Text::secs(60), idle: Text::secs(60) }
     }
 }
 
@@ -408,12 +381,9 @@ pub enum Forwarded {
 /// The JSON Schema of [`Document`], every type in its place. A key that must be given has no default.
 #[must_use]
 pub fn json_schema() -> serde_json::Value {
-    let settings = schemars::generate::SchemaSettings::draft2020_12()
-        .with(|settings| settings.inline_subschemas = true);
-    let mut schema = settings
-        .into_generator()
-        .into_root_schema_for::<Document>()
-        .to_value();
+    let settings =
+        schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<Document>().to_value();
     schema["title"] = "Penstock configuration".into();
     drop_defaults_of_required(&mut schema);
     schema
@@ -421,14 +391,10 @@ pub fn json_schema() -> serde_json::Value {
 
 fn drop_defaults_of_required(schema: &mut serde_json::Value) {
     let required = schema["required"].as_array().cloned().unwrap_or_default();
-    if let Some(properties) = schema
-        .get_mut("properties")
-        .and_then(|properties| properties.as_object_mut())
-    {
+    if let Some(properties) = schema.get_mut("properties").and_then(|properties| properties.as_object_mut()) {
         for (name, property) in properties {
             // A table's default is that of its keys; saying it twice invites them to differ.
-            if (required.iter().any(|required| required == name)
-                || property.get("properties").is_some())
+            if (required.iter().any(|required| required == name) || property.get("properties").is_some())
                 && let Some(property) = property.as_object_mut()
             {
                 property.remove("default");

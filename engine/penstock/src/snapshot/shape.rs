@@ -14,9 +14,7 @@ use serde_json::{Map, Value};
 /// The document that the tree stands for, without what does not fit.
 pub(super) fn shape(tree: &Node, problems: &mut Vec<Problem>) -> Document {
     let schema = json_schema();
-    let fitting = Shape { problems }
-        .value(tree, &schema, "")
-        .unwrap_or_default();
+    let fitting = Shape { problems }.value(tree, &schema, "").unwrap_or_default();
     serde_json::from_value(fitting).unwrap_or_else(|mismatch| {
         // The schema and the types come from one source; should they disagree, that is said and nothing is run.
         problems.push(Problem::error(Code::WrongType, format!("{mismatch}")));
@@ -41,28 +39,18 @@ impl Shape<'_> {
                 let items = items.iter().map(|item| {
                     // What does not fit keeps its place, so that indexes still lead to the right line.
                     let fitting = self.value(item, &schema["items"], name);
-                    fitting.or_else(|| {
-                        (schema["items"]["type"] == "object").then(|| Map::new().into())
-                    })
+                    fitting.or_else(|| (schema["items"]["type"] == "object").then(|| Map::new().into()))
                 });
                 Some(items.collect::<Vec<_>>().into_iter().flatten().collect())
             }
             Kind::Text(text) if accepts(schema, "string") => self.text(node, text, schema, name),
-            Kind::Integer(number) if accepts(schema, "integer") => {
-                self.integer(node, *number, schema, name)
-            }
+            Kind::Integer(number) if accepts(schema, "integer") => self.integer(node, *number, schema, name),
             Kind::Boolean(boolean) if accepts(schema, "boolean") => Some((*boolean).into()),
             _ => {
                 let found = node.type_name();
-                let message = format!(
-                    "{} is {found}, and must be {}",
-                    quoted(name),
-                    wanted(schema)
-                );
+                let message = format!("{} is {found}, and must be {}", quoted(name), wanted(schema));
                 self.problems.push(
-                    Problem::error(Code::WrongType, message)
-                        .at(node.span.clone())
-                        .advice(example(node, schema, name)),
+                    Problem::error(Code::WrongType, message).at(node.span.clone()).advice(example(node, schema, name)),
                 );
                 None
             }
@@ -74,11 +62,7 @@ impl Shape<'_> {
             return None;
         };
         let properties = schema["properties"].as_object()?;
-        let place = if name.is_empty() {
-            "the file".to_owned()
-        } else {
-            name.to_owned()
-        };
+        let place = if name.is_empty() { "the file".to_owned() } else { name.to_owned() };
         let mut fitting = Map::new();
         for entry in entries {
             let Some(property) = properties.get(&entry.key) else {
@@ -88,11 +72,7 @@ impl Shape<'_> {
                     None => format!("it may have: {}", known.collect::<Vec<_>>().join(", ")),
                 };
                 let message = format!("unknown key `{}` in {place}", entry.key);
-                self.problems.push(
-                    Problem::error(Code::UnknownKey, message)
-                        .at(entry.span.clone())
-                        .advice(advice),
-                );
+                self.problems.push(Problem::error(Code::UnknownKey, message).at(entry.span.clone()).advice(advice));
                 continue;
             };
             let inner = inner_name(name, &entry.key, property);
@@ -100,12 +80,7 @@ impl Shape<'_> {
                 fitting.insert(entry.key.clone(), value);
             }
         }
-        for required in schema["required"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-        {
+        for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             if !entries.iter().any(|entry| entry.key == required) {
                 let advice = match properties.get(required) {
                     Some(property) if name.is_empty() => {
@@ -115,11 +90,7 @@ impl Shape<'_> {
                     None => String::new(),
                 };
                 let message = format!("`{required}` is missing in {place}");
-                self.problems.push(
-                    Problem::error(Code::MissingKey, message)
-                        .at(node.span.clone())
-                        .advice(advice),
-                );
+                self.problems.push(Problem::error(Code::MissingKey, message).at(node.span.clone()).advice(advice));
             }
         }
         Some(fitting.into())
@@ -133,58 +104,40 @@ impl Shape<'_> {
                 None => format!("write one of: {}", choices.join(", ")),
             };
             let message = format!("`{text}` is nothing that {} can be", quoted(name));
-            self.problems.push(
-                Problem::error(Code::BadValue, message)
-                    .at(node.span.clone())
-                    .advice(advice),
-            );
+            self.problems.push(Problem::error(Code::BadValue, message).at(node.span.clone()).advice(advice));
             return None;
         }
         if let Some(format) = schema["format"].as_str()
             && let Err(wrong) = literal::check(format, text)
         {
             let message = format!("{}: `{text}` {}", quoted(name), wrong.why);
-            self.problems.push(
-                Problem::error(Code::BadValue, message)
-                    .at(node.span.clone())
-                    .advice(wrong.instead),
-            );
+            self.problems.push(Problem::error(Code::BadValue, message).at(node.span.clone()).advice(wrong.instead));
             return None;
         }
         Some(text.into())
     }
 
     fn integer(&mut self, node: &Node, number: i64, schema: &Value, name: &str) -> Option<Value> {
-        let max = schema["maximum"]
-            .as_i64()
-            .unwrap_or(match schema["format"].as_str() {
-                Some("uint8") => u8::MAX.into(),
-                Some("uint16") => u16::MAX.into(),
-                Some("uint32") => u32::MAX.into(),
-                _ => i64::MAX,
-            });
+        let max = schema["maximum"].as_i64().unwrap_or(match schema["format"].as_str() {
+            Some("uint8") => u8::MAX.into(),
+            Some("uint16") => u16::MAX.into(),
+            Some("uint32") => u32::MAX.into(),
+            _ => i64::MAX,
+        });
         let min = schema["minimum"].as_i64().unwrap_or(i64::MIN);
         if (min..=max).contains(&number) {
             return Some(number.into());
         }
         let message = format!("{} cannot be {number}", quoted(name));
         let advice = format!("write a number from {min} to {max}");
-        self.problems.push(
-            Problem::error(Code::BadValue, message)
-                .at(node.span.clone())
-                .advice(advice),
-        );
+        self.problems.push(Problem::error(Code::BadValue, message).at(node.span.clone()).advice(advice));
         None
     }
 }
 
 /// How messages call a key: `[[listen]]`, `[engine]`, `addr`, `timeout.head`.
 fn inner_name(outer: &str, key: &str, schema: &Value) -> String {
-    match (
-        outer,
-        accepts(schema, "array") && !accepts(schema, "string"),
-        accepts(schema, "object"),
-    ) {
+    match (outer, accepts(schema, "array") && !accepts(schema, "string"), accepts(schema, "object")) {
         ("", true, _) => format!("[[{key}]]"),
         ("", _, true) => format!("[{key}]"),
         (outer, ..) if outer.starts_with('[') || outer.is_empty() => key.to_owned(),
@@ -193,11 +146,7 @@ fn inner_name(outer: &str, key: &str, schema: &Value) -> String {
 }
 
 fn quoted(name: &str) -> String {
-    if name.starts_with('[') {
-        name.to_owned()
-    } else {
-        format!("`{name}`")
-    }
+    if name.starts_with('[') { name.to_owned() } else { format!("`{name}`") }
 }
 
 fn accepts(schema: &Value, kind: &str) -> bool {
@@ -210,21 +159,11 @@ fn accepts(schema: &Value, kind: &str) -> bool {
 
 /// The texts that an enumeration allows.
 pub(super) fn choices(schema: &Value) -> Vec<&str> {
-    schema["enum"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect()
+    schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 fn wanted(schema: &Value) -> &'static str {
-    match (
-        accepts(schema, "object"),
-        accepts(schema, "array"),
-        accepts(schema, "string"),
-        accepts(schema, "integer"),
-    ) {
+    match (accepts(schema, "object"), accepts(schema, "array"), accepts(schema, "string"), accepts(schema, "integer")) {
         (true, ..) => "a table",
         (_, true, true, _) => "text or a list of texts",
         (_, true, ..) => "a list",

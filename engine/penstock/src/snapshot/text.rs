@@ -93,20 +93,10 @@ pub(super) fn parse(text: &str) -> (Node, Vec<Problem>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let problems = errors.into_iter().map(|error| {
         let span = error.span().unwrap_or(0..0);
-        Problem::error(
-            Code::Syntax,
-            format!("this is not TOML: {}", error.message()),
-        )
-        .at(span)
+        Problem::error(Code::Syntax, format!("this is not TOML: {}", error.message())).at(span)
     });
     let span = table.span();
-    (
-        Node {
-            span,
-            kind: table_kind(table.into_inner()),
-        },
-        problems.collect(),
-    )
+    (Node { span, kind: table_kind(table.into_inner()) }, problems.collect())
 }
 
 fn table_kind(table: DeTable<'_>) -> Kind {
@@ -124,8 +114,7 @@ fn node(value: toml::Spanned<DeValue<'_>>) -> Node {
         DeValue::String(text) => Kind::Text(text.into_owned()),
         DeValue::Integer(number) => {
             let digits = number.as_str().replace('_', "");
-            i64::from_str_radix(&digits, number.radix())
-                .map_or(Kind::Other("a number beyond 64 bits"), Kind::Integer)
+            i64::from_str_radix(&digits, number.radix()).map_or(Kind::Other("a number beyond 64 bits"), Kind::Integer)
         }
         DeValue::Boolean(boolean) => Kind::Boolean(boolean),
         DeValue::Float(_) => Kind::Other("a number with a fraction"),

@@ -145,9 +145,11 @@ impl Writer {
 
 fn open(path: Option<&PathBuf>) -> io::Result<Box<dyn Write + Send>> {
     let Some(path) = path else { return Ok(Box::new(io::stdout())) };
-    let file: File = OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
-        io::Error::new(error.kind(), format!("access log {}: {error}", path.display()))
-    })?;
+    let file: File = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("access log {}: {error}", path.display())))?;
     Ok(Box::new(file))
 }
 
@@ -270,8 +272,7 @@ impl Civil {
     }
 
     fn common(&self) -> String {
-        const MONTHS: [&str; 12] =
-            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         format!("{:02}/{}/{:04}:{} +0000", self.day, MONTHS[self.month - 1], self.year, self.clock())
     }
 }
@@ -331,14 +332,8 @@ mod tests {
     #[test]
     fn a_writer_that_is_behind_costs_lines_and_not_time() {
         let (sender, receiver) = sync_channel(1);
-        let mut writer = Writer {
-            format: AccessFormat::Json,
-            batch: Vec::new(),
-            lines: 0,
-            sender,
-            second: 0,
-            stamp: String::new(),
-        };
+        let mut writer =
+            Writer { format: AccessFormat::Json, batch: Vec::new(), lines: 0, sender, second: 0, stamp: String::new() };
         writer.write(&line());
         assert_eq!(writer.flush(), 0);
         writer.write(&line());

@@ -76,7 +76,12 @@ impl Summary {
     /// How many values are at most `nanos`, to the bucket's accuracy.
     #[must_use]
     pub fn at_most(&self, nanos: u64) -> u64 {
-        self.buckets.iter().enumerate().take_while(|(index, _)| upper_edge(*index) <= nanos).map(|(_, count)| count).sum()
+        self.buckets
+            .iter()
+            .enumerate()
+            .take_while(|(index, _)| upper_edge(*index) <= nanos)
+            .map(|(_, count)| count)
+            .sum()
     }
 }
 

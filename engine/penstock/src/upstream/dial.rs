@@ -39,10 +39,12 @@ pub(super) async fn dial(addresses: &[Address], patience: Duration, timer: &mut 
                 attempts.push(Box::pin(async move { Stream::connect(&address).await }));
                 next_at = ring::now() + STAGGER;
             }
-            let Some(done) = attempts.iter_mut().enumerate().find_map(|(at, attempt)| match attempt.as_mut().poll(cx) {
-                Poll::Ready(answer) => Some((at, answer)),
-                Poll::Pending => None,
-            }) else {
+            let Some(done) =
+                attempts.iter_mut().enumerate().find_map(|(at, attempt)| match attempt.as_mut().poll(cx) {
+                    Poll::Ready(answer) => Some((at, answer)),
+                    Poll::Pending => None,
+                })
+            else {
                 break;
             };
             drop(attempts.swap_remove(done.0));

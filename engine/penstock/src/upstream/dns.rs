@@ -115,7 +115,10 @@ impl Watch {
             Ok(addresses) => addresses.take(ADDRESSES_MAX).collect(),
             Err(error) => {
                 if self.last.is_empty() {
-                    eprintln!("penstock: `{}` has no address yet ({error}); asking again every {:?}", self.name, self.every);
+                    eprintln!(
+                        "penstock: `{}` has no address yet ({error}); asking again every {:?}",
+                        self.name, self.every
+                    );
                 }
                 // Whatever we had goes on working: a resolver's failure is no endpoint's.
                 return;

@@ -39,26 +39,14 @@ impl Adaptive {
             Some(*sum)
         });
         Self {
-            relative: weights
-                .iter()
-                .map(|&weight| f64::from(weight) / mean)
-                .collect(),
+            relative: weights.iter().map(|&weight| f64::from(weight) / mean).collect(),
             sums: if even { Box::default() } else { sums.collect() },
         }
     }
 
-    pub fn pick(
-        &self,
-        endpoints: &impl Endpoints,
-        ask: &Ask,
-        random: &mut Random,
-    ) -> Option<usize> {
+    pub fn pick(&self, endpoints: &impl Endpoints, ask: &Ask, random: &mut Random) -> Option<usize> {
         let len = endpoints.len();
-        debug_assert_eq!(
-            self.relative.len(),
-            len,
-            "reweigh() when the endpoints change"
-        );
+        debug_assert_eq!(self.relative.len(), len, "reweigh() when the endpoints change");
         match len.min(self.relative.len()) {
             0 => return None,
             1 => return self.usable(endpoints, ask, 0).then_some(0),
@@ -67,10 +55,7 @@ impl Adaptive {
         for _ in 0..DRAWS {
             let first = self.draw(random);
             let second = self.draw_other(first, random);
-            match (
-                self.usable(endpoints, ask, first),
-                self.usable(endpoints, ask, second),
-            ) {
+            match (self.usable(endpoints, ask, first), self.usable(endpoints, ask, second)) {
                 (true, true) => {
                     let dearer = self.cost(endpoints, first) > self.cost(endpoints, second);
                     return Some(if dearer { second } else { first });
@@ -83,22 +68,11 @@ impl Adaptive {
     }
 
     /// Looks at all; equals share by chance.
-    fn cheapest(
-        &self,
-        endpoints: &impl Endpoints,
-        ask: &Ask,
-        random: &mut Random,
-    ) -> Option<usize> {
+    fn cheapest(&self, endpoints: &impl Endpoints, ask: &Ask, random: &mut Random) -> Option<usize> {
         let (mut best, mut least, mut equals) = (None, f64::INFINITY, 0);
-        for index in (0..self.relative.len().min(endpoints.len()))
-            .filter(|&index| self.usable(endpoints, ask, index))
-        {
+        for index in (0..self.relative.len().min(endpoints.len())).filter(|&index| self.usable(endpoints, ask, index)) {
             let cost = self.cost(endpoints, index);
-            equals = if cost < least {
-                1
-            } else {
-                equals + u64::from(cost == least)
-            };
+            equals = if cost < least { 1 } else { equals + u64::from(cost == least) };
             if cost < least || (cost == least && random.below(equals) == 0) {
                 (best, least) = (Some(index), cost);
             }
@@ -131,11 +105,7 @@ impl Adaptive {
             return other + usize::from(other >= first);
         }
         let other = self.draw(random);
-        if other != first {
-            other
-        } else {
-            (first + 1 + self.step(random)) % self.relative.len()
-        }
+        if other != first { other } else { (first + 1 + self.step(random)) % self.relative.len() }
     }
 
     fn step(&self, random: &mut Random) -> usize {
@@ -147,11 +117,7 @@ impl Adaptive {
 #[must_use]
 pub fn cost(load: Load, relative_weight: f64) -> f64 {
     let before_me = f64::from(load.in_flight) / relative_weight;
-    if load.latency_ns > 0.0 {
-        load.latency_ns * (before_me + 1.0)
-    } else {
-        UNKNOWN_NS * before_me
-    }
+    if load.latency_ns > 0.0 { load.latency_ns * (before_me + 1.0) } else { UNKNOWN_NS * before_me }
 }
 
 #[cfg(test)]
@@ -163,16 +129,7 @@ mod tests {
 
     impl Pool {
         fn even(len: usize) -> Self {
-            Self(vec![
-                (
-                    true,
-                    Load {
-                        latency_ns: 1e6,
-                        in_flight: 0
-                    }
-                );
-                len
-            ])
+            Self(vec![(true, Load { latency_ns: 1e6, in_flight: 0 }); len])
         }
     }
 
@@ -197,18 +154,12 @@ mod tests {
                 counts[index] += 1;
             }
         }
-        counts
-            .iter()
-            .map(|&count| f64::from(count) / f64::from(picks))
-            .collect()
+        counts.iter().map(|&count| f64::from(count) / f64::from(picks)).collect()
     }
 
     #[test]
     fn costs() {
-        let load = |latency_ns, in_flight| Load {
-            latency_ns,
-            in_flight,
-        };
+        let load = |latency_ns, in_flight| Load { latency_ns, in_flight };
         assert_eq!(cost(load(1e6, 0), 1.0), 1e6);
         assert_eq!(cost(load(1e6, 3), 1.0), 4e6);
         assert_eq!(cost(load(1e6, 3), 3.0), 2e6);
@@ -238,9 +189,7 @@ mod tests {
     fn unavailable_and_tried_endpoints_get_nothing_and_the_rest_share() {
         let mut pool = Pool::even(5);
         pool.0[1].0 = false;
-        let mut ask = Ask {
-            avoid: Avoid::default(),
-        };
+        let mut ask = Ask { avoid: Avoid::default() };
         ask.avoid.add(3);
         let found = shares(&[1; 5], &pool, &ask);
         assert_eq!((found[1], found[3]), (0.0, 0.0));

@@ -66,9 +66,7 @@ impl Avoid {
 
     #[must_use]
     pub fn contains(&self, index: usize) -> bool {
-        self.tried[..usize::from(self.len)]
-            .iter()
-            .any(|&tried| usize::from(tried) == index)
+        self.tried[..usize::from(self.len)].iter().any(|&tried| usize::from(tried) == index)
     }
 
     #[must_use]
@@ -86,12 +84,7 @@ pub enum Balancer {
 
 impl Balancer {
     /// The next endpoint, or `None` when none is both available and untried.
-    pub fn pick(
-        &mut self,
-        endpoints: &impl Endpoints,
-        ask: &Ask,
-        random: &mut Random,
-    ) -> Option<usize> {
+    pub fn pick(&mut self, endpoints: &impl Endpoints, ask: &Ask, random: &mut Random) -> Option<usize> {
         match self {
             Self::Adaptive(adaptive) => adaptive.pick(endpoints, ask, random),
             Self::RoundRobin(round_robin) => round_robin.pick(endpoints, ask),

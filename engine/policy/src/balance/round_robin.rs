@@ -20,23 +20,11 @@ struct Turn {
 impl RoundRobin {
     #[must_use]
     pub fn new(weights: &[u32]) -> Self {
-        Self {
-            turns: weights
-                .iter()
-                .map(|&weight| Turn {
-                    weight: i64::from(weight),
-                    earned: 0,
-                })
-                .collect(),
-        }
+        Self { turns: weights.iter().map(|&weight| Turn { weight: i64::from(weight), earned: 0 }).collect() }
     }
 
     pub fn pick(&mut self, endpoints: &impl Endpoints, ask: &Ask) -> Option<usize> {
-        debug_assert_eq!(
-            self.turns.len(),
-            endpoints.len(),
-            "reweigh() when the endpoints change"
-        );
+        debug_assert_eq!(self.turns.len(), endpoints.len(), "reweigh() when the endpoints change");
         let mut total = 0;
         let mut richest: Option<usize> = None;
         for index in 0..self.turns.len().min(endpoints.len()) {
@@ -75,17 +63,11 @@ mod tests {
     }
 
     fn turns(weights: &[u32], up: &[bool], avoid: &[usize], count: usize) -> String {
-        let mut ask = Ask {
-            avoid: Avoid::default(),
-        };
+        let mut ask = Ask { avoid: Avoid::default() };
         avoid.iter().for_each(|&index| ask.avoid.add(index));
         let (mut balancer, endpoints) = (RoundRobin::new(weights), Up(up.to_vec()));
         (0..count)
-            .map(|_| {
-                balancer
-                    .pick(&endpoints, &ask)
-                    .map_or('-', |index| char::from(b'a' + index as u8))
-            })
+            .map(|_| balancer.pick(&endpoints, &ask).map_or('-', |index| char::from(b'a' + index as u8)))
             .collect()
     }
 
@@ -104,11 +86,7 @@ mod tests {
             (&[], &[], &[], "--"),
         ];
         for (weights, up, avoid, wanted) in table {
-            assert_eq!(
-                &turns(weights, up, avoid, wanted.len()),
-                wanted,
-                "{weights:?} {up:?} {avoid:?}"
-            );
+            assert_eq!(&turns(weights, up, avoid, wanted.len()), wanted, "{weights:?} {up:?} {avoid:?}");
         }
     }
 }

@@ -16,7 +16,9 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(span.end() <= length);
         }
         for field in fields.iter() {
-            assert!(!field.name.is_empty() && field.value.end() <= length && field.name.end() <= field.value.start as usize);
+            assert!(
+                !field.name.is_empty() && field.value.end() <= length && field.name.end() <= field.value.start as usize
+            );
             assert!(!field.value.of(bytes).iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')));
         }
         assert!(bytes[..length - 1].windows(2).all(|pair| pair[1] != b'\n' || pair[0] == b'\r'));

@@ -41,12 +41,7 @@ impl Decoder {
             Framing::Chunked => (State::Size, 0),
             Framing::UntilClose => (State::UntilClose, 0),
         };
-        Self {
-            remaining,
-            state,
-            digits: 0,
-            extension: 0,
-        }
+        Self { remaining, state, digits: 0, extension: 0 }
     }
 
     /// Whether the message is complete.
@@ -61,32 +56,16 @@ impl Decoder {
     /// # Errors
     /// The coding is broken; the connection is of no further use.
     #[inline]
-    pub fn decode(
-        &mut self,
-        bytes: &mut [u8],
-        trailers: &mut Trailers,
-    ) -> Result<Decoded, Malformed> {
+    pub fn decode(&mut self, bytes: &mut [u8], trailers: &mut Trailers) -> Result<Decoded, Malformed> {
         match self.state {
-            State::Ended => Ok(Decoded {
-                payload: 0,
-                consumed: 0,
-                ended: true,
-            }),
-            State::UntilClose => Ok(Decoded {
-                payload: bytes.len(),
-                consumed: bytes.len(),
-                ended: false,
-            }),
+            State::Ended => Ok(Decoded { payload: 0, consumed: 0, ended: true }),
+            State::UntilClose => Ok(Decoded { payload: bytes.len(), consumed: bytes.len(), ended: false }),
             State::Length => {
                 let taken = self.take(bytes.len());
                 if self.remaining == 0 {
                     self.state = State::Ended;
                 }
-                Ok(Decoded {
-                    payload: taken,
-                    consumed: taken,
-                    ended: self.is_ended(),
-                })
+                Ok(Decoded { payload: taken, consumed: taken, ended: self.is_ended() })
             }
             _ => self.decode_chunked(bytes, trailers),
         }
@@ -107,11 +86,7 @@ impl Decoder {
         }
     }
 
-    fn decode_chunked(
-        &mut self,
-        bytes: &mut [u8],
-        trailers: &mut Trailers,
-    ) -> Result<Decoded, Malformed> {
+    fn decode_chunked(&mut self, bytes: &mut [u8], trailers: &mut Trailers) -> Result<Decoded, Malformed> {
         let (mut at, mut payload) = (0, 0);
         while at < bytes.len() && self.state != State::Ended {
             if self.state == State::Data {
@@ -133,11 +108,7 @@ impl Decoder {
         if ended {
             trailers.seal()?;
         }
-        Ok(Decoded {
-            payload,
-            consumed: at,
-            ended,
-        })
+        Ok(Decoded { payload, consumed: at, ended })
     }
 
     /// One byte of chunk framing.
@@ -154,20 +125,12 @@ impl Decoder {
             (State::Extension, _) if is_token_byte(byte) => self.extend(State::Extension),
             (State::Quoted, b'"') => self.extend(State::Extension),
             (State::Quoted, b'\\') => self.extend(State::Escaped),
-            (State::Quoted | State::Escaped, _) if is_value_byte(byte) => {
-                self.extend(State::Quoted)
-            }
-            (State::Extension | State::Quoted | State::Escaped, _) => {
-                Err(Malformed::ChunkExtension)
-            }
+            (State::Quoted | State::Escaped, _) if is_value_byte(byte) => self.extend(State::Quoted),
+            (State::Extension | State::Quoted | State::Escaped, _) => Err(Malformed::ChunkExtension),
 
             (State::SizeLf, b'\n') => {
                 self.digits = 0;
-                Ok(if self.remaining == 0 {
-                    State::TrailerStart
-                } else {
-                    State::Data
-                })
+                Ok(if self.remaining == 0 { State::TrailerStart } else { State::Data })
             }
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => Ok(State::Size),
@@ -181,23 +144,16 @@ impl Decoder {
                 trailers.hold(byte, State::TrailerName)
             }
             (State::TrailerName, b':') => trailers.hold(byte, State::TrailerValue),
-            (State::TrailerName, _) if is_token_byte(byte) => {
-                trailers.hold(byte, State::TrailerName)
-            }
+            (State::TrailerName, _) if is_token_byte(byte) => trailers.hold(byte, State::TrailerName),
             (State::TrailerValue, b'\r') => trailers.hold(byte, State::TrailerLf),
-            (State::TrailerValue, _) if is_value_byte(byte) => {
-                trailers.hold(byte, State::TrailerValue)
-            }
+            (State::TrailerValue, _) if is_value_byte(byte) => trailers.hold(byte, State::TrailerValue),
             (State::TrailerLf, b'\n') => trailers.hold(byte, State::TrailerStart),
-            (
-                State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf,
-                _,
-            ) => Err(Malformed::TrailerField),
+            (State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf, _) => {
+                Err(Malformed::TrailerField)
+            }
 
             // Not framing: `decode` never steps through these.
-            (State::Ended | State::Length | State::UntilClose | State::Data, _) => {
-                Err(Malformed::ChunkEnd)
-            }
+            (State::Ended | State::Length | State::UntilClose | State::Data, _) => Err(Malformed::ChunkEnd),
         }
     }
 
@@ -215,19 +171,13 @@ impl Decoder {
     #[inline]
     fn extend(&mut self, state: State) -> Result<State, Malformed> {
         self.extension += 1;
-        if self.extension > EXTENSION_BYTES_MAX {
-            Err(Malformed::ChunkExtension)
-        } else {
-            Ok(state)
-        }
+        if self.extension > EXTENSION_BYTES_MAX { Err(Malformed::ChunkExtension) } else { Ok(state) }
     }
 
     /// Takes up to `available` of what remains.
     #[inline]
     fn take(&mut self, available: usize) -> usize {
-        let taken = usize::try_from(self.remaining)
-            .unwrap_or(usize::MAX)
-            .min(available);
+        let taken = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(available);
         self.remaining -= taken as u64;
         taken
     }
@@ -263,11 +213,7 @@ impl Trailers {
     fn begin_line(&mut self) -> Result<(), Malformed> {
         let held = self.held.get_or_insert_default();
         held.lines += 1;
-        if held.lines > TRAILER_FIELDS_MAX {
-            Err(Malformed::TrailersTooLong)
-        } else {
-            Ok(())
-        }
+        if held.lines > TRAILER_FIELDS_MAX { Err(Malformed::TrailersTooLong) } else { Ok(()) }
     }
 
     fn hold(&mut self, byte: u8, next: State) -> Result<State, Malformed> {
@@ -316,11 +262,7 @@ struct Held {
 
 impl Default for Held {
     fn default() -> Self {
-        Self {
-            bytes: Vec::new(),
-            fields: Fields::with_limit(TRAILER_FIELDS_MAX as usize),
-            lines: 0,
-        }
+        Self { bytes: Vec::new(), fields: Fields::with_limit(TRAILER_FIELDS_MAX as usize), lines: 0 }
     }
 }
 

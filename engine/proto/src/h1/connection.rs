@@ -152,20 +152,14 @@ impl<R: Role> Connection<R> {
     /// write the last piece and the end at once.
     #[inline]
     pub fn is_body_read(&self) -> bool {
-        matches!(
-            self.reading,
-            Reading::Ended | Reading::Done | Reading::Tunnel | Reading::Closed
-        )
+        matches!(self.reading, Reading::Ended | Reading::Done | Reading::Tunnel | Reading::Closed)
     }
 
     /// No exchange is in hand, nor part of a head, and all input has been drained. Such a connection may be parked, or closed
     /// without telling anybody.
     #[inline]
     pub fn is_idle(&self) -> bool {
-        self.reading == Reading::Head
-            && self.writing == Writing::Idle
-            && self.scanned == 0
-            && self.paused
+        self.reading == Reading::Head && self.writing == Writing::Idle && self.scanned == 0 && self.paused
     }
 
     /// Whether another exchange may follow, as far as is known now. A server's response that is composed while this is false
@@ -230,11 +224,7 @@ impl<R: Role> Connection<R> {
     ///
     /// # Errors
     /// As [`Connection::end_written`], or the sink is full.
-    pub fn end_written_with(
-        &mut self,
-        trailers: &Trailers,
-        sink: &mut impl Sink,
-    ) -> Result<(), Refused> {
+    pub fn end_written_with(&mut self, trailers: &Trailers, sink: &mut impl Sink) -> Result<(), Refused> {
         if self.writing != Writing::Body {
             return Err(self.break_write());
         }
@@ -285,10 +275,7 @@ impl<R: Role> Connection<R> {
         Ok(match (decoded.payload, decoded.ended) {
             (0, true) => self.read_end(decoded.consumed),
             // Framing only: no content, but the bytes are used up.
-            (payload, _) => Event::Data {
-                payload,
-                consumed: decoded.consumed,
-            },
+            (payload, _) => Event::Data { payload, consumed: decoded.consumed },
         })
     }
 
@@ -296,10 +283,7 @@ impl<R: Role> Connection<R> {
     fn read_end(&mut self, consumed: usize) -> Event<R::Head> {
         self.reading = Reading::Done;
         self.settle();
-        Event::End {
-            consumed,
-            trailers: !self.trailers.is_empty(),
-        }
+        Event::End { consumed, trailers: !self.trailers.is_empty() }
     }
 
     /// What eof means to the message being read; the roles add what they know.
@@ -335,11 +319,7 @@ impl<R: Role> Connection<R> {
         self.scanned = 0;
         self.trailers.clear();
         self.decoder = Decoder::new(framing);
-        self.reading = if self.decoder.is_ended() {
-            Reading::Ended
-        } else {
-            Reading::Body
-        };
+        self.reading = if self.decoder.is_ended() { Reading::Ended } else { Reading::Body };
     }
 
     fn begin_writing(&mut self, framing: Framing) {
@@ -412,9 +392,7 @@ impl<R: Role> Connection<R> {
     ) -> Result<Option<H>, Malformed> {
         let scanned = self.scanned as usize;
         let hopeless = bytes.is_empty()
-            || scanned > 0
-                && bytes.len() < self.limits.bytes as usize
-                && head_complete_hint(bytes, scanned).is_none();
+            || scanned > 0 && bytes.len() < self.limits.bytes as usize && head_complete_hint(bytes, scanned).is_none();
         let head = if hopeless { None } else { parse(&self.limits)? };
         if head.is_none() {
             if self.input_ended {
@@ -434,8 +412,7 @@ impl<R: Role> Connection<R> {
     fn assert_fed(&self, _len: usize) {
         #[cfg(debug_assertions)]
         debug_assert!(
-            matches!(self.reading, Reading::Closed | Reading::Tunnel)
-                || _len >= self.unread as usize,
+            matches!(self.reading, Reading::Closed | Reading::Tunnel) || _len >= self.unread as usize,
             "bytes were skipped: hand back all that the last event left unread"
         );
     }
@@ -446,11 +423,7 @@ impl<R: Role> Connection<R> {
         self.paused = matches!(event, Event::Pause | Event::Tunnel);
         #[cfg(debug_assertions)]
         {
-            let left = if self.is_tunnel() || self.reading == Reading::Closed {
-                0
-            } else {
-                _len - _consumed
-            };
+            let left = if self.is_tunnel() || self.reading == Reading::Closed { 0 } else { _len - _consumed };
             self.unread = u32::try_from(left).unwrap_or(u32::MAX);
         }
     }
@@ -503,16 +476,8 @@ mod tests {
 
     #[test]
     fn idle_connections_are_small() {
-        assert!(
-            size_of::<Connection<Server>>() <= 64,
-            "{}",
-            size_of::<Connection<Server>>()
-        );
-        assert!(
-            size_of::<Connection<Client>>() <= 64,
-            "{}",
-            size_of::<Connection<Client>>()
-        );
+        assert!(size_of::<Connection<Server>>() <= 64, "{}", size_of::<Connection<Server>>());
+        assert!(size_of::<Connection<Client>>() <= 64, "{}", size_of::<Connection<Client>>());
         assert!(size_of::<Decoder>() <= 48);
         assert!(size_of::<RequestHead>() <= 96);
         assert!(size_of::<ResponseHead>() <= 96);
@@ -524,9 +489,7 @@ mod tests {
 
     fn client(method: Method) -> (Connection<Client>, Fields) {
         let mut connection = Connection::<Client>::new(HeadLimits::DEFAULT);
-        connection
-            .head_written(method, Framing::None, true, false)
-            .unwrap();
+        connection.head_written(method, Framing::None, true, false).unwrap();
         connection.end_written().unwrap();
         (connection, Fields::default())
     }
@@ -534,30 +497,17 @@ mod tests {
     #[test]
     fn pipelined_requests_wait_for_the_response() {
         let (mut connection, mut fields) = server();
-        let mut bytes =
-            b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
-        let Ok(Event::Head(head)) = connection.read(&mut bytes, &mut fields) else {
-            panic!()
-        };
+        let mut bytes = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
+        let Ok(Event::Head(head)) = connection.read(&mut bytes, &mut fields) else { panic!() };
         assert_eq!(head.path.of(&bytes), b"/a");
         bytes.drain(..head.length as usize);
-        assert_eq!(
-            connection.read(&mut bytes, &mut fields),
-            Ok(Event::End {
-                consumed: 0,
-                trailers: false
-            })
-        );
+        assert_eq!(connection.read(&mut bytes, &mut fields), Ok(Event::End { consumed: 0, trailers: false }));
         assert_eq!(connection.read(&mut bytes, &mut fields), Ok(Event::Pause));
-        connection
-            .head_written(Status::OK, Framing::Length(2), true)
-            .unwrap();
+        connection.head_written(Status::OK, Framing::Length(2), true).unwrap();
         assert_eq!(connection.read(&mut bytes, &mut fields), Ok(Event::Pause));
         assert!(connection.body_written(2).unwrap().prefix.is_empty());
         connection.end_written().unwrap();
-        let Ok(Event::Head(head)) = connection.read(&mut bytes, &mut fields) else {
-            panic!()
-        };
+        let Ok(Event::Head(head)) = connection.read(&mut bytes, &mut fields) else { panic!() };
         assert_eq!(head.path.of(&bytes), b"/b");
     }
 
@@ -566,31 +516,14 @@ mod tests {
         let (mut connection, mut fields) = client(Method::Get);
         let mut bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".to_vec();
         assert!(!connection.is_reusable());
-        let Ok(Event::Head(head)) = connection.read(&mut bytes, &mut fields) else {
-            panic!()
-        };
+        let Ok(Event::Head(head)) = connection.read(&mut bytes, &mut fields) else { panic!() };
         bytes.drain(..head.length as usize);
-        assert_eq!(
-            connection.read(&mut bytes, &mut fields),
-            Ok(Event::Data {
-                payload: 2,
-                consumed: 2
-            })
-        );
+        assert_eq!(connection.read(&mut bytes, &mut fields), Ok(Event::Data { payload: 2, consumed: 2 }));
         assert!(connection.is_body_read());
-        assert_eq!(
-            connection.read(&mut [], &mut fields),
-            Ok(Event::End {
-                consumed: 0,
-                trailers: false
-            })
-        );
+        assert_eq!(connection.read(&mut [], &mut fields), Ok(Event::End { consumed: 0, trailers: false }));
         assert_eq!(connection.read(&mut [], &mut fields), Ok(Event::Pause));
         assert!(connection.is_reusable());
-        assert_eq!(
-            connection.read(&mut b"H".to_vec(), &mut fields),
-            Ok(Event::Pause)
-        );
+        assert_eq!(connection.read(&mut b"H".to_vec(), &mut fields), Ok(Event::Pause));
         assert!(!connection.is_reusable());
         assert_eq!(connection.close_reason(), Some(CloseReason::Unsolicited));
         assert!(connection.is_closed());

@@ -30,15 +30,10 @@ impl Encoder {
     #[inline]
     pub fn frame(&mut self, payload: usize) -> Result<Frame, Refused> {
         match &mut self.framing {
-            Framing::Chunked if payload > 0 => Ok(Frame {
-                prefix: Prefix::chunk(payload),
-                suffix: b"\r\n",
-            }),
+            Framing::Chunked if payload > 0 => Ok(Frame { prefix: Prefix::chunk(payload), suffix: b"\r\n" }),
             Framing::Chunked | Framing::UntilClose => Ok(Frame::NOTHING),
             Framing::Length(remaining) => {
-                *remaining = remaining
-                    .checked_sub(payload as u64)
-                    .ok_or(Refused::Length)?;
+                *remaining = remaining.checked_sub(payload as u64).ok_or(Refused::Length)?;
                 Ok(Frame::NOTHING)
             }
             Framing::None if payload == 0 => Ok(Frame::NOTHING),
@@ -79,10 +74,7 @@ impl Encoder {
 }
 
 impl Frame {
-    const NOTHING: Self = Self {
-        prefix: Prefix::EMPTY,
-        suffix: b"",
-    };
+    const NOTHING: Self = Self { prefix: Prefix::EMPTY, suffix: b"" };
 }
 
 /// A chunk's size line, inline.
@@ -96,10 +88,7 @@ impl Prefix {
     /// 16 digits and CRLF.
     pub const LEN_MAX: usize = 18;
 
-    const EMPTY: Self = Self {
-        bytes: [0; Self::LEN_MAX],
-        start: Self::LEN_MAX as u8,
-    };
+    const EMPTY: Self = Self { bytes: [0; Self::LEN_MAX], start: Self::LEN_MAX as u8 };
 
     #[inline]
     fn chunk(size: usize) -> Self {

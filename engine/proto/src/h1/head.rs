@@ -23,11 +23,7 @@ pub struct HeadLimits {
 impl HeadLimits {
     /// 16 KiB is what browsers with heavy cookies stay under and what nginx, HAProxy and Envoy hold by default, within a factor of
     /// four; 100 fields is nginx's and HAProxy's order of magnitude; 8000 bytes of target is what RFC 9110 §4.1 asks for.
-    pub const DEFAULT: Self = Self {
-        bytes: 16 * 1024,
-        target: 8000,
-        fields: 100,
-    };
+    pub const DEFAULT: Self = Self { bytes: 16 * 1024, target: 8000, fields: 100 };
 
     /// Slots for fields on the stack of the parser.
     pub const FIELDS_MAX: u8 = 128;
@@ -73,10 +69,7 @@ impl RequestHead {
         if !matches!(self.form, Form::Origin | Form::Absolute) {
             return Span::EMPTY;
         }
-        Span {
-            start: self.path.start,
-            len: (self.target.end().saturating_sub(self.path.start as usize)) as u16,
-        }
+        Span { start: self.path.start, len: (self.target.end().saturating_sub(self.path.start as usize)) as u16 }
     }
 }
 
@@ -104,11 +97,7 @@ pub struct ResponseHead {
 /// # Errors
 /// What the client did wrong. `fields` then holds nothing meaningful.
 #[inline]
-pub fn parse_request(
-    bytes: &[u8],
-    limits: &HeadLimits,
-    fields: &mut Fields,
-) -> Result<Option<RequestHead>, Malformed> {
+pub fn parse_request(bytes: &[u8], limits: &HeadLimits, fields: &mut Fields) -> Result<Option<RequestHead>, Malformed> {
     fields.clear();
     let skipped = match bytes {
         [] | [b'\r'] => return Ok(None),
@@ -126,27 +115,19 @@ pub fn parse_request(
         Ok(httparse::Status::Partial) => return unfinished_request(bytes, text, limits),
         Err(error) => return Err(refused_request(error, text)),
     };
-    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
-    else {
+    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(Malformed::RequestLine);
     };
     index(window, length, parsed.headers, fields)?;
 
-    let (method_text, target) = (
-        span(window, method.as_bytes()),
-        span(window, target.as_bytes()),
-    );
+    let (method_text, target) = (span(window, method.as_bytes()), span(window, target.as_bytes()));
     if target.len > limits.target {
         return Err(Malformed::TargetTooLong);
     }
     if method.len() > METHOD_BYTES_MAX {
         return Err(Malformed::MethodTooLong);
     }
-    let version = if version == 0 {
-        Version::Http10
-    } else {
-        Version::Http11
-    };
+    let version = if version == 0 { Version::Http10 } else { Version::Http11 };
     let method = Method::from_bytes(method.as_bytes());
     let addressed = authority::target(version, method, target, fields, window)?;
     let framing = framing::of_request(version, method, fields, window)?;
@@ -162,9 +143,7 @@ pub fn parse_request(
         authority: addressed.authority,
         path: addressed.path,
         query: addressed.query,
-        host: fields
-            .get(Known::Host)
-            .map_or(Span::EMPTY, |field| field.value),
+        host: fields.get(Known::Host).map_or(Span::EMPTY, |field| field.value),
         upgrade: if framing.has_body() || version == Version::Http10 {
             Span::EMPTY
         } else {
@@ -196,11 +175,7 @@ pub fn parse_response(
     let slots_len = slots.len().min(limits.fields as usize);
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let length = match config.parse_response_with_uninit_headers(
-        &mut parsed,
-        window,
-        &mut slots[..slots_len],
-    ) {
+    let length = match config.parse_response_with_uninit_headers(&mut parsed, window, &mut slots[..slots_len]) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if bytes.len() >= limits.bytes as usize => {
             return Err(Malformed::HeadTooLong);
@@ -208,26 +183,17 @@ pub fn parse_response(
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(error) => return Err(refused(error, Malformed::StatusLine)),
     };
-    let (Some(code), Some(reason), Some(version)) = (parsed.code, parsed.reason, parsed.version)
-    else {
+    let (Some(code), Some(reason), Some(version)) = (parsed.code, parsed.reason, parsed.version) else {
         return Err(Malformed::StatusLine);
     };
     index(window, length, parsed.headers, fields)?;
 
-    let version = if version == 0 {
-        Version::Http10
-    } else {
-        Version::Http11
-    };
+    let version = if version == 0 { Version::Http10 } else { Version::Http11 };
     let status = Status::new(code).ok_or(Malformed::StatusLine)?;
     let framing = framing::of_response(version, status, request_was, fields, window)?;
     let options = hop::connection_options(fields, window)?;
     let switching = status == Status::SWITCHING_PROTOCOLS;
-    let upgrade = if switching {
-        upgrade(options, fields, window)
-    } else {
-        Span::EMPTY
-    };
+    let upgrade = if switching { upgrade(options, fields, window) } else { Span::EMPTY };
     if switching && (upgrade.is_empty() || version == Version::Http10) {
         return Err(Malformed::UnexpectedUpgrade);
     }
@@ -235,11 +201,7 @@ pub fn parse_response(
         version,
         status,
         persistent: framing != Framing::UntilClose && persistent(version, options),
-        reason: if reason.is_empty() {
-            Span::EMPTY
-        } else {
-            span(window, reason.as_bytes())
-        },
+        reason: if reason.is_empty() { Span::EMPTY } else { span(window, reason.as_bytes()) },
         upgrade,
         length: length as u16,
         framing,
@@ -252,13 +214,11 @@ pub fn parse_response(
 pub fn head_complete_hint(bytes: &[u8], from: usize) -> Option<usize> {
     // An end is at most three bytes (LF CR LF), so it can begin two bytes before what is new.
     let start = from.min(bytes.len()).saturating_sub(2);
-    memchr::memchr_iter(b'\n', &bytes[start..])
-        .map(|at| start + at + 1)
-        .find_map(|next| match bytes.get(next..) {
-            Some([b'\n', ..]) => Some(next + 1),
-            Some([b'\r', b'\n', ..]) => Some(next + 2),
-            _ => None,
-        })
+    memchr::memchr_iter(b'\n', &bytes[start..]).map(|at| start + at + 1).find_map(|next| match bytes.get(next..) {
+        Some([b'\n', ..]) => Some(next + 1),
+        Some([b'\r', b'\n', ..]) => Some(next + 2),
+        _ => None,
+    })
 }
 
 /// The longest registered method is UPDATEREDIRECTREF, of 17.
@@ -269,25 +229,15 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Checks every line end, and enters the fields into the index.
 #[inline]
-fn index(
-    window: &[u8],
-    length: usize,
-    headers: &[httparse::Header<'_>],
-    fields: &mut Fields,
-) -> Result<(), Malformed> {
+fn index(window: &[u8], length: usize, headers: &[httparse::Header<'_>], fields: &mut Fields) -> Result<(), Malformed> {
     for header in headers {
         let name = span(window, header.name.as_bytes());
-        let line_ends = (name.start as usize)
-            .checked_sub(2)
-            .and_then(|end| window.get(end..name.start as usize));
+        let line_ends = (name.start as usize).checked_sub(2).and_then(|end| window.get(end..name.start as usize));
         if line_ends != Some(b"\r\n") {
             return Err(Malformed::LineEnd);
         }
         let value = if header.value.is_empty() {
-            Span {
-                start: name.end() as u16,
-                len: 0,
-            }
+            Span { start: name.end() as u16, len: 0 }
         } else {
             span(window, header.value)
         };
@@ -321,14 +271,8 @@ fn expects_continue(version: Version, fields: &Fields, bytes: &[u8]) -> Result<b
     if version == Version::Http10 || !fields.has(Known::Expect) {
         return Ok(false);
     }
-    let all = fields
-        .all(Known::Expect)
-        .all(|field| field.value.of(bytes).eq_ignore_ascii_case(b"100-continue"));
-    if all {
-        Ok(true)
-    } else {
-        Err(Malformed::Expectation)
-    }
+    let all = fields.all(Known::Expect).all(|field| field.value.of(bytes).eq_ignore_ascii_case(b"100-continue"));
+    if all { Ok(true) } else { Err(Malformed::Expectation) }
 }
 
 /// The one protocol that Upgrade names (RFC 9110 §7.8), if Connection says that it is meant.
@@ -342,44 +286,22 @@ fn upgrade(options: ConnectionOptions, fields: &Fields, bytes: &[u8]) -> Span {
     };
     let value = field.value.of(bytes);
     let one = list(value).count() == 1 && !value.contains(&b',');
-    let http2 = value
-        .get(..2)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"h2"));
-    let protocol = value
-        .iter()
-        .all(|&byte| crate::http::is_token_byte(byte) || byte == b'/');
-    if one && protocol && !http2 {
-        field.value
-    } else {
-        Span::EMPTY
-    }
+    let http2 = value.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2"));
+    let protocol = value.iter().all(|&byte| crate::http::is_token_byte(byte) || byte == b'/');
+    if one && protocol && !http2 { field.value } else { Span::EMPTY }
 }
 
 /// Not all there: is there still hope?
 #[cold]
-fn unfinished_request(
-    bytes: &[u8],
-    text: &[u8],
-    limits: &HeadLimits,
-) -> Result<Option<RequestHead>, Malformed> {
+fn unfinished_request(bytes: &[u8], text: &[u8], limits: &HeadLimits) -> Result<Option<RequestHead>, Malformed> {
     let mut words = text.split(|&byte| byte == b' ' || byte == b'\n');
-    if words
-        .next()
-        .is_some_and(|method| method.len() > METHOD_BYTES_MAX)
-    {
+    if words.next().is_some_and(|method| method.len() > METHOD_BYTES_MAX) {
         return Err(Malformed::MethodTooLong);
     }
-    if words
-        .next()
-        .is_some_and(|target| target.len() > limits.target as usize)
-    {
+    if words.next().is_some_and(|target| target.len() > limits.target as usize) {
         return Err(Malformed::TargetTooLong);
     }
-    if bytes.len() >= limits.bytes as usize {
-        Err(Malformed::HeadTooLong)
-    } else {
-        Ok(None)
-    }
+    if bytes.len() >= limits.bytes as usize { Err(Malformed::HeadTooLong) } else { Ok(None) }
 }
 
 #[cold]

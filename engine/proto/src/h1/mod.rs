@@ -11,9 +11,7 @@ mod write;
 pub use body::{Decoded, Decoder, Trailers};
 pub use connection::{Client, CloseReason, Connection, Eof, Role, Server};
 pub use encode::{Encoder, Frame, Prefix};
-pub use head::{
-    HeadLimits, RequestHead, ResponseHead, head_complete_hint, parse_request, parse_response,
-};
+pub use head::{HeadLimits, RequestHead, ResponseHead, head_complete_hint, parse_request, parse_response};
 pub use respond::Respond;
 pub use sink::{FixedSink, Refused, Sink};
 pub use write::{RequestRewrite, ResponseRewrite, write_interim, write_request, write_response};

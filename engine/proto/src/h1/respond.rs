@@ -71,10 +71,6 @@ impl Respond<'_> {
             put_field(sink, name, value)?;
         }
         put(sink, b"\r\n")?;
-        if self.framing().has_body() {
-            put(sink, self.body)
-        } else {
-            Ok(())
-        }
+        if self.framing().has_body() { put(sink, self.body) } else { Ok(()) }
     }
 }

@@ -58,11 +58,7 @@ pub enum Refused {
 
 #[inline]
 pub(super) fn put(sink: &mut impl Sink, bytes: &[u8]) -> Result<(), Refused> {
-    if sink.put(bytes) {
-        Ok(())
-    } else {
-        Err(Refused::Full)
-    }
+    if sink.put(bytes) { Ok(()) } else { Err(Refused::Full) }
 }
 
 /// `name: value`, refused if it is not one field line.

@@ -62,13 +62,7 @@ impl ResponseRewrite<'_> {
     /// As it came, towards a client of version `peer`.
     pub fn new(head: &ResponseHead, peer: Version) -> Self {
         let framing = head.framing.towards(peer);
-        Self {
-            peer,
-            framing,
-            persistent: framing != Framing::UntilClose,
-            without: KnownSet::EMPTY,
-            add: &[],
-        }
+        Self { peer, framing, persistent: framing != Framing::UntilClose, without: KnownSet::EMPTY, add: &[] }
     }
 }
 
@@ -100,17 +94,14 @@ pub fn write_request(
     let host = match rewrite.host {
         Some(host) => Some(host),
         // An absolute target overrides Host (RFC 9112 §3.2.2); HTTP/1.0 may have none, HTTP/1.1 must (§3.2).
-        None if head.form == Form::Absolute || head.host.is_empty() => {
-            Some(head.authority.of(bytes))
-        }
+        None if head.form == Form::Absolute || head.host.is_empty() => Some(head.authority.of(bytes)),
         None => None,
     };
     if let Some(host) = host {
         without.insert(Known::Host);
         put_field(sink, b"host", host)?;
     }
-    let length_copied =
-        rewrite.framing == head.framing && is_copied(Known::ContentLength, fields, without);
+    let length_copied = rewrite.framing == head.framing && is_copied(Known::ContentLength, fields, without);
     if !length_copied {
         without.insert(Known::ContentLength);
     }
@@ -118,11 +109,7 @@ pub fn write_request(
     if !length_copied {
         put_framing(sink, rewrite.framing)?;
     }
-    let upgrade = if rewrite.upgrade {
-        head.upgrade.of(bytes)
-    } else {
-        &[]
-    };
+    let upgrade = if rewrite.upgrade { head.upgrade.of(bytes) } else { &[] };
     if rewrite.te_trailers {
         put(sink, b"te: trailers\r\n")?;
     }
@@ -162,9 +149,8 @@ pub fn write_response(
     let mut without = NEVER_COPIED.union(rewrite.without);
     // Where there can be no content, a length is metadata (HEAD, 304) or an error (1xx, 204: RFC 9110 §8.6).
     let misplaced = head.status.code() < 200 || head.status == Status::NO_CONTENT;
-    let length_copied = rewrite.framing == head.framing
-        && !misplaced
-        && is_copied(Known::ContentLength, fields, without);
+    let length_copied =
+        rewrite.framing == head.framing && !misplaced && is_copied(Known::ContentLength, fields, without);
     if !length_copied {
         without.insert(Known::ContentLength);
     }
@@ -186,12 +172,7 @@ pub fn write_response(
 ///
 /// # Errors
 /// The sink then holds part of a head.
-pub fn write_interim(
-    bytes: &[u8],
-    head: &ResponseHead,
-    fields: &Fields,
-    sink: &mut impl Sink,
-) -> Result<(), Refused> {
+pub fn write_interim(bytes: &[u8], head: &ResponseHead, fields: &Fields, sink: &mut impl Sink) -> Result<(), Refused> {
     debug_assert!(head.status.is_interim());
     match head.status.line() {
         Some(line) => put(sink, line)?,
@@ -202,8 +183,7 @@ pub fn write_interim(
 }
 
 /// Written from the verdict, never from the text.
-const NEVER_COPIED: KnownSet =
-    KnownSet::of(&[Known::Connection, Known::TransferEncoding, Known::Upgrade]);
+const NEVER_COPIED: KnownSet = KnownSet::of(&[Known::Connection, Known::TransferEncoding, Known::Upgrade]);
 
 #[inline]
 pub(super) fn put_framing(sink: &mut impl Sink, framing: Framing) -> Result<(), Refused> {
@@ -218,11 +198,7 @@ pub(super) fn put_framing(sink: &mut impl Sink, framing: Framing) -> Result<(), 
     }
 }
 
-pub(super) fn put_status_line(
-    sink: &mut impl Sink,
-    status: Status,
-    reason: &[u8],
-) -> Result<(), Refused> {
+pub(super) fn put_status_line(sink: &mut impl Sink, status: Status, reason: &[u8]) -> Result<(), Refused> {
     if !is_field_value(reason) {
         return Err(Refused::Field);
     }
@@ -252,20 +228,10 @@ fn put_added(sink: &mut impl Sink, fields: &[(&[u8], &[u8])]) -> Result<(), Refu
 }
 
 #[inline]
-fn put_target(
-    bytes: &[u8],
-    head: &RequestHead,
-    rewritten: Option<&[u8]>,
-    sink: &mut impl Sink,
-) -> Result<(), Refused> {
+fn put_target(bytes: &[u8], head: &RequestHead, rewritten: Option<&[u8]>, sink: &mut impl Sink) -> Result<(), Refused> {
     if let Some(target) = rewritten {
-        let whole =
-            !target.is_empty() && target.iter().all(|&byte| crate::http::is_target_byte(byte));
-        return if whole {
-            put(sink, target)
-        } else {
-            Err(Refused::Field)
-        };
+        let whole = !target.is_empty() && target.iter().all(|&byte| crate::http::is_target_byte(byte));
+        return if whole { put(sink, target) } else { Err(Refused::Field) };
     }
     match head.form {
         Form::Origin | Form::Asterisk | Form::Authority => put(sink, head.target.of(bytes)),
@@ -289,12 +255,7 @@ fn is_copied(known: Known, fields: &Fields, without: KnownSet) -> bool {
 
 /// Copies the fields that are kept, one run of neighbours at a time.
 #[inline]
-fn put_runs(
-    bytes: &[u8],
-    fields: &Fields,
-    without: KnownSet,
-    sink: &mut impl Sink,
-) -> Result<(), Refused> {
+fn put_runs(bytes: &[u8], fields: &Fields, without: KnownSet, sink: &mut impl Sink) -> Result<(), Refused> {
     let mut run: Option<usize> = None;
     for field in fields.iter() {
         let start = field.name.start as usize;

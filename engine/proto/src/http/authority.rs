@@ -42,14 +42,7 @@ pub fn target(
 ) -> Result<Target, Malformed> {
     let host = host(version, fields, bytes)?;
     let target = split(method, text, bytes)?;
-    Ok(if target.authority.is_empty() {
-        Target {
-            authority: host,
-            ..target
-        }
-    } else {
-        target
-    })
+    Ok(if target.authority.is_empty() { Target { authority: host, ..target } } else { target })
 }
 
 /// The value of Host (RFC 9112 §3.2): one, valid, and present from HTTP/1.1 on. An empty one is refused: the URI that it would
@@ -57,20 +50,12 @@ pub fn target(
 #[inline]
 pub fn host(version: Version, fields: &Fields, bytes: &[u8]) -> Result<Span, Malformed> {
     let Some(field) = fields.get(Known::Host) else {
-        return if version == Version::Http10 {
-            Ok(Span::EMPTY)
-        } else {
-            Err(Malformed::HostMissing)
-        };
+        return if version == Version::Http10 { Ok(Span::EMPTY) } else { Err(Malformed::HostMissing) };
     };
     if fields.is_repeated(Known::Host) {
         return Err(Malformed::HostRepeated);
     }
-    if is_authority(field.value.of(bytes)) {
-        Ok(field.value)
-    } else {
-        Err(Malformed::HostInvalid)
-    }
+    if is_authority(field.value.of(bytes)) { Ok(field.value) } else { Err(Malformed::HostInvalid) }
 }
 
 /// `host [":" port]`, where the host is a DNS name, an IPv4 address or a bracketed IPv6 address. RFC 3986's reg-name also allows
@@ -85,9 +70,10 @@ pub fn is_authority(text: &[u8]) -> bool {
         },
         _ => {
             let end = memchr::memchr(b':', text).unwrap_or(text.len());
-            if !text[..end].iter().all(|&byte| {
-                byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
-            }) {
+            if !text[..end]
+                .iter()
+                .all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
+            {
                 return false;
             }
             text.split_at(end)
@@ -115,56 +101,31 @@ fn split(method: Method, text: Span, bytes: &[u8]) -> Result<Target, Malformed> 
     if !raw.iter().all(|&byte| is_target_byte(byte)) {
         return Err(Malformed::Target);
     }
-    let nothing = Target {
-        form: Form::Origin,
-        authority: Span::EMPTY,
-        path: Span::EMPTY,
-        query: Span::EMPTY,
-    };
+    let nothing = Target { form: Form::Origin, authority: Span::EMPTY, path: Span::EMPTY, query: Span::EMPTY };
     match (method, raw) {
         (Method::Connect, _) => {
             let ported = split_port(raw).1.is_some_and(|port| port != 0);
             let valid = ported && is_authority(raw);
             if valid {
-                Ok(Target {
-                    form: Form::Authority,
-                    authority: text,
-                    ..nothing
-                })
+                Ok(Target { form: Form::Authority, authority: text, ..nothing })
             } else {
                 Err(Malformed::Target)
             }
         }
         (_, [b'/', ..]) => Ok(with_path(nothing, text, 0, raw)),
-        (Method::Options, b"*") => Ok(Target {
-            form: Form::Asterisk,
-            ..nothing
-        }),
+        (Method::Options, b"*") => Ok(Target { form: Form::Asterisk, ..nothing }),
         _ => {
             let scheme = [&b"http://"[..], b"https://"]
                 .into_iter()
-                .find(|scheme| {
-                    raw.get(..scheme.len())
-                        .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-                })
+                .find(|scheme| raw.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
                 .ok_or(Malformed::Target)?
                 .len();
-            let path =
-                memchr::memchr2(b'/', b'?', &raw[scheme..]).map_or(raw.len(), |at| scheme + at);
+            let path = memchr::memchr2(b'/', b'?', &raw[scheme..]).map_or(raw.len(), |at| scheme + at);
             if !is_authority(&raw[scheme..path]) {
                 return Err(Malformed::HostInvalid);
             }
             let authority = within(text, scheme, path);
-            Ok(with_path(
-                Target {
-                    form: Form::Absolute,
-                    authority,
-                    ..nothing
-                },
-                text,
-                path,
-                raw,
-            ))
+            Ok(with_path(Target { form: Form::Absolute, authority, ..nothing }, text, path, raw))
         }
     }
 }
@@ -174,11 +135,7 @@ fn split(method: Method, text: Span, bytes: &[u8]) -> Result<Target, Malformed> 
 fn with_path(target: Target, text: Span, path: usize, raw: &[u8]) -> Target {
     let mark = memchr::memchr(b'?', &raw[path..]).map(|at| path + at);
     let query = mark.map_or(Span::EMPTY, |mark| within(text, mark + 1, raw.len()));
-    Target {
-        path: within(text, path, mark.unwrap_or(raw.len())),
-        query,
-        ..target
-    }
+    Target { path: within(text, path, mark.unwrap_or(raw.len())), query, ..target }
 }
 
 #[inline]
@@ -201,9 +158,7 @@ fn decimal(digits: &[u8]) -> Option<u16> {
     if digits.is_empty() || digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let value = digits
-        .iter()
-        .fold(0u32, |value, &digit| value * 10 + u32::from(digit - b'0'));
+    let value = digits.iter().fold(0u32, |value, &digit| value * 10 + u32::from(digit - b'0'));
     u16::try_from(value).ok()
 }
 
@@ -270,42 +225,20 @@ mod tests {
     fn forms() {
         let parts = |method, text: &str| {
             split(method, Span::between(0, text.len()), text.as_bytes()).map(|target| {
-                let part =
-                    |span: Span| String::from_utf8(span.of(text.as_bytes()).to_vec()).unwrap();
-                (
-                    target.form,
-                    part(target.authority),
-                    part(target.path),
-                    part(target.query),
-                )
+                let part = |span: Span| String::from_utf8(span.of(text.as_bytes()).to_vec()).unwrap();
+                (target.form, part(target.authority), part(target.path), part(target.query))
             })
         };
-        let ok = |form, authority: &str, path: &str, query: &str| {
-            Ok((form, authority.into(), path.into(), query.into()))
-        };
+        let ok =
+            |form, authority: &str, path: &str, query: &str| Ok((form, authority.into(), path.into(), query.into()));
         assert_eq!(parts(Method::Get, "/"), ok(Form::Origin, "", "/", ""));
-        assert_eq!(
-            parts(Method::Get, "//a/b?c?d"),
-            ok(Form::Origin, "", "//a/b", "c?d")
-        );
+        assert_eq!(parts(Method::Get, "//a/b?c?d"), ok(Form::Origin, "", "//a/b", "c?d"));
         assert_eq!(parts(Method::Get, "/?"), ok(Form::Origin, "", "/", ""));
-        assert_eq!(
-            parts(Method::Get, "HTTP://a:1/b?c"),
-            ok(Form::Absolute, "a:1", "/b", "c")
-        );
-        assert_eq!(
-            parts(Method::Get, "https://a"),
-            ok(Form::Absolute, "a", "", "")
-        );
-        assert_eq!(
-            parts(Method::Get, "http://a?b"),
-            ok(Form::Absolute, "a", "", "b")
-        );
+        assert_eq!(parts(Method::Get, "HTTP://a:1/b?c"), ok(Form::Absolute, "a:1", "/b", "c"));
+        assert_eq!(parts(Method::Get, "https://a"), ok(Form::Absolute, "a", "", ""));
+        assert_eq!(parts(Method::Get, "http://a?b"), ok(Form::Absolute, "a", "", "b"));
         assert_eq!(parts(Method::Options, "*"), ok(Form::Asterisk, "", "", ""));
-        assert_eq!(
-            parts(Method::Connect, "a:443"),
-            ok(Form::Authority, "a:443", "", "")
-        );
+        assert_eq!(parts(Method::Connect, "a:443"), ok(Form::Authority, "a:443", "", ""));
         for (method, bad) in [
             (Method::Get, "*"),
             (Method::Get, "a"),
@@ -322,9 +255,6 @@ mod tests {
             assert_eq!(parts(method, bad), Err(Malformed::Target), "{bad}");
         }
         assert_eq!(parts(Method::Get, "http:///b"), Err(Malformed::HostInvalid));
-        assert_eq!(
-            parts(Method::Get, "http://u@a/b"),
-            Err(Malformed::HostInvalid)
-        );
+        assert_eq!(parts(Method::Get, "http://u@a/b"), Err(Malformed::HostInvalid));
     }
 }

@@ -16,10 +16,7 @@ impl Span {
     #[inline]
     pub fn between(start: usize, end: usize) -> Self {
         let narrow = |offset: usize| u16::try_from(offset).unwrap_or(u16::MAX);
-        Self {
-            start: narrow(start),
-            len: narrow(end).saturating_sub(narrow(start)),
-        }
+        Self { start: narrow(start), len: narrow(end).saturating_sub(narrow(start)) }
     }
 
     #[inline]
@@ -64,13 +61,7 @@ pub struct Fields {
 impl Fields {
     /// An index for up to `limit` fields. The only allocation it ever makes.
     pub fn with_limit(limit: usize) -> Self {
-        Self {
-            list: Vec::with_capacity(limit),
-            limit,
-            present: KnownSet::EMPTY,
-            repeated: KnownSet::EMPTY,
-            end: 0,
-        }
+        Self { list: Vec::with_capacity(limit), limit, present: KnownSet::EMPTY, repeated: KnownSet::EMPTY, end: 0 }
     }
 
     #[inline]
@@ -93,12 +84,7 @@ impl Fields {
             }
             self.present.insert(known);
         }
-        self.list.push(Field {
-            name,
-            value,
-            known,
-            dropped: false,
-        });
+        self.list.push(Field { name, value, known, dropped: false });
         true
     }
 
@@ -155,9 +141,7 @@ impl Fields {
 
     /// The first field of a name that is not [`Known`], in any case.
     pub fn find(&self, name: &[u8], bytes: &[u8]) -> Option<&Field> {
-        self.list
-            .iter()
-            .find(|field| field.name.of(bytes).eq_ignore_ascii_case(name))
+        self.list.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(name))
     }
 
     /// Marks all fields whose name is in `set`.

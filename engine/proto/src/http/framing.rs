@@ -42,12 +42,7 @@ impl Framing {
 /// A request's framing. Never [`Framing::UntilClose`]: a request that ended with its connection could not be answered, and
 /// servers that allowed it were smuggled through (CVE-2026-2835).
 #[inline]
-pub fn of_request(
-    version: Version,
-    method: Method,
-    fields: &Fields,
-    bytes: &[u8],
-) -> Result<Framing, Malformed> {
+pub fn of_request(version: Version, method: Method, fields: &Fields, bytes: &[u8]) -> Result<Framing, Malformed> {
     let framing = declared(version, fields, bytes)?.unwrap_or(Framing::None);
     if method == Method::Connect && framing.has_body() {
         return Err(Malformed::ConnectWithBody);
@@ -82,16 +77,10 @@ fn declared(version: Version, fields: &Fields, bytes: &[u8]) -> Result<Option<Fr
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(Malformed::LengthAndCoding),
         (Some(_), None) if version == Version::Http10 => Err(Malformed::CodingOnVersion10),
-        (Some(_), None) if fields.is_repeated(Known::TransferEncoding) => {
-            Err(Malformed::TransferCoding)
-        }
-        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => {
-            Ok(Some(Framing::Chunked))
-        }
+        (Some(_), None) if fields.is_repeated(Known::TransferEncoding) => Err(Malformed::TransferCoding),
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Some(Framing::Chunked)),
         (Some(coding), None) => Err(wrong_coding(coding)),
-        (None, Some(_)) if fields.is_repeated(Known::ContentLength) => {
-            Err(Malformed::ContentLength)
-        }
+        (None, Some(_)) if fields.is_repeated(Known::ContentLength) => Err(Malformed::ContentLength),
         (None, Some(length)) => Ok(Some(Framing::Length(content_length(length)?))),
     }
 }
@@ -101,29 +90,14 @@ fn declared(version: Version, fields: &Fields, bytes: &[u8]) -> Result<Option<Fr
 fn wrong_coding(value: &[u8]) -> Malformed {
     let chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let registered = |coding: &[u8]| {
-        [
-            &b"gzip"[..],
-            b"x-gzip",
-            b"deflate",
-            b"compress",
-            b"x-compress",
-        ]
-        .iter()
-        .any(|name| coding.eq_ignore_ascii_case(name))
+        [&b"gzip"[..], b"x-gzip", b"deflate", b"compress", b"x-compress"]
+            .iter()
+            .any(|name| coding.eq_ignore_ascii_case(name))
     };
     let count = list(value).count();
-    let understood = list(value).enumerate().all(|(at, coding)| {
-        if at + 1 == count {
-            chunked(coding)
-        } else {
-            registered(coding)
-        }
-    });
-    if count > 1 && understood {
-        Malformed::CodingNotImplemented
-    } else {
-        Malformed::TransferCoding
-    }
+    let understood =
+        list(value).enumerate().all(|(at, coding)| if at + 1 == count { chunked(coding) } else { registered(coding) });
+    if count > 1 && understood { Malformed::CodingNotImplemented } else { Malformed::TransferCoding }
 }
 
 /// `1*DIGIT` (RFC 9110 §8.6) that fits in 64 bits.
@@ -161,33 +135,21 @@ mod tests {
             let middle = bytes.len();
             bytes.extend_from_slice(value.as_bytes());
             let known = Known::from_name(name.as_bytes());
-            assert!(fields.push(
-                Span::between(start, middle),
-                Span::between(middle, bytes.len()),
-                known
-            ));
+            assert!(fields.push(Span::between(start, middle), Span::between(middle, bytes.len()), known));
         }
         (fields, bytes)
     }
 
     #[test]
     fn requests() {
-        use Malformed::{
-            CodingNotImplemented, CodingOnVersion10, ContentLength, LengthAndCoding, TransferCoding,
-        };
+        use Malformed::{CodingNotImplemented, CodingOnVersion10, ContentLength, LengthAndCoding, TransferCoding};
         type Case<'a> = (&'a [(&'a str, &'a str)], Result<Framing, Malformed>);
         let table: &[Case<'_>] = &[
             (&[], Ok(Framing::None)),
             (&[("Content-Length", "0")], Ok(Framing::Length(0))),
             (&[("content-length", "5")], Ok(Framing::Length(5))),
-            (
-                &[("Content-Length", "18446744073709551615")],
-                Ok(Framing::Length(u64::MAX)),
-            ),
-            (
-                &[("Content-Length", "18446744073709551616")],
-                Err(ContentLength),
-            ),
+            (&[("Content-Length", "18446744073709551615")], Ok(Framing::Length(u64::MAX))),
+            (&[("Content-Length", "18446744073709551616")], Err(ContentLength)),
             (&[("Content-Length", "")], Err(ContentLength)),
             (&[("Content-Length", "+5")], Err(ContentLength)),
             (&[("Content-Length", "-5")], Err(ContentLength)),
@@ -196,90 +158,39 @@ mod tests {
             (&[("Content-Length", "5,5")], Err(ContentLength)),
             (&[("Content-Length", "5, 5")], Err(ContentLength)),
             (&[("Content-Length", "5\u{b}")], Err(ContentLength)),
-            (
-                &[("Content-Length", "5"), ("Content-Length", "5")],
-                Err(ContentLength),
-            ),
-            (
-                &[("Content-Length", "5"), ("content-length", "6")],
-                Err(ContentLength),
-            ),
+            (&[("Content-Length", "5"), ("Content-Length", "5")], Err(ContentLength)),
+            (&[("Content-Length", "5"), ("content-length", "6")], Err(ContentLength)),
             (&[("Transfer-Encoding", "chunked")], Ok(Framing::Chunked)),
             (&[("transfer-encoding", "CHUNKED")], Ok(Framing::Chunked)),
             (&[("Transfer-Encoding", "")], Err(TransferCoding)),
             (&[("Transfer-Encoding", "xchunked")], Err(TransferCoding)),
-            (
-                &[("Transfer-Encoding", "chunked, identity")],
-                Err(TransferCoding),
-            ),
-            (
-                &[("Transfer-Encoding", "identity, chunked")],
-                Err(TransferCoding),
-            ),
-            (
-                &[("Transfer-Encoding", "chunked, chunked")],
-                Err(TransferCoding),
-            ),
+            (&[("Transfer-Encoding", "chunked, identity")], Err(TransferCoding)),
+            (&[("Transfer-Encoding", "identity, chunked")], Err(TransferCoding)),
+            (&[("Transfer-Encoding", "chunked, chunked")], Err(TransferCoding)),
             (&[("Transfer-Encoding", "chunked,")], Err(TransferCoding)),
-            (
-                &[("Transfer-Encoding", "gzip, chunked")],
-                Err(CodingNotImplemented),
-            ),
+            (&[("Transfer-Encoding", "gzip, chunked")], Err(CodingNotImplemented)),
             (&[("Transfer-Encoding", "gzip")], Err(TransferCoding)),
             (&[("Transfer-Encoding", "identity")], Err(TransferCoding)),
-            (
-                &[("Transfer-Encoding", "chunked\u{b}")],
-                Err(TransferCoding),
-            ),
+            (&[("Transfer-Encoding", "chunked\u{b}")], Err(TransferCoding)),
             (&[("Transfer-Encoding", "\"chunked\"")], Err(TransferCoding)),
             (&[("Transfer-Encoding", "chunked;q=1")], Err(TransferCoding)),
-            (
-                &[
-                    ("Transfer-Encoding", "chunked"),
-                    ("Transfer-Encoding", "chunked"),
-                ],
-                Err(TransferCoding),
-            ),
-            (
-                &[
-                    ("Transfer-Encoding", "chunked"),
-                    ("Transfer-Encoding", "identity"),
-                ],
-                Err(TransferCoding),
-            ),
-            (
-                &[("Content-Length", "5"), ("Transfer-Encoding", "chunked")],
-                Err(LengthAndCoding),
-            ),
-            (
-                &[("Transfer-Encoding", "chunked"), ("Content-Length", "5")],
-                Err(LengthAndCoding),
-            ),
-            (
-                &[("Transfer-Encoding", "identity"), ("Content-Length", "5")],
-                Err(LengthAndCoding),
-            ),
+            (&[("Transfer-Encoding", "chunked"), ("Transfer-Encoding", "chunked")], Err(TransferCoding)),
+            (&[("Transfer-Encoding", "chunked"), ("Transfer-Encoding", "identity")], Err(TransferCoding)),
+            (&[("Content-Length", "5"), ("Transfer-Encoding", "chunked")], Err(LengthAndCoding)),
+            (&[("Transfer-Encoding", "chunked"), ("Content-Length", "5")], Err(LengthAndCoding)),
+            (&[("Transfer-Encoding", "identity"), ("Content-Length", "5")], Err(LengthAndCoding)),
         ];
         for (lines, expected) in table {
             assert_eq!(framing(Version::Http11, lines), *expected, "{lines:?}");
         }
-        assert_eq!(
-            framing(Version::Http10, &[("Transfer-Encoding", "chunked")]),
-            Err(CodingOnVersion10)
-        );
+        assert_eq!(framing(Version::Http10, &[("Transfer-Encoding", "chunked")]), Err(CodingOnVersion10));
     }
 
     #[test]
     fn responses() {
         let of = |status, method, lines: &[(&str, &str)]| {
             let (fields, bytes) = index(lines);
-            of_response(
-                Version::Http11,
-                Status::new(status).unwrap(),
-                method,
-                &fields,
-                &bytes,
-            )
+            of_response(Version::Http11, Status::new(status).unwrap(), method, &fields, &bytes)
         };
         let length: &[(&str, &str)] = &[("Content-Length", "5")];
         let chunked: &[(&str, &str)] = &[("Transfer-Encoding", "chunked")];
@@ -288,45 +199,22 @@ mod tests {
         assert_eq!(of(200, Method::Get, &[]), Ok(Framing::UntilClose));
         assert_eq!(of(200, Method::Connect, length), Ok(Framing::None));
         assert_eq!(of(403, Method::Connect, length), Ok(Framing::Length(5)));
-        for (status, method) in [
-            (200, Method::Head),
-            (100, Method::Get),
-            (101, Method::Get),
-            (204, Method::Get),
-            (304, Method::Get),
-        ] {
+        for (status, method) in
+            [(200, Method::Head), (100, Method::Get), (101, Method::Get), (204, Method::Get), (304, Method::Get)]
+        {
             for lines in [length, chunked, &[]] {
-                assert_eq!(
-                    of(status, method, lines),
-                    Ok(Framing::None),
-                    "{status} {method:?}"
-                );
+                assert_eq!(of(status, method, lines), Ok(Framing::None), "{status} {method:?}");
             }
         }
-        assert_eq!(
-            of(304, Method::Get, &[("Content-Length", "x")]),
-            Err(Malformed::ContentLength)
-        );
+        assert_eq!(of(304, Method::Get, &[("Content-Length", "x")]), Err(Malformed::ContentLength));
     }
 
     #[test]
     fn towards_a_peer() {
-        assert_eq!(
-            Framing::Chunked.towards(Version::Http10),
-            Framing::UntilClose
-        );
-        assert_eq!(
-            Framing::UntilClose.towards(Version::Http10),
-            Framing::UntilClose
-        );
-        assert_eq!(
-            Framing::UntilClose.towards(Version::Http11),
-            Framing::Chunked
-        );
-        assert_eq!(
-            Framing::Length(3).towards(Version::Http10),
-            Framing::Length(3)
-        );
+        assert_eq!(Framing::Chunked.towards(Version::Http10), Framing::UntilClose);
+        assert_eq!(Framing::UntilClose.towards(Version::Http10), Framing::UntilClose);
+        assert_eq!(Framing::UntilClose.towards(Version::Http11), Framing::Chunked);
+        assert_eq!(Framing::Length(3).towards(Version::Http10), Framing::Length(3));
         assert_eq!(Framing::None.towards(Version::Http11), Framing::None);
     }
 }

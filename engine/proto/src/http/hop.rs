@@ -29,10 +29,7 @@ pub const OPTIONS_MAX: usize = 16;
 pub fn connection_options(fields: &Fields, bytes: &[u8]) -> Result<ConnectionOptions, Malformed> {
     let mut options = ConnectionOptions::default();
     let mut count = 0;
-    for option in fields
-        .all(Known::Connection)
-        .flat_map(|field| list(field.value.of(bytes)))
-    {
+    for option in fields.all(Known::Connection).flat_map(|field| list(field.value.of(bytes))) {
         count += 1;
         if count > OPTIONS_MAX || !is_token(option) {
             return Err(Malformed::ConnectionOption);
@@ -62,11 +59,7 @@ pub fn strip(fields: &mut Fields, bytes: &[u8], framing: Framing) -> Stripped {
     if fields.has(Known::Connection) {
         strip_listed(fields, bytes);
     }
-    fields.drop_known(if framing == Framing::Chunked {
-        HOP_BY_HOP
-    } else {
-        HOP_BY_HOP.with(Known::Trailer)
-    });
+    fields.drop_known(if framing == Framing::Chunked { HOP_BY_HOP } else { HOP_BY_HOP.with(Known::Trailer) });
     Stripped { te_trailers }
 }
 
@@ -86,9 +79,7 @@ const HOP_BY_HOP: KnownSet = KnownSet::of(&[
 fn strip_listed(fields: &mut Fields, bytes: &[u8]) {
     let mut listed = [&[][..]; OPTIONS_MAX];
     let mut count = 0;
-    let options = fields
-        .all(Known::Connection)
-        .flat_map(|field| list(field.value.of(bytes)));
+    let options = fields.all(Known::Connection).flat_map(|field| list(field.value.of(bytes)));
     for option in options.take(OPTIONS_MAX) {
         let about_the_connection = option.eq_ignore_ascii_case(b"close");
         if !about_the_connection && Known::from_name(option) == Known::Other {
@@ -101,10 +92,7 @@ fn strip_listed(fields: &mut Fields, bytes: &[u8]) {
         return;
     }
     fields.drop_where(|field| {
-        field.known == Known::Other
-            && listed
-                .iter()
-                .any(|option| option.eq_ignore_ascii_case(field.name.of(bytes)))
+        field.known == Known::Other && listed.iter().any(|option| option.eq_ignore_ascii_case(field.name.of(bytes)))
     });
 }
 
@@ -116,21 +104,10 @@ mod tests {
     fn kept(lines: &str) -> (Vec<String>, Stripped) {
         let text = format!("GET / HTTP/1.1\r\n{lines}\r\n");
         let mut fields = Fields::default();
-        let head = parse_request(text.as_bytes(), &HeadLimits::DEFAULT, &mut fields)
-            .unwrap()
-            .unwrap();
+        let head = parse_request(text.as_bytes(), &HeadLimits::DEFAULT, &mut fields).unwrap().unwrap();
         let stripped = strip(&mut fields, text.as_bytes(), head.framing);
-        let name = |field: &crate::http::Field| {
-            String::from_utf8(field.name.of(text.as_bytes()).to_vec()).unwrap()
-        };
-        (
-            fields
-                .iter()
-                .filter(|field| !field.dropped)
-                .map(name)
-                .collect(),
-            stripped,
-        )
+        let name = |field: &crate::http::Field| String::from_utf8(field.name.of(text.as_bytes()).to_vec()).unwrap();
+        (fields.iter().filter(|field| !field.dropped).map(name).collect(), stripped)
     }
 
     #[test]
@@ -149,37 +126,20 @@ mod tests {
             "Host: a\r\nConnection: close, Host, Content-Length, X-Forwarded-For, Forwarded, Cookie, Authorization\r\n\
              Content-Length: 0\r\nX-Forwarded-For: b\r\nForwarded: c\r\nCookie: d\r\nAuthorization: e\r\n",
         );
-        assert_eq!(
-            names,
-            [
-                "Host",
-                "Content-Length",
-                "X-Forwarded-For",
-                "Forwarded",
-                "Cookie",
-                "Authorization"
-            ]
-        );
+        assert_eq!(names, ["Host", "Content-Length", "X-Forwarded-For", "Forwarded", "Cookie", "Authorization"]);
     }
 
     #[test]
     fn trailer_survives_where_trailers_can() {
-        assert_eq!(
-            kept("Host: a\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n").0,
-            ["Host", "Trailer"]
-        );
+        assert_eq!(kept("Host: a\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n").0, ["Host", "Trailer"]);
     }
 
     #[test]
     fn options_are_tokens_and_few() {
         let verdict = |value: &str| {
             let text = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {value}\r\n\r\n");
-            parse_request(
-                text.as_bytes(),
-                &HeadLimits::DEFAULT,
-                &mut Fields::default(),
-            )
-            .map(|head| head.unwrap().persistent)
+            parse_request(text.as_bytes(), &HeadLimits::DEFAULT, &mut Fields::default())
+                .map(|head| head.unwrap().persistent)
         };
         assert_eq!(verdict("keep-alive"), Ok(true));
         assert_eq!(verdict(",, keep-alive ,"), Ok(true));
@@ -187,9 +147,6 @@ mod tests {
         assert_eq!(verdict("a b"), Err(Malformed::ConnectionOption));
         assert_eq!(verdict("\"close\""), Err(Malformed::ConnectionOption));
         assert_eq!(verdict(&"a,".repeat(OPTIONS_MAX)), Ok(true));
-        assert_eq!(
-            verdict(&"a,".repeat(OPTIONS_MAX + 1)),
-            Err(Malformed::ConnectionOption)
-        );
+        assert_eq!(verdict(&"a,".repeat(OPTIONS_MAX + 1)), Err(Malformed::ConnectionOption));
     }
 }

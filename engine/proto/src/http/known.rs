@@ -7,11 +7,7 @@ pub(super) fn lookup(name: &[u8]) -> Known {
         return Known::Other;
     }
     let candidate = TABLE[slot(name)];
-    if super::text::is_same_name(NAMES[candidate as usize], name) {
-        candidate
-    } else {
-        Known::Other
-    }
+    if super::text::is_same_name(NAMES[candidate as usize], name) { candidate } else { Known::Other }
 }
 
 /// A set of known names.
@@ -159,10 +155,7 @@ const TABLE: [Known; 256] = {
     let mut at = 1;
     while at < ALL.len() {
         let slot = slot(NAMES[at]);
-        assert!(
-            matches!(table[slot], Known::Other),
-            "two names share a slot: search for other multipliers"
-        );
+        assert!(matches!(table[slot], Known::Other), "two names share a slot: search for other multipliers");
         table[slot] = ALL[at];
         at += 1;
     }
@@ -183,16 +176,9 @@ mod tests {
 
     #[test]
     fn similar_names_are_other() {
-        for name in [
-            &b""[..],
-            b"x",
-            b"hos",
-            b"hostt",
-            b"content_length",
-            b"x-forwarded-fox",
-            b"transfer-encodinG\0",
-            b"\xff",
-        ] {
+        for name in
+            [&b""[..], b"x", b"hos", b"hostt", b"content_length", b"x-forwarded-fox", b"transfer-encodinG\0", b"\xff"]
+        {
             assert_eq!(lookup(name), Known::Other, "{name:?}");
         }
     }

@@ -8,11 +8,7 @@ impl Status {
     /// a proxy passes them on.
     #[inline]
     pub const fn new(code: u16) -> Option<Self> {
-        if code >= 100 && code <= 999 {
-            Some(Self(code))
-        } else {
-            None
-        }
+        if code >= 100 && code <= 999 { Some(Self(code)) } else { None }
     }
 
     #[inline]

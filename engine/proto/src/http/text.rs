@@ -56,10 +56,7 @@ pub(crate) fn is_target_byte(byte: u8) -> bool {
 /// The elements of a comma-separated list (RFC 9110 §5.6.1), trimmed; empty ones are skipped, as the RFC asks of recipients.
 #[inline]
 pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(trim)
-        .filter(|element| !element.is_empty())
+    value.split(|&byte| byte == b',').map(trim).filter(|element| !element.is_empty())
 }
 
 /// Without optional white space (SP and HTAB, nothing else) at either end.
@@ -86,20 +83,7 @@ const CLASS: [u8; 256] = {
         if character.is_ascii_alphanumeric()
             || matches!(
                 character,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
             )
         {
             class[byte] |= TOKEN;

@@ -32,10 +32,7 @@ pub enum Peer {
     /// Somebody of whom nothing is said (UNKNOWN, UNSPEC): use the connection's own addresses.
     Unknown,
     /// A client over TCP or UDP; both addresses are of one family.
-    Inet {
-        source: SocketAddr,
-        destination: SocketAddr,
-    },
+    Inet { source: SocketAddr, destination: SocketAddr },
     /// A client over a Unix socket. Its paths are of no use to another machine, and are not kept.
     Unix,
 }
@@ -101,24 +98,12 @@ mod tests {
         let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(91));
         assert_eq!(long.len(), 107);
         let table: &[(&str, Result<Option<Peer>, Refused>)] = &[
-            (
-                "PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\nGET",
-                Ok(Some(inet("1.2.3.4:9", "5.6.7.8:10"))),
-            ),
-            (
-                "PROXY TCP6 ::1 2001:db8::2 0 65535\r\n",
-                Ok(Some(inet("[::1]:0", "[2001:db8::2]:65535"))),
-            ),
+            ("PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\nGET", Ok(Some(inet("1.2.3.4:9", "5.6.7.8:10")))),
+            ("PROXY TCP6 ::1 2001:db8::2 0 65535\r\n", Ok(Some(inet("[::1]:0", "[2001:db8::2]:65535")))),
             ("PROXY UNKNOWN\r\n", Ok(Some(Peer::Unknown))),
-            (
-                "PROXY UNKNOWN whatever it says\r\n",
-                Ok(Some(Peer::Unknown)),
-            ),
+            ("PROXY UNKNOWN whatever it says\r\n", Ok(Some(Peer::Unknown))),
             (&long, Ok(Some(Peer::Unknown))),
-            (
-                &format!("PROXY UNKNOWN {}\r\n", "x".repeat(92)),
-                Err(Refused::TooLong),
-            ),
+            (&format!("PROXY UNKNOWN {}\r\n", "x".repeat(92)), Err(Refused::TooLong)),
             ("PROXY TCP4 1.2.3.4 5.6.7.8 9 10", Ok(None)),
             ("PRO", Ok(None)),
             ("", Ok(None)),
@@ -148,29 +133,17 @@ mod tests {
             bytes.extend_from_slice(&(data.len() as u16).to_be_bytes());
             bytes.extend_from_slice(data);
             for end in 0..bytes.len() {
-                assert!(matches!(
-                    parse(&bytes[..end]),
-                    Ok(None) | Err(Refused::Kind | Refused::TooLong)
-                ));
+                assert!(matches!(parse(&bytes[..end]), Ok(None) | Err(Refused::Kind | Refused::TooLong)));
             }
             parse(&bytes).map(|header| header.unwrap().peer)
         };
-        let inet = Peer::Inet {
-            source: "1.2.3.4:258".parse().unwrap(),
-            destination: "5.6.7.8:772".parse().unwrap(),
-        };
+        let inet = Peer::Inet { source: "1.2.3.4:258".parse().unwrap(), destination: "5.6.7.8:772".parse().unwrap() };
         let addresses = [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4];
         let with = |tlvs: &[u8]| [&addresses[..], tlvs].concat();
         assert_eq!(parsed([0x21, 0x11], &addresses), Ok(inet));
         assert_eq!(parsed([0x21, 0x12], &addresses), Ok(inet));
-        assert_eq!(
-            parsed([0x21, 0x11], &with(&[4, 0, 2, 9, 9, 1, 0, 0])),
-            Ok(inet)
-        );
-        assert_eq!(
-            parsed([0x21, 0x11], &with(&[4, 0, 2, 9])),
-            Err(Refused::Length)
-        );
+        assert_eq!(parsed([0x21, 0x11], &with(&[4, 0, 2, 9, 9, 1, 0, 0])), Ok(inet));
+        assert_eq!(parsed([0x21, 0x11], &with(&[4, 0, 2, 9])), Err(Refused::Length));
         assert_eq!(parsed([0x21, 0x11], &with(&[4, 0])), Err(Refused::Length));
         assert_eq!(parsed([0x21, 0x11], &addresses[1..]), Err(Refused::Length));
         assert_eq!(parsed([0x21, 0x21], &[0; 35]), Err(Refused::Length));
@@ -183,29 +156,17 @@ mod tests {
         assert_eq!(parsed([0x11, 0x11], &addresses), Err(Refused::Kind));
         assert_eq!(parsed([0x21, 0x41], &addresses), Err(Refused::Kind));
         assert_eq!(parsed([0x21, 0x13], &addresses), Err(Refused::Kind));
-        assert_eq!(
-            parsed([0x21, 0x11], &with(&[0; 741])),
-            Err(Refused::TooLong)
-        );
+        assert_eq!(parsed([0x21, 0x11], &with(&[0; 741])), Err(Refused::TooLong));
     }
 
     #[test]
     fn what_is_written_is_read() {
-        for (source, destination) in [
-            ("1.2.3.4:5", "6.7.8.9:10"),
-            ("[::1]:5", "[2001:db8::9]:65535"),
-        ] {
+        for (source, destination) in [("1.2.3.4:5", "6.7.8.9:10"), ("[::1]:5", "[2001:db8::9]:65535")] {
             let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
             for write in [write_v1, write_v2] {
                 let mut out = Vec::new();
                 write(Some((source, destination)), &mut out);
-                let expected = Header {
-                    length: out.len(),
-                    peer: Peer::Inet {
-                        source,
-                        destination,
-                    },
-                };
+                let expected = Header { length: out.len(), peer: Peer::Inet { source, destination } };
                 assert_eq!(parse(&out), Ok(Some(expected)));
             }
         }

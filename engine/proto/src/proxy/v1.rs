@@ -32,11 +32,7 @@ const LENGTH_MAX: usize = 107;
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<Header>, Refused> {
     let window = &bytes[..bytes.len().min(LENGTH_MAX)];
     let Some(end) = memchr::memchr(b'\n', window) else {
-        return if bytes.len() >= LENGTH_MAX {
-            Err(Refused::TooLong)
-        } else {
-            Ok(None)
-        };
+        return if bytes.len() >= LENGTH_MAX { Err(Refused::TooLong) } else { Ok(None) };
     };
     let line = window[..end].strip_suffix(b"\r").ok_or(Refused::Line)?;
     let text = std::str::from_utf8(line).map_err(|_| Refused::Line)?;
@@ -47,38 +43,22 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Header>, Refused> {
     let peer = match words.next() {
         // The rest of an UNKNOWN line is to be ignored.
         Some("UNKNOWN") => {
-            return Ok(Some(Header {
-                length: end + 1,
-                peer: Peer::Unknown,
-            }));
+            return Ok(Some(Header { length: end + 1, peer: Peer::Unknown }));
         }
-        Some("TCP4") => inet(&mut words, |word| {
-            word.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
-        }),
-        Some("TCP6") => inet(&mut words, |word| {
-            word.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
-        }),
+        Some("TCP4") => inet(&mut words, |word| word.parse::<Ipv4Addr>().ok().map(IpAddr::V4)),
+        Some("TCP6") => inet(&mut words, |word| word.parse::<Ipv6Addr>().ok().map(IpAddr::V6)),
         _ => None,
     };
     match (peer, words.next()) {
-        (Some(peer), None) => Ok(Some(Header {
-            length: end + 1,
-            peer,
-        })),
+        (Some(peer), None) => Ok(Some(Header { length: end + 1, peer })),
         _ => Err(Refused::Line),
     }
 }
 
-fn inet<'a>(
-    words: &mut impl Iterator<Item = &'a str>,
-    address: impl Fn(&str) -> Option<IpAddr>,
-) -> Option<Peer> {
+fn inet<'a>(words: &mut impl Iterator<Item = &'a str>, address: impl Fn(&str) -> Option<IpAddr>) -> Option<Peer> {
     let (source, destination) = (address(words.next()?)?, address(words.next()?)?);
     let (source_port, destination_port) = (port(words.next()?)?, port(words.next()?)?);
-    Some(Peer::Inet {
-        source: (source, source_port).into(),
-        destination: (destination, destination_port).into(),
-    })
+    Some(Peer::Inet { source: (source, source_port).into(), destination: (destination, destination_port).into() })
 }
 
 /// Decimal, without sign or leading zeros.

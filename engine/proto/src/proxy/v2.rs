@@ -69,10 +69,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Header>, Refused> {
         _ => (Peer::Unix, Some(data.get(216..).ok_or(Refused::Length)?)),
     };
     check_tlvs(tlvs.unwrap_or(&[]))?;
-    Ok(Some(Header {
-        length: FIXED + length,
-        peer,
-    }))
+    Ok(Some(Header { length: FIXED + length, peer }))
 }
 
 type Parsed<'a> = (Peer, Option<&'a [u8]>);
@@ -83,13 +80,7 @@ fn inet(data: &[u8]) -> Result<Parsed<'_>, Refused> {
     let [source, destination] = split_ports(ports);
     let source = (Ipv4Addr::new(a, b, c, d), source).into();
     let destination = (Ipv4Addr::new(e, f, g, h), destination).into();
-    Ok((
-        Peer::Inet {
-            source,
-            destination,
-        },
-        Some(tlvs),
-    ))
+    Ok((Peer::Inet { source, destination }, Some(tlvs)))
 }
 
 fn inet6(data: &[u8]) -> Result<Parsed<'_>, Refused> {
@@ -99,22 +90,14 @@ fn inet6(data: &[u8]) -> Result<Parsed<'_>, Refused> {
     let [source_port, destination_port] = split_ports(*ports);
     let source = (Ipv6Addr::from(*source), source_port).into();
     let destination = (Ipv6Addr::from(*destination), destination_port).into();
-    Ok((
-        Peer::Inet {
-            source,
-            destination,
-        },
-        Some(tlvs),
-    ))
+    Ok((Peer::Inet { source, destination }, Some(tlvs)))
 }
 
 /// Each is a type, a length of two bytes and a value; together they fill the header.
 fn check_tlvs(mut tlvs: &[u8]) -> Result<(), Refused> {
     while !tlvs.is_empty() {
         let ([_, high, low], rest) = tlvs.split_first_chunk::<3>().ok_or(Refused::Length)?;
-        tlvs = rest
-            .get(usize::from(u16::from_be_bytes([*high, *low]))..)
-            .ok_or(Refused::Length)?;
+        tlvs = rest.get(usize::from(u16::from_be_bytes([*high, *low]))..).ok_or(Refused::Length)?;
     }
     Ok(())
 }

@@ -9,20 +9,10 @@ use proto::http::{Fields, Framing, Method, Status, Version};
 /// What was seen; content is joined, because where it is cut says nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    Request {
-        method: Vec<u8>,
-        target: Vec<u8>,
-        authority: Vec<u8>,
-        framing: Framing,
-    },
-    Response {
-        status: u16,
-        framing: Framing,
-    },
+    Request { method: Vec<u8>, target: Vec<u8>, authority: Vec<u8>, framing: Framing },
+    Response { status: u16, framing: Framing },
     Data(Vec<u8>),
-    End {
-        trailers: Vec<(Vec<u8>, Vec<u8>)>,
-    },
+    End { trailers: Vec<(Vec<u8>, Vec<u8>)> },
     Tunnel(Vec<u8>),
 }
 
@@ -62,18 +52,10 @@ pub fn server(pieces: &[&[u8]]) -> Story {
                     if upgrade {
                         let connect = matches!(seen.iter().rev().find(|seen| matches!(seen, Seen::Request { .. })),
                             Some(Seen::Request { method, .. }) if method == b"CONNECT");
-                        let status = if connect {
-                            Status::OK
-                        } else {
-                            Status::SWITCHING_PROTOCOLS
-                        };
-                        connection
-                            .head_written(status, Framing::None, true)
-                            .unwrap();
+                        let status = if connect { Status::OK } else { Status::SWITCHING_PROTOCOLS };
+                        connection.head_written(status, Framing::None, true).unwrap();
                     } else {
-                        connection
-                            .head_written(Status::OK, Framing::Length(0), true)
-                            .unwrap();
+                        connection.head_written(Status::OK, Framing::Length(0), true).unwrap();
                         connection.end_written().unwrap();
                     }
                 }
@@ -100,9 +82,7 @@ pub fn server(pieces: &[&[u8]]) -> Story {
 pub fn client(method: Method, upgrade: bool, pieces: &[&[u8]]) -> Story {
     let mut connection = Connection::<Client>::new(HeadLimits::DEFAULT);
     let (mut fields, mut buffer, mut seen) = (Fields::default(), Vec::new(), Vec::new());
-    connection
-        .head_written(method, Framing::None, true, upgrade)
-        .unwrap();
+    connection.head_written(method, Framing::None, true, upgrade).unwrap();
     assert_eq!(connection.end_written(), Ok(&b""[..]));
     for piece in pieces {
         buffer.extend_from_slice(piece);
@@ -113,12 +93,7 @@ pub fn client(method: Method, upgrade: bool, pieces: &[&[u8]]) -> Story {
     let reusable = connection.is_reusable();
     match connection.eof() {
         Eof::Truncated | Eof::Unanswered => return Err(seen),
-        Eof::Complete => assert!(drain_client(
-            &mut connection,
-            &mut fields,
-            &mut buffer,
-            &mut seen
-        )),
+        Eof::Complete => assert!(drain_client(&mut connection, &mut fields, &mut buffer, &mut seen)),
         _ => {}
     }
     Ok((seen, reusable))
@@ -137,10 +112,7 @@ fn drain_client(
         match event {
             Event::Head(head) => {
                 assert!(matches!(head.version, Version::Http10 | Version::Http11));
-                seen.push(Seen::Response {
-                    status: head.status.code(),
-                    framing: head.framing,
-                });
+                seen.push(Seen::Response { status: head.status.code(), framing: head.framing });
                 buffer.drain(..head.length as usize);
             }
             Event::Data { payload, consumed } => {
@@ -166,9 +138,7 @@ fn drain_client(
 pub fn cut(bytes: &[u8], mut seed: u64) -> Vec<&[u8]> {
     let (mut pieces, mut rest) = (Vec::new(), bytes);
     while !rest.is_empty() {
-        seed = seed
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         let longest = if seed >> 60 == 0 { 4096 } else { 24 };
         let (piece, after) = rest.split_at(((seed >> 33) as usize % longest + 1).min(rest.len()));
         pieces.push(piece);
@@ -193,10 +163,5 @@ fn tunnel(seen: &mut Vec<Seen>, bytes: &[u8]) {
 }
 
 fn end(trailers: &proto::h1::Trailers) -> Seen {
-    Seen::End {
-        trailers: trailers
-            .iter()
-            .map(|(name, value)| (name.to_vec(), value.to_vec()))
-            .collect(),
-    }
+    Seen::End { trailers: trailers.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect() }
 }

@@ -37,11 +37,7 @@ impl Address {
         debug_assert!(len as usize <= size_of::<libc::sockaddr_storage>());
         // SAFETY: both sides are valid for `len` bytes, which `socket2` bounds by the storage's size, and do not overlap.
         unsafe {
-            std::ptr::copy_nonoverlapping(
-                address.as_ptr().cast::<u8>(),
-                (&raw mut storage).cast::<u8>(),
-                len as usize,
-            );
+            std::ptr::copy_nonoverlapping(address.as_ptr().cast::<u8>(), (&raw mut storage).cast::<u8>(), len as usize);
         }
         Ok((storage, len))
     }

@@ -15,11 +15,7 @@ impl Connection<Client> {
     /// # Errors
     /// What the upstream did wrong; the connection is shut.
     #[inline]
-    pub fn read(
-        &mut self,
-        bytes: &mut [u8],
-        fields: &mut Fields,
-    ) -> Result<Event<ResponseHead>, Malformed> {
+    pub fn read(&mut self, bytes: &mut [u8], fields: &mut Fields) -> Result<Event<ResponseHead>, Malformed> {
         let answers_nothing = match self.reading {
             Reading::Head => self.writing == Writing::Idle,
             Reading::Done => true,
@@ -33,9 +29,7 @@ impl Connection<Client> {
             self.note(&Event::Pause, 0, 0);
             return Ok(Event::Pause);
         }
-        let event = self.read_with(bytes, |connection, bytes| {
-            connection.read_response(bytes, fields)
-        });
+        let event = self.read_with(bytes, |connection, bytes| connection.read_response(bytes, fields));
         match &event {
             Ok(event) => {
                 let consumed = match event {
@@ -99,32 +93,19 @@ impl Connection<Client> {
         Ok(())
     }
 
-    fn read_response(
-        &mut self,
-        bytes: &[u8],
-        fields: &mut Fields,
-    ) -> Result<Event<ResponseHead>, Malformed> {
+    fn read_response(&mut self, bytes: &[u8], fields: &mut Fields) -> Result<Event<ResponseHead>, Malformed> {
         let method = self.method;
-        let Some(head) = self.read_head(bytes, |limits| {
-            parse_response(bytes, limits, method, fields)
-        })?
-        else {
+        let Some(head) = self.read_head(bytes, |limits| parse_response(bytes, limits, method, fields))? else {
             return Ok(Event::Pause);
         };
         if head.status.is_interim() {
             self.scanned = 0;
             self.interims += 1;
-            return if self.interims > INTERIMS_MAX {
-                Err(Malformed::TooManyInterim)
-            } else {
-                Ok(Event::Head(head))
-            };
+            return if self.interims > INTERIMS_MAX { Err(Malformed::TooManyInterim) } else { Ok(Event::Head(head)) };
         }
         let switching = head.status == Status::SWITCHING_PROTOCOLS;
         let connected = method == Method::Connect && head.status.is_success();
-        if switching && !self.upgrade_offered
-            || (switching || connected) && self.writing != Writing::Done
-        {
+        if switching && !self.upgrade_offered || (switching || connected) && self.writing != Writing::Done {
             return Err(Malformed::UnexpectedUpgrade);
         }
         self.begin_reading(head.framing);

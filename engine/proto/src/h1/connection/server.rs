@@ -12,14 +12,8 @@ impl Connection<Server> {
     /// # Errors
     /// What the client did wrong. It may still be answered, with `head_written` and so on; then the connection is shut.
     #[inline]
-    pub fn read(
-        &mut self,
-        bytes: &mut [u8],
-        fields: &mut Fields,
-    ) -> Result<Event<RequestHead>, Malformed> {
-        let event = self.read_with(bytes, |connection, bytes| {
-            connection.read_request(bytes, fields)
-        });
+    pub fn read(&mut self, bytes: &mut [u8], fields: &mut Fields) -> Result<Event<RequestHead>, Malformed> {
+        let event = self.read_with(bytes, |connection, bytes| connection.read_request(bytes, fields));
         match &event {
             Ok(event) => {
                 let consumed = match event {
@@ -62,12 +56,7 @@ impl Connection<Server> {
     /// # Errors
     /// [`Refused::Length`]: no response is due, or 101 was not offered. Our fault; the connection is shut.
     #[inline]
-    pub fn head_written(
-        &mut self,
-        status: Status,
-        framing: Framing,
-        persistent: bool,
-    ) -> Result<(), Refused> {
+    pub fn head_written(&mut self, status: Status, framing: Framing, persistent: bool) -> Result<(), Refused> {
         if self.writing != Writing::Head {
             return Err(self.break_write());
         }
@@ -93,13 +82,8 @@ impl Connection<Server> {
         Ok(())
     }
 
-    fn read_request(
-        &mut self,
-        bytes: &[u8],
-        fields: &mut Fields,
-    ) -> Result<Event<RequestHead>, Malformed> {
-        let Some(head) = self.read_head(bytes, |limits| parse_request(bytes, limits, fields))?
-        else {
+    fn read_request(&mut self, bytes: &[u8], fields: &mut Fields) -> Result<Event<RequestHead>, Malformed> {
+        let Some(head) = self.read_head(bytes, |limits| parse_request(bytes, limits, fields))? else {
             return Ok(Event::Pause);
         };
         self.begin_reading(head.framing);

@@ -38,12 +38,7 @@ impl BufRing {
         }
         // SAFETY: `entries` is page-aligned, holds COUNT entries, and lives until `Uring` has dropped the ring.
         unsafe {
-            ring.submitter().register_buf_ring_with_flags(
-                entries.as_ptr() as u64,
-                COUNT,
-                GROUP,
-                IOU_PBUF_RING_INC,
-            )
+            ring.submitter().register_buf_ring_with_flags(entries.as_ptr() as u64, COUNT, GROUP, IOU_PBUF_RING_INC)
         }?;
         Ok(this)
     }
@@ -98,7 +93,8 @@ impl Drop for BufRing {
 }
 
 fn entries_layout() -> Layout {
-    Layout::from_size_align(COUNT as usize * size_of::<BufRingEntry>(), 4096).expect("a page-aligned handful of entries")
+    Layout::from_size_align(COUNT as usize * size_of::<BufRingEntry>(), 4096)
+        .expect("a page-aligned handful of entries")
 }
 
 fn memory_layout() -> Layout {

@@ -102,11 +102,11 @@ impl Uring {
         Ok(())
     }
 
-    pub(crate) fn listen(&mut self, address: &Address, options: &ListenOptions) -> io::Result<Fd> {
+    pub(crate) fn listen(&self, address: &Address, options: &ListenOptions) -> io::Result<Fd> {
         sys::listen(address, options, false)
     }
 
-    pub(crate) fn socket(&mut self, address: &Address) -> io::Result<Fd> {
+    pub(crate) fn socket(&self, address: &Address) -> io::Result<Fd> {
         // Blocking: a non-blocking socket would answer EAGAIN instead of being waited for.
         sys::socket(address, false)
     }
@@ -119,11 +119,11 @@ impl Uring {
         sys::local(fd)
     }
 
-    pub(crate) fn shutdown(&mut self, fd: Fd, both: bool) {
+    pub(crate) fn shutdown(&self, fd: Fd, both: bool) {
         sys::shutdown(fd, both);
     }
 
-    pub(crate) fn close(&mut self, fd: Fd, reset: bool) {
+    pub(crate) fn close(&self, fd: Fd, reset: bool) {
         if reset {
             sys::arm_reset(fd);
         }
@@ -179,9 +179,7 @@ impl Uring {
             Request::Connect { fd, addr, len } => {
                 opcode::Connect::new(types::Fd(fd), addr.cast(), len).build().user_data(token)
             }
-            Request::PollIn { fd } => {
-                opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).build().user_data(token)
-            }
+            Request::PollIn { fd } => opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).build().user_data(token),
             Request::Cancel { target } => {
                 // An emulated receive bears a mark that its target token lacks.
                 let known = self.is_emulated(target);

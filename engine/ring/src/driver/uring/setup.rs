@@ -35,9 +35,10 @@ pub(super) fn climb() -> io::Result<Parts> {
             parts.buffers = Some(buffers);
             parts.granted.features.extend(["MULTISHOT_RECV", "PBUF_RING_INC"]);
         }
-        Err(why) => parts.granted.missing.push(format!(
-            "PBUF_RING_INC ({why}): idle connections are polled and read when readable"
-        )),
+        Err(why) => parts
+            .granted
+            .missing
+            .push(format!("PBUF_RING_INC ({why}): idle connections are polled and read when readable")),
     }
     parts.granted.features.push("MULTISHOT_ACCEPT");
     Ok(parts)

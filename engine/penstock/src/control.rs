@@ -1,7 +1,5 @@
 //! The control thread: raises the workers, passes them what changes, answers the operator, and brings everything down.
 
-mod engine;
-
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
@@ -10,8 +8,8 @@ use std::time::Duration;
 
 use ring::{Options, Ring, Signals};
 
-pub use self::engine::{Engine, Started};
 use crate::admin;
+use crate::engine::{self, Engine};
 use crate::snapshot::Snapshot;
 use crate::upstream::dns::Resolver;
 
@@ -50,11 +48,8 @@ async fn operate(engine: Rc<RefCell<Engine>>, mut signals: Signals) -> io::Resul
     let snapshot = Arc::clone(engine.borrow().snapshot());
     admin::serve(&snapshot.engine.admin, &engine)?;
     let _resolver = watch_names(&snapshot, &engine);
-    loop {
-        match signals.next().await? {
-            SIGHUP => engine.borrow().reopen_log(),
-            _ => break,
-        }
+    while signals.next().await? == SIGHUP {
+        engine.borrow().reopen_log();
     }
     engine.borrow_mut().drain(snapshot.engine.drain_timeout);
     let deadline = ring::now() + snapshot.engine.drain_timeout + Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! The workers as the control thread holds them.
+//! The engine: its workers, as the control thread holds them.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -218,7 +218,7 @@ fn work(plan: Plan, cpu: usize, ready: &ReadySender<io::Result<Started>>) {
     }
 }
 
-pub(super) fn driver(snapshot: &Snapshot) -> DriverChoice {
+pub(crate) fn driver(snapshot: &Snapshot) -> DriverChoice {
     match snapshot.engine.driver {
         Driver::Auto => DriverChoice::Auto,
         Driver::Uring => DriverChoice::Uring,

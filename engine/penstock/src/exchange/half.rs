@@ -1,0 +1,259 @@
+//! One direction of a relay: pieces of content from a source to a sink, in the memory in which they came.
+//!
+//! What holds here: no credit, no receive; nothing of a peer's framing survives, for the source takes it off and the sink
+//! puts its own on; what leads the content (a head) and what ends it leave together with a piece whenever they can.
+
+use std::task::{Context, Poll};
+
+use proto::h1::{Connection, Role, Trailers};
+use ring::{Buf, Stream};
+
+use super::Door;
+use crate::conn::{Broken, Conn, Read, Reads};
+use crate::limits;
+
+/// One direction.
+pub(super) struct Half {
+    /// Goes before the first piece, in the same send if it can.
+    pub(super) lead: Option<Buf>,
+    /// Collects all pieces until the last.
+    pub(super) hold: Option<Buf>,
+    pub(super) state: Going,
+    /// Content bytes passed on.
+    pub(super) bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Going {
+    On,
+    Done,
+    /// The sink takes no more.
+    Stopped,
+    /// The source broke off, with these malformed bytes if that was it.
+    Broken(Option<proto::Malformed>),
+}
+
+/// Which side ended a direction before its time.
+pub(super) enum Cut {
+    /// With its malformed bytes, if that was it.
+    Source(Option<proto::Malformed>),
+    Sink,
+}
+
+/// Where content comes from.
+pub(super) trait Source {
+    /// The next piece, and whether it is known to be the last; an empty last piece is the end by itself.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>>;
+}
+
+#[derive(Default)]
+pub(super) struct Piece {
+    pub(super) data: Option<Buf>,
+    pub(super) last: bool,
+    /// What follows the last piece; nearly always nothing.
+    pub(super) trailers: Trailers,
+}
+
+/// Where content goes.
+pub(super) trait Sink {
+    /// Ready when it may take another piece.
+    fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>>;
+    /// Frames a piece in place.
+    fn frame(&mut self, data: &mut Buf) -> Result<(), Cut>;
+    /// What ends the message; with trailers it is composed into `long`.
+    fn end(&mut self, trailers: &Trailers, long: &mut Vec<u8>) -> Result<&'static [u8], Cut>;
+    fn send(&mut self, buf: Buf);
+}
+
+impl Half {
+    pub(super) fn new(lead: Option<Buf>) -> Self {
+        Self { lead, hold: None, state: Going::On, bytes: 0 }
+    }
+
+    /// Moves what can be moved. Ready at the end of the message, or when one side is cut.
+    pub(super) fn poll(
+        &mut self,
+        source: &mut impl Source,
+        sink: &mut impl Sink,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Cut>> {
+        loop {
+            match sink.poll_credit(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(cut)) => return Poll::Ready(Err(cut)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let piece = match source.poll_piece(cx) {
+                Poll::Pending => {
+                    if self.hold.is_none() {
+                        self.release_lead(sink);
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(cut)) => return Poll::Ready(Err(cut)),
+                Poll::Ready(Ok(piece)) => piece,
+            };
+            let last = piece.last;
+            if let Err(cut) = self.pass(piece, sink) {
+                return Poll::Ready(Err(cut));
+            }
+            if last {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Passes one piece on, with what leads it and, if it is the last, what ends the message.
+    pub(super) fn pass(&mut self, piece: Piece, sink: &mut impl Sink) -> Result<(), Cut> {
+        let last = piece.last;
+        let mut out = match piece.data {
+            Some(mut data) => {
+                self.bytes += data.len() as u64;
+                sink.frame(&mut data)?;
+                self.join_lead(data, sink)
+            }
+            None => self.lead.take(),
+        };
+        if last {
+            // An empty vector owns no memory; only trailers give it some.
+            let mut long = Vec::new();
+            let short = sink.end(&piece.trailers, &mut long)?;
+            let end = if long.is_empty() { short } else { &long };
+            if !end.is_empty() {
+                out = Some(append(out, end, sink));
+            }
+        }
+        let Some(out) = out else {
+            if last {
+                self.release(sink);
+            }
+            return Ok(());
+        };
+        let Some(mut whole) = self.hold.take() else {
+            sink.send(out);
+            return Ok(());
+        };
+        if whole.room() < out.len() {
+            sink.send(whole);
+            sink.send(out);
+        } else {
+            whole.extend(out.bytes());
+            if last { sink.send(whole) } else { self.hold = Some(whole) }
+        }
+        Ok(())
+    }
+
+    /// Lays what leads directly before `data`, if there is room; else it is sent on its own, in the same turn.
+    fn join_lead(&mut self, mut data: Buf, sink: &mut impl Sink) -> Option<Buf> {
+        if let Some(lead) = self.lead.take()
+            && !data.prepend(lead.bytes())
+        {
+            sink.send(lead);
+        }
+        Some(data)
+    }
+
+    /// Sends what leads by itself: its content takes its time.
+    pub(super) fn release_lead(&mut self, sink: &mut impl Sink) {
+        if let Some(lead) = self.lead.take() {
+            sink.send(lead);
+        }
+    }
+
+    /// Sends everything that has been kept back.
+    pub(super) fn release(&mut self, sink: &mut impl Sink) {
+        self.release_lead(sink);
+        if let Some(hold) = self.hold.take() {
+            sink.send(hold);
+        }
+    }
+}
+
+fn append(out: Option<Buf>, end: &[u8], sink: &mut impl Sink) -> Buf {
+    let Some(mut out) = out else { return Buf::copy_of(end) };
+    if out.room() >= end.len() {
+        out.extend(end);
+        return out;
+    }
+    sink.send(out);
+    Buf::copy_of(end)
+}
+
+/// The content of the message that a connection is reading.
+pub(super) struct Body<'a, R: Role> {
+    pub(super) conn: &'a mut Conn<R>,
+    pub(super) door: &'a Door,
+}
+
+impl<R: Role> Source for Body<'_, R>
+where
+    Connection<R>: Reads,
+{
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>> {
+        // Heads are never read here, so this touches no fields: the desk's are lent for form's sake.
+        let mut fields = self.door.desk.response_fields.borrow_mut();
+        let read = match self.conn.poll_read(cx, &mut fields) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(read) => read,
+        };
+        Poll::Ready(match read {
+            Ok(Read::Data(data)) => {
+                let last = self.conn.machine.is_body_read();
+                if last {
+                    // The end is known already; reading it settles the machine.
+                    let _ = self.conn.poll_read(cx, &mut fields);
+                }
+                let trailers = if last { self.conn.machine.take_trailers() } else { Trailers::default() };
+                Ok(Piece { data: Some(data), last, trailers })
+            }
+            Ok(Read::End) => Ok(Piece { data: None, last: true, trailers: self.conn.machine.take_trailers() }),
+            Ok(Read::Head(_) | Read::Tunnel | Read::Closed(_)) | Err(Broken::Io(_)) => Err(Cut::Source(None)),
+            Err(Broken::Malformed(malformed)) => Err(Cut::Source(Some(malformed))),
+        })
+    }
+}
+
+/// The message that a connection is writing.
+pub(super) struct Out<'a, R: Role> {
+    pub(super) conn: &'a mut Conn<R>,
+}
+
+impl<R: Role> Sink for Out<'_, R> {
+    fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        poll_unsent(&mut self.conn.stream, cx)
+    }
+
+    fn frame(&mut self, data: &mut Buf) -> Result<(), Cut> {
+        let frame = self.conn.machine.body_written(data.len()).map_err(|_| Cut::Sink)?;
+        let prefix: &[u8] = &frame.prefix;
+        if prefix.is_empty() {
+            return Ok(());
+        }
+        let fits = data.headroom() >= prefix.len() && data.room() >= frame.suffix.len();
+        if !fits {
+            let mut moved = Buf::with_room(data.len() + frame.suffix.len());
+            moved.extend(data.bytes());
+            *data = moved;
+        }
+        data.prepend(prefix);
+        data.extend(frame.suffix);
+        Ok(())
+    }
+
+    fn end(&mut self, trailers: &Trailers, long: &mut Vec<u8>) -> Result<&'static [u8], Cut> {
+        if trailers.is_empty() {
+            return self.conn.machine.end_written().map_err(|_| Cut::Sink);
+        }
+        self.conn.machine.end_written_with(trailers, long).map_err(|_| Cut::Sink)?;
+        Ok(b"")
+    }
+
+    fn send(&mut self, buf: Buf) {
+        self.conn.stream.send(buf);
+    }
+}
+
+/// Credit of a stream: little enough is on its way.
+pub(super) fn poll_unsent(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+    stream.poll_sent(cx, limits::UNSENT_BYTES_MAX).map_err(|_| Cut::Sink)
+}
