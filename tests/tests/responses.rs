@@ -1,10 +1,11 @@
 //! What origins answer: the valid is forwarded as it is, the invalid is a 502 and never half a response, and bytes that nobody
 //! asked for never reach another client.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use harness::{Cut, End, Origin, Setup, answer, checksum, on_each_driver, pattern};
+use harness::{Cut, End, Origin, PATIENCE, Setup, answer, on_each_driver, pattern, until};
 
 /// Each breaks HTTP in its head.
 const BROKEN_HEADS: &[&[u8]] = &[
@@ -131,10 +132,6 @@ on_each_driver! {
                 assert_eq!(response.body.len(), length, "/{kind}/{length}");
                 assert!(response.body == pattern(length as u64, length), "/{kind}/{length} is corrupted");
                 assert!(!response.is_closing() && !response.until_close, "HTTP/1.1 needs no close: /{kind}/{length}");
-                if kind == "chunked" {
-                    let sum = format!("{:x}", checksum(&response.body));
-                    assert_eq!(response.trailers, [("X-Sum".to_owned(), sum)], "trailers of {length}");
-                }
             }
         }
         // To HTTP/1.0 without chunks, ended by closing.
@@ -149,6 +146,55 @@ on_each_driver! {
             let response = old.ask("GET /bytes/10 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
             assert_eq!(response.body, pattern(10, 10));
             assert!(response.lists("connection", "keep-alive"), "{}", response.head.escape_ascii());
+        }
+    }
+
+    /// In both directions, to who says that it takes them.
+    fn trailers_are_passed_on(driver) {
+        let origin = Origin::start(|peer| while let Some(request) = peer.request() {
+            let [(name, value)] = request.trailers.as_slice() else {
+                peer.send(answer("no trailer came"));
+                continue;
+            };
+            peer.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+                3\r\nyes\r\n0\r\nX-Sum: {name}={value}\r\n\r\n"));
+        });
+        let engine = Setup::new(driver).origin(&origin).start();
+        let mut client = engine.client();
+        for _ in 0..2 {
+            let response = client.ask(
+                "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: X-Md\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 5\r\nhello\r\n0\r\nX-Md: 12\r\n\r\n",
+            );
+            assert_eq!(response.text(), "yes");
+            assert_eq!(response.trailers.len(), 1, "no trailer: {:?}", response.trailers);
+            let (name, value) = &response.trailers[0];
+            assert!(name.eq_ignore_ascii_case("x-sum") && value.eq_ignore_ascii_case("x-md=12"), "{name}: {value}");
+        }
+        let bytes = origin.received().concat();
+        let text = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
+        assert!(text.contains("\r\nte: trailers\r\n"), "the origin was not told that trailers are taken: {text}");
+    }
+
+    /// The origin resets while it sends what only its closing would end: no client may take that for the end.
+    fn a_reset_is_no_end(driver) {
+        let origin = Origin::start(|peer| {
+            peer.request();
+            peer.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nbeginning");
+            std::thread::sleep(Duration::from_millis(50));
+            peer.reset();
+        });
+        let engine = Setup::new(driver).origin(&origin).start();
+        for (request, old) in [("GET / HTTP/1.1\r\nHost: a\r\n\r\n", false), ("GET / HTTP/1.0\r\n\r\n", true)] {
+            let mut client = engine.client();
+            client.send(request);
+            if old {
+                let (bytes, end) = client.rest();
+                assert_eq!(end, End::Reset, "a truncated response looks whole: {}", bytes.escape_ascii());
+            } else {
+                let cut = client.response(false).expect_err("a truncated response looks whole");
+                assert!(matches!(cut, Cut::Closed(_) | Cut::Reset(_)), "{cut}");
+            }
         }
     }
 
@@ -211,8 +257,9 @@ on_each_driver! {
     /// Bytes after a response, in the same segment or a moment later, complete responses of course: they must not become
     /// the answer to anybody's request (response queue poisoning).
     fn unsolicited_bytes_poison_the_connection(driver) {
-        for late in [None, Some(1), Some(30), Some(100)] {
-            static COUNT: AtomicUsize = AtomicUsize::new(0);
+        for late in [None, Some(0), Some(1), Some(20)] {
+            let sent = Arc::<AtomicUsize>::default();
+            let evils = sent.clone();
             let origin = Origin::start(move |peer| while let Some(request) = peer.request() {
                 let evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Evil: yes\r\n\r\nEVIL";
                 let good = answer(request.target());
@@ -224,20 +271,16 @@ on_each_driver! {
                         peer.send(evil);
                     }
                 }
+                evils.fetch_add(1, Ordering::SeqCst);
             });
             let engine = Setup::new(driver).origin(&origin).start();
             let mut clients: Vec<_> = (0..4).map(|_| engine.client()).collect();
-            for round in 0..20 {
-                for client in &mut clients {
-                    let path = format!("/{}", COUNT.fetch_add(1, Ordering::Relaxed));
-                    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
-                    let response = client.ask(request);
-                    assert!(!response.text().contains("EVIL"), "round {round}, late {late:?}: poisoned");
-                    assert_eq!(response.text(), path, "round {round}, late {late:?}");
-                }
-                if late.is_some() && round % 5 == 0 {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
+            for number in 0..40 {
+                let path = format!("/{number}");
+                let response = clients[number % 4].ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+                assert_eq!(response.text(), path, "late {late:?}: poisoned");
+                // Sent after the next request it would be that request's answer, as far as anybody can tell.
+                until("the bytes that nobody asked for are sent", PATIENCE, || sent.load(Ordering::SeqCst) > number);
             }
         }
     }
@@ -307,9 +350,7 @@ on_each_driver! {
         let mut client = engine.client();
         for _ in 0..3 {
             assert_eq!(client.get("/length").text(), "abcde");
-            let chunked = client.get("/chunked");
-            assert_eq!(chunked.text(), "abcde");
-            assert_eq!(chunked.trailers, [("T".to_owned(), "v".to_owned())]);
+            assert_eq!(client.get("/chunked").text(), "abcde");
         }
     }
 }

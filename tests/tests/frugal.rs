@@ -1,0 +1,156 @@
+//! What a request costs, by the engine's own counters: no allocation, one send to each side, few system calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use harness::{Client, Driver, Engine, Metrics, Origin, Setup, answer, on_each_driver, pattern};
+
+const REQUESTS: usize = 10_000;
+
+on_each_driver! {
+    /// 10,000 requests on one connection allocate nothing.
+    alone fn no_allocations_on_one_connection(driver) {
+        let (engine, _origin) = start(driver, 100);
+        load(&engine, 1, 2_000);
+        let (before, after) = measured(&engine, 1);
+        report(driver, "one connection, 100 B", &before, &after);
+        let allocations = after.since(&before, "allocations_total");
+        assert!(allocations < 10, "{allocations} allocations for {REQUESTS} requests");
+    }
+
+    /// The same on 64.
+    alone fn no_allocations_on_64_connections(driver) {
+        let (engine, _origin) = start(driver, 100);
+        load(&engine, 64, 5_000);
+        let (before, after) = measured(&engine, 64);
+        report(driver, "64 connections, 100 B", &before, &after);
+        let allocations = after.since(&before, "allocations_total");
+        assert!(allocations < 10, "{allocations} allocations for {REQUESTS} requests");
+    }
+
+    /// The same with responses that are received in other ways.
+    alone fn no_allocations_whatever_the_size(driver) {
+        let mut wrong = Vec::new();
+        for size in [1 << 10, 16 << 10, 64 << 10, 256 << 10] {
+            let (engine, _origin) = start(driver, size);
+            load(&engine, 16, 2_000);
+            let (before, after) = measured(&engine, 16);
+            report(driver, &format!("16 connections, {size} B"), &before, &after);
+            let allocations = after.since(&before, "allocations_total");
+            if allocations >= 10 {
+                wrong.push(format!("{allocations} for {REQUESTS} responses of {size} B"));
+            }
+        }
+        assert!(wrong.is_empty(), "allocations: {wrong:?}");
+    }
+
+    /// One send to the origin and one to the client, whatever the response's size up to 64 KiB.
+    alone fn one_send_to_each_side(driver) {
+        for size in [100, 16 << 10, 64 << 10] {
+            let (engine, _origin) = start(driver, size);
+            load(&engine, 16, 500);
+            let (before, after) = measured(&engine, 16);
+            report(driver, &format!("16 connections, {size} B"), &before, &after);
+            let sends = after.since(&before, "ring_sends_total") as f64 / REQUESTS as f64;
+            assert!((1.99..=2.01).contains(&sends), "{sends} sends a request with responses of {size} B");
+        }
+    }
+
+    /// At 64 connections a system call serves several requests. How many is a matter of who else is on the CPUs: the best of
+    /// three rounds is what the engine does when it is given work.
+    alone fn few_system_calls(driver) {
+        let (engine, _origin) = start(driver, 100);
+        load(&engine, 64, 5_000);
+        let mut fewest = f64::MAX;
+        for round in 1..=3 {
+            let (before, after) = measured(&engine, 64);
+            report(driver, &format!("64 connections, round {round}"), &before, &after);
+            fewest = fewest.min(after.since(&before, "ring_enters_total") as f64 / REQUESTS as f64);
+            let connects = after.since(&before, "upstream_connects_total");
+            assert!(connects < 100, "{connects} new upstream connections for {REQUESTS} requests");
+            if driver == Driver::Uring {
+                let calls = after.since(&before, "ring_calls_total") as f64 / REQUESTS as f64;
+                assert!(calls <= 0.01, "{calls} other system calls a request");
+            }
+        }
+        if driver == Driver::Uring {
+            assert!(fewest <= 0.3, "{fewest} io_uring_enter a request");
+        }
+    }
+}
+
+fn start(driver: Driver, size: usize) -> (Engine, Origin) {
+    let response = answer(pattern(1, size));
+    let origin = Origin::answering(move |_| Some(response.clone()));
+    let engine = Setup::new(driver).cores("0").origin(&origin).start();
+    (engine, origin)
+}
+
+/// Counters before and after [`REQUESTS`] over so many connections, which are open before and stay open.
+fn measured(engine: &Engine, connections: usize) -> (Metrics, Metrics) {
+    let clients = open(engine, connections);
+    run(clients, REQUESTS / 10, |clients| {
+        let before = engine.metrics();
+        let clients = run(clients, REQUESTS, |clients| clients);
+        let after = engine.metrics();
+        assert_eq!(after.since(&before, "requests_total"), REQUESTS as u64);
+        drop(clients);
+        (before, after)
+    })
+}
+
+fn load(engine: &Engine, connections: usize, requests: usize) {
+    run(open(engine, connections), requests, drop);
+}
+
+fn open(engine: &Engine, connections: usize) -> Vec<Client> {
+    (0..connections).map(|_| engine.client()).collect()
+}
+
+/// Exactly so many requests, by a few threads that keep every one of their connections busy.
+fn run<T>(clients: Vec<Client>, requests: usize, then: impl FnOnce(Vec<Client>) -> T) -> T {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut parts: Vec<Vec<Client>> = (0..4).map(|_| Vec::new()).collect();
+    for (number, client) in clients.into_iter().enumerate() {
+        parts[number % 4].push(client);
+    }
+    let threads: Vec<_> = parts
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .map(|mut part| {
+            let asked = asked.clone();
+            std::thread::spawn(move || {
+                loop {
+                    let mut busy = 0;
+                    for client in &mut part {
+                        if asked.fetch_add(1, Ordering::SeqCst) >= requests {
+                            break;
+                        }
+                        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                        busy += 1;
+                    }
+                    for client in &mut part[..busy] {
+                        assert_eq!(client.response(false).expect("a response").status(), 200);
+                    }
+                    if busy < part.len() {
+                        return part;
+                    }
+                }
+            })
+        })
+        .collect();
+    then(threads.into_iter().flat_map(|thread| thread.join().expect("a client without complaint")).collect())
+}
+
+fn report(driver: Driver, what: &str, before: &Metrics, after: &Metrics) {
+    let each = |name: &str| after.since(before, name) as f64 / REQUESTS as f64;
+    println!(
+        "{}, {what}: {:.3} enters, {:.3} sends, {:.3} receives, {:.3} other calls, {:.4} allocations a request",
+        driver.name(),
+        each("ring_enters_total"),
+        each("ring_sends_total"),
+        each("ring_receives_total"),
+        each("ring_calls_total"),
+        each("allocations_total"),
+    );
+}
