@@ -126,6 +126,12 @@ impl Ops {
         self.slots.len() - self.free.len()
     }
 
+    /// Every operation in flight.
+    pub(crate) fn in_flight(&self) -> impl Iterator<Item = OpId> {
+        let busy = self.slots.iter().enumerate().filter(|(_, slot)| slot.purpose.is_some());
+        busy.map(|(index, slot)| OpId { index: index as u32, generation: slot.generation })
+    }
+
     /// Registers an operation before it is submitted.
     pub(crate) fn begin(&mut self, purpose: Purpose, owned: Owned) -> OpId {
         let index = self.free.pop().unwrap_or_else(|| {

@@ -292,10 +292,9 @@ impl Reactor {
     /// Ends every task and waits until nothing is in flight, so that no memory is freed that the kernel may touch.
     fn come_to_rest(&self) {
         self.exec.clear();
+        self.table.borrow_mut().cancel_all();
         let deadline = Now::from_nanos(self.driver.borrow().clock()) + REST_MAX;
-        // The bell alone stays in flight, where there is one.
-        let bell = usize::from(self.remote.bell_fd().is_some());
-        while self.table.borrow().counts().2 > bell {
+        while self.table.borrow().counts().2 > 0 {
             self.hand_over();
             self.enter(Wait::AtMost(Duration::from_millis(10)));
             if Now::from_nanos(self.driver.borrow().clock()) > deadline {

@@ -94,6 +94,8 @@ pub(crate) struct ListenerSlot {
     error: i32,
     owned: bool,
     cancelling: bool,
+    /// Accepts no more; what has been accepted may still be taken.
+    stopped: bool,
 }
 
 struct WaitSlot {
@@ -383,6 +385,7 @@ impl Table {
             error: 0,
             owned: true,
             cancelling: false,
+            stopped: false,
         })
     }
 
@@ -399,6 +402,9 @@ impl Table {
         if slot.error != 0 {
             return Some(Err(io::Error::from_raw_os_error(std::mem::take(&mut slot.error))));
         }
+        if slot.stopped && slot.op.is_none() {
+            return Some(Err(io::ErrorKind::NotConnected.into()));
+        }
         slot.task = task;
         if slot.op.is_none() {
             slot.cancelling = false;
@@ -406,6 +412,16 @@ impl Table {
             self.todo.requests.push((slot.op.token(), Request::AcceptMulti { fd: slot.fd }));
         }
         None
+    }
+
+    /// Accepts no more. [`accept`](Self::accept) hands out what was accepted already, then says `NotConnected`.
+    pub(crate) fn stop_listener(&mut self, listener: u32) {
+        let slot = self.listeners.get_mut(listener);
+        slot.stopped = true;
+        if !slot.op.is_none() && !slot.cancelling {
+            slot.cancelling = true;
+            self.todo.requests.push((0, Request::Cancel { target: slot.op.token() }));
+        }
     }
 
     pub(crate) fn abandon_listener(&mut self, listener: u32) {
@@ -438,6 +454,12 @@ impl Table {
         let result = self.waits.get(wait).result?;
         self.waits.remove(wait);
         Some(result)
+    }
+
+    /// Cancels everything in flight: nobody waits for it any more.
+    pub(crate) fn cancel_all(&mut self) {
+        let cancels = self.ops.in_flight().map(|op| (0, Request::Cancel { target: op.token() }));
+        self.todo.requests.extend(cancels);
     }
 
     /// Asks to be told, by `bell_rang`, when `fd` becomes readable.

@@ -85,11 +85,19 @@ pub async fn accept(gate: Rc<Gate>, mut listener: Listener) {
             ring::sleep(limits::ACCEPT_PAUSE).await;
         }
     }
-    while let Some(accepted) = ring::until(ring::now() + limits::ACCEPT_LAST, listener.accept()).await {
-        match accepted {
+    let last = ring::now() + limits::ACCEPT_LAST;
+    while let Some(accepted) = ring::until(last, listener.accept()).await {
+        if let Ok(stream) = accepted {
+            admit(&gate, stream);
+        }
+    }
+    // What was accepted while the cancel was on its way belongs to somebody too.
+    listener.stop();
+    loop {
+        match listener.accept().await {
             Ok(stream) => admit(&gate, stream),
-            Err(error) if concerns_one(&error) => {}
-            Err(_) => ring::sleep(limits::ACCEPT_PAUSE).await,
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+            Err(_) => {}
         }
     }
 }

@@ -20,17 +20,25 @@ enum Next {
     Close,
 }
 
+/// How long a connection may stay silent.
+#[derive(Clone, Copy)]
+struct Patience {
+    span: Duration,
+    /// It has carried a request.
+    served: bool,
+}
+
 pub(super) async fn run(door: &Door, sessions: &Sessions, accepted: Accepted, peer: &Peer, mut timer: Timer) {
     let mut conn: Conn<Server> = Conn::new(accepted.stream);
     if let Some(unread) = accepted.unread {
         conn.put_back(unread);
     }
     // Who connects and says nothing is granted a head's time; who has been served, a pause.
-    let mut patience = door.listener().head_timeout;
+    let mut patience = Patience { span: door.listener().head_timeout, served: false };
     while wait_for_bytes(sessions, &mut conn, &mut timer, patience).await {
-        patience = door.listener().keep_alive_timeout;
+        patience = Patience { span: door.listener().keep_alive_timeout, served: true };
         // Everything larger lives only as long as there is something to do.
-        let goes_on = ring::pooled(serve_ready(door, sessions, &mut conn, peer, &mut timer)).await;
+        let goes_on = ring::pooled(serve_ready(door, &mut conn, peer, &mut timer)).await;
         if !goes_on {
             ring::pooled(end(conn, &mut timer)).await;
             return;
@@ -39,33 +47,26 @@ pub(super) async fn run(door: &Door, sessions: &Sessions, accepted: Accepted, pe
 }
 
 /// Parked: waits for the first byte of a request. False when the connection has been idle for too long.
-async fn wait_for_bytes(sessions: &Sessions, conn: &mut Conn<Server>, timer: &mut Timer, patience: Duration) -> bool {
+async fn wait_for_bytes(sessions: &Sessions, conn: &mut Conn<Server>, timer: &mut Timer, patience: Patience) -> bool {
     let since = ring::now();
     poll_fn(|cx| {
         if !conn.unread().is_empty() || conn.stream.poll_readable(cx).is_ready() {
             return Poll::Ready(true);
         }
-        let idle_until = since + patience;
-        timer.set(sessions.draining().map_or(idle_until, |at| at.min(idle_until)));
+        let idle_until = since + patience.span;
+        // A drain cuts short only the pause of somebody who has been served.
+        let drained_at = sessions.draining().filter(|_| patience.served);
+        timer.set(drained_at.map_or(idle_until, |at| at.min(idle_until)));
         if timer.poll_expired() { Poll::Ready(false) } else { Poll::Pending }
     })
     .await
 }
 
 /// Serves requests while there are bytes of them. False when the connection shall end.
-async fn serve_ready(
-    door: &Door,
-    sessions: &Sessions,
-    conn: &mut Conn<Server>,
-    peer: &Peer,
-    timer: &mut Timer,
-) -> bool {
+async fn serve_ready(door: &Door, conn: &mut Conn<Server>, peer: &Peer, timer: &mut Timer) -> bool {
     loop {
         match next_request(door, conn, timer).await {
             Next::Request(head) => {
-                if sessions.draining().is_some() {
-                    conn.machine.close_after();
-                }
                 let request = Request::take(door, conn, head);
                 exchange::serve(door, conn, request, peer, timer).await;
             }

@@ -67,6 +67,14 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Accepts no more. [`accept`](Self::accept) then hands out what has been accepted already, and ends with
+    /// `NotConnected`. The socket stays bound until it is dropped.
+    pub fn stop(&mut self) {
+        reactor::with(|reactor| reactor.table.borrow_mut().stop_listener(self.index));
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         reactor::try_with(|reactor| reactor.table.borrow_mut().abandon_listener(self.index));

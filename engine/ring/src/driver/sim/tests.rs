@@ -117,7 +117,6 @@ fn harmful_faults_leave_nothing_behind() {
 
 /// A ring that is dropped in the middle of everything completes and closes everything.
 #[test]
-#[ignore = "Reactor::come_to_rest leaves one operation behind where there is no bell"]
 fn a_dropped_ring_leaves_nothing_behind() {
     check("a_dropped_ring_leaves_nothing_behind", 400, |seed| {
         let world = World::new(seed, Faults::from_seed(seed));
