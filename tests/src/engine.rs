@@ -393,4 +393,3 @@ pub fn memory_of(pid: u32) -> Memory {
     };
     Memory { resident: bytes("Rss:"), anonymous: bytes("Anonymous:") }
 }
-

@@ -26,7 +26,8 @@ impl Tool {
         let program = program.as_ref();
         let found = if program.components().count() == 1 {
             let name = program.to_string_lossy();
-            xtask::place::program(&name).unwrap_or_else(|| panic!("{name} is not on PATH: cargo xtask test installs it"))
+            xtask::place::program(&name)
+                .unwrap_or_else(|| panic!("{name} is not on PATH: cargo xtask test installs it"))
         } else {
             program.to_owned()
         };

@@ -190,13 +190,20 @@ fn start(setup: Setup) -> (Engine, Origin) {
 
 /// The request as the origin saw it.
 fn sees(engine: &Engine, lines: &str) -> Message {
-    let request: Vec<u8> = format!("GET / HTTP/1.1\r\nHost: example.net:8080\r\n{lines}\r\n").chars().map(|c| c as u8).collect();
+    let request: Vec<u8> =
+        format!("GET / HTTP/1.1\r\nHost: example.net:8080\r\n{lines}\r\n").chars().map(|c| c as u8).collect();
     as_seen(&engine.client().ask(request))
 }
 
 fn as_seen(response: &Message) -> Message {
     assert_eq!(response.status(), 200, "{}", response.text());
-    let fields = response.text().lines().filter_map(|line| line.split_once(": ").or(line.split_once(':')).map(|(name, value)| (name.to_owned(), value.to_owned()))).collect();
+    let fields = response
+        .text()
+        .lines()
+        .filter_map(|line| {
+            line.split_once(": ").or(line.split_once(':')).map(|(name, value)| (name.to_owned(), value.to_owned()))
+        })
+        .collect();
     Message { fields, body: response.body.clone(), ..Message::default() }
 }
 

@@ -154,7 +154,8 @@ struct Rival(Child);
 
 impl Drop for Rival {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process has an id");
+        let pid =
+            i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process has an id");
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.0.wait();
     }

