@@ -27,6 +27,7 @@ pub(super) use self::places::TokenHasher;
 use self::places::{Descriptor, Op, Side};
 use super::{Completion, DriverCounts, Fd, Granted, Request, Token, Wait, sys};
 use crate::net::{Address, ListenOptions};
+
 /// Events fetched by one `epoll_wait`: a busy core's worth; what does not fit is fetched in the next turn.
 const EVENTS: usize = 256;
 
