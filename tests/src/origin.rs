@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -125,7 +126,13 @@ impl Shared {
             let _ = wire.stream.patience(Duration::from_secs(90));
             wire.tap = Some(tap);
             let mut peer = Peer { wire, number };
-            serve(&mut peer);
+            // One that complains by panicking still hangs up, so that nobody waits for it.
+            let complaint = catch_unwind(AssertUnwindSafe(|| serve(&mut peer)));
+            drop(peer);
+            lock(&self.open).remove(&number);
+            if let Err(complaint) = complaint {
+                resume_unwind(complaint);
+            }
         }
         lock(&self.open).remove(&number);
     }

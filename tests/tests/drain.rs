@@ -146,6 +146,29 @@ on_each_driver! {
         assert!(matches!(client.response(false), Err(Cut::Closed(_) | Cut::Reset(_)) | Ok(_)), "it hangs");
     }
 
+    /// A tunnel has no end of its own: it goes on during the drain, and is cut at its timeout.
+    fn tunnels_go_on_until_the_timeout(driver) {
+        let origin = Origin::start(|peer| {
+            while let Ok(bytes) = peer.wire.take(5) {
+                peer.send(bytes);
+            }
+        });
+        let mut engine = Setup::new(driver).origin(&origin).tcp().engine_line("drain_timeout = \"1s\"").start();
+        let mut client = engine.client();
+        client.send("hello");
+        assert_eq!(client.take(5).expect("an echo"), b"hello");
+        engine.terminate();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(500) {
+            client.send("still");
+            assert_eq!(client.take(5).expect("an echo during the drain"), b"still");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_ne!(client.rest().1, End::Silent);
+        assert!(engine.wait(PATIENCE).code().is_some());
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
+
     fn without_connections_it_ends_at_once(driver) {
         let origin = Origin::standard();
         let mut engine = Setup::new(driver).origin(&origin).start();
