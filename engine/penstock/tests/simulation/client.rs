@@ -251,7 +251,7 @@ impl<'a> Connection<'a> {
         } else if let Some(length) = head.number("content-length") {
             (self.reader.exactly(length).await, true)
         } else {
-            (self.reader.to_end().await, false)
+            (self.reader.rest().await, false)
         }
     }
 
@@ -295,7 +295,7 @@ pub(crate) async fn rude(host: Host, ledger: Rc<Ledger>) {
         3 => {
             let part = bytes[..host.pick(0..=bytes.len())].to_vec();
             drop(connection.write(part, false, Rc::default()));
-            let reading = connection.reader.to_end();
+            let reading = connection.reader.rest();
             let ended = host.within(PATIENCE, reading).await;
             assert!(ended.is_some(), "a client that stopped is waited for without end");
         }
@@ -303,7 +303,7 @@ pub(crate) async fn rude(host: Host, ledger: Rc<Ledger>) {
         _ => {
             let noise = content(asks[0].id, REQUEST, host.pick(1..=40_000));
             drop(connection.write(noise, false, Rc::default()));
-            let reading = connection.reader.to_end();
+            let reading = connection.reader.rest();
             assert!(host.within(PATIENCE, reading).await.is_some(), "noise is listened to without end");
         }
     }

@@ -65,8 +65,7 @@ async fn answer(host: &Host, socket: Socket, ledger: &Ledger, size_max: usize, s
     let writer = say(host, &socket, said);
     let heard = socket.recv_to_end().await;
     writer.await?;
-    assert_eq!(heard?, content(id, REQUEST, size), "the client's part of tunnel {id}");
-    Ok(())
+    judge(&heard?, &content(id, REQUEST, size), &format!("the client's part of tunnel {id}"), strict)
 }
 
 async fn converse(host: &Host, socket: &Socket, said: Vec<u8>, id: u64, strict: Strict) -> io::Result<()> {
@@ -79,13 +78,17 @@ async fn converse(host: &Host, socket: &Socket, said: Vec<u8>, id: u64, strict: 
     let heard = heard.await;
     writer.await?;
     let (size, heard) = heard?;
-    assert!(content(id, 0, size).starts_with(&heard), "the origin's part of tunnel {id} is something else");
-    if strict.may_break && heard.len() < size {
-        // A send of ours and a receive of ours race for the one error of a connection that breaks (`sk_err`): if the send
+    judge(&heard, &content(id, 0, size), &format!("the origin's part of tunnel {id}"), strict)
+}
+
+fn judge(heard: &[u8], said: &[u8], part: &str, strict: Strict) -> io::Result<()> {
+    assert!(said.starts_with(heard), "{part} is something else");
+    if strict.may_break && heard.len() < said.len() {
+        // A send and a receive of the engine race for the one error of a connection that breaks (`sk_err`): if the send
         // takes it, the receive sees an end. Who asks for both at once cannot tell that from a FIN.
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    assert_eq!(heard.len(), size, "the origin's part of tunnel {id} ends where there is no end");
+    assert_eq!(heard.len(), said.len(), "{part} ends where there is no end");
     Ok(())
 }
 

@@ -134,7 +134,7 @@ impl Reader {
     ///
     /// # Errors
     /// The connection broke.
-    pub(crate) async fn to_end(&mut self) -> io::Result<()> {
+    pub(crate) async fn rest(&mut self) -> io::Result<()> {
         self.content.clear();
         loop {
             self.content.extend_from_slice(&self.unread[self.at..]);
