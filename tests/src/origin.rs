@@ -129,12 +129,18 @@ impl Shared {
             // One that complains by panicking still hangs up, so that nobody waits for it.
             let complaint = catch_unwind(AssertUnwindSafe(|| serve(&mut peer)));
             drop(peer);
-            lock(&self.open).remove(&number);
+            self.close(number);
             if let Err(complaint) = complaint {
                 resume_unwind(complaint);
             }
         }
-        lock(&self.open).remove(&number);
+        self.close(number);
+    }
+
+    /// The last handle goes while the table is held: what [`Origin::open`] does not count has been closed.
+    fn close(&self, number: usize) {
+        let mut open = lock(&self.open);
+        drop(open.remove(&number));
     }
 }
 
