@@ -57,6 +57,7 @@ async fn operate(engine: Rc<RefCell<Engine>>, mut signals: Signals) -> io::Resul
         if let Some(signal) = ring::until(ring::now() + LOOK_EVERY, signals.next()).await
             && signal? != SIGHUP
         {
+            engine.borrow_mut().cut();
             return Ok(true);
         }
     }

@@ -2,13 +2,12 @@
 
 use crate::snapshot::{Cores, cpu_list};
 
-/// The CPUs that taskset, cpusets and systemd left us (`sched_getaffinity(2)`), ascending.
+/// [`ring::allowed_cpus`], for the callers that have yet to name it themselves.
 ///
 /// # Errors
 /// The system call's.
 pub fn allowed() -> std::io::Result<Vec<u16>> {
-    let set = rustix::thread::sched_getaffinity(None)?;
-    Ok((0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).map(|cpu| cpu as u16).collect())
+    ring::allowed_cpus()
 }
 
 /// The CPUs to put a worker on each.
@@ -38,6 +37,6 @@ mod tests {
         assert_eq!(choose("auto"), Ok(vec![0, 1, 2, 5]));
         assert_eq!(choose("1,5"), Ok(vec![1, 5]));
         assert!(choose("1-3").unwrap_err().ends_with("CPU 3 is not one that this process may use; it may use 0-2,5"));
-        assert!(!allowed().unwrap().is_empty());
+        assert!(!ring::allowed_cpus().unwrap().is_empty());
     }
 }

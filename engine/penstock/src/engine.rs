@@ -14,7 +14,7 @@ use crate::limits;
 use crate::snapshot::{Driver, ListenerProtocol, Snapshot, Spin};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
-use crate::upstream::dns::Resolved;
+use crate::upstream::dns::{self, Resolved};
 use crate::upstream::{self, AllCells};
 use crate::worker::{Message, Plan, Worker};
 
@@ -36,6 +36,7 @@ pub struct Engine {
     log: Option<Log>,
     begun: Now,
     draining: bool,
+    resolved: Vec<Resolved>,
 }
 
 impl Engine {
@@ -58,6 +59,7 @@ impl Engine {
             log,
             begun: ring::monotonic(),
             draining: false,
+            resolved: dns::resolve(snapshot),
             cpus,
         };
         for index in 0..engine.cpus.len() {
@@ -86,6 +88,7 @@ impl Engine {
             index,
             count: self.cpus.len(),
             seed: RandomState::new().build_hasher().finish(),
+            resolved: self.resolved.clone(),
         }
     }
 
@@ -137,6 +140,11 @@ impl Engine {
     pub fn drain(&mut self, patience: Duration) {
         self.draining = true;
         self.tell(&Message::Drain(patience));
+    }
+
+    /// End now, whatever is cut off.
+    pub fn cut(&mut self) {
+        self.tell(&Message::Cut);
     }
 
     #[must_use]
@@ -199,7 +207,7 @@ impl Drop for Engine {
 fn work(plan: Plan, cpu: usize, ready: &ReadySender<io::Result<Started>>) {
     let snapshot = Arc::clone(&plan.snapshot);
     let opened = ring::pin_to(cpu)
-        .and_then(|()| Ring::new(Options { driver: driver(&snapshot), spin: spin(&snapshot) }))
+        .and_then(|()| Ring::new(Options { driver: driver(&snapshot), spin: spin(&snapshot) }).map_err(no_ring))
         .and_then(|ring| {
             let granted = ring.granted();
             let (worker, mail, receiver) = ring.block_on(async {
@@ -216,6 +224,12 @@ fn work(plan: Plan, cpu: usize, ready: &ReadySender<io::Result<Started>>) {
             }
         }
     }
+}
+
+/// Names the culprit: the bare errno of `io_uring_setup` tells nobody anything.
+fn no_ring(error: io::Error) -> io::Error {
+    let why = "the kernel or a seccomp profile refuses io_uring; use driver \"auto\" or \"epoll\" (`penstock doctor` tells more)";
+    io::Error::new(error.kind(), format!("no ring: {error}: {why}"))
 }
 
 pub(crate) fn driver(snapshot: &Snapshot) -> DriverChoice {

@@ -14,20 +14,10 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// 8 bytes in a table of fixed size.
 pub const FIELDS_MAX: usize = 100;
 
-/// Bytes of a trailer section: checksums and gRPC's status, never cookies. A quarter of a head.
-pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
-
-/// Bytes of one chunk's size line, extensions included: 16 hex digits, and room for extensions that nobody uses (h2o had to
-/// bound them after CVE-2023-50247's class of floods).
-pub const CHUNK_LINE_BYTES_MAX: usize = 256;
-
-/// Bytes a client may have sent ahead (pipelining) before we stop reading: one more head.
-pub const PIPELINE_BYTES_MAX: usize = HEAD_BYTES_MAX;
-
 // ── Connections ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Client connections of one listener over all workers, unless it says otherwise: at 512 bytes idle each, 10 MiB; at one head
-/// buffer each, 320 MiB. The process's file limit divides it further at start.
+/// buffer each, 320 MiB.
 pub const CONNECTIONS_DEFAULT: u32 = 20_000;
 
 /// What `max_connections` may be set to: the kernel's own ceiling for one process is `fs.nr_open`, 2^20 by default.

@@ -12,7 +12,7 @@ use crate::exchange::{Desk, Door};
 use crate::limits;
 use crate::listen::{self, Gate};
 use crate::session::Sessions;
-use crate::snapshot::{ListenerId, Snapshot};
+use crate::snapshot::{ListenerId, ProxyProtocol, Snapshot};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
 use crate::upstream::dns::Resolved;
@@ -28,6 +28,8 @@ pub struct Plan {
     pub count: usize,
     /// Of all chance on this worker.
     pub seed: u64,
+    /// What names stand for at the start.
+    pub resolved: Vec<Resolved>,
 }
 
 /// What the control thread says to a worker.
@@ -39,6 +41,8 @@ pub enum Message {
     Publish,
     /// Finish what has begun, within this time, and end.
     Drain(Duration),
+    /// End now, whatever is cut off.
+    Cut,
 }
 
 /// A worker at work on the ring of this thread.
@@ -59,7 +63,7 @@ impl Worker {
     /// # Errors
     /// The first address that cannot be bound, named.
     pub fn open(plan: Plan) -> io::Result<Self> {
-        let Plan { snapshot, cells, endpoints, log, index, count, seed } = plan;
+        let Plan { snapshot, cells, endpoints, log, index, count, seed, resolved } = plan;
         let clusters: Rc<[Rc<Cluster>]> = snapshot
             .pools
             .iter()
@@ -79,6 +83,7 @@ impl Worker {
             desk: Rc::default(),
             log: log.map(|log| Rc::new(RefCell::new(log))),
         };
+        resolved.into_iter().for_each(|resolved| worker.resolved(resolved));
         for at in 0..worker.snapshot.listeners.len() {
             worker.open_listener(ListenerId(at as u16), count)?;
         }
@@ -100,6 +105,8 @@ impl Worker {
             cells: Arc::clone(&self.cells),
             log: self.log.clone(),
             desk: Rc::clone(&self.desk),
+            open: Cell::new(0),
+            tells_path: self.snapshot.pools.iter().any(|pool| pool.proxy_protocol != ProxyProtocol::Off),
         });
         let share = (listener.max_connections as usize).div_ceil(count.max(1));
         for socket in listen::bind(listener)? {
@@ -122,7 +129,7 @@ impl Worker {
                 Some(Message::Resolved(resolved)) => self.resolved(resolved),
                 Some(Message::Publish) => self.cells.publish(),
                 Some(Message::Drain(patience)) => break ring::now() + patience,
-                None => break ring::now(),
+                Some(Message::Cut) | None => break ring::now(),
             }
         };
         self.drain(deadline, &mut mail).await;
@@ -142,8 +149,10 @@ impl Worker {
         self.sessions.drain(deadline.min(ring::now() + limits::DRAIN_IDLE));
         while (self.accepting.get() > 0 || self.sessions.open() > 0) && ring::now() < deadline {
             while let Some(message) = mail.try_recv() {
-                if matches!(message, Message::Publish) {
-                    self.cells.publish();
+                match message {
+                    Message::Publish => self.cells.publish(),
+                    Message::Cut => return,
+                    Message::Resolved(_) | Message::Drain(_) => {}
                 }
             }
             ring::sleep(Duration::from_millis(5)).await;

@@ -320,7 +320,7 @@ fn documented_defaults_are_those_of_the_snapshot() {
     );
     assert_eq!((listener.max_connections, listener.backlog), (20_000, 4096));
     assert_eq!((pool.breaker.failures, pool.breaker.open_for, pool.breaker.trials), (5, secs(60), 3));
-    assert_eq!((pool.reuse.idle, pool.reuse.max_idle, pool.reuse.max_requests), (secs(60), 64, None));
+    assert_eq!((pool.reuse.idle, pool.reuse.max_idle, pool.reuse.max_requests), (secs(60), 1024, None));
     assert_eq!((pool.retry.on_connect, pool.retry.on_reset, pool.retry.tries), (true, true, 2));
     assert_eq!((pool.retry.budget.percent, pool.retry.budget.per_second_min), (20, 3));
     assert_eq!((route.timeouts.connect, route.timeouts.head, route.timeouts.idle), (secs(1), secs(60), secs(60)));

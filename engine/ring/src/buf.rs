@@ -30,12 +30,17 @@ const CLASS_BYTES: [usize; 4] = [4 << 10, 20 << 10, 68 << 10, 260 << 10];
 const FREE_MAX: [usize; 4] = [2_048, 409, 120, 31];
 
 /// An owned buffer: bytes in use between two offsets, with room before and behind.
+///
+/// 16 bytes: every idle connection holds room for several. The size class lives in the low bits of the address, which the
+/// memory's alignment leaves free.
 pub struct Buf {
-    memory: NonNull<u8>,
+    tagged: NonNull<u8>,
     start: u32,
     end: u32,
-    class: u8,
 }
+
+/// Alignment of a buffer's memory: a cache line, and six free bits in its address.
+const ALIGN: usize = 64;
 
 impl Buf {
     /// An empty buffer able to hold `bytes` behind [`HEADROOM`]; larger requests get the largest class.
@@ -43,7 +48,7 @@ impl Buf {
         let class = (0..CLASS_BYTES.len())
             .find(|&class| CLASS_BYTES[class] - HEADROOM >= bytes)
             .unwrap_or(CLASS_BYTES.len() - 1);
-        Self { memory: take(class), start: HEADROOM as u32, end: HEADROOM as u32, class: class as u8 }
+        Self { tagged: take(class).map_addr(|address| address | class), start: HEADROOM as u32, end: HEADROOM as u32 }
     }
 
     /// A buffer holding a copy of `bytes`, which must fit the largest class.
@@ -66,8 +71,19 @@ impl Buf {
     }
 
     /// The size of the whole memory, in bytes.
+    #[inline]
     pub fn capacity(&self) -> usize {
-        CLASS_BYTES[self.class as usize]
+        CLASS_BYTES[self.class()]
+    }
+
+    #[inline]
+    fn class(&self) -> usize {
+        self.tagged.addr().get() & (ALIGN - 1)
+    }
+
+    #[inline]
+    fn memory(&self) -> *mut u8 {
+        self.tagged.as_ptr().map_addr(|address| address & !(ALIGN - 1))
     }
 
     /// Room behind the bytes in use.
@@ -86,21 +102,21 @@ impl Buf {
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: `memory` is one initialised allocation of `capacity` bytes and `start <= end <= capacity`.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(self.start as usize), self.len()) }
+        unsafe { std::slice::from_raw_parts(self.memory().add(self.start as usize), self.len()) }
     }
 
     /// The bytes in use, to be changed in place.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as `bytes`, and `&mut self` is the only owner.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr().add(self.start as usize), self.len()) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory().add(self.start as usize), self.len()) }
     }
 
     /// The room behind the bytes in use; [`grow`](Self::grow) then takes what was written into it.
     #[inline]
     pub fn spare_mut(&mut self) -> &mut [u8] {
         // SAFETY: as `bytes_mut`; fresh memory was zeroed, so the room is initialised too.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr().add(self.end as usize), self.room()) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory().add(self.end as usize), self.room()) }
     }
 
     /// Takes `count` bytes of the room behind into use.
@@ -174,7 +190,7 @@ impl Buf {
         if wanted <= self.capacity() {
             let (start, len) = (self.start as usize, self.len());
             self.start = 0;
-            self.end = CLASS_BYTES[self.class as usize] as u32;
+            self.end = self.capacity() as u32;
             self.bytes_mut().copy_within(start..start + len, HEADROOM);
             self.start = HEADROOM as u32;
             self.end = (HEADROOM + len) as u32;
@@ -197,7 +213,8 @@ impl Buf {
 
 impl Drop for Buf {
     fn drop(&mut self) {
-        give_back(self.memory, self.class as usize);
+        let memory = NonNull::new(self.memory()).expect("an allocation is not null");
+        give_back(memory, self.class());
     }
 }
 
@@ -270,7 +287,7 @@ thread_local! {
 }
 
 fn layout(class: usize) -> Layout {
-    Layout::from_size_align(CLASS_BYTES[class], 64).expect("class sizes are small and the alignment a power of two")
+    Layout::from_size_align(CLASS_BYTES[class], ALIGN).expect("class sizes are small and the alignment a power of two")
 }
 
 fn take(class: usize) -> NonNull<u8> {
@@ -336,9 +353,9 @@ mod tests {
     #[test]
     fn free_memory_is_taken_last_in_first_out_and_trimmed_when_unused() {
         let first = Buf::with_room(1);
-        let address = first.memory;
+        let address = first.tagged;
         drop(first);
-        assert_eq!(Buf::with_room(1).memory, address);
+        assert_eq!(Buf::with_room(1).tagged, address);
         trim();
         trim();
         assert_eq!(pool_counts().free, 0);

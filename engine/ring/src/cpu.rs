@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// Numbers of the processors that this thread may run on (`sched_getaffinity`).
-pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+/// Numbers of the processors that taskset, cpusets and systemd left to this thread (`sched_getaffinity(2)`), ascending.
+pub fn allowed_cpus() -> io::Result<Vec<u16>> {
     // SAFETY: `cpu_set_t` is plain data for which all zeroes is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: `set` is valid for its size; 0 names this thread.
@@ -11,7 +11,7 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: `set` was filled in, and every number asked for is below CPU_SETSIZE.
-    Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
+    Ok((0..libc::CPU_SETSIZE as u16).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu.into(), &set) }).collect())
 }
 
 /// Binds this thread to one processor.

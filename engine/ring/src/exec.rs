@@ -303,9 +303,10 @@ impl Drop for Body {
     }
 }
 
-/// Block sizes are powers of two from 128 bytes to 8 KiB; a larger future is allocated as it is.
-const BLOCK_MIN_SHIFT: u32 = 7;
-const BLOCK_CLASSES: usize = 7;
+/// Block sizes: every 64 bytes up to 512, for tasks that wait by the thousand, then powers of two up to 8 KiB. A larger
+/// future is allocated as it is.
+const BLOCK_BYTES: [usize; BLOCK_CLASSES] = [64, 128, 192, 256, 320, 384, 448, 512, 1_024, 2_048, 4_096, 8_192];
+const BLOCK_CLASSES: usize = 12;
 const BLOCK_ALIGN: usize = 64;
 
 struct Blocks {
@@ -347,13 +348,15 @@ pub(crate) fn trim_blocks() {
 }
 
 fn block_class(layout: Layout) -> Option<usize> {
-    let size = layout.size().max(1).next_power_of_two().trailing_zeros().max(BLOCK_MIN_SHIFT);
-    let class = (size - BLOCK_MIN_SHIFT) as usize;
+    let class = match layout.size() {
+        size @ 0..=512 => size.max(1).div_ceil(64) - 1,
+        size => size.next_power_of_two().trailing_zeros() as usize - 2,
+    };
     (class < BLOCK_CLASSES && layout.align() <= BLOCK_ALIGN).then_some(class)
 }
 
 fn block_layout(class: usize) -> Layout {
-    Layout::from_size_align(1 << (BLOCK_MIN_SHIFT as usize + class), BLOCK_ALIGN).expect("small power of two")
+    Layout::from_size_align(BLOCK_BYTES[class], BLOCK_ALIGN).expect("multiples of the alignment")
 }
 
 fn take_block(layout: Layout) -> NonNull<u8> {

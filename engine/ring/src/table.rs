@@ -274,11 +274,14 @@ impl Table {
         }
     }
 
+    pub(crate) fn reset_on_close(&mut self, stream: u32) {
+        self.streams.get_mut(stream).flags.reset = true;
+    }
+
     /// The handle is gone: cancels what is in flight and closes when it has come to rest.
-    pub(crate) fn abandon(&mut self, stream: u32, reset: bool) {
+    pub(crate) fn abandon(&mut self, stream: u32) {
         let slot = self.streams.get_mut(stream);
         slot.flags.owned = false;
-        slot.flags.reset |= reset;
         slot.recv_task = TaskRef::NONE;
         slot.send_task = TaskRef::NONE;
         slot.inbox = Queue::default();

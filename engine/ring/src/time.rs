@@ -9,6 +9,9 @@ use std::time::Duration;
 pub struct Now(u64);
 
 impl Now {
+    /// A moment that does not come.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// The moment `nanos` nanoseconds after the clock's start.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)

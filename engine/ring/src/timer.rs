@@ -10,63 +10,70 @@ use crate::wheel::TimerId;
 
 /// A deadline that moves. Moving it later costs a store: the wheel's entry stays where it is, and when it fires too
 /// early it is laid again. So one that is moved with every request touches the wheel once a period.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Timer {
-    at: Option<Now>,
-    laid: Option<(TimerId, Now)>,
+    /// `Now::NEVER`: no deadline.
+    at: Now,
+    /// The wheel's entry, `TimerId::NONE` without one, and when it fires.
+    laid: TimerId,
+    fires: Now,
 }
 
 impl Timer {
     /// No deadline.
     pub const fn new() -> Self {
-        Self { at: None, laid: None }
+        Self { at: Now::NEVER, laid: TimerId::NONE, fires: Now::NEVER }
     }
 
     /// Expires at `at`.
     #[inline]
     pub fn set(&mut self, at: Now) {
-        self.at = Some(at);
+        self.at = at;
     }
 
     /// Does not expire.
     #[inline]
     pub fn clear(&mut self) {
-        self.at = None;
+        self.at = Now::NEVER;
     }
 
     /// When it expires.
     pub fn at(&self) -> Option<Now> {
-        self.at
+        (self.at != Now::NEVER).then_some(self.at)
     }
 
     /// Whether the deadline has passed; if not, the running task is woken when it does. Must always be polled by the
     /// same task.
     #[inline]
     pub fn poll_expired(&mut self) -> bool {
-        let Some(at) = self.at else { return false };
+        if self.at == Now::NEVER {
+            return false;
+        }
         reactor::with(|reactor| {
-            if at <= reactor.now() {
+            if self.at <= reactor.now() {
                 return true;
             }
             let mut wheel = reactor.wheel.borrow_mut();
-            match self.laid {
-                Some((id, fires)) if fires <= at && wheel.pending(id) => {}
-                laid => {
-                    if let Some((id, _)) = laid {
-                        wheel.cancel(id);
-                    }
-                    self.laid = Some((wheel.insert(at, reactor.exec.current()), at));
-                }
+            if self.fires > self.at || !wheel.pending(self.laid) {
+                wheel.cancel(self.laid);
+                self.laid = wheel.insert(self.at, reactor.exec.current());
+                self.fires = self.at;
             }
             false
         })
     }
 }
 
+impl Default for Timer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Drop for Timer {
     fn drop(&mut self) {
-        if let Some((id, _)) = self.laid {
-            reactor::try_with(|reactor| reactor.wheel.borrow_mut().cancel(id));
+        if self.laid != TimerId::NONE {
+            reactor::try_with(|reactor| reactor.wheel.borrow_mut().cancel(self.laid));
         }
     }
 }

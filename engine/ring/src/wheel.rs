@@ -23,6 +23,11 @@ pub(crate) struct TimerId {
     generation: u32,
 }
 
+impl TimerId {
+    /// No deadline.
+    pub(crate) const NONE: Self = Self { index: NIL, generation: 0 };
+}
+
 pub(crate) struct Wheel {
     entries: Vec<Entry>,
     free: u32,
@@ -85,8 +90,8 @@ impl Wheel {
 
     /// Whether the deadline is still to come.
     pub(crate) fn pending(&self, id: TimerId) -> bool {
-        let entry = &self.entries[id.index as usize];
-        entry.generation == id.generation && entry.place != u16::MAX
+        let entry = self.entries.get(id.index as usize);
+        entry.is_some_and(|entry| entry.generation == id.generation && entry.place != u16::MAX)
     }
 
     /// Fires every deadline at or before `now`.

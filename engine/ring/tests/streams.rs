@@ -164,7 +164,7 @@ fn lingering_delivers_the_last_words_to_a_peer_that_still_talks() {
         let (mut near, mut far) = pair().await;
         near.send(Buf::copy_of(&pattern(100_000)));
         far.send(Buf::copy_of(b"enough"));
-        ring::spawn(ring::linger(far, Duration::from_secs(2), 1 << 20));
+        ring::spawn(async move { ring::linger(&mut far, Duration::from_secs(2), 1 << 20).await });
         assert_eq!(near.recv().await.unwrap().unwrap().bytes(), b"enough");
         assert!(near.recv().await.unwrap().is_none());
     });

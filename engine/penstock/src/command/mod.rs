@@ -150,7 +150,7 @@ fn begin(compiled: Compiled, source: Source) -> ExitCode {
 }
 
 fn usable_cores(wanted: &Cores) -> Result<Vec<u16>, String> {
-    let allowed = cores::allowed().map_err(|error| format!("sched_getaffinity: {error}"))?;
+    let allowed = ring::allowed_cpus().map_err(|error| format!("sched_getaffinity: {error}"))?;
     cores::choose(wanted, &allowed)
 }
 

@@ -7,7 +7,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use proto::h1::{Connection, Eof, HeadLimits, Role};
+use proto::h1::{CloseReason, Connection, Eof, HeadLimits, Role};
 use proto::http::Fields;
 use proto::{Event, Malformed};
 use ring::{Appetite, Buf, Stream};
@@ -123,6 +123,11 @@ impl<R: Role> Conn<R> {
     /// Nothing has been received that was not asked for.
     pub fn is_quiet(&self) -> bool {
         self.unread.is_none() && self.stream.is_quiet()
+    }
+
+    /// What was written broke off: only an RST keeps the peer from taking it for the whole.
+    pub fn is_cut(&self) -> bool {
+        self.machine.close_reason() == Some(CloseReason::BrokenWrite)
     }
 
     /// How much content is expected at once: large bodies are received straight into large buffers.

@@ -1,7 +1,7 @@
 //! What an exchange finds around it: one worker's share of everything, seen through one listener.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,6 +21,10 @@ pub struct Door {
     pub cells: Arc<WorkerCells>,
     pub log: Option<Rc<RefCell<Writer>>>,
     pub desk: Rc<Desk>,
+    /// Connections open through it, on this worker.
+    pub open: Cell<usize>,
+    /// A pool behind it wants to know from where to where its clients connected.
+    pub tells_path: bool,
 }
 
 /// Storage that every exchange of a worker uses for a moment, never across an await.
@@ -53,21 +57,22 @@ impl Default for Desk {
     }
 }
 
-/// Who is at the other end of a client connection.
+/// Who is at the other end of a client connection. Held by every idle one, so it is small.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// `None` on a Unix socket.
-    address: Option<IpAddr>,
     /// The address as text: made once a connection, told with every request.
     text: [u8; 45],
     length: u8,
     /// Its forwarding fields are believed.
     pub trusted: bool,
+    /// From where to where it connected; kept only where a pool tells its endpoints (PROXY protocol).
+    path: Option<Box<(SocketAddr, SocketAddr)>>,
 }
 
 impl Peer {
+    /// `address` is `None` on a Unix socket.
     #[must_use]
-    pub fn new(address: Option<IpAddr>, trusted: bool) -> Self {
+    pub fn new(address: Option<IpAddr>, trusted: bool, path: Option<(SocketAddr, SocketAddr)>) -> Self {
         use std::io::Write;
         let mut text = [0; 45];
         let mut rest = &mut text[..];
@@ -77,17 +82,17 @@ impl Peer {
             None => write!(rest, "unknown"),
         };
         let length = (45 - rest.len()) as u8;
-        Self { address, text, length, trusted }
-    }
-
-    #[must_use]
-    pub fn ip(&self) -> Option<IpAddr> {
-        self.address
+        Self { text, length, trusted, path: path.map(Box::new) }
     }
 
     #[must_use]
     pub fn text(&self) -> &[u8] {
         &self.text[..usize::from(self.length)]
+    }
+
+    #[must_use]
+    pub fn path(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.path.as_deref().copied()
     }
 }
 

@@ -22,7 +22,7 @@ use self::tries::Tries;
 pub use self::tunnel::{Tunnelled, tunnel};
 use crate::conn::Conn;
 use crate::telemetry::access_log::Line;
-use crate::upstream::policy_now;
+use crate::upstream::{Wanted, policy_now};
 
 /// A request whose head has been read.
 pub struct Request {
@@ -75,7 +75,14 @@ async fn attempt(
             return settled.refused(door, conn, request, tries.last_reason());
         };
         settled.tried(usize::from(route.pool.0), attempt.endpoint);
-        let mut lease = match cluster.lease(attempt.endpoint, pool, attempt.fresh, timer, &door.cells.counters).await {
+        let wanted = Wanted {
+            endpoint: attempt.endpoint,
+            pool,
+            connect: route.timeouts.connect,
+            fresh: attempt.fresh,
+            path: peer.path(),
+        };
+        let mut lease = match cluster.lease(wanted, timer, &door.cells.counters).await {
             Ok(lease) => lease,
             Err(error) => {
                 if tries.failed(cluster, &attempt, (&error).into(), &door.cells.counters) {
@@ -132,7 +139,7 @@ fn settle(door: &Door, request: &Request, peer: &Peer, settled: &Settled) {
     let bytes = request.bytes.bytes();
     let (user_agent, referer) = headers::for_log(door, request);
     let line = Line {
-        client: peer.ip(),
+        client: peer.text(),
         method: request.head.method_text.of(bytes),
         target: request.head.target.of(bytes),
         host: request.head.authority.of(bytes),

@@ -75,6 +75,7 @@ pub(super) async fn run(
         status: 0,
         whole: None,
         moved: ring::now(),
+        refused: None,
     };
     relay.begin_upload();
     let relayed = poll_fn(|cx| relay.poll(cx)).await;
@@ -82,7 +83,7 @@ pub(super) async fn run(
     settled.bytes = relay.download.bytes;
     door.cells.counters.bytes_in_total.add(relay.upload.bytes);
     if let Relayed::Done(class) = &relayed {
-        settled.reason = reason_of(door, *class);
+        settled.reason = relay.refused.or_else(|| reason_of(door, *class));
     }
     relayed
 }
@@ -117,6 +118,8 @@ struct Relay<'a> {
     whole: Option<Now>,
     /// When content last moved.
     moved: Now,
+    /// Why we answered in the endpoint's stead.
+    refused: Option<Reason>,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -316,6 +319,7 @@ impl Relay<'_> {
         if let Some(malformed) = malformed {
             self.door.cells.counters.requests_malformed_total.add(1);
             let reason = Reason::ClientMalformed(malformed);
+            self.refused = Some(reason);
             self.status = super::respond::answer(self.door, self.down, self.request, reason);
             self.down.machine.close_after();
         } else {
@@ -367,6 +371,7 @@ impl Relay<'_> {
             }
             Phase::Head if self.upload.state == Going::On && self.up.stream.unsent() == 0 => {
                 // The client stopped sending.
+                self.refused = Some(Reason::ClientTimedOut);
                 self.status = super::respond::answer(self.door, self.down, self.request, Reason::ClientTimedOut);
                 self.down.machine.close_after();
                 Relayed::Done(Class::Abandoned)

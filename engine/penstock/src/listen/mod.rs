@@ -79,7 +79,7 @@ pub async fn accept(gate: Rc<Gate>, mut listener: Listener) {
             Err(error) if concerns_one(&error) => {}
             Err(_) => ring::sleep(limits::ACCEPT_PAUSE).await,
         }
-        while gate.sessions.open() >= gate.connections_max && !gate.closing.get() {
+        while gate.door.open.get() >= gate.connections_max && !gate.closing.get() {
             // The kernel's queue holds those that come now.
             gate.door.cells.counters.accept_pauses_total.add(1);
             ring::sleep(limits::ACCEPT_PAUSE).await;
@@ -114,27 +114,27 @@ fn concerns_one(error: &io::Error) -> bool {
 }
 
 fn admit(gate: &Rc<Gate>, stream: Stream) {
-    gate.door.cells.counters.connections_total.add(1);
+    let (door, sessions) = (&gate.door, &gate.sessions);
+    door.cells.counters.connections_total.add(1);
     let peer = stream.peer().ok().and_then(|address| address.inet());
-    let must_tell = peer.is_some_and(|peer| gate.door.listener().proxy_protocol_from.contains(peer.ip()));
-    let (door, sessions) = (Rc::clone(&gate.door), Rc::clone(&gate.sessions));
-    if must_tell {
+    if peer.is_some_and(|peer| door.listener().proxy_protocol_from.contains(peer.ip())) {
+        let (door, sessions) = (Rc::clone(door), Rc::clone(sessions));
         ring::spawn(async move {
-            let mut timer = Timer::new();
-            if let Some(accepted) = proxied(&door, stream, &mut timer).await {
-                session::run(door, sessions, accepted, timer).await;
+            if let Some(accepted) = proxied(&door, stream).await {
+                session::start(&door, &sessions, accepted);
             }
         });
-    } else {
-        let path = peer.zip(stream.local().ok().and_then(|address| address.inet()));
-        let path = path.filter(|_| matches!(door.listener().protocol, snapshot::ListenerProtocol::Tcp { .. }));
-        let accepted = Accepted { stream, address: peer.map(|peer| peer.ip()), path, unread: None };
-        ring::spawn(session::run(door, sessions, accepted, Timer::new()));
+        return;
     }
+    let local = || stream.local().ok().and_then(|address| address.inet());
+    let path = if door.tells_path { peer.zip(local()) } else { None };
+    let accepted = Accepted { address: peer.map(|peer| peer.ip()), path, unread: None, stream };
+    session::start(door, sessions, accepted);
 }
 
 /// Reads the PROXY header that this peer must begin with; `None` when it does not, and the connection ends.
-async fn proxied(door: &Door, mut stream: Stream, timer: &mut Timer) -> Option<Accepted> {
+async fn proxied(door: &Door, mut stream: Stream) -> Option<Accepted> {
+    let mut timer = Timer::new();
     timer.set(ring::now() + door.listener().head_timeout);
     let mut got: Option<Buf> = None;
     let header = poll_fn(|cx| {

@@ -1,16 +1,17 @@
 //! An HTTP/1 connection: idle → head → exchange → idle, until somebody ends it.
 
 use std::future::poll_fn;
-use std::task::Poll;
-use std::time::Duration;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 
-use proto::h1::{Eof, RequestHead, Server};
-use ring::Timer;
+use proto::h1::{CloseReason, Eof, RequestHead, Server};
+use ring::{Now, Timer};
 
 use super::{Accepted, Sessions};
 use crate::conn::{Broken, Conn, Read};
 use crate::exchange::{self, Door, Peer, Reason, Request};
 use crate::limits;
+use crate::snapshot::ProxyProtocol;
 
 /// What ends the wait for a request.
 enum Next {
@@ -22,44 +23,72 @@ enum Next {
 
 /// How long a connection may stay silent.
 #[derive(Clone, Copy)]
-struct Patience {
-    span: Duration,
+struct Silence {
+    until: Now,
     /// It has carried a request.
     served: bool,
 }
 
-pub(super) async fn run(door: &Door, sessions: &Sessions, accepted: Accepted, peer: &Peer, mut timer: Timer) {
-    let mut conn: Conn<Server> = Conn::new(accepted.stream);
-    if let Some(unread) = accepted.unread {
-        conn.put_back(unread);
-    }
-    // Who connects and says nothing is granted a head's time; who has been served, a pause.
-    let mut patience = Patience { span: door.listener().head_timeout, served: false };
-    while wait_for_bytes(sessions, &mut conn, &mut timer, patience).await {
-        patience = Patience { span: door.listener().keep_alive_timeout, served: true };
-        // Everything larger lives only as long as there is something to do.
-        let goes_on = ring::pooled(serve_ready(door, &mut conn, peer, &mut timer)).await;
-        if !goes_on {
-            ring::pooled(end(conn, &mut timer)).await;
-            return;
+/// What a connection holds while it is parked: this, and nothing on top of it.
+pub(super) struct Session {
+    door: Rc<Door>,
+    sessions: Rc<Sessions>,
+    conn: Conn<Server>,
+    peer: Peer,
+    timer: Timer,
+}
+
+impl Session {
+    pub(super) fn new(door: Rc<Door>, sessions: Rc<Sessions>, accepted: Accepted) -> Self {
+        let trusted = accepted.address.is_some_and(|ip| door.listener().trusted.contains(ip));
+        let told = door.snapshot.pools.iter().any(|pool| pool.proxy_protocol != ProxyProtocol::Off);
+        let peer = Peer::new(accepted.address, trusted, accepted.path.filter(|_| told));
+        let mut conn = Conn::new(accepted.stream);
+        if let Some(unread) = accepted.unread {
+            conn.put_back(unread);
         }
+        Self { door, sessions, conn, peer, timer: Timer::new() }
     }
 }
 
-/// Parked: waits for the first byte of a request. False when the connection has been idle for too long.
-async fn wait_for_bytes(sessions: &Sessions, conn: &mut Conn<Server>, timer: &mut Timer, patience: Patience) -> bool {
-    let since = ring::now();
-    poll_fn(|cx| {
-        if !conn.unread().is_empty() || conn.stream.poll_readable(cx).is_ready() {
+/// Serves a connection from its first byte to its last.
+#[allow(clippy::manual_async_fn, reason = "an `async fn` would keep its argument twice, in every idle connection")]
+pub(super) fn run(mut session: Session) -> impl Future<Output = ()> {
+    async move {
+        session.sessions.enter(&session.door);
+        // Who connects and says nothing is granted a head's time; who has been served, a pause.
+        let mut silence = Silence { until: ring::now() + session.door.listener().head_timeout, served: false };
+        loop {
+            let spoken = poll_fn(|cx| session.poll_spoken(cx, silence)).await;
+            // Everything larger lives only as long as there is something to do.
+            if !spoken || !ring::pooled(session.serve_ready()).await {
+                break;
+            }
+            silence = Silence { until: ring::now() + session.door.listener().keep_alive_timeout, served: true };
+        }
+        ring::pooled(end(&mut session.conn, &mut session.timer)).await;
+        if session.conn.is_cut() {
+            session.conn.stream.reset_on_close();
+        }
+        session.sessions.leave(&session.door);
+    }
+}
+
+impl Session {
+    /// Parked: waits for the first byte of a request. False when the connection has been silent for too long.
+    fn poll_spoken(&mut self, cx: &mut Context<'_>, silence: Silence) -> Poll<bool> {
+        if !self.conn.unread().is_empty() || self.conn.stream.poll_readable(cx).is_ready() {
             return Poll::Ready(true);
         }
-        let idle_until = since + patience.span;
         // A drain cuts short only the pause of somebody who has been served.
-        let drained_at = sessions.draining().filter(|_| patience.served);
-        timer.set(drained_at.map_or(idle_until, |at| at.min(idle_until)));
-        if timer.poll_expired() { Poll::Ready(false) } else { Poll::Pending }
-    })
-    .await
+        let drained_at = self.sessions.draining().filter(|_| silence.served);
+        self.timer.set(drained_at.map_or(silence.until, |at| at.min(silence.until)));
+        if self.timer.poll_expired() { Poll::Ready(false) } else { Poll::Pending }
+    }
+
+    async fn serve_ready(&mut self) -> bool {
+        serve_ready(&self.door, &mut self.conn, &self.peer, &mut self.timer).await
+    }
 }
 
 /// Serves requests while there are bytes of them. False when the connection shall end.
@@ -130,20 +159,26 @@ async fn sent(conn: &mut Conn<Server>, timer: &mut Timer, most: usize) -> bool {
 
 /// Ends a connection: what is owed goes out first; a client that still sends is heard out, so that no RST overtakes our
 /// last words.
-async fn end(mut conn: Conn<Server>, timer: &mut Timer) {
-    use proto::h1::CloseReason;
-
-    let reason = conn.machine.close_reason();
-    if reason == Some(CloseReason::BrokenWrite) {
-        // The client must not take what it got for the whole.
-        timer.set(ring::now() + limits::LINGER);
-        sent(&mut conn, timer, 0).await;
-        return conn.stream.reset();
-    }
-    let cut_short = matches!(reason, Some(CloseReason::UnreadBody | CloseReason::Malformed));
-    if cut_short || !conn.machine.is_body_read() || !conn.is_quiet() {
-        return ring::linger(conn.stream, limits::LINGER, limits::LINGER_BYTES_MAX).await;
+async fn end(conn: &mut Conn<Server>, timer: &mut Timer) {
+    let cut_short = matches!(conn.machine.close_reason(), Some(CloseReason::UnreadBody | CloseReason::Malformed));
+    if !conn.is_cut() && (cut_short || !conn.machine.is_body_read() || !conn.is_quiet()) {
+        return ring::linger(&mut conn.stream, limits::LINGER, limits::LINGER_BYTES_MAX).await;
     }
     timer.set(ring::now() + limits::LINGER);
-    sent(&mut conn, timer, 0).await;
+    sent(conn, timer, 0).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle connection's task holds; with its stream, operation and timer it must stay below 512 bytes.
+    #[test]
+    fn a_parked_session_is_small() {
+        fn size_of_future<F>(_: fn(Session) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size_of_future(run);
+        assert!(size <= 256, "{size}");
+    }
 }

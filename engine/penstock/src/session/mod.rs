@@ -7,12 +7,12 @@ mod h1;
 mod tcp;
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use ring::{Buf, Now, Stream, TaskRef, Timer};
+use ring::{Buf, Now, Stream, TaskRef};
 
-use crate::exchange::{Door, Peer};
+use crate::exchange::Door;
 use crate::snapshot::ListenerProtocol;
 
 /// The sessions of one worker, and whether they shall end.
@@ -42,7 +42,9 @@ impl Sessions {
         }
     }
 
-    fn enter(&self) {
+    fn enter(&self, door: &Door) {
+        door.open.set(door.open.get() + 1);
+        door.cells.counters.connections_open.add(1);
         self.open.set(self.open.get() + 1);
         let mut tasks = self.tasks.borrow_mut();
         // Ended tasks are cleared out when they are as many as the live ones: constant work a connection.
@@ -52,8 +54,10 @@ impl Sessions {
         tasks.push(ring::current_task());
     }
 
-    fn leave(&self) {
+    fn leave(&self, door: &Door) {
         self.open.set(self.open.get() - 1);
+        door.open.set(door.open.get() - 1);
+        door.cells.counters.connections_open.sub(1);
     }
 }
 
@@ -62,25 +66,20 @@ pub struct Accepted {
     pub stream: Stream,
     /// The client, as the PROXY header or the socket names it.
     pub address: Option<IpAddr>,
-    /// Where the client connected to and from, for a PROXY header of ours.
-    pub path: Option<(std::net::SocketAddr, std::net::SocketAddr)>,
+    /// From where to where it connected.
+    pub path: Option<(SocketAddr, SocketAddr)>,
     /// What came behind the PROXY header.
     pub unread: Option<Buf>,
 }
 
-/// Serves a connection until it ends.
-pub async fn run(door: Rc<Door>, sessions: Rc<Sessions>, accepted: Accepted, timer: Timer) {
-    sessions.enter();
-    let counters = &door.cells.counters;
-    counters.connections_open.add(1);
+/// Serves a connection until it ends, as a task of its own.
+pub fn start(door: &Rc<Door>, sessions: &Rc<Sessions>, accepted: Accepted) {
     match door.listener().protocol {
         ListenerProtocol::Http => {
-            let trusted = accepted.address.is_some_and(|ip| door.listener().trusted.contains(ip));
-            let peer = Peer::new(accepted.address, trusted);
-            h1::run(&door, &sessions, accepted, &peer, timer).await;
+            ring::spawn(h1::run(h1::Session::new(Rc::clone(door), Rc::clone(sessions), accepted)));
         }
-        ListenerProtocol::Tcp { pool } => ring::pooled(tcp::run(&door, accepted, pool, timer)).await,
+        ListenerProtocol::Tcp { pool } => {
+            ring::spawn(tcp::run(Rc::clone(door), Rc::clone(sessions), accepted, pool));
+        }
     }
-    counters.connections_open.sub(1);
-    sessions.leave();
 }

@@ -5,7 +5,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
@@ -22,7 +21,8 @@ const BATCHES_MAX: usize = limits::ACCESS_LOG_QUEUE * 512 / BATCH_BYTES;
 /// One exchange, as it will be told.
 #[derive(Debug)]
 pub struct Line<'a> {
-    pub client: Option<IpAddr>,
+    /// The client's address.
+    pub client: &'a [u8],
     pub method: &'a [u8],
     pub target: &'a [u8],
     pub host: &'a [u8],
@@ -176,10 +176,8 @@ fn write_all(receiver: &Receiver<Message>, path: Option<&PathBuf>, mut out: Box<
 
 fn json(out: &mut Vec<u8>, line: &Line<'_>, stamp: &str) {
     let _ = write!(out, r#"{{"time":"{stamp}""#);
-    if let Some(client) = line.client {
-        let _ = write!(out, r#","client":"{client}""#);
-    }
     for (name, value) in [
+        ("client", line.client),
         ("method", line.method),
         ("host", line.host),
         ("target", line.target),
@@ -209,10 +207,7 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>, stamp: &str) {
 /// The Common Log Format with referer and agent behind it ("combined"), as every analyser reads it.
 fn common(out: &mut Vec<u8>, line: &Line<'_>, stamp: &str) {
     let quote = |byte| byte == b'"' || byte == b'\\';
-    match line.client {
-        Some(client) => drop(write!(out, "{client}")),
-        None => out.push(b'-'),
-    }
+    escaped(out, line.client, quote);
     let _ = write!(out, " - - [{stamp}] \"");
     escaped(out, line.method, quote);
     out.push(b' ');
@@ -283,7 +278,7 @@ mod tests {
 
     fn line() -> Line<'static> {
         Line {
-            client: Some("192.0.2.7".parse().unwrap()),
+            client: b"192.0.2.7",
             method: b"GET",
             target: b"/a?\"b\"\n\x1b[31m",
             host: b"example.net",

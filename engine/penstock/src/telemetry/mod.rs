@@ -92,9 +92,9 @@ counters! {
     tunnels_open: "gauge",
     /// Exchanges that found an idle upstream connection.
     upstream_reused_total: "counter",
-    /// Upstream connections made.
+    /// Upstream connections attempted.
     upstream_connects_total: "counter",
-    /// Upstream connections that could not be made.
+    /// Attempts that made no connection.
     upstream_connect_failures_total: "counter",
     /// Upstream connections lying idle.
     upstream_idle: "gauge",

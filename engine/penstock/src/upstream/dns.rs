@@ -45,15 +45,12 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Resolves the snapshot's names once, now, then starts the thread that does so again. `publish` is called for each
-    /// name whose addresses have changed.
-    pub fn start(snapshot: &Snapshot, mut publish: impl FnMut(Resolved) + Send + 'static) -> Option<Self> {
-        let mut watches = watches(snapshot);
+    /// Starts the thread that resolves the snapshot's names again and again. `publish` is called for each name whose
+    /// addresses have changed since it last asked.
+    pub fn start(snapshot: &Snapshot, publish: impl FnMut(Resolved) + Send + 'static) -> Option<Self> {
+        let watches = watches(snapshot);
         if watches.is_empty() {
             return None;
-        }
-        for watch in &mut watches {
-            watch.ask(&mut publish);
         }
         let (end, ended) = channel();
         let thread = std::thread::Builder::new().name("penstock-dns".into());
@@ -65,6 +62,16 @@ impl Resolver {
             }
         }
     }
+}
+
+/// Resolves every name once, now: for the start, before anybody is served.
+#[must_use]
+pub fn resolve(snapshot: &Snapshot) -> Vec<Resolved> {
+    let mut resolved = Vec::new();
+    for watch in &mut watches(snapshot) {
+        watch.ask(&mut |answer| resolved.push(answer));
+    }
+    resolved
 }
 
 impl Drop for Resolver {

@@ -10,18 +10,21 @@ mod pool;
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use policy::balance::{Adaptive, RoundRobin};
 use policy::{Ask, Balancer, Breaker, BreakerState, Endpoints, Load, Now, Outcome, PeakEwma, Random, RetryBudget};
 use proto::h1::Client;
-use ring::{Stream, Timer};
+use proto::proxy;
+use ring::{Buf, Stream, Timer};
 
 pub use self::dial::DialError;
 use self::pool::Idle;
 use crate::conn::Conn;
-use crate::snapshot::{self, Balance};
+use crate::snapshot::{self, Balance, ProxyProtocol};
 use crate::telemetry::Counters;
 
 /// What workers tell each other of one endpoint: a cell a worker, written by it alone.
@@ -112,6 +115,30 @@ pub struct Endpoint {
     latency: Cell<PeakEwma>,
     idle: RefCell<Vec<Idle>>,
     cells: Arc<EndpointCells>,
+}
+
+/// What an exchange wants of a lease.
+pub struct Wanted<'a> {
+    pub endpoint: usize,
+    pub pool: &'a snapshot::Pool,
+    /// How long connecting may take.
+    pub connect: Duration,
+    /// No pooled connection.
+    pub fresh: bool,
+    /// From where to where the client connected.
+    pub path: Option<(SocketAddr, SocketAddr)>,
+}
+
+/// The header that tells an endpoint who asks, if the pool wants one.
+#[must_use]
+pub fn proxy_header(version: ProxyProtocol, path: Option<(SocketAddr, SocketAddr)>) -> Option<Buf> {
+    let mut header = Vec::new();
+    match version {
+        ProxyProtocol::Off => return None,
+        ProxyProtocol::V1 => proxy::write_v1(path, &mut header),
+        ProxyProtocol::V2 => proxy::write_v2(path, &mut header),
+    }
+    Some(Buf::copy_of(&header))
 }
 
 /// A connection for one exchange.
@@ -206,33 +233,33 @@ impl Cluster {
         self.budget.borrow_mut().withdraw(now)
     }
 
-    /// A connection to an endpoint: an idle one, or with `fresh` or for want of one a new one.
-    pub async fn lease(
-        &self,
-        index: usize,
-        settings: &snapshot::Pool,
-        fresh: bool,
-        timer: &mut Timer,
-        counters: &Counters,
-    ) -> Result<Lease, DialError> {
-        if !fresh && let Some(lease) = self.take_idle(index, settings, counters) {
+    /// A connection to an endpoint: an idle one, or with `fresh` or for want of one a new one. A pool that tells its
+    /// endpoints who asks (PROXY protocol) gets a connection a client, because a connection has one header.
+    pub async fn lease(&self, wanted: Wanted<'_>, timer: &mut Timer, counters: &Counters) -> Result<Lease, DialError> {
+        let Wanted { endpoint, pool, connect, fresh, path } = wanted;
+        if !fresh && let Some(lease) = self.take_idle(endpoint, pool, counters) {
             return Ok(lease);
         }
-        let addresses = self.endpoints[index].addresses.borrow().clone();
-        counters.upstream_connects_total.add(1);
-        match dial::dial(&addresses, settings.timeouts.connect, timer).await {
-            Ok(stream) => Ok(Lease { conn: Conn::new(stream), endpoint: index, reused: false, requests: 0 }),
-            Err(error) => {
-                counters.upstream_connect_failures_total.add(1);
-                Err(error)
-            }
+        let mut stream = self.dial(endpoint, connect, timer, counters).await?;
+        if let Some(header) = proxy_header(pool.proxy_protocol, path) {
+            stream.send(header);
         }
+        Ok(Lease { conn: Conn::new(stream), endpoint, reused: false, requests: 0 })
     }
 
-    /// A stream of an endpoint for a tunnel: always a new one.
-    pub async fn dial(&self, index: usize, settings: &snapshot::Pool, timer: &mut Timer) -> Result<Stream, DialError> {
-        let addresses = self.endpoints[index].addresses.borrow().clone();
-        dial::dial(&addresses, settings.timeouts.connect, timer).await
+    /// A new stream to an endpoint.
+    pub async fn dial(
+        &self,
+        endpoint: usize,
+        patience: Duration,
+        timer: &mut Timer,
+        counters: &Counters,
+    ) -> Result<Stream, DialError> {
+        let addresses = self.endpoints[endpoint].addresses.borrow().clone();
+        counters.upstream_connects_total.add(1);
+        let dialled = dial::dial(&addresses, patience, timer).await;
+        counters.upstream_connect_failures_total.add(u64::from(dialled.is_err()));
+        dialled
     }
 
     /// The name of an endpoint stands for these addresses from now on. None: it keeps those it had.
@@ -304,5 +331,8 @@ impl From<&DialError> for policy::Class {
 
 /// Running out of descriptors, ports or memory is our fault and not the endpoint's.
 fn is_ours(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(24 /* EMFILE */ | 23 /* ENFILE */ | 12 /* ENOMEM */ | 105 /* ENOBUFS */))
+    matches!(
+        error.raw_os_error(),
+        Some(24 /* EMFILE */ | 23 /* ENFILE */ | 12 /* ENOMEM */ | 105 /* ENOBUFS */ | 99 /* EADDRNOTAVAIL */)
+    )
 }

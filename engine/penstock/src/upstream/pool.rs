@@ -5,7 +5,7 @@
 
 use super::{Cluster, Lease};
 use crate::conn::Conn;
-use crate::snapshot::Pool;
+use crate::snapshot::{Pool, ProxyProtocol};
 use crate::telemetry::Counters;
 use proto::h1::Client;
 
@@ -35,8 +35,9 @@ impl Cluster {
         let requests = requests + 1;
         let worn = settings.reuse.max_requests.is_some_and(|most| requests >= most);
         let mut idle = self.endpoints[endpoint].idle.borrow_mut();
+        let somebodys = settings.proxy_protocol != ProxyProtocol::Off;
         let full = idle.len() >= settings.reuse.max_idle as usize;
-        if worn || full || !conn.machine.is_reusable() || !conn.is_quiet() || conn.stream.unsent() > 0 {
+        if worn || full || somebodys || !conn.machine.is_reusable() || !conn.is_quiet() || conn.stream.unsent() > 0 {
             return;
         }
         conn.stream.set_appetite(ring::Appetite::Any);

@@ -112,6 +112,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         index: 0,
         count: 1,
         seed,
+        resolved: Vec::new(),
     };
     let drain = scene.drain.then(|| Duration::from_millis(seed % 400));
     let counts = ring.block_on(work(plan, ledger, clients, drain));

@@ -146,16 +146,20 @@ impl Stream {
         reactor::with(|reactor| reactor.table.borrow_mut().finish(self.index));
     }
 
-    /// Closes with RST, so that the peer sees an error and not an end.
-    pub fn reset(self) {
-        reactor::with(|reactor| reactor.table.borrow_mut().abandon(self.index, true));
-        std::mem::forget(self);
+    /// Will close with RST, so that the peer sees an error and not an end.
+    pub fn reset_on_close(&mut self) {
+        reactor::with(|reactor| reactor.table.borrow_mut().reset_on_close(self.index));
+    }
+
+    /// Closes with RST.
+    pub fn reset(mut self) {
+        self.reset_on_close();
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        reactor::try_with(|reactor| reactor.table.borrow_mut().abandon(self.index, false));
+        reactor::try_with(|reactor| reactor.table.borrow_mut().abandon(self.index));
     }
 }
 
@@ -163,7 +167,7 @@ impl Drop for Stream {
 /// the peer still sends, so that its unread bytes do not destroy our last words with an RST.
 ///
 /// Gives up after `patience`, or when `bytes_max` have been dropped.
-pub async fn linger(mut stream: Stream, patience: Duration, bytes_max: usize) {
+pub async fn linger(stream: &mut Stream, patience: Duration, bytes_max: usize) {
     let mut timer = Timer::new();
     timer.set(reactor::with(|reactor| reactor.now()) + patience);
     stream.finish();

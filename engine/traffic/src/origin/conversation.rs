@@ -53,7 +53,7 @@ pub(crate) async fn hold(site: Rc<Site>, stream: Stream) {
         match conversation.exchange().await {
             Next::Answered => {}
             Next::Close => {
-                return ring::linger(conversation.stream, LINGER, LINGER_BYTES_MAX).await;
+                return ring::linger(&mut conversation.stream, LINGER, LINGER_BYTES_MAX).await;
             }
             Next::Gone => return,
             Next::Reset => return conversation.stream.reset(),

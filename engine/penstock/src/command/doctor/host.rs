@@ -1,6 +1,6 @@
 //! The host as its files and as the ring that it grants: read from `/` and tried, or in tests made up.
 
-use crate::{cores, snapshot::cpu_list};
+use crate::snapshot::cpu_list;
 use ring::{DriverChoice, Granted, Options, Ring};
 use std::{collections::HashMap, path::Path};
 
@@ -15,7 +15,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn this() -> Self {
-        Self { files: None, allowed: cores::allowed().unwrap_or_default(), ring: set_up_a_ring() }
+        Self { files: None, allowed: ring::allowed_cpus().unwrap_or_default(), ring: set_up_a_ring() }
     }
 
     #[cfg(test)]
