@@ -14,7 +14,7 @@ const BYTES_EACH: u64 = 1_536 << 10;
 
 on_each_driver! {
     /// A client that pipelines requests and never reads the responses.
-    fn a_client_that_sends_and_never_reads(driver) {
+    alone fn a_client_that_sends_and_never_reads(driver) {
         let origin = Origin::standard();
         let engine = Setup::new(driver).origin(&origin).start();
         let before = warm(&engine);
@@ -26,7 +26,7 @@ on_each_driver! {
     }
 
     /// A client that uploads without end to an origin that reads nothing.
-    fn an_origin_that_never_reads(driver) {
+    alone fn an_origin_that_never_reads(driver) {
         let origin = Origin::start(|peer| {
             let Ok(head) = peer.wire.head() else { return };
             if head.method() == "POST" {
@@ -48,7 +48,7 @@ on_each_driver! {
     }
 
     /// An origin that sends without end to a client that never reads.
-    fn an_origin_that_sends_to_a_client_that_never_reads(driver) {
+    alone fn an_origin_that_sends_to_a_client_that_never_reads(driver) {
         let origin = Origin::start(|peer| {
             let Some(request) = peer.request() else { return };
             if request.target() != "/endless" {
@@ -71,7 +71,7 @@ on_each_driver! {
     }
 
     /// Both at once: the origin answers without end and reads nothing, the client uploads without end and reads nothing.
-    fn both_send_and_neither_reads(driver) {
+    alone fn both_send_and_neither_reads(driver) {
         let origin = Origin::start(|peer| {
             let Ok(head) = peer.wire.head() else { return };
             if head.method() == "GET" {
