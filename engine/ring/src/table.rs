@@ -629,12 +629,15 @@ impl Table {
 
 impl StreamSlot {
     /// How receiving ended, once all that arrived has been taken. A failed send ends it too: the peer is gone.
+    ///
+    /// A failed send speaks louder than an end: when a connection breaks, the kernel tells its one error (`sk_err`) to the
+    /// send or to the receive, and the other one sees what looks like an end.
     fn end(&self) -> Option<io::Result<()>> {
-        if self.flags.ended {
-            return Some(Ok(()));
-        }
         let error = if self.recv_error != 0 { self.recv_error } else { self.send_error };
-        (error != 0).then(|| Err(io::Error::from_raw_os_error(error)))
+        if error != 0 {
+            return Some(Err(io::Error::from_raw_os_error(error)));
+        }
+        self.flags.ended.then_some(Ok(()))
     }
 }
 

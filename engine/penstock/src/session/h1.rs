@@ -160,7 +160,11 @@ async fn sent(conn: &mut Conn<Server>, timer: &mut Timer, most: usize) -> bool {
 /// Ends a connection: what is owed goes out first; a client that still sends is heard out, so that no RST overtakes our
 /// last words.
 async fn end(conn: &mut Conn<Server>, timer: &mut Timer) {
-    let cut_short = matches!(conn.machine.close_reason(), Some(CloseReason::UnreadBody | CloseReason::Malformed));
+    // It was not the client who wanted the end: more of what it says may be on its way.
+    let cut_short = matches!(
+        conn.machine.close_reason(),
+        Some(CloseReason::UnreadBody | CloseReason::Malformed | CloseReason::WeAsked)
+    );
     if !conn.is_cut() && (cut_short || !conn.machine.is_body_read() || !conn.is_quiet()) {
         return ring::linger(&mut conn.stream, limits::LINGER, limits::LINGER_BYTES_MAX).await;
     }
