@@ -54,7 +54,8 @@ async fn ask_all(host: &Host, ledger: &Rc<Ledger>, strict: Strict) {
         while !asks.is_empty() {
             let ahead = if pipelines { host.pick(1..=asks.len()) } else { 1 };
             // What waits for a word of the server, or does not live on, ends its batch.
-            let until = asks.iter().take(ahead).position(|ask| ask.expect || ask.http10).map_or(ahead, |at| at + 1);
+            let is_last = |ask: &Ask| ask.expect || ask.http10 || ask.connection == Some("close");
+            let until = asks.iter().take(ahead).position(is_last).map_or(ahead, |at| at + 1);
             let batch: Vec<Ask> = asks.iter().take(until).cloned().collect();
             let last = batch.len() == asks.len();
             let (answered, goes_on) = connection.ask(batch, last).await;
@@ -234,6 +235,11 @@ impl<'a> Connection<'a> {
         assert!(content(ask.id, attempt, size) == self.reader.content, "the content of {ask:?} is something else");
         // An error that sending was told of, reading is not told again.
         if read.is_err() || !delimited && self.broken.get() {
+            return Got::Cut;
+        }
+        let breaks = self.strict.may_break || self.strict.may_refuse;
+        if breaks && answer.framing == Framing::Close && ask.size > 0 && whole != Some(size) {
+            // As in a tunnel: a send of the request and a receive of the answer race for the one error of a connection.
             return Got::Cut;
         }
         assert_eq!(whole, Some(size), "an end where there is none: {ask:?}, {answer:?}, {head:?}");

@@ -22,13 +22,13 @@ use scene::{Scene, play};
 /// Everybody is well-behaved and the network loses nothing: every exchange has to succeed.
 #[test]
 fn simulation_well_behaved() {
-    check("simulation_well_behaved", 500, |seed| play(seed, &Scene { faults: harmless(seed), ..Scene::default() }));
+    check("simulation_well_behaved", 1_000, |seed| play(seed, &Scene { faults: harmless(seed), ..Scene::default() }));
 }
 
 /// Clients leave in the middle, read nothing or send too little; the others must not notice.
 #[test]
 fn simulation_rude_clients() {
-    check("simulation_rude_clients", 500, |seed| {
+    check("simulation_rude_clients", 1_000, |seed| {
         play(seed, &Scene { faults: harmless(seed), rude_clients: true, ..Scene::default() })
     });
 }
@@ -36,7 +36,7 @@ fn simulation_rude_clients() {
 /// Origins break off, reset, say what nobody asked, or nothing; some are not there.
 #[test]
 fn simulation_rude_origins() {
-    check("simulation_rude_origins", 500, |seed| {
+    check("simulation_rude_origins", 1_000, |seed| {
         play(seed, &Scene { faults: harmless(seed), rude_origins: true, ..Scene::default() })
     });
 }
@@ -44,7 +44,7 @@ fn simulation_rude_origins() {
 /// Everything at once, and connections break.
 #[test]
 fn simulation_everything_breaks() {
-    check("simulation_everything_breaks", 500, |seed| {
+    check("simulation_everything_breaks", 1_000, |seed| {
         let faults = at_least_64_bytes(if seed.is_multiple_of(4) { Faults::wild() } else { Faults::from_seed(seed) });
         play(seed, &Scene { faults, rude_origins: true, rude_clients: true, tunnels: true, ..Scene::default() })
     });
@@ -53,7 +53,7 @@ fn simulation_everything_breaks() {
 /// The engine is told to end in the middle: what was asked before is answered.
 #[test]
 fn simulation_drain() {
-    check("simulation_drain", 300, |seed| {
+    check("simulation_drain", 1_000, |seed| {
         play(seed, &Scene { faults: harmless(seed), drain: true, tunnels: true, ..Scene::default() })
     });
 }
@@ -61,7 +61,7 @@ fn simulation_drain() {
 /// Bytes both ways that nobody reads, with half-closes; in every second seed, far ends that break off.
 #[test]
 fn simulation_tunnels() {
-    check("simulation_tunnels", 300, |seed| {
+    check("simulation_tunnels", 1_000, |seed| {
         let rude_origins = seed % 2 == 1;
         play(seed, &Scene { faults: harmless(seed), web: false, tunnels: true, rude_origins, ..Scene::default() })
     });
