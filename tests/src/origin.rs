@@ -203,7 +203,8 @@ pub fn fields_text(message: &Message) -> String {
 /// | other | `hello` |
 pub fn standard(peer: &mut Peer) {
     while let Some(request) = peer.request() {
-        let (kind, number) = request.target()[1..].split_once('/').unwrap_or((&request.target()[1..], ""));
+        let path = request.target().split('?').next().unwrap_or_default();
+        let (kind, number) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
         let number: usize = number.parse().unwrap_or(0);
         let mut response = match kind {
             "bytes" => answer(pattern(number as u64, number)),

@@ -7,5 +7,6 @@
 static ALLOCATOR: ring::alloc::Counting<mimalloc::MiMalloc> = ring::alloc::Counting(mimalloc::MiMalloc);
 
 fn main() -> std::process::ExitCode {
+    ring::small_pages();
     penstock::command::main()
 }

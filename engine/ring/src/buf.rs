@@ -133,6 +133,14 @@ impl Buf {
         self.end += bytes.len() as u32;
     }
 
+    /// This buffer with `bytes` appended, which must fit.
+    #[inline]
+    #[must_use]
+    pub fn with(mut self, bytes: &[u8]) -> Self {
+        self.extend(bytes);
+        self
+    }
+
     /// Appends as much of `bytes` as fits; returns how much.
     #[inline]
     pub fn extend_some(&mut self, bytes: &[u8]) -> usize {

@@ -18,6 +18,8 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
+use crate::chunked::Chunked;
+
 /// Names a task of this thread; stale once the task has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TaskRef {
@@ -46,7 +48,7 @@ impl TaskRef {
 }
 
 pub(crate) struct Exec {
-    tasks: RefCell<Vec<Slot>>,
+    tasks: RefCell<Chunked<Slot>>,
     free: RefCell<Vec<u32>>,
     queue: RefCell<VecDeque<TaskRef>>,
     current: Cell<TaskRef>,
@@ -307,7 +309,8 @@ impl Drop for Body {
 /// future is allocated as it is.
 const BLOCK_BYTES: [usize; BLOCK_CLASSES] = [64, 128, 192, 256, 320, 384, 448, 512, 1_024, 2_048, 4_096, 8_192];
 const BLOCK_CLASSES: usize = 12;
-const BLOCK_ALIGN: usize = 64;
+/// What the allocator gives without rounding up.
+const BLOCK_ALIGN: usize = 16;
 
 struct Blocks {
     free: [Vec<NonNull<u8>>; BLOCK_CLASSES],

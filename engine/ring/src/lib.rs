@@ -10,6 +10,7 @@
 
 pub mod alloc;
 pub mod buf;
+mod chunked;
 mod cpu;
 mod driver;
 mod exec;
@@ -30,7 +31,7 @@ use std::future::{Future, poll_fn};
 use std::task::Poll;
 
 pub use buf::Buf;
-pub use cpu::{allowed_cpus, pin_to, thread_cpu_nanos};
+pub use cpu::{allowed_cpus, pin_to, small_pages, thread_cpu_nanos};
 pub use driver::{DriverChoice, DriverCounts, Granted, sim};
 pub use exec::{Pooled, TaskRef, pooled};
 pub use mailbox::{Receiver, Sender, mailbox};

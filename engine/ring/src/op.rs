@@ -7,6 +7,7 @@
 //! * A stream's descriptor is closed only when the stream's count of operations in flight is zero (see `reactor.rs`).
 
 use crate::buf::Buf;
+use crate::chunked::Chunked;
 use crate::driver::Token;
 
 /// Names an operation in flight.
@@ -104,7 +105,7 @@ impl std::fmt::Debug for Gather {
 }
 
 pub(crate) struct Ops {
-    slots: Vec<Slot>,
+    slots: Chunked<Slot>,
     free: Vec<u32>,
     /// Completions that named no operation in flight: late, repeated, or of a reused slot.
     pub(crate) stale: u64,
@@ -118,7 +119,7 @@ struct Slot {
 
 impl Ops {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), stale: 0 }
+        Self { slots: Chunked::new(), free: Vec::new(), stale: 0 }
     }
 
     /// Operations in flight.
@@ -167,7 +168,7 @@ impl Ops {
 
     /// Keeps for ever what the kernel might still touch. For the end of a ring that would not come to rest.
     pub(crate) fn leak(&mut self) {
-        for slot in &mut self.slots {
+        for slot in self.slots.iter_mut() {
             std::mem::forget(std::mem::replace(&mut slot.owned, Owned::Nothing));
         }
     }

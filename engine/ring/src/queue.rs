@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use crate::buf::Buf;
 
+/// Pieces are merged into one buffer up to this size: one to parse, one to send, and none of them on a list.
+const MERGED_BYTES_MAX: usize = 64 << 10;
+
 /// Buffers in order; nearly always none or one.
 #[derive(Default)]
 pub(crate) struct Queue {
@@ -50,16 +53,25 @@ impl Queue {
         Some(buf)
     }
 
-    /// Copies `bytes` behind the last buffer's, or into a fresh one.
+    /// Copies `bytes` behind those of the last buffer, which grows for them up to the largest class.
     #[inline]
     pub(crate) fn append(&mut self, bytes: &[u8]) {
-        let last = match &mut self.rest {
-            Some(rest) => rest.back_mut(),
-            None => self.first.as_mut(),
-        };
-        match last {
-            Some(buf) if buf.room() >= bytes.len() => buf.extend(bytes),
-            _ => self.push(Buf::copy_of(bytes)),
+        if let Some(last) = self.rest.as_mut().and_then(|rest| rest.back_mut()) {
+            if last.room() >= bytes.len() {
+                return last.extend(bytes);
+            }
+            return self.push(Buf::copy_of(bytes));
+        }
+        match self.first.take() {
+            None => self.first = Some(Buf::copy_of(bytes)),
+            Some(first) if first.room() >= bytes.len() => self.first = Some(first.with(bytes)),
+            Some(first) if first.len() + bytes.len() <= MERGED_BYTES_MAX => {
+                self.first = first.with_more_room(bytes.len()).map(|first| first.with(bytes));
+            }
+            Some(first) => {
+                self.first = Some(first);
+                self.push(Buf::copy_of(bytes));
+            }
         }
     }
 }

@@ -1,14 +1,16 @@
 //! A table with stable indexes.
 
+use crate::chunked::Chunked;
+
 /// Values under numbers that stay theirs until they are removed.
 pub(crate) struct Slab<T> {
-    slots: Vec<Option<T>>,
+    slots: Chunked<Option<T>>,
     free: Vec<u32>,
 }
 
 impl<T> Slab<T> {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self { slots: Chunked::new(), free: Vec::new() }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: kernel timers. One `enter` carries the next deadline as its timeout.
 
+use crate::chunked::Chunked;
 use crate::exec::TaskRef;
 use crate::time::Now;
 
@@ -29,7 +30,7 @@ impl TimerId {
 }
 
 pub(crate) struct Wheel {
-    entries: Vec<Entry>,
+    entries: Chunked<Entry>,
     free: u32,
     /// First entry of each slot's list.
     slots: [[u32; SLOTS]; LEVELS],
@@ -53,7 +54,7 @@ struct Entry {
 impl Wheel {
     pub(crate) fn new(now: Now) -> Self {
         Self {
-            entries: Vec::new(),
+            entries: Chunked::new(),
             free: NIL,
             slots: [[NIL; SLOTS]; LEVELS],
             occupied: [0; LEVELS],

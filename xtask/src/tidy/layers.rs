@@ -122,7 +122,7 @@ mod tests {
             ("exchange", "cache"),
             ("upstream", "conn"),
             ("tls", "snapshot"),
-            ("control", "snapshot"),
+            ("control", "engine"),
             ("snapshot", "limits"),
             ("conn", "conn"),
             ("conn", "Anything"),
@@ -133,8 +133,8 @@ mod tests {
             ("conn", "upstream", "above"),
             ("upstream", "cache", "same floor"),
             ("session", "listen", "above"),
-            ("control", "worker", "above"),
-            ("control", "steer", "same floor"),
+            ("engine", "control", "above"),
+            ("cores", "steer", "same floor"),
             ("telemetry", "conn", "only snapshot"),
         ] {
             assert!(forbidden(from, to).is_some_and(|told| told.contains(why)), "{from} → {to}");

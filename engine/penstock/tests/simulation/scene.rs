@@ -49,8 +49,8 @@ pub(crate) struct Scene {
     pub(crate) tunnels: bool,
     pub(crate) rude_clients: bool,
     pub(crate) rude_origins: bool,
-    /// The engine is told to end while everybody is at work.
-    pub(crate) drain: bool,
+    /// The engine is told to end after this time, while everybody is at work.
+    pub(crate) drain: Option<Duration>,
 }
 
 impl Default for Scene {
@@ -61,7 +61,7 @@ impl Default for Scene {
             tunnels: false,
             rude_clients: false,
             rude_origins: false,
-            drain: false,
+            drain: None,
         }
     }
 }
@@ -114,8 +114,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         seed,
         resolved: Vec::new(),
     };
-    let drain = scene.drain.then(|| Duration::from_millis(seed % 400));
-    let counts = ring.block_on(work(plan, ledger, clients, drain));
+    let counts = ring.block_on(work(plan, ledger, clients, scene.drain));
     let mut wrong = gauges(&cells, &endpoints);
     if counts.panics > 0 || counts.streams > 0 {
         wrong.push(format!("the ring: {counts:?}"));
