@@ -340,7 +340,7 @@ pub(crate) fn trim_blocks() {
     let _ = BLOCKS.try_with(|blocks| {
         let mut blocks = blocks.borrow_mut();
         for class in 0..BLOCK_CLASSES {
-            let surplus = blocks.unused[class].div_ceil(2);
+            let surplus = blocks.unused[class] - blocks.unused[class] / 8;
             for memory in blocks.free[class].drain(..surplus) {
                 // SAFETY: as in `Blocks::drop`.
                 unsafe { dealloc(memory.as_ptr(), block_layout(class)) };
