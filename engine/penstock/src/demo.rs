@@ -289,6 +289,9 @@ fn conclude(engine: &Engine, report: &Option<Report>) -> bool {
     let requests = sum(|counters| counters.requests_total.get());
     println!("\nsummary");
     println!("  client: {} answered, {} failed, {:.0} req/s", report.requests, report.errors.total(), report.rate());
+    if report.errors.total() > 0 {
+        println!("          {:?}", report.errors);
+    }
     for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
         println!(
             "  {name:<6} client {:>9}   engine {:>9}",
