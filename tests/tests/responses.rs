@@ -242,6 +242,21 @@ on_each_driver! {
         assert!(old.ask("GET / HTTP/1.0\r\n\r\n").interim.is_empty());
     }
 
+    /// The client has seen part of this try: another endpoint's answer is no answer to it any more.
+    fn after_an_interim_response_nothing_is_tried_again(driver) {
+        let hints = Origin::saying("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n");
+        let other = Origin::standard();
+        let setup = Setup::new(driver).origin(&hints).origin(&other);
+        let engine = setup.pool_line("breaker.failures = 0\nbalance = \"round-robin\"").start();
+        let mut client = engine.client();
+        let responses: Vec<_> = (0..6).map(|_| client.get("/")).collect();
+        let hinted = responses.iter().filter(|response| !response.interim.is_empty()).count();
+        assert!(hinted >= 2, "the first origin has its turns: {hinted}");
+        for response in responses {
+            assert_eq!(response.status(), if response.interim.is_empty() { 200 } else { 502 });
+        }
+    }
+
     fn interim_responses_without_end_are_a_502(driver) {
         let origin = Origin::start(|peer| {
             peer.request();

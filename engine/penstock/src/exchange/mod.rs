@@ -41,6 +41,8 @@ struct Settled {
     endpoint: Option<(usize, usize)>,
     route: Option<usize>,
     tries: u8,
+    /// An interim response has gone downstream: the client has seen bytes of this try.
+    interim: bool,
 }
 
 /// Serves one request on `conn`. What the connection may do afterwards, its machine knows.
@@ -105,6 +107,9 @@ async fn attempt(
             }
             Relayed::Unanswered(class) => {
                 drop(lease);
+                if settled.interim {
+                    tries.forbid_repetition();
+                }
                 if !tries.failed(cluster, &attempt, class, &door.cells.counters) {
                     return settled.refused(door, conn, request, tries.last_reason());
                 }

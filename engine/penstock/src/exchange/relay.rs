@@ -76,10 +76,12 @@ pub(super) async fn run(
         whole: None,
         moved: ring::now(),
         refused: None,
+        interim: false,
     };
     relay.begin_upload();
     let relayed = poll_fn(|cx| relay.poll(cx)).await;
     settled.status = relay.status;
+    settled.interim |= relay.interim;
     settled.bytes = relay.download.bytes;
     door.cells.counters.bytes_in_total.add(relay.upload.bytes);
     if let Relayed::Done(class) = &relayed {
@@ -120,6 +122,8 @@ struct Relay<'a> {
     moved: Now,
     /// Why we answered in the endpoint's stead.
     refused: Option<Reason>,
+    /// An interim response has been passed on.
+    interim: bool,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -215,6 +219,7 @@ impl Relay<'_> {
             if proto::h1::write_interim(&self.up.unread()[..length], head, &fields, &mut *out).is_ok() {
                 self.down.machine.interim_written(head.status);
                 self.down.stream.send(Buf::copy_of(&out));
+                self.interim = true;
             }
         }
         self.up.skip(length);

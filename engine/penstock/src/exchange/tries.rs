@@ -62,6 +62,11 @@ impl<'a> Tries<'a> {
         Some(Attempt { endpoint: endpoint?, fresh: fresh.is_some(), reused: false, begun })
     }
 
+    /// Something of a try has gone downstream: there will be no other one.
+    pub(super) fn forbid_repetition(&mut self) {
+        self.replay = Replay::Never;
+    }
+
     /// A try has ended without an answer; true when another one may follow.
     pub(super) fn failed(&mut self, cluster: &Cluster, attempt: &Attempt, class: Class, counters: &Counters) -> bool {
         let now = policy_now(ring::now());
