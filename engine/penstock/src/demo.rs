@@ -52,8 +52,9 @@ pub fn run(demo: &Demo) -> ExitCode {
 
 fn demonstrate(demo: &Demo) -> io::Result<bool> {
     let signals = Signals::block(&[2, 15])?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let (origins, addresses) = start_origins(Arc::clone(&stop))?;
+    // The load ends first: an origin that is gone before it would be a failure that means nothing.
+    let (stop, stop_origins) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (origins, addresses) = start_origins(Arc::clone(&stop_origins))?;
     let (front, admin) = (free_port()?, free_port()?);
     let snapshot = configure(front, admin, &addresses, demo.cores)?;
     let engine = Engine::start(&snapshot)?;
@@ -68,6 +69,7 @@ fn demonstrate(demo: &Demo) -> io::Result<bool> {
     drop(ring);
     let ended_well = conclude(&shared.borrow(), &report);
     drop(shared);
+    stop_origins.store(true, Ordering::Relaxed);
     origins.join().map_err(|_| io::Error::other("the origins' thread panicked"))?;
     Ok(ended_well)
 }
