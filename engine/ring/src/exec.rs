@@ -305,10 +305,10 @@ impl Drop for Body {
     }
 }
 
-/// Block sizes: every 64 bytes up to 512, for tasks that wait by the thousand, then powers of two up to 8 KiB. A larger
+/// Block sizes: every 32 bytes up to 512, for tasks that wait by the thousand, then powers of two up to 8 KiB. A larger
 /// future is allocated as it is.
-const BLOCK_BYTES: [usize; BLOCK_CLASSES] = [64, 128, 192, 256, 320, 384, 448, 512, 1_024, 2_048, 4_096, 8_192];
-const BLOCK_CLASSES: usize = 12;
+const BLOCK_CLASSES: usize = 20;
+const BLOCK_STEP: usize = 32;
 /// What the allocator gives without rounding up.
 const BLOCK_ALIGN: usize = 16;
 
@@ -352,14 +352,15 @@ pub(crate) fn trim_blocks() {
 
 fn block_class(layout: Layout) -> Option<usize> {
     let class = match layout.size() {
-        size @ 0..=512 => size.max(1).div_ceil(64) - 1,
-        size => size.next_power_of_two().trailing_zeros() as usize - 2,
+        size @ 0..=512 => size.max(1).div_ceil(BLOCK_STEP) - 1,
+        size => 6 + size.next_power_of_two().trailing_zeros() as usize,
     };
     (class < BLOCK_CLASSES && layout.align() <= BLOCK_ALIGN).then_some(class)
 }
 
 fn block_layout(class: usize) -> Layout {
-    Layout::from_size_align(BLOCK_BYTES[class], BLOCK_ALIGN).expect("multiples of the alignment")
+    let bytes = if class < 16 { (class + 1) * BLOCK_STEP } else { 64 << (class - 12) };
+    Layout::from_size_align(bytes, BLOCK_ALIGN).expect("multiples of the alignment")
 }
 
 fn take_block(layout: Layout) -> NonNull<u8> {
@@ -407,4 +408,20 @@ fn wake_raw(data: *const ()) {
     let data = data as usize as u64;
     let task = TaskRef { index: data as u32, generation: (data >> 32) as u32 };
     crate::reactor::try_with(|reactor| reactor.exec.wake(task));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_future_finds_a_block_that_holds_it() {
+        for size in 0..=8_192 {
+            let layout = Layout::from_size_align(size, 8).unwrap();
+            let block = block_layout(block_class(layout).unwrap());
+            assert!(block.size() >= size && block.size() <= (2 * size).max(BLOCK_STEP), "{size} in {}", block.size());
+        }
+        assert!(block_class(Layout::from_size_align(8_193, 8).unwrap()).is_none());
+        assert!(block_class(Layout::from_size_align(64, 64).unwrap()).is_none());
+    }
 }

@@ -193,6 +193,6 @@ mod tests {
             size_of::<F>()
         }
         let size = size_of_future(run);
-        assert!(size <= 256, "{size}");
+        assert!(size <= 224, "{size}");
     }
 }
