@@ -2,14 +2,6 @@
 
 use crate::snapshot::{Cores, cpu_list};
 
-/// [`ring::allowed_cpus`], for the callers that have yet to name it themselves.
-///
-/// # Errors
-/// The system call's.
-pub fn allowed() -> std::io::Result<Vec<u16>> {
-    ring::allowed_cpus()
-}
-
 /// The CPUs to put a worker on each.
 ///
 /// # Errors

@@ -18,7 +18,6 @@ use ring::{Address, Options, Ring, Signals};
 use traffic::{Extent, Failure, Live, Load, Mode, Origin, Report, Snapshot as Seen};
 
 use crate::admin;
-use crate::cores;
 use crate::engine::Engine;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::{Counters, Summary};
@@ -76,7 +75,7 @@ fn demonstrate(demo: &Demo) -> io::Result<bool> {
 
 /// The configuration that the demonstration stands for.
 fn configure(front: u16, admin: u16, origins: &[SocketAddr], workers: Option<usize>) -> io::Result<Arc<Snapshot>> {
-    let mut cpus = cores::allowed()?;
+    let mut cpus = ring::allowed_cpus()?;
     cpus.truncate(workers.unwrap_or(usize::MAX).max(1));
     let endpoints: Vec<String> = origins.iter().map(|origin| format!("\"{origin}\"")).collect();
     let text = format!(

@@ -45,7 +45,7 @@ impl Engine {
     /// # Errors
     /// The first worker's that could not start; those that did are ended again.
     pub fn start(snapshot: &Arc<Snapshot>) -> io::Result<Self> {
-        let allowed = cores::allowed()?;
+        let allowed = ring::allowed_cpus()?;
         let cpus = cores::choose(&snapshot.engine.cores, &allowed).map_err(io::Error::other)?;
         raise_descriptor_limit();
         let log = snapshot.access_log.as_ref().map(Log::start).transpose()?;

@@ -25,3 +25,15 @@ pub enum Event<H> {
     /// Nothing more can be said until there are more bytes, or until the other direction moves.
     Pause,
 }
+
+impl<H> Event<H> {
+    /// How many bytes of the slice that was handed in this step used up; `head_length` tells it of a head.
+    #[inline]
+    pub(crate) fn consumed(&self, head_length: impl FnOnce(&H) -> usize) -> usize {
+        match self {
+            Self::Head(head) => head_length(head),
+            Self::Data { consumed, .. } | Self::End { consumed, .. } => *consumed,
+            Self::Reset(_) | Self::Tunnel | Self::Pause => 0,
+        }
+    }
+}

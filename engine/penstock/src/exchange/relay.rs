@@ -261,7 +261,6 @@ impl Relay<'_> {
     /// The composed head leads the first piece of content; a small response of known length waits for all of it.
     fn begin_content(&mut self, framing: Framing) {
         let composed = self.door.desk.head.borrow();
-        self.download.lead = None;
         let here = self.up.unread().len() as u64;
         if let Framing::Length(length) = framing {
             self.up.expect(length.saturating_sub(here));

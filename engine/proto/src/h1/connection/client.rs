@@ -32,11 +32,7 @@ impl Connection<Client> {
         let event = self.read_with(bytes, |connection, bytes| connection.read_response(bytes, fields));
         match &event {
             Ok(event) => {
-                let consumed = match event {
-                    Event::Head(head) => head.length as usize,
-                    Event::Data { consumed, .. } | Event::End { consumed, .. } => *consumed,
-                    _ => 0,
-                };
+                let consumed = event.consumed(|head| head.length as usize);
                 self.note(event, consumed, bytes.len());
             }
             Err(_) => self.shut(),

@@ -16,11 +16,7 @@ impl Connection<Server> {
         let event = self.read_with(bytes, |connection, bytes| connection.read_request(bytes, fields));
         match &event {
             Ok(event) => {
-                let consumed = match event {
-                    Event::Head(head) => head.length as usize,
-                    Event::Data { consumed, .. } | Event::End { consumed, .. } => *consumed,
-                    _ => 0,
-                };
+                let consumed = event.consumed(|head| head.length as usize);
                 self.note(event, consumed, bytes.len());
             }
             // A head that made no sense is still owed an answer.
