@@ -1,0 +1,49 @@
+//! Listeners, compiled.
+
+use std::time::Duration;
+
+use super::{Networks, PoolId, networks, time};
+use crate::snapshot::address::Bind;
+use crate::snapshot::schema::{ListenDoc, Protocol};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub name: Box<str>,
+    pub addresses: Box<[Bind]>,
+    pub protocol: ListenerProtocol,
+    pub max_connections: u32,
+    pub backlog: u32,
+    /// Peers whose connections begin with a PROXY header.
+    pub proxy_protocol_from: Networks,
+    /// Peers whose forwarding fields are kept.
+    pub trusted: Networks,
+    pub head_timeout: Duration,
+    pub keep_alive_timeout: Duration,
+    pub body_timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerProtocol {
+    /// Each request is routed.
+    Http,
+    /// Bytes go to this pool.
+    Tcp { pool: PoolId },
+}
+
+pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Listener {
+    Listener {
+        name: doc.name.as_str().into(),
+        addresses: doc.addr.0.as_slice().into(),
+        protocol: match (doc.protocol, &doc.pool) {
+            (Protocol::Tcp, Some(pool)) => ListenerProtocol::Tcp { pool: pool_id(pool) },
+            _ => ListenerProtocol::Http,
+        },
+        max_connections: doc.max_connections,
+        backlog: doc.backlog,
+        proxy_protocol_from: networks(&doc.proxy_protocol.from),
+        trusted: networks(&doc.trusted),
+        head_timeout: time(&doc.timeout.head),
+        keep_alive_timeout: time(&doc.timeout.keep_alive),
+        body_timeout: time(&doc.timeout.body),
+    }
+}

@@ -1,0 +1,179 @@
+//! The snapshot: what workers read, with indexes for names and numbers for texts.
+
+mod listen;
+mod pool;
+mod route;
+
+pub use listen::{Listener, ListenerProtocol};
+pub use pool::{Pool, Retry, Reuse, Timeouts};
+pub use route::Route;
+pub(super) use route::{default_route_name, rules_of};
+
+use std::{net::IpAddr, ops::Index, path::PathBuf, time::Duration};
+
+use super::{
+    address::Cidr,
+    literal::{Cores, Listed, ServerPolicy, Spin, Text, Time, ViaName},
+    route::{RouteId, RouteTable},
+    schema::{AccessFormat, Document, Driver, PoolDoc, Protocol, RouteDoc},
+};
+use crate::snapshot::Address;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerId(pub u16);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolId(pub u16);
+
+/// A configuration that passed every check. It never changes: workers share it behind an `Arc`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    pub engine: EngineSettings,
+    pub access_log: Option<AccessLog>,
+    pub listeners: Box<[Listener]>,
+    pub pools: Box<[Pool]>,
+    pub routes: Box<[Route]>,
+    pub table: RouteTable,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineSettings {
+    pub cores: Cores,
+    pub driver: Driver,
+    pub admin: Box<[Address]>,
+    pub drain_timeout: Duration,
+    pub spin: Spin,
+    pub via: ViaName,
+    pub server: ServerPolicy,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// `None`: standard output.
+    pub path: Option<PathBuf>,
+    pub format: AccessFormat,
+}
+
+/// A set of networks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Networks(Box<[Cidr]>);
+
+impl Networks {
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
+    }
+
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Cidr> {
+        self.0.iter()
+    }
+}
+
+impl Snapshot {
+    /// The route of a request, or `None`: 404. See [`RouteTable::find`].
+    #[must_use]
+    pub fn route(&self, host: &[u8], path: &[u8], method: &[u8]) -> Option<(RouteId, &Route)> {
+        let id = self.table.find(host, path, method)?;
+        Some((id, &self[id]))
+    }
+
+    #[must_use]
+    pub fn pool_named(&self, name: &str) -> Option<PoolId> {
+        self.pools.iter().position(|pool| &*pool.name == name).map(|at| PoolId(at as u16))
+    }
+}
+
+impl Index<PoolId> for Snapshot {
+    type Output = Pool;
+    fn index(&self, id: PoolId) -> &Pool {
+        &self.pools[usize::from(id.0)]
+    }
+}
+
+impl Index<ListenerId> for Snapshot {
+    type Output = Listener;
+    fn index(&self, id: ListenerId) -> &Listener {
+        &self.listeners[usize::from(id.0)]
+    }
+}
+
+impl Index<RouteId> for Snapshot {
+    type Output = Route;
+    fn index(&self, id: RouteId) -> &Route {
+        &self.routes[usize::from(id.0)]
+    }
+}
+
+/// Compiles a document that `meaning` found no error in.
+pub(super) fn compile(document: &Document) -> Snapshot {
+    let pools: Box<[Pool]> = document.pool.iter().map(pool::pool).collect();
+    let pool_id = |name: &str| {
+        let at = pools.iter().position(|pool| &*pool.name == name);
+        PoolId(at.expect("`meaning` found the pool") as u16)
+    };
+    let mut routes: Vec<Route> = Vec::new();
+    let mut rules = Vec::new();
+    for doc in &document.route {
+        let id = RouteId(routes.len() as u16);
+        routes.push(route::route(doc, pool_id(&doc.pool), &pools));
+        rules.extend(rules_of(doc, id));
+    }
+    if let Some(only) = only_http_pool(document).filter(|_| document.route.is_empty()) {
+        let doc = RouteDoc { name: Some("everything".into()), pool: only.name.clone(), ..RouteDoc::default() };
+        routes.push(route::route(&doc, pool_id(&doc.pool), &pools));
+        rules.extend(rules_of(&doc, RouteId(0)));
+    }
+    let listeners = document.listen.iter().map(|doc| listen::listener(doc, pool_id)).collect();
+    Snapshot {
+        engine: EngineSettings {
+            cores: document.engine.cores.0.clone(),
+            driver: document.engine.driver,
+            admin: document.engine.admin.0.as_slice().into(),
+            drain_timeout: time(&document.engine.drain_timeout.0),
+            spin: document.engine.spin.0,
+            via: document.engine.via.0.clone(),
+            server: document.engine.server.0.clone(),
+        },
+        access_log: access_log(document),
+        listeners,
+        pools,
+        routes: routes.into(),
+        table: RouteTable::new(rules),
+    }
+}
+
+/// The pool that everything goes to when there is no route: the only one that no `tcp` door leads to.
+pub(super) fn only_http_pool(document: &Document) -> Option<&PoolDoc> {
+    let mut candidates = http_pools(document);
+    candidates.next().filter(|_| candidates.next().is_none())
+}
+
+pub(super) fn http_pools(document: &Document) -> impl Iterator<Item = &PoolDoc> {
+    let behind_tcp = |name: &str| {
+        document.listen.iter().any(|door| door.protocol == Protocol::Tcp && door.pool.as_deref() == Some(name))
+    };
+    document.pool.iter().filter(move |pool| !behind_tcp(&pool.name))
+}
+
+fn access_log(document: &Document) -> Option<AccessLog> {
+    let access = &document.log.access;
+    let path = match access.path.as_str() {
+        "off" => return None,
+        "-" => None,
+        path => Some(PathBuf::from(path)),
+    };
+    Some(AccessLog { path, format: access.format })
+}
+
+const fn time(text: &Text<Time>) -> Duration {
+    text.0.0
+}
+
+fn networks(listed: &Listed<Cidr>) -> Networks {
+    Networks(listed.0.as_slice().into())
+}

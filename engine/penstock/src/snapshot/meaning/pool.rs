@@ -1,0 +1,101 @@
+//! What `[[pool]]` must mean.
+
+use std::time::Duration;
+
+use super::Meaning;
+use crate::limits;
+use crate::snapshot::literal::{Text, Time};
+use crate::snapshot::report::Code;
+use crate::snapshot::schema::PoolDoc;
+use crate::snapshot::text::Step;
+
+impl Meaning<'_> {
+    pub(super) fn pools(&mut self) {
+        for (at, pool) in self.document.pool.iter().enumerate() {
+            self.pool(at, pool);
+        }
+    }
+
+    fn pool(&mut self, at: usize, pool: &PoolDoc) {
+        let endpoints = &pool.endpoints;
+        if endpoints.is_empty() && self.is_empty_list(path!["pool", at, "endpoints"]) {
+            self.report(
+                Code::BadValue,
+                path!["pool", at, "endpoints"],
+                "a pool needs an endpoint",
+                "write [\"127.0.0.1:8080\"]",
+            );
+        } else if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.0.weight == 0) {
+            self.report(
+                Code::BadValue,
+                path!["pool", at, "endpoints"],
+                "every endpoint has weight 0: the pool can serve nothing",
+                "give one of them a weight",
+            );
+        }
+        if endpoints.len() > limits::ENDPOINTS_MAX {
+            self.report(
+                Code::BadValue,
+                path!["pool", at, "endpoints"],
+                format!("a pool of {} endpoints", endpoints.len()),
+                format!("at most {} are supported", limits::ENDPOINTS_MAX),
+            );
+        }
+        let addresses = endpoints
+            .iter()
+            .enumerate()
+            .map(|(index, endpoint)| (endpoint.0.address.to_string(), path!["pool", at, "endpoints", index].to_vec()));
+        self.twice("the endpoint", addresses.collect::<Vec<_>>());
+        self.within(path!["pool", at, "retry", "tries"], pool.retry.tries.into(), 1, limits::TRIES_MAX.into());
+        self.within(path!["pool", at, "breaker", "trials"], pool.breaker.trials.into(), 1, u16::MAX.into());
+        self.within(
+            path!["pool", at, "reuse", "max_idle"],
+            pool.reuse.max_idle.into(),
+            0,
+            limits::IDLE_UPSTREAM_MAX.into(),
+        );
+        if pool.reuse.max_requests == Some(0) {
+            self.report(
+                Code::BadValue,
+                path!["pool", at, "reuse", "max_requests"],
+                "a connection that may carry no request",
+                "write at least 1, or leave it out",
+            );
+        }
+        let times: [(&[Step<'_>], &Text<Time>); 6] = [
+            (path!["pool", at, "timeout", "connect"], &pool.timeout.connect),
+            (path!["pool", at, "timeout", "head"], &pool.timeout.head),
+            (path!["pool", at, "timeout", "idle"], &pool.timeout.idle),
+            (path!["pool", at, "breaker", "open_for"], &pool.breaker.open_for),
+            (path!["pool", at, "reuse", "idle"], &pool.reuse.idle),
+            (path!["pool", at, "resolve_every"], &pool.resolve_every),
+        ];
+        for (path, time) in times {
+            self.not_zero(path, time);
+        }
+        if pool.resolve_every.0.0 < limits::RESOLVE_EVERY_MIN && pool.resolve_every.0.0 > Duration::ZERO {
+            self.report(
+                Code::BadValue,
+                path!["pool", at, "resolve_every"],
+                "names would be resolved more than once a second",
+                "write at least \"1s\"",
+            );
+        }
+        let document = self.document;
+        let known = |name: &str| document.pool.iter().any(|pool| pool.name == name);
+        let used = |name: &str| {
+            document.route.is_empty()
+                || document.listen.iter().any(|door| door.pool.as_deref() == Some(name))
+                // A route that leads nowhere is an error already, and may have been meant to lead here.
+                || document.route.iter().any(|route| route.pool == name || !known(&route.pool))
+        };
+        if !pool.name.is_empty() && !used(&pool.name) {
+            self.report(
+                Code::Unused,
+                path!["pool", at, "name"],
+                format!("nothing leads to the pool `{}`", pool.name),
+                "no route and no tcp listener names it",
+            );
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `[engine]` and `[log]`: the process as a whole, and what it writes down.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::address::Address;
+use crate::snapshot::literal::{Cores, Listed, ServerPolicy, Spin, Text, Time, ViaName};
+
+/// The process as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
+pub struct EngineDoc {
+    /// The CPUs to work on, one worker each. `auto`: every CPU the process may use, as taskset, cpuset and systemd left it.
+    pub cores: Text<Cores>,
+    /// How to talk to the kernel. `auto`: io_uring where it is allowed, else epoll.
+    pub driver: Driver,
+    /// Where `/metrics` and `/status` are served, to whoever can reach it. None unless given.
+    pub admin: Listed<Address>,
+    /// How long exchanges may go on after SIGTERM before they are cut.
+    pub drain_timeout: DrainTimeout,
+    /// What a worker does before it blocks for want of work: `auto` spins a little when that has lately paid off.
+    pub spin: Text<Spin>,
+    /// Our name in the `Via` field of what we forward, or `off` for no such field.
+    pub via: Text<ViaName>,
+    /// What becomes of a response's `Server` field.
+    pub server: Text<ServerPolicy>,
+}
+
+/// A time whose default is 30 s.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct DrainTimeout(pub Text<Time>);
+
+impl Default for DrainTimeout {
+    fn default() -> Self {
+        Self(Text::secs(30))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Driver {
+    #[default]
+    Auto,
+    Uring,
+    Epoll,
+}
+
+/// What is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogDoc {
+    /// The access log: a line an exchange.
+    pub access: AccessDoc,
+}
+
+/// The access log: a line an exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessDoc {
+    /// The file to append to, `-` for standard output, or `off`.
+    pub path: String,
+    /// `json`: an object a line. `common`: the Common Log Format of Apache and nginx.
+    pub format: AccessFormat,
+}
+
+impl Default for AccessDoc {
+    fn default() -> Self {
+        Self { path: "off".into(), format: AccessFormat::default() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccessFormat {
+    #[default]
+    Json,
+    Common,
+}

@@ -1,0 +1,83 @@
+//! `[[listen]]`: where connections come in.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+use crate::snapshot::address::{Bind, Cidr};
+use crate::snapshot::literal::{Listed, Text, Time};
+
+/// A door: where connections come in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "addr"]))]
+pub struct ListenDoc {
+    /// What logs, metrics and errors call it.
+    pub name: String,
+    /// Where to listen: one address or several. `:8080` is every address of the host, IPv4 and IPv6.
+    pub addr: Listed<Bind>,
+    /// `http`: requests are routed. `tcp`: bytes are passed through to `pool`.
+    pub protocol: Protocol,
+    /// The pool that a `tcp` door leads to.
+    pub pool: Option<String>,
+    /// Connections at one time; beyond that new ones wait in the backlog.
+    pub max_connections: u32,
+    /// Connections that may wait to be accepted; the kernel clips it to net.core.somaxconn.
+    pub backlog: u32,
+    /// Who may say on whose behalf it connects.
+    pub proxy_protocol: ProxyProtocolFrom,
+    /// Proxies whose `X-Forwarded-*` and `Forwarded` fields are kept and added to. From anybody else they are replaced.
+    pub trusted: Listed<Cidr>,
+    /// How long a client may take.
+    pub timeout: ListenTimeouts,
+}
+
+impl Default for ListenDoc {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            addr: Listed::default(),
+            protocol: Protocol::default(),
+            pool: None,
+            max_connections: limits::CONNECTIONS_DEFAULT,
+            backlog: limits::BACKLOG_DEFAULT,
+            proxy_protocol: ProxyProtocolFrom::default(),
+            trusted: Listed::default(),
+            timeout: ListenTimeouts::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    #[default]
+    Http,
+    Tcp,
+}
+
+/// Who may say on whose behalf it connects.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProxyProtocolFrom {
+    /// Networks whose connections must begin with a PROXY header (v1 or v2). From elsewhere none is accepted.
+    pub from: Listed<Cidr>,
+}
+
+/// How long a client may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenTimeouts {
+    /// From the first byte of a request, or from accepting the connection, to the end of its head.
+    pub head: Text<Time>,
+    /// Between two requests of one connection.
+    pub keep_alive: Text<Time>,
+    /// Between two pieces of a body, or of a `tcp` connection's bytes, in either direction.
+    pub body: Text<Time>,
+}
+
+impl Default for ListenTimeouts {
+    fn default() -> Self {
+        Self { head: Text::secs(10), keep_alive: Text::secs(75), body: Text::secs(60) }
+    }
+}

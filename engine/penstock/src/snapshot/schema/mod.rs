@@ -1,0 +1,67 @@
+//! The document: what a configuration file may say, with every default.
+//!
+//! The comments on the fields below are the configuration reference (`docs/configuration.md`) and the descriptions in
+//! the JSON Schema: they are written for the operator.
+
+mod engine;
+mod listen;
+mod pool;
+mod route;
+
+pub(super) use engine::AccessDoc;
+pub use engine::{AccessFormat, Driver};
+use engine::{EngineDoc, LogDoc};
+pub use listen::{ListenDoc, Protocol};
+pub use pool::{Balance, PoolDoc, ProxyProtocol, RetryCause};
+pub use route::{Forwarded, RouteDoc};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A Penstock configuration: doors (`listen`), pools of endpoints (`pool`), and routes between them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["listen"]))]
+pub struct Document {
+    /// The process as a whole.
+    pub engine: EngineDoc,
+    /// What is written down.
+    pub log: LogDoc,
+    /// A door: where connections come in. At least one.
+    pub listen: Vec<ListenDoc>,
+    /// A pool of endpoints that can stand in for each other.
+    pub pool: Vec<PoolDoc>,
+    /// Which requests go to which pool. The most specific route wins, wherever it stands: an exact host before a wildcard
+    /// before any, then an exact path before the longest prefix, then one that names the method. Without any route,
+    /// everything goes to the only HTTP pool. A request that no route matches is answered 404.
+    pub route: Vec<RouteDoc>,
+}
+
+/// The JSON Schema of [`Document`], every type in its place. A key that must be given has no default.
+#[must_use]
+pub fn json_schema() -> serde_json::Value {
+    let settings =
+        schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<Document>().to_value();
+    schema["title"] = "Penstock configuration".into();
+    drop_defaults_of_required(&mut schema);
+    schema
+}
+
+fn drop_defaults_of_required(schema: &mut serde_json::Value) {
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
+    if let Some(properties) = schema.get_mut("properties").and_then(|properties| properties.as_object_mut()) {
+        for (name, property) in properties {
+            // A table's default is that of its keys; saying it twice invites them to differ.
+            if (required.iter().any(|required| required == name) || property.get("properties").is_some())
+                && let Some(property) = property.as_object_mut()
+            {
+                property.remove("default");
+            }
+            drop_defaults_of_required(property);
+        }
+    }
+    if let Some(items) = schema.get_mut("items") {
+        drop_defaults_of_required(items);
+    }
+}
