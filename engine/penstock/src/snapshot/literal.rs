@@ -2,6 +2,7 @@
 //! and printed in one canonical form.
 
 use super::address::{Address, Bind, Cidr, Endpoint};
+use super::quantity::{Bandwidth, Rate, Size};
 use super::route::{HostPattern, Method, PathPattern};
 use crate::limits;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -130,6 +131,9 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Unreadable> {
         PathPattern::FORMAT => parses::<PathPattern>(text),
         Time::FORMAT => parses::<Time>(text),
         Percent::FORMAT => parses::<Percent>(text),
+        Size::FORMAT => parses::<Size>(text),
+        Rate::FORMAT => parses::<Rate>(text),
+        Bandwidth::FORMAT => parses::<Bandwidth>(text),
         Cores::FORMAT => parses::<Cores>(text),
         Spin::FORMAT => parses::<Spin>(text),
         HostPolicy::FORMAT => parses::<HostPolicy>(text),
@@ -150,6 +154,9 @@ pub(super) const FORMATS: &[(&str, &str)] = &[
     (PathPattern::FORMAT, PathPattern::FORM),
     (Time::FORMAT, Time::FORM),
     (Percent::FORMAT, Percent::FORM),
+    (Size::FORMAT, Size::FORM),
+    (Rate::FORMAT, Rate::FORM),
+    (Bandwidth::FORMAT, Bandwidth::FORM),
     (Cores::FORMAT, Cores::FORM),
     (Spin::FORMAT, Spin::FORM),
     (HostPolicy::FORMAT, HostPolicy::FORM),

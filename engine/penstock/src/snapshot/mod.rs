@@ -14,6 +14,7 @@ mod explain;
 mod literal;
 mod meaning;
 mod print;
+mod quantity;
 mod reference;
 mod report;
 mod route;
@@ -31,6 +32,7 @@ pub use literal::{
     Cores, HostPolicy, Listed, Literal, Percent, ServerPolicy, Spin, Text, Time, Unreadable, ViaName, cpu_list,
 };
 pub use print::{complete, print};
+pub use quantity::{Bandwidth, Rate, Size};
 pub use reference::reference;
 pub use report::{Code, Problem, Report};
 pub use route::{HostPattern, Method, PathPattern, RouteId, RouteTable, Rule};
