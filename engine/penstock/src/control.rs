@@ -21,6 +21,9 @@ const SIGTERM: i32 = 15;
 /// How often the control thread looks whether the workers have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// How soon a worker whose mailbox was full is told again.
+const CATCH_UP_EVERY: Duration = Duration::from_secs(1);
+
 /// Runs the engine until a signal ends it and it has drained.
 ///
 /// # Errors
@@ -67,14 +70,18 @@ async fn operate(engine: Rc<RefCell<Engine>>, mut signals: Signals) -> io::Resul
 /// Resolves the names of endpoints, and tells every worker of changes.
 pub(crate) fn watch_names(snapshot: &Arc<Snapshot>, engine: &Rc<RefCell<Engine>>) -> Option<Resolver> {
     let (mut sender, mut receiver) = ring::mailbox(crate::limits::MAILBOX);
-    let resolver = Resolver::start(snapshot, move |resolved| {
+    let resolver = Resolver::start(snapshot, move |finding| {
         // A full box means a control thread that has stopped; the next answer comes anyway.
-        let _ = sender.send(resolved);
+        let _ = sender.send(finding);
     })?;
     let engine = Rc::clone(engine);
     ring::spawn(async move {
-        while let Some(resolved) = receiver.recv().await {
-            engine.borrow_mut().resolved(&resolved);
+        loop {
+            match ring::until(ring::now() + CATCH_UP_EVERY, receiver.recv()).await {
+                Some(Some(finding)) => engine.borrow_mut().take(finding),
+                Some(None) => return,
+                None => engine.borrow_mut().catch_up(),
+            }
         }
     });
     Some(resolver)

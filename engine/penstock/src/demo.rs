@@ -243,14 +243,10 @@ fn table(engine: &Engine, seen: &Seen) -> String {
     text
 }
 
-fn endpoints(engine: &Engine) -> impl Iterator<Item = (&'static str, String, EndpointSums)> {
-    let pool = &engine.snapshot().pools[0];
-    let cells = &engine.endpoints()[0];
+fn endpoints(engine: &Engine) -> impl Iterator<Item = (&'static str, &str, EndpointSums)> {
     let names = ["fast", "slow", "flaky"];
-    names
-        .into_iter()
-        .zip(pool.endpoints.iter().zip(cells))
-        .map(|(name, (endpoint, cells))| (name, endpoint.address.to_string(), cells.sums()))
+    let members = engine.roster().pools().next().into_iter().flat_map(|members| members.iter());
+    names.into_iter().zip(members).map(|(name, member)| (name, &*member.name, member.shared.sums()))
 }
 
 fn breaker(sums: &EndpointSums) -> &'static str {

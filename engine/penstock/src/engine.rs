@@ -1,5 +1,6 @@
 //! The engine: its workers, as the control thread holds them.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -11,11 +12,10 @@ use ring::{DriverChoice, Granted, Now, Options, Ring, Sender, SpinPolicy};
 
 use crate::cores;
 use crate::limits;
-use crate::snapshot::{Driver, ListenerProtocol, Snapshot, Spin};
+use crate::snapshot::{Driver, ListenerProtocol, PoolId, Snapshot, Spin};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
-use crate::upstream::dns::{self, Resolved};
-use crate::upstream::{self, AllCells};
+use crate::upstream::{Finding, Roster, dns, policy_now};
 use crate::worker::{Message, Plan, Worker};
 
 /// What a worker says when it has started.
@@ -28,7 +28,9 @@ pub struct Started {
 pub struct Engine {
     snapshot: Arc<Snapshot>,
     cells: Vec<Arc<WorkerCells>>,
-    endpoints: Arc<AllCells>,
+    roster: Roster,
+    /// Whose mailbox was full when a list changed: it is told again.
+    behind: BTreeSet<(usize, PoolId)>,
     cpus: Vec<u16>,
     granted: Granted,
     mail: Vec<Sender<Message>>,
@@ -36,7 +38,6 @@ pub struct Engine {
     log: Option<Log>,
     begun: Now,
     draining: bool,
-    resolved: Vec<Resolved>,
 }
 
 impl Engine {
@@ -52,16 +53,19 @@ impl Engine {
         let mut engine = Self {
             snapshot: Arc::clone(snapshot),
             cells: cpus.iter().map(|_| Arc::default()).collect(),
-            endpoints: Arc::new(upstream::cells_for(snapshot, cpus.len())),
+            roster: Roster::new(snapshot, cpus.len(), now()),
+            behind: BTreeSet::new(),
             granted: Granted::default(),
             mail: Vec::new(),
             threads: Vec::new(),
             log,
             begun: ring::monotonic(),
             draining: false,
-            resolved: dns::resolve(snapshot),
             cpus,
         };
+        for finding in dns::resolve(snapshot) {
+            engine.roster.take(finding, now());
+        }
         for index in 0..engine.cpus.len() {
             let started = engine.start_worker(index)?;
             engine.granted = started.granted;
@@ -83,12 +87,11 @@ impl Engine {
         Plan {
             snapshot: Arc::clone(&self.snapshot),
             cells: Arc::clone(&self.cells[index]),
-            endpoints: Arc::clone(&self.endpoints),
+            members: self.roster.pools().cloned().collect(),
             log: self.log.as_ref().map(Log::writer),
             index,
             count: self.cpus.len(),
             seed: RandomState::new().build_hasher().finish(),
-            resolved: self.resolved.clone(),
         }
     }
 
@@ -103,8 +106,8 @@ impl Engine {
     }
 
     #[must_use]
-    pub fn endpoints(&self) -> &AllCells {
-        &self.endpoints
+    pub fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     #[must_use]
@@ -132,8 +135,21 @@ impl Engine {
         self.tell(&Message::Publish);
     }
 
-    pub fn resolved(&mut self, resolved: &Resolved) {
-        self.tell(&Message::Resolved(resolved.clone()));
+    /// Takes in what an entry of a pool's endpoints stands for now, and tells every worker if that changes the pool.
+    pub fn take(&mut self, finding: Finding) {
+        let pool = finding.pool;
+        if self.roster.take(finding, now()) {
+            self.behind.extend((0..self.mail.len()).map(|worker| (worker, pool)));
+            self.catch_up();
+        }
+    }
+
+    /// Tells workers of lists that they have not been told of yet.
+    pub fn catch_up(&mut self) {
+        let (mail, roster) = (&mut self.mail, &self.roster);
+        self.behind.retain(|&(worker, pool)| {
+            mail[worker].send(Message::Members { pool, members: roster.members(pool) }).is_err()
+        });
     }
 
     /// Finish what has begun, within `patience`.
@@ -201,6 +217,10 @@ impl Drop for Engine {
             let _ = thread.join();
         }
     }
+}
+
+fn now() -> policy::Now {
+    policy_now(ring::monotonic())
 }
 
 /// A worker's thread.

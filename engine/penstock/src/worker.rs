@@ -12,31 +12,29 @@ use crate::exchange::{Desk, Door};
 use crate::limits;
 use crate::listen::{self, Gate};
 use crate::session::Sessions;
-use crate::snapshot::{ListenerId, ProxyProtocol, Snapshot};
+use crate::snapshot::{ListenerId, PoolId, ProxyProtocol, Snapshot};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
-use crate::upstream::dns::Resolved;
-use crate::upstream::{AllCells, Cluster};
+use crate::upstream::{Cluster, Members};
 
 /// What a worker is made from.
 pub struct Plan {
     pub snapshot: Arc<Snapshot>,
     pub cells: Arc<WorkerCells>,
-    pub endpoints: Arc<AllCells>,
+    /// Who is in each pool at the start.
+    pub members: Vec<Members>,
     pub log: Option<Writer>,
     pub index: usize,
     pub count: usize,
     /// Of all chance on this worker.
     pub seed: u64,
-    /// What names stand for at the start.
-    pub resolved: Vec<Resolved>,
 }
 
 /// What the control thread says to a worker.
 #[derive(Clone, Debug)]
 pub enum Message {
-    /// A name stands for other addresses.
-    Resolved(Resolved),
+    /// A pool has these members from now on.
+    Members { pool: PoolId, members: Members },
     /// Publish what the ring keeps to itself.
     Publish,
     /// Finish what has begun, within this time, and end.
@@ -63,14 +61,14 @@ impl Worker {
     /// # Errors
     /// The first address that cannot be bound, named.
     pub fn open(plan: Plan) -> io::Result<Self> {
-        let Plan { snapshot, cells, endpoints, log, index, count, seed, resolved } = plan;
+        let Plan { snapshot, cells, members, log, index, count, seed } = plan;
         let clusters: Rc<[Rc<Cluster>]> = snapshot
             .pools
             .iter()
-            .zip(endpoints.iter())
+            .zip(&members)
             .enumerate()
-            .map(|(at, (pool, endpoints))| {
-                Rc::new(Cluster::new(pool, endpoints, index, count, seed.wrapping_add(at as u64)))
+            .map(|(at, (pool, members))| {
+                Rc::new(Cluster::new(pool, members, index, count, seed.wrapping_add(at as u64)))
             })
             .collect();
         let mut worker = Self {
@@ -83,7 +81,6 @@ impl Worker {
             desk: Rc::default(),
             log: log.map(|log| Rc::new(RefCell::new(log))),
         };
-        resolved.into_iter().for_each(|resolved| worker.resolved(resolved));
         for at in 0..worker.snapshot.listeners.len() {
             worker.open_listener(ListenerId(at as u16), count)?;
         }
@@ -126,7 +123,7 @@ impl Worker {
     pub async fn run(self, mut mail: Receiver<Message>) {
         let deadline = loop {
             match mail.recv().await {
-                Some(Message::Resolved(resolved)) => self.resolved(resolved),
+                Some(Message::Members { pool, members }) => self.follow(pool, &members),
                 Some(Message::Publish) => self.cells.publish(),
                 Some(Message::Drain(patience)) => break ring::now() + patience,
                 Some(Message::Cut) | None => break ring::now(),
@@ -152,7 +149,8 @@ impl Worker {
                 match message {
                     Message::Publish => self.cells.publish(),
                     Message::Cut => return,
-                    Message::Resolved(_) | Message::Drain(_) => {}
+                    Message::Members { pool, members } => self.follow(pool, &members),
+                    Message::Drain(_) => {}
                 }
             }
             ring::sleep(Duration::from_millis(5)).await;
@@ -164,9 +162,9 @@ impl Worker {
         ring::yield_now().await;
     }
 
-    fn resolved(&self, resolved: Resolved) {
-        if let Some(cluster) = self.clusters.get(resolved.pool) {
-            cluster.resolved(resolved.endpoint, resolved.addresses);
+    fn follow(&self, pool: PoolId, members: &Members) {
+        if let Some(cluster) = self.clusters.get(usize::from(pool.0)) {
+            cluster.follow(&self.snapshot[pool], members, &self.cells.counters);
         }
     }
 }

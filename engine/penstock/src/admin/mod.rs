@@ -19,7 +19,7 @@ use crate::engine::Engine;
 use crate::limits;
 use crate::snapshot::Address;
 use crate::telemetry::prometheus;
-use crate::upstream::dns;
+use crate::upstream;
 
 type Shared = Rc<RefCell<Engine>>;
 
@@ -35,7 +35,7 @@ pub fn serve(addresses: &[Address], engine: &Shared) -> io::Result<()> {
     for address in addresses {
         let options = ListenOptions { reuse_port: false, ..ListenOptions::default() };
         let named = |error: io::Error| io::Error::new(error.kind(), format!("admin {address}: {error}"));
-        let target = dns::literal(address).into_iter().next();
+        let target = upstream::literal(address).into_iter().next();
         let target =
             target.ok_or_else(|| named(io::Error::other("an admin address must be an IP address or a path")))?;
         let mut listener = Listener::bind(&target, &options).map_err(named)?;
@@ -137,7 +137,7 @@ fn metrics(engine: &Engine) -> String {
     let endpoints: Vec<_> = status::endpoints(engine).collect();
     let mut family = |name, kind, help, value: &dyn Fn(&status::EndpointStatus<'_>) -> u64| {
         let labels = |of: &status::EndpointStatus<'_>| {
-            format!("pool={},endpoint={}", prometheus::label(of.pool), prometheus::label(&of.address))
+            format!("pool={},endpoint={}", prometheus::label(of.pool), prometheus::label(of.name))
         };
         prometheus::family(&mut out, name, kind, help, endpoints.iter().map(|of| (labels(of), value(of))));
     };

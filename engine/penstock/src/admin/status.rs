@@ -4,21 +4,25 @@ use serde_json::{Value, json};
 
 use crate::engine::Engine;
 use crate::telemetry::{Summary, WorkerCells};
-use crate::upstream::EndpointSums;
+use crate::upstream::{AdminState, EndpointSums};
 
 /// One endpoint of one pool.
 pub(super) struct EndpointStatus<'a> {
     pub(super) pool: &'a str,
-    pub(super) address: String,
+    pub(super) name: &'a str,
+    weight: u32,
+    admin: AdminState,
     pub(super) sums: EndpointSums,
 }
 
 pub(super) fn endpoints(engine: &Engine) -> impl Iterator<Item = EndpointStatus<'_>> {
-    engine.snapshot().pools.iter().zip(engine.endpoints()).flat_map(|(pool, cells)| {
-        pool.endpoints.iter().zip(cells).map(|(endpoint, cells)| EndpointStatus {
+    engine.snapshot().pools.iter().zip(engine.roster().pools()).flat_map(|(pool, members)| {
+        members.iter().map(|member| EndpointStatus {
             pool: &pool.name,
-            address: endpoint.address.to_string(),
-            sums: cells.sums(),
+            name: &member.name,
+            weight: member.weight,
+            admin: member.shared.admin().state,
+            sums: member.shared.sums(),
         })
     })
 }
@@ -103,8 +107,10 @@ fn endpoint(of: &EndpointStatus<'_>) -> Value {
         _ => "closed",
     };
     json!({
-        "address": of.address,
+        "address": of.name,
         "state": state,
+        "admin": of.admin.text(),
+        "weight": of.weight,
         "in_flight": of.sums.in_flight,
         "ewma_us": of.sums.latency_nanos / 1_000,
         "requests": of.sums.requests,

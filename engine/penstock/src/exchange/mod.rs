@@ -12,6 +12,8 @@ mod respond;
 mod tries;
 mod tunnel;
 
+use std::rc::Rc;
+
 use proto::h1::{RequestHead, Server};
 use ring::{Buf, Now, Timer};
 
@@ -22,7 +24,7 @@ use self::tries::Tries;
 pub use self::tunnel::{Tunnelled, tunnel};
 use crate::conn::Conn;
 use crate::telemetry::access_log::Line;
-use crate::upstream::{Wanted, policy_now};
+use crate::upstream::{Endpoint, Wanted, policy_now};
 
 /// A request whose head has been read.
 pub struct Request {
@@ -38,7 +40,7 @@ struct Settled {
     status: u16,
     bytes: u64,
     reason: Option<Reason>,
-    endpoint: Option<(usize, usize)>,
+    endpoint: Option<Rc<Endpoint>>,
     route: Option<usize>,
     tries: u8,
     /// An interim response has gone downstream: the client has seen bytes of this try.
@@ -76,9 +78,9 @@ async fn attempt(
         let Some(mut attempt) = tries.pick(cluster, &door.cells.counters) else {
             return settled.refused(door, conn, request, tries.last_reason());
         };
-        settled.tried(usize::from(route.pool.0), attempt.endpoint);
+        settled.tried(&attempt.endpoint);
         let wanted = Wanted {
-            endpoint: attempt.endpoint,
+            endpoint: &attempt.endpoint,
             pool,
             connect: route.timeouts.connect,
             fresh: attempt.fresh,
@@ -124,8 +126,8 @@ impl Settled {
         self.status = respond::answer(door, conn, request, reason);
     }
 
-    fn tried(&mut self, pool: usize, endpoint: usize) {
-        self.endpoint = Some((pool, endpoint));
+    fn tried(&mut self, endpoint: &Rc<Endpoint>) {
+        self.endpoint = Some(Rc::clone(endpoint));
         self.tries = self.tries.saturating_add(1);
     }
 }
@@ -155,7 +157,7 @@ fn settle(door: &Door, request: &Request, peer: &Peer, settled: &Settled) {
         bytes: settled.bytes,
         duration,
         route: settled.route.map_or("", |route| &door.snapshot.routes[route].name),
-        upstream: settled.endpoint.map_or("", |(pool, endpoint)| &door.clusters[pool].endpoint(endpoint).name),
+        upstream: settled.endpoint.as_ref().map_or("", |endpoint| &endpoint.name),
         tries: settled.tries,
         reason: settled.reason.map_or("", Reason::text),
     };

@@ -47,9 +47,8 @@ pub(super) async fn run(
     timer: &mut Timer,
     settled: &mut Settled,
 ) -> Relayed {
-    let endpoint = lease.endpoint;
     let up = &mut lease.conn;
-    let name = &door.cluster(route.pool).endpoint(endpoint).name;
+    let name = &lease.endpoint.name;
     let Some(head) = headers::request_head(door, request, peer, route, name) else {
         return Relayed::Unanswered(Class::Shed);
     };

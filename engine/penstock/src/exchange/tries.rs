@@ -1,28 +1,30 @@
 //! How often a request is tried, and where: what the policy is asked, in one place.
 
-use policy::{Ask, Avoid, Class, Outcome, Replay, RetryOn};
+use std::rc::Rc;
+
+use policy::{Class, Outcome, Replay, RetryOn};
 use ring::Now;
 
 use super::{Reason, Request};
 use crate::snapshot::Pool;
 use crate::telemetry::Counters;
-use crate::upstream::{Cluster, policy_now};
+use crate::upstream::{Cluster, Endpoint, Tried, policy_now};
 
 /// The tries of one request.
 pub(super) struct Tries<'a> {
     pool: &'a Pool,
     left: u8,
-    avoid: Avoid,
+    tried: Tried,
     /// How often the request may be repeated once its bytes have left.
     replay: Replay,
     last: Option<Class>,
     /// Ask this endpoint once more, on a fresh connection: the pooled one had died of old age.
-    again_at: Option<usize>,
+    again_at: Option<Rc<Endpoint>>,
 }
 
 /// One of them.
 pub(super) struct Attempt {
-    pub(super) endpoint: usize,
+    pub(super) endpoint: Rc<Endpoint>,
     /// Not on a pooled connection.
     pub(super) fresh: bool,
     pub(super) reused: bool,
@@ -36,7 +38,7 @@ impl<'a> Tries<'a> {
         Self {
             pool,
             left: pool.retry.tries,
-            avoid: Avoid::default(),
+            tried: Tried::default(),
             replay: if repeatable { Replay::Idempotent } else { Replay::Never },
             last: None,
             again_at: None,
@@ -47,19 +49,16 @@ impl<'a> Tries<'a> {
     pub(super) fn pick(&mut self, cluster: &Cluster, counters: &Counters) -> Option<Attempt> {
         let begun = ring::now();
         let now = policy_now(begun);
-        let fresh = self.again_at.take();
-        let endpoint = match fresh {
-            Some(endpoint) => cluster.pick_again(endpoint),
-            None => cluster.pick(&Ask { avoid: self.avoid }, now).or_else(|| {
-                // All have been tried. The only endpoint of a pool may get a second chance; a known failure may not.
-                (self.avoid.is_empty() || self.last == Some(Class::Reset))
-                    .then(|| cluster.pick(&Ask::default(), now))?
-            }),
-        };
+        let again = self.again_at.take().and_then(|endpoint| cluster.pick_again(endpoint));
+        let fresh = again.is_some();
+        let endpoint = again.or_else(|| cluster.pick(&self.tried, now)).or_else(|| {
+            // All have been tried. The only endpoint of a pool may get a second chance; a known failure may not.
+            (self.tried.is_empty() || self.last == Some(Class::Reset)).then(|| cluster.pick(&Tried::default(), now))?
+        });
         if endpoint.is_none() {
             counters.no_endpoint_total.add(1);
         }
-        Some(Attempt { endpoint: endpoint?, fresh: fresh.is_some(), reused: false, begun })
+        Some(Attempt { endpoint: endpoint?, fresh, reused: false, begun })
     }
 
     /// Something of a try has gone downstream: there will be no other one.
@@ -74,13 +73,13 @@ impl<'a> Tries<'a> {
         let outcome = Outcome::new(ring::now().since(attempt.begun), class);
         // A pooled connection that died before it answered says nothing about the endpoint.
         let recorded = if stale { Outcome::new(outcome.latency, Class::Shed) } else { outcome };
-        cluster.record(attempt.endpoint, now, &recorded);
+        cluster.record(&attempt.endpoint, now, &recorded);
         self.last = Some(class);
         if !outcome.retryable(self.replay) {
             return false;
         }
         if stale {
-            self.again_at = Some(attempt.endpoint);
+            self.again_at = Some(Rc::clone(&attempt.endpoint));
             return true;
         }
         let wanted = match outcome.retry_on() {
@@ -96,7 +95,7 @@ impl<'a> Tries<'a> {
             counters.retries_refused_total.add(1);
             return false;
         }
-        self.avoid.add(attempt.endpoint);
+        self.tried.add(&attempt.endpoint);
         counters.retries_total.add(1);
         true
     }
@@ -104,7 +103,7 @@ impl<'a> Tries<'a> {
     /// A try was answered, or ended in a way that leaves nothing to try.
     pub(super) fn ended(&self, cluster: &Cluster, attempt: &Attempt, class: Class) {
         let outcome = Outcome::new(ring::now().since(attempt.begun), class);
-        cluster.record(attempt.endpoint, policy_now(ring::now()), &outcome);
+        cluster.record(&attempt.endpoint, policy_now(ring::now()), &outcome);
     }
 
     /// What to tell the client when there is nothing left to try.

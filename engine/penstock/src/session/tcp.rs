@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use policy::{Ask, Avoid, Class, Outcome, StatusClass};
+use policy::{Class, Outcome, StatusClass};
 use ring::{Stream, Timer};
 
 use super::{Accepted, Sessions};
 use crate::exchange::{Door, tunnel};
 use crate::snapshot::PoolId;
-use crate::upstream::{policy_now, proxy_header};
+use crate::upstream::{Endpoint, Tried, policy_now, proxy_header};
 
 /// Serves a connection until both ends have ended.
 pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, accepted: Accepted, pool: PoolId) {
@@ -31,7 +31,7 @@ async fn pass(door: &Door, accepted: Accepted, pool: PoolId) {
     let idle = settings.timeouts.idle;
     let tunnelled = tunnel(door, &mut stream, &mut up.stream, unread, None, &mut timer, idle).await;
     door.cells.counters.bytes_out_total.add(tunnelled.down);
-    door.cluster(pool).record(up.endpoint, policy_now(ring::now()), &up.outcome);
+    door.cluster(pool).record(&up.endpoint, policy_now(ring::now()), &up.outcome);
     if tunnelled.cut {
         stream.reset();
         up.stream.reset();
@@ -41,7 +41,7 @@ async fn pass(door: &Door, accepted: Accepted, pool: PoolId) {
 /// A connection to an endpoint that has taken it.
 struct Reached {
     stream: Stream,
-    endpoint: usize,
+    endpoint: Rc<Endpoint>,
     outcome: Outcome,
 }
 
@@ -50,18 +50,18 @@ async fn reach(door: &Door, pool: PoolId, timer: &mut Timer) -> Option<Reached> 
     let cluster = door.cluster(pool);
     let counters = &door.cells.counters;
     cluster.count_request(policy_now(ring::now()));
-    let mut ask = Ask { avoid: Avoid::default() };
+    let mut tried = Tried::default();
     for left in (0..settings.retry.tries).rev() {
         let begun = ring::now();
-        let endpoint = cluster.pick(&ask, policy_now(begun))?;
-        let dialled = cluster.dial(endpoint, settings.timeouts.connect, timer, counters).await;
+        let endpoint = cluster.pick(&tried, policy_now(begun))?;
+        let dialled = cluster.dial(&endpoint, settings.timeouts.connect, timer, counters).await;
         let class = dialled.as_ref().map_or_else(Class::from, |_| Class::Answered(StatusClass::Success));
         let outcome = Outcome::new(ring::now().since(begun), class);
         if let Ok(stream) = dialled {
             return Some(Reached { stream, endpoint, outcome });
         }
-        cluster.record(endpoint, policy_now(ring::now()), &outcome);
-        ask.avoid.add(endpoint);
+        cluster.record(&endpoint, policy_now(ring::now()), &outcome);
+        tried.add(&endpoint);
         if left == 0 || !settings.retry.on_connect {
             break;
         }

@@ -5,7 +5,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use crate::snapshot::{Address, Host, Snapshot};
+use super::{Finding, Found};
+use crate::snapshot::{Address, Endpoint, Host, PoolId, Snapshot};
 
 /// Addresses of one endpoint per name at the most: a response of 4 KiB holds no more.
 const ADDRESSES_MAX: usize = 64;
@@ -20,18 +21,11 @@ pub fn literal(address: &Address) -> Vec<ring::Address> {
     }
 }
 
-/// One endpoint's name, resolved.
-#[derive(Clone, Debug)]
-pub struct Resolved {
-    pub pool: usize,
-    pub endpoint: usize,
-    pub addresses: Vec<ring::Address>,
-}
-
 /// A name to be resolved again and again.
 struct Watch {
-    pool: usize,
-    endpoint: usize,
+    pool: PoolId,
+    source: usize,
+    written: Endpoint,
     name: String,
     port: u16,
     every: Duration,
@@ -47,7 +41,7 @@ pub struct Resolver {
 impl Resolver {
     /// Starts the thread that resolves the snapshot's names again and again. `publish` is called for each name whose
     /// addresses have changed since it last asked.
-    pub fn start(snapshot: &Snapshot, publish: impl FnMut(Resolved) + Send + 'static) -> Option<Self> {
+    pub fn start(snapshot: &Snapshot, publish: impl FnMut(Finding) + Send + 'static) -> Option<Self> {
         let watches = watches(snapshot);
         if watches.is_empty() {
             return None;
@@ -66,12 +60,12 @@ impl Resolver {
 
 /// Resolves every name once, now: for the start, before anybody is served.
 #[must_use]
-pub fn resolve(snapshot: &Snapshot) -> Vec<Resolved> {
-    let mut resolved = Vec::new();
+pub fn resolve(snapshot: &Snapshot) -> Vec<Finding> {
+    let mut findings = Vec::new();
     for watch in &mut watches(snapshot) {
-        watch.ask(&mut |answer| resolved.push(answer));
+        watch.ask(&mut |finding| findings.push(finding));
     }
-    resolved
+    findings
 }
 
 impl Drop for Resolver {
@@ -84,11 +78,12 @@ impl Drop for Resolver {
 fn watches(snapshot: &Snapshot) -> Vec<Watch> {
     let mut watches = Vec::new();
     for (pool, settings) in snapshot.pools.iter().enumerate() {
-        for (endpoint, settings_of) in settings.endpoints.iter().enumerate() {
-            if let Address::Tcp { host: Host::Name(name), port } = &settings_of.address {
+        for (source, written) in settings.endpoints.iter().enumerate() {
+            if let Address::Tcp { host: Host::Name(name), port } = &written.address {
                 watches.push(Watch {
-                    pool,
-                    endpoint,
+                    pool: PoolId(pool as u16),
+                    source,
+                    written: written.clone(),
                     name: name.to_string(),
                     port: *port,
                     every: settings.resolve_every,
@@ -101,7 +96,7 @@ fn watches(snapshot: &Snapshot) -> Vec<Watch> {
     watches
 }
 
-fn resolve_on(mut watches: Vec<Watch>, ended: &Receiver<()>, mut publish: impl FnMut(Resolved)) {
+fn resolve_on(mut watches: Vec<Watch>, ended: &Receiver<()>, mut publish: impl FnMut(Finding)) {
     loop {
         let next = watches.iter().map(|watch| watch.due).min().unwrap_or_else(ring::monotonic);
         match ended.recv_timeout(next.since(ring::monotonic())) {
@@ -115,7 +110,7 @@ fn resolve_on(mut watches: Vec<Watch>, ended: &Receiver<()>, mut publish: impl F
 }
 
 impl Watch {
-    fn ask(&mut self, publish: &mut impl FnMut(Resolved)) {
+    fn ask(&mut self, publish: &mut impl FnMut(Finding)) {
         let answer = (self.name.as_str(), self.port).to_socket_addrs();
         self.due = ring::monotonic() + self.every;
         let mut addresses: Vec<SocketAddr> = match answer {
@@ -135,7 +130,9 @@ impl Watch {
         if addresses != self.last {
             self.last.clone_from(&addresses);
             let addresses = addresses.into_iter().map(ring::Address::Inet).collect();
-            publish(Resolved { pool: self.pool, endpoint: self.endpoint, addresses });
+            let name = self.written.address.to_string().into();
+            let found = vec![Found { name, addresses, weight: self.written.weight, tier: 0 }];
+            publish(Finding { pool: self.pool, source: self.source, found });
         }
     }
 }

@@ -26,10 +26,14 @@ use scene::{Scene, play};
 const SEEDS: u64 = 6_000;
 const SCENES: u64 = 6;
 
-/// Everybody is well-behaved and the network loses nothing: every exchange has to succeed.
+/// Everybody is well-behaved and the network loses nothing: every exchange has to succeed, while endpoints come and go too.
 #[test]
 fn simulation_well_behaved() {
-    take_turns("simulation_well_behaved", 0, |faults, _| Scene { faults: faults.harmless(), ..Scene::default() });
+    take_turns("simulation_well_behaved", 0, |faults, turn| Scene {
+        faults: faults.harmless(),
+        moves: turn % 2 == 1,
+        ..Scene::default()
+    });
 }
 
 /// Clients leave in the middle, read nothing or send too little; the others must not notice.
@@ -60,6 +64,7 @@ fn simulation_everything_breaks() {
         rude_origins: true,
         rude_clients: true,
         tunnels: true,
+        moves: turn % 2 == 1,
         ..Scene::default()
     });
 }

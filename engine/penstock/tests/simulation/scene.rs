@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use penstock::snapshot::{self, Snapshot};
+use penstock::snapshot::{self, PoolId, Snapshot};
 use penstock::telemetry::WorkerCells;
-use penstock::upstream::{self, AllCells};
+use penstock::upstream::{Finding, Found, Members, Roster};
 use penstock::worker::{Message, Plan, Worker};
 use ring::sim::{Faults, Script, World};
-use ring::{Address, DriverChoice, Options, Ring};
+use ring::{Address, DriverChoice, Options, Ring, Sender};
 
 use crate::ledger::Ledger;
 use crate::{client, origin, tunnel};
@@ -49,6 +49,8 @@ pub(crate) struct Scene {
     pub(crate) tunnels: bool,
     pub(crate) rude_clients: bool,
     pub(crate) rude_origins: bool,
+    /// Endpoints come and go all the time.
+    pub(crate) moves: bool,
     /// The engine is told to end after this time, while everybody is at work.
     pub(crate) drain: Option<Duration>,
 }
@@ -61,6 +63,7 @@ impl Default for Scene {
             tunnels: false,
             rude_clients: false,
             rude_origins: false,
+            moves: false,
             drain: None,
         }
     }
@@ -103,19 +106,20 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let snapshot = snapshot();
     let cells: Arc<WorkerCells> = Arc::default();
-    let endpoints: Arc<AllCells> = Arc::new(upstream::cells_for(&snapshot, 1));
+    let roster = Roster::new(&snapshot, 1, policy::Now::ZERO);
     let plan = Plan {
         snapshot,
         cells: Arc::clone(&cells),
-        endpoints: Arc::clone(&endpoints),
+        members: roster.pools().cloned().collect(),
         log: None,
         index: 0,
         count: 1,
         seed,
-        resolved: Vec::new(),
     };
-    let counts = ring.block_on(work(plan, ledger, clients, scene.drain));
-    let mut wrong = gauges(&cells, &endpoints);
+    let lists = Rc::new(RefCell::new(Lists { seen: roster.pools().cloned().collect(), roster }));
+    let moves = scene.moves.then(|| Rc::clone(&lists));
+    let counts = ring.block_on(work(plan, ledger, clients, scene.drain, moves));
+    let mut wrong = gauges(&cells, &lists.borrow().seen);
     if counts.panics > 0 || counts.streams > 0 {
         wrong.push(format!("the ring: {counts:?}"));
     }
@@ -131,9 +135,27 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
 }
 
 /// Runs the worker until everybody has done, or for a while; then drains it.
-async fn work(plan: Plan, ledger: Rc<Ledger>, clients: Vec<Script<()>>, drain: Option<Duration>) -> ring::Counts {
+async fn work(
+    plan: Plan,
+    ledger: Rc<Ledger>,
+    clients: Vec<Script<()>>,
+    drain: Option<Duration>,
+    moves: Option<Rc<RefCell<Lists>>>,
+) -> ring::Counts {
     let worker = Worker::open(plan).expect("the world's addresses are free");
-    let (mut sender, receiver) = ring::mailbox(16);
+    let (sender, receiver) = ring::mailbox(16);
+    let sender = Rc::new(RefCell::new(sender));
+    if let Some(lists) = moves {
+        let sender = Rc::clone(&sender);
+        ring::spawn(async move {
+            for number in 0..200 {
+                ring::sleep(Duration::from_millis(number * 7 % 31)).await;
+                if lists.borrow_mut().shuffle(number, &mut sender.borrow_mut()).is_err() {
+                    return;
+                }
+            }
+        });
+    }
     let clients = Rc::new(RefCell::new(clients));
     let waiting = Rc::clone(&clients);
     ring::spawn(async move {
@@ -144,13 +166,34 @@ async fn work(plan: Plan, ledger: Rc<Ledger>, clients: Vec<Script<()>>, drain: O
             }
             None => all(&waiting).await,
         }
-        sender.send(Message::Drain(Duration::from_secs(24 * 3600))).expect("there is room");
+        sender.borrow_mut().send(Message::Drain(Duration::from_secs(24 * 3600))).expect("there is room");
     });
     worker.run(receiver).await;
     all(&clients).await;
     // What was closed last leaves the ring.
     ring::sleep(Duration::from_secs(5)).await;
     ring::counts()
+}
+
+/// What the worker has been told of who is there.
+struct Lists {
+    roster: Roster,
+    seen: Vec<Members>,
+}
+
+impl Lists {
+    /// An entry of the pool `app` stands for another one of its three endpoints: of one to three, some leave, some join.
+    fn shuffle(&mut self, number: u64, mail: &mut Sender<Message>) -> Result<(), Message> {
+        let (pool, name) = (PoolId(0), format!("10.2.0.{}:8000", 1 + number * number % 11 % 3));
+        let found = Found { addresses: [address(&name)].into(), name: name.into(), weight: 1, tier: 0 };
+        let finding = Finding { pool, source: (number % 3) as usize, found: vec![found] };
+        if !self.roster.take(finding, policy::Now::ZERO) {
+            return Ok(());
+        }
+        let members = self.roster.members(pool);
+        self.seen.push(Arc::clone(&members));
+        mail.send(Message::Members { pool, members })
+    }
 }
 
 async fn all(clients: &RefCell<Vec<Script<()>>>) {
@@ -199,7 +242,7 @@ fn people(world: &World, scene: &Scene, ledger: &Rc<Ledger>, size_max: usize) ->
 }
 
 /// What should be zero when everybody has left, and is not.
-fn gauges(cells: &WorkerCells, endpoints: &AllCells) -> Vec<String> {
+fn gauges(cells: &WorkerCells, lists: &[Members]) -> Vec<String> {
     let counters = &cells.counters;
     let mut wrong = Vec::new();
     let mut expect_zero = |what: &str, value: u64| {
@@ -211,8 +254,8 @@ fn gauges(cells: &WorkerCells, endpoints: &AllCells) -> Vec<String> {
     expect_zero("requests_open", counters.requests_open.get());
     expect_zero("tunnels_open", counters.tunnels_open.get());
     expect_zero("upstream_idle", counters.upstream_idle.get());
-    for cells in endpoints.iter().flatten() {
-        expect_zero("an endpoint's in_flight", cells.sums().in_flight);
+    for member in lists.iter().flat_map(|members| members.iter()) {
+        expect_zero("an endpoint's in_flight", member.shared.sums().in_flight);
     }
     wrong
 }

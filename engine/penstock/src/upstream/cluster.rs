@@ -1,0 +1,294 @@
+//! One pool as one worker sees it.
+
+use std::cell::{Ref, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::balance::{Adaptive, RoundRobin};
+use policy::{Ask, Balancer, Breaker, Endpoints, Load, Now, Outcome, Random, RetryBudget};
+use proto::h1::Client;
+use ring::{Stream, Timer};
+
+use super::dial::{self, DialError};
+use super::endpoint::{Endpoint, Tried};
+use super::{Member, proxy_header};
+use crate::conn::Conn;
+use crate::snapshot::{self, Balance};
+use crate::telemetry::Counters;
+
+pub struct Cluster {
+    endpoints: RefCell<Vec<Rc<Endpoint>>>,
+    balancer: RefCell<Balancer>,
+    budget: RefCell<RetryBudget>,
+    random: RefCell<Random>,
+    worker: usize,
+}
+
+/// What an exchange wants of a lease.
+pub struct Wanted<'a> {
+    pub endpoint: &'a Rc<Endpoint>,
+    pub pool: &'a snapshot::Pool,
+    /// How long connecting may take.
+    pub connect: Duration,
+    /// No pooled connection.
+    pub fresh: bool,
+    /// From where to where the client connected.
+    pub path: Option<(SocketAddr, SocketAddr)>,
+}
+
+/// A connection for one exchange.
+pub struct Lease {
+    pub conn: Conn<Client>,
+    pub endpoint: Rc<Endpoint>,
+    /// It has carried an exchange before: its end before a response says nothing about the endpoint.
+    pub reused: bool,
+    pub(super) requests: u32,
+}
+
+impl Cluster {
+    #[must_use]
+    pub fn new(pool: &snapshot::Pool, members: &[Member], worker: usize, workers: usize, seed: u64) -> Self {
+        let mut budget = pool.retry.budget;
+        // The floor is the process's; each worker takes its share of it, and at least one.
+        budget.per_second_min = (budget.per_second_min / workers.max(1) as u16).max(1);
+        let cluster = Self {
+            endpoints: RefCell::default(),
+            balancer: RefCell::new(match pool.balance {
+                Balance::Adaptive => Balancer::Adaptive(Adaptive::new(&[])),
+                Balance::RoundRobin => Balancer::RoundRobin(RoundRobin::new(&[])),
+            }),
+            budget: RefCell::new(RetryBudget::new(budget)),
+            random: RefCell::new(Random::new(seed)),
+            worker,
+        };
+        cluster.follow(pool, members, &Counters::default());
+        cluster
+    }
+
+    /// From now on the pool has these members. Those that stay keep breaker, latency, idle connections and what they have in
+    /// flight; those that go finish what they have begun. Allocates: not for the request path.
+    pub fn follow(&self, pool: &snapshot::Pool, members: &[Member], counters: &Counters) {
+        let before = self.endpoints.take();
+        // One that left and came back is another one: the process knows nothing of it any more.
+        let known: HashMap<_, _> = before.iter().map(|endpoint| (Arc::as_ptr(&endpoint.shared), endpoint)).collect();
+        let after: Vec<Rc<Endpoint>> = members
+            .iter()
+            .map(|member| match known.get(&Arc::as_ptr(&member.shared)) {
+                Some(&endpoint) => Rc::clone(endpoint),
+                None => self.enlist(pool, member),
+            })
+            .collect();
+        before.iter().for_each(|endpoint| endpoint.leave());
+        for (place, (endpoint, member)) in after.iter().zip(members).enumerate() {
+            endpoint.renew(member, place);
+        }
+        before.iter().filter(|endpoint| endpoint.is_retired()).for_each(|endpoint| endpoint.close_idle(counters));
+        let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
+        self.balancer.borrow_mut().reweigh(&weights);
+        self.endpoints.replace(after);
+    }
+
+    fn enlist(&self, pool: &snapshot::Pool, member: &Member) -> Rc<Endpoint> {
+        let breaker = Breaker::new(pool.breaker, self.random.borrow_mut().next_u64());
+        Rc::new(Endpoint::new(member, breaker, self.worker))
+    }
+
+    pub(super) fn endpoints(&self) -> Ref<'_, [Rc<Endpoint>]> {
+        Ref::map(self.endpoints.borrow(), Vec::as_slice)
+    }
+
+    /// The endpoint for one try, none of those that have been tried; `None` when none may be asked.
+    pub fn pick(&self, tried: &Tried, now: Now) -> Option<Rc<Endpoint>> {
+        let view = View { endpoints: &self.endpoints.borrow(), now };
+        let ask = Ask { avoid: tried.places() };
+        let picked = self.balancer.borrow_mut().pick(&view, &ask, &mut self.random.borrow_mut())?;
+        let endpoint = &view.endpoints[picked];
+        endpoint.begin(now);
+        Some(Rc::clone(endpoint))
+    }
+
+    /// The same endpoint once more for the same request, whose first connection turned out to be dead. `None` when it has
+    /// left the pool meanwhile.
+    pub fn pick_again(&self, endpoint: Rc<Endpoint>) -> Option<Rc<Endpoint>> {
+        if endpoint.is_retired() {
+            return None;
+        }
+        endpoint.begin_again();
+        Some(endpoint)
+    }
+
+    /// What became of a try that [`pick`](Self::pick) began.
+    pub fn record(&self, endpoint: &Endpoint, now: Now, outcome: &Outcome) {
+        endpoint.record(now, outcome);
+    }
+
+    /// A request has come: the retry budget grows.
+    pub fn count_request(&self, now: Now) {
+        self.budget.borrow_mut().request(now);
+    }
+
+    /// Takes one retry out of the budget; false when it is spent.
+    pub fn withdraw_retry(&self, now: Now) -> bool {
+        self.budget.borrow_mut().withdraw(now)
+    }
+
+    /// A connection to an endpoint: an idle one, or with `fresh` or for want of one a new one. A pool that tells its
+    /// endpoints who asks (PROXY protocol) gets a connection a client, because a connection has one header.
+    pub async fn lease(&self, wanted: Wanted<'_>, timer: &mut Timer, counters: &Counters) -> Result<Lease, DialError> {
+        let Wanted { endpoint, pool, connect, fresh, path } = wanted;
+        if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, counters) {
+            return Ok(lease);
+        }
+        let mut stream = self.dial(endpoint, connect, timer, counters).await?;
+        if let Some(header) = proxy_header(pool.proxy_protocol, path) {
+            stream.send(header);
+        }
+        Ok(Lease { conn: Conn::new(stream), endpoint: Rc::clone(endpoint), reused: false, requests: 0 })
+    }
+
+    /// A new stream to an endpoint.
+    pub async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        patience: Duration,
+        timer: &mut Timer,
+        counters: &Counters,
+    ) -> Result<Stream, DialError> {
+        let addresses = endpoint.addresses();
+        counters.upstream_connects_total.add(1);
+        let dialled = dial::dial(&addresses, patience, timer).await;
+        counters.upstream_connect_failures_total.add(u64::from(dialled.is_err()));
+        dialled
+    }
+}
+
+struct View<'a> {
+    endpoints: &'a [Rc<Endpoint>],
+    now: Now,
+}
+
+impl Endpoints for View<'_> {
+    fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    fn available(&self, index: usize) -> bool {
+        self.endpoints[index].admits(self.now)
+    }
+
+    fn load(&self, index: usize) -> Load {
+        self.endpoints[index].load(self.now)
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lease({:?}, reused {})", self.endpoint, self.reused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::Class;
+
+    use super::super::{Admin, AdminState, EndpointShared};
+    use super::*;
+
+    fn member(name: &str, weight: u32) -> Member {
+        let addresses = [ring::Address::Inet(name.parse().unwrap())].into();
+        Member { name: name.into(), addresses, weight, tier: 0, shared: Arc::new(EndpointShared::new(1, Now::ZERO)) }
+    }
+
+    fn pool() -> snapshot::Pool {
+        let text = "[[listen]]\nname = \"l\"\naddr = \":1\"\n[[pool]]\nname = \"p\"\nendpoints = [\"a:1\"]\nbalance = \"round-robin\"\n";
+        snapshot::read("test", text).unwrap_or_else(|report| panic!("{}", report.render())).snapshot.pools[0].clone()
+    }
+
+    fn picks(cluster: &Cluster, tried: &Tried) -> Vec<String> {
+        let now = Now::from_secs(1);
+        let mut names: Vec<String> = (0..6)
+            .filter_map(|_| cluster.pick(tried, now))
+            .map(|endpoint| {
+                cluster.record(&endpoint, now, &Outcome::answered(Duration::from_millis(1), 200));
+                endpoint.name.to_string()
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    const A: &str = "10.0.0.1:1";
+    const B: &str = "10.0.0.2:1";
+    const C: &str = "10.0.0.3:1";
+
+    #[test]
+    fn a_breaker_that_opened_stays_open_in_a_new_list() {
+        let (pool, counters) = (pool(), Counters::default());
+        let (a, c) = (member(A, 1), member(C, 1));
+        let cluster = Cluster::new(&pool, &[a.clone(), member(B, 1)], 0, 1, 1);
+        let now = Now::from_secs(1);
+        let mut tried = Tried::default();
+        let other = cluster.endpoints()[1].clone();
+        tried.add(&other);
+        for _ in 0..5 {
+            let picked = cluster.pick(&tried, now).unwrap();
+            assert_eq!(&*picked.name, A);
+            cluster.record(&picked, now, &Outcome::new(Duration::ZERO, Class::Refused));
+        }
+        assert_eq!(picks(&cluster, &Tried::default()), [B]);
+        cluster.follow(&pool, &[c.clone(), a.clone()], &counters);
+        assert_eq!(picks(&cluster, &Tried::default()), [C]);
+        assert_eq!((a.shared.sums().open, a.shared.sums().requests), (1, 5));
+        // What left and came back has the name only.
+        cluster.follow(&pool, std::slice::from_ref(&c), &counters);
+        cluster.follow(&pool, &[c, member(A, 1)], &counters);
+        assert_eq!(picks(&cluster, &Tried::default()), [A, C]);
+    }
+
+    #[test]
+    fn a_request_avoids_the_endpoints_it_failed_at_wherever_they_stand_now() {
+        let (pool, counters) = (pool(), Counters::default());
+        let (a, b, c) = (member(A, 1), member(B, 1), member(C, 1));
+        let cluster = Cluster::new(&pool, &[a.clone(), b.clone(), c.clone()], 0, 1, 1);
+        let mut tried = Tried::default();
+        tried.add(&cluster.endpoints()[0].clone());
+        assert_eq!(picks(&cluster, &tried), [B, C]);
+        cluster.follow(&pool, &[b.clone(), a], &counters);
+        assert_eq!(picks(&cluster, &tried), [B]);
+        cluster.follow(&pool, &[c, b], &counters);
+        assert_eq!(picks(&cluster, &tried), [B, C]);
+    }
+
+    #[test]
+    fn what_is_in_flight_at_one_that_left_still_ends_there() {
+        let (pool, counters) = (pool(), Counters::default());
+        let (a, b) = (member(A, 1), member(B, 1));
+        let cluster = Cluster::new(&pool, std::slice::from_ref(&a), 0, 1, 1);
+        let now = Now::from_secs(1);
+        let picked = cluster.pick(&Tried::default(), now).unwrap();
+        cluster.follow(&pool, &[b], &counters);
+        assert_eq!((a.shared.sums().in_flight, picked.is_retired()), (1, true));
+        assert!(cluster.pick_again(Rc::clone(&picked)).is_none());
+        cluster.record(&picked, now, &Outcome::answered(Duration::from_millis(1), 200));
+        assert_eq!((a.shared.sums().in_flight, a.shared.sums().requests), (0, 1));
+        assert_eq!(picks(&cluster, &Tried::default()), [B]);
+    }
+
+    #[test]
+    fn weights_change_live_and_a_drained_endpoint_gets_nothing() {
+        let (pool, counters) = (pool(), Counters::default());
+        let (a, b) = (member(A, 1), member(B, 1));
+        let cluster = Cluster::new(&pool, &[a.clone(), b.clone()], 0, 1, 1);
+        b.shared.set_admin(Admin { state: AdminState::Drain, weight: None });
+        assert_eq!(picks(&cluster, &Tried::default()), [A]);
+        b.shared.set_admin(Admin::default());
+        cluster.follow(&pool, &[Member { weight: 0, ..a }, b], &counters);
+        assert_eq!(picks(&cluster, &Tried::default()), [B]);
+        cluster.follow(&pool, &[], &counters);
+        assert!(picks(&cluster, &Tried::default()).is_empty());
+    }
+}

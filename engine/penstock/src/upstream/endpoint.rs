@@ -1,0 +1,139 @@
+//! An endpoint as one worker sees it, and the few that a request has failed at.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use policy::{Avoid, Breaker, Load, Now, Outcome, PeakEwma};
+
+use super::Member;
+use super::pool::Idle;
+use super::shared::{AdminState, EndpointCell, EndpointShared};
+use crate::limits;
+
+/// Held by its cluster while the list names it, and by tries and leases for as long as they need it: it never moves, and an
+/// exchange never finds another one in its place.
+pub struct Endpoint {
+    /// What operators know it by: for logs, and for the Host of `host = "endpoint"`.
+    pub name: Box<str>,
+    pub(super) shared: Arc<EndpointShared>,
+    pub(super) idle: RefCell<Vec<Idle>>,
+    /// Where connections are made to; several are tried in turn.
+    addresses: RefCell<Box<[ring::Address]>>,
+    breaker: RefCell<Breaker>,
+    latency: Cell<PeakEwma>,
+    /// Its place in the list; `None` when the list no longer names it.
+    place: Cell<Option<u16>>,
+    worker: usize,
+}
+
+impl Endpoint {
+    pub(super) fn new(member: &Member, breaker: Breaker, worker: usize) -> Self {
+        Self {
+            name: (&*member.name).into(),
+            shared: Arc::clone(&member.shared),
+            idle: RefCell::default(),
+            addresses: RefCell::new(member.addresses.clone()),
+            breaker: RefCell::new(breaker),
+            latency: Cell::default(),
+            place: Cell::new(None),
+            worker,
+        }
+    }
+
+    /// Takes what a new list says of it; everything that it has learnt stays.
+    pub(super) fn renew(&self, member: &Member, place: usize) {
+        self.place.set(Some(place as u16));
+        if *self.addresses.borrow() != member.addresses {
+            self.addresses.borrow_mut().clone_from(&member.addresses);
+        }
+    }
+
+    /// The list no longer names it, unless a new one does at once.
+    pub(super) fn leave(&self) {
+        self.place.set(None);
+    }
+
+    /// Nothing new may be sent to it, not even on a connection that lies ready.
+    pub(super) fn is_retired(&self) -> bool {
+        self.place.get().is_none()
+    }
+
+    /// Whether a connection to it is worth keeping for the next request.
+    pub(super) fn keeps_connections(&self) -> bool {
+        !self.is_retired() && self.shared.admin().state != AdminState::Maint
+    }
+
+    pub(super) fn admits(&self, now: Now) -> bool {
+        self.shared.admits() && self.breaker.borrow().admits(now)
+    }
+
+    pub(super) fn load(&self, now: Now) -> Load {
+        Load { latency_ns: self.latency.get().nanos(now), in_flight: self.shared.in_flight() }
+    }
+
+    /// A try begins.
+    pub(super) fn begin(&self, now: Now) {
+        self.breaker.borrow_mut().begin(now);
+        self.cell().begun();
+    }
+
+    /// The same try begins once more, on another connection.
+    pub(super) fn begin_again(&self) {
+        self.cell().begun();
+    }
+
+    pub(super) fn record(&self, now: Now, outcome: &Outcome) {
+        let mut breaker = self.breaker.borrow_mut();
+        breaker.record(now, outcome);
+        let mut latency = self.latency.get();
+        latency.record(now, outcome);
+        self.latency.set(latency);
+        self.cell().ended(outcome.counts_for_breaker());
+        self.cell().learnt(breaker.state(now), latency.nanos(now) as u64);
+    }
+
+    /// Where connections are made to now.
+    pub(super) fn addresses(&self) -> Box<[ring::Address]> {
+        self.addresses.borrow().clone()
+    }
+
+    fn cell(&self) -> &EndpointCell {
+        self.shared.cell(self.worker)
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Endpoint({})", self.name)
+    }
+}
+
+/// Endpoints that a request has failed at. Holds them and not their places, because the list may change between two tries.
+#[derive(Debug, Default)]
+pub struct Tried {
+    endpoints: [Option<Rc<Endpoint>>; limits::TRIES_MAX as usize],
+    count: usize,
+}
+
+impl Tried {
+    /// Remembers one more. Beyond [`limits::TRIES_MAX`], which is no request's, the oldest is forgotten.
+    pub fn add(&mut self, endpoint: &Rc<Endpoint>) {
+        self.endpoints[self.count % self.endpoints.len()] = Some(Rc::clone(endpoint));
+        self.count += 1;
+    }
+
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The places that they have in the list now.
+    pub(super) fn places(&self) -> Avoid {
+        let mut avoid = Avoid::default();
+        for place in self.endpoints.iter().flatten().filter_map(|endpoint| endpoint.place.get()) {
+            avoid.add(place.into());
+        }
+        avoid
+    }
+}

@@ -1,0 +1,237 @@
+//! Who is in a pool: the lists that the control thread makes and every worker follows.
+//!
+//! ```text
+//! sources (an entry of `endpoints` each) ──found──► Roster ──Members, whole lists──► mailboxes ──► Cluster::follow
+//! ```
+//!
+//! What holds here: a list is replaced as a whole and never changed; an endpoint is known by its name, and one that stays
+//! keeps what the process knows of it; no finding empties a list that had somebody in it. Belongs to the control
+//! thread; workers see lists, never the roster.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use policy::Now;
+
+use super::{Admin, EndpointShared, literal};
+use crate::limits;
+use crate::snapshot::{Pool, PoolId, Snapshot};
+
+/// One endpoint of a list.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// What operators know it by; it names the endpoint in this pool.
+    pub name: Arc<str>,
+    /// Several are tried in turn; none while its name stands for nothing yet.
+    pub addresses: Box<[ring::Address]>,
+    /// The operator's, or else the one it was found with.
+    pub weight: u32,
+    pub tier: u8,
+    pub shared: Arc<EndpointShared>,
+}
+
+/// The whole list of a pool.
+pub type Members = Arc<[Member]>;
+
+/// An endpoint as its source tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub name: Box<str>,
+    pub addresses: Box<[ring::Address]>,
+    pub weight: u32,
+    pub tier: u8,
+}
+
+/// Everything that one entry of a pool's `endpoints` stands for now.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    pub pool: PoolId,
+    /// Which entry.
+    pub source: usize,
+    pub found: Vec<Found>,
+}
+
+/// Every pool's list, and what it is made from.
+#[derive(Debug)]
+pub struct Roster {
+    pools: Vec<Roll>,
+    workers: usize,
+}
+
+#[derive(Debug)]
+struct Roll {
+    sources: Box<[Vec<Found>]>,
+    members: Members,
+}
+
+impl Roster {
+    /// What the configuration says by itself: names stand for nothing yet.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, workers: usize, now: Now) -> Self {
+        let mut pools: Vec<Roll> =
+            snapshot.pools.iter().map(|pool| Roll { sources: written(pool), members: Arc::default() }).collect();
+        for roll in &mut pools {
+            roll.call(workers, now);
+        }
+        Self { pools, workers }
+    }
+
+    /// The list of each pool, in the snapshot's order.
+    pub fn pools(&self) -> impl Iterator<Item = &Members> {
+        self.pools.iter().map(|roll| &roll.members)
+    }
+
+    /// The list of a pool; empty for one that is not there.
+    #[must_use]
+    pub fn members(&self, pool: PoolId) -> Members {
+        self.pools.get(usize::from(pool.0)).map_or_else(Arc::default, |roll| Arc::clone(&roll.members))
+    }
+
+    /// Takes in what a source stands for now; true when the pool's list has changed by it. Nothing found changes nothing.
+    pub fn take(&mut self, finding: Finding, now: Now) -> bool {
+        let Some(roll) = self.pools.get_mut(usize::from(finding.pool.0)) else { return false };
+        match roll.sources.get_mut(finding.source) {
+            Some(source) if !finding.found.is_empty() => *source = finding.found,
+            _ => return false,
+        }
+        roll.call(self.workers, now)
+    }
+
+    /// The operator's word on an endpoint, from now on; `None` when the pool has none of that name. True when the list has
+    /// changed by it, which only a weight does: the state is read from the endpoint itself.
+    pub fn set_admin(&mut self, pool: PoolId, name: &str, admin: Admin, now: Now) -> Option<bool> {
+        let roll = self.pools.get_mut(usize::from(pool.0))?;
+        let member = roll.members.iter().find(|member| &*member.name == name)?;
+        member.shared.set_admin(admin);
+        Some(roll.call(self.workers, now))
+    }
+}
+
+impl Roll {
+    /// Makes the list anew; true when it says something else than before.
+    fn call(&mut self, workers: usize, now: Now) -> bool {
+        let known: HashMap<&str, &Member> = self.members.iter().map(|member| (&*member.name, member)).collect();
+        let mut named = HashSet::new();
+        // Two sources may find the same endpoint: the first one speaks for it.
+        let found = self.sources.iter().flatten().filter(|found| named.insert(&*found.name));
+        let members: Vec<Member> = found
+            .take(limits::ENDPOINTS_MAX)
+            .map(|found| found.enlist(known.get(&*found.name), workers, now))
+            .collect();
+        let same = self.members.len() == members.len()
+            && self.members.iter().zip(&members).all(|(before, member)| before.says_the_same(member));
+        if !same {
+            self.members = members.into();
+        }
+        !same
+    }
+}
+
+impl Found {
+    /// As what is known of it already, or as a newcomer.
+    fn enlist(&self, known: Option<&&Member>, workers: usize, now: Now) -> Member {
+        let (name, shared) = match known {
+            Some(member) => (Arc::clone(&member.name), Arc::clone(&member.shared)),
+            None => (Arc::from(&*self.name), Arc::new(EndpointShared::new(workers, now))),
+        };
+        let weight = shared.admin().weight.unwrap_or(self.weight);
+        Member { name, addresses: self.addresses.clone(), weight, tier: self.tier, shared }
+    }
+}
+
+impl Member {
+    fn says_the_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+            && self.addresses == other.addresses
+            && (self.weight, self.tier) == (other.weight, other.tier)
+    }
+}
+
+fn written(pool: &Pool) -> Box<[Vec<Found>]> {
+    let found = pool.endpoints.iter().map(|endpoint| Found {
+        name: endpoint.address.to_string().into(),
+        addresses: literal(&endpoint.address).into(),
+        weight: endpoint.weight,
+        tier: 0,
+    });
+    found.map(|found| vec![found]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot;
+
+    const POOL: PoolId = PoolId(0);
+
+    fn roster(endpoints: &str) -> Roster {
+        let text =
+            format!("[[listen]]\nname = \"l\"\naddr = \":1\"\n[[pool]]\nname = \"p\"\nendpoints = [{endpoints}]\n");
+        let compiled = snapshot::read("test", &text).unwrap_or_else(|report| panic!("{}", report.render()));
+        Roster::new(&compiled.snapshot, 2, Now::ZERO)
+    }
+
+    fn found(names: &[(&str, u32)]) -> Vec<Found> {
+        let found = |&(name, weight): &(&str, u32)| Found {
+            name: name.into(),
+            addresses: [ring::Address::Inet(name.parse().unwrap())].into(),
+            weight,
+            tier: 0,
+        };
+        names.iter().map(found).collect()
+    }
+
+    fn take(roster: &mut Roster, source: usize, names: &[(&str, u32)]) -> bool {
+        roster.take(Finding { pool: POOL, source, found: found(names) }, Now::from_secs(9))
+    }
+
+    fn shown(roster: &Roster) -> String {
+        let members = roster.members(POOL);
+        members.iter().map(|member| format!("{}*{} ", member.name, member.weight)).collect()
+    }
+
+    #[test]
+    fn who_stays_keeps_what_is_known_of_it_and_who_joins_begins_anew() {
+        let mut roster = roster("\"a:1\", \"10.0.0.1:1 weight=3\"");
+        assert_eq!(shown(&roster), "a:1*1 10.0.0.1:1*3 ");
+        assert!(take(&mut roster, 0, &[("10.1.0.1:1", 1), ("10.1.0.2:1", 1)]));
+        let before = roster.members(POOL);
+        assert!(take(&mut roster, 0, &[("10.1.0.2:1", 5), ("10.1.0.3:1", 1)]));
+        assert_eq!(shown(&roster), "10.1.0.2:1*5 10.1.0.3:1*1 10.0.0.1:1*3 ");
+        let after = roster.members(POOL);
+        assert!(Arc::ptr_eq(&before[1].shared, &after[0].shared) && Arc::ptr_eq(&before[2].shared, &after[2].shared));
+        assert_eq!((after[1].shared.ready_since(), after[2].shared.ready_since()), (Now::from_secs(9), Now::ZERO));
+    }
+
+    #[test]
+    fn nothing_new_and_nothing_found_change_nothing() {
+        let mut roster = roster("\"a:1\"");
+        assert!(take(&mut roster, 0, &[("10.1.0.1:1", 1)]));
+        assert!(!take(&mut roster, 0, &[("10.1.0.1:1", 1)]));
+        assert!(!take(&mut roster, 0, &[]));
+        assert!(!take(&mut roster, 7, &[("10.1.0.2:1", 1)]));
+        assert_eq!(shown(&roster), "10.1.0.1:1*1 ");
+    }
+
+    #[test]
+    fn two_sources_of_one_endpoint_make_one() {
+        let mut roster = roster("\"a:1\", \"b:1\"");
+        assert!(take(&mut roster, 0, &[("10.1.0.1:1", 2)]));
+        assert!(take(&mut roster, 1, &[("10.1.0.1:1", 9), ("10.1.0.2:1", 1)]));
+        assert_eq!(shown(&roster), "10.1.0.1:1*2 10.1.0.2:1*1 ");
+    }
+
+    #[test]
+    fn the_operators_weight_outlives_new_lists() {
+        let mut roster = roster("\"a:1\"");
+        assert!(take(&mut roster, 0, &[("10.1.0.1:1", 1), ("10.1.0.2:1", 1)]));
+        let admin = Admin { weight: Some(7), ..Admin::default() };
+        assert_eq!(roster.set_admin(POOL, "10.1.0.1:1", admin, Now::ZERO), Some(true));
+        assert_eq!(roster.set_admin(POOL, "nobody", admin, Now::ZERO), None);
+        assert!(take(&mut roster, 0, &[("10.1.0.1:1", 2)]));
+        assert_eq!(shown(&roster), "10.1.0.1:1*7 ");
+        let drain = Admin { state: super::super::AdminState::Drain, ..admin };
+        assert_eq!(roster.set_admin(POOL, "10.1.0.1:1", drain, Now::ZERO), Some(false));
+        assert!(!roster.members(POOL)[0].shared.admits());
+    }
+}

@@ -1,0 +1,284 @@
+//! What the whole process knows of one endpoint: cells that workers tell each other through, and words that are decided once
+//! for all of them.
+//!
+//! What holds here: a cell has one writer, its worker, so counting is a plain load and store; the words change seldom and are
+//! read at every pick, so they have a line to themselves that every core keeps a copy of. No read-modify-write on the
+//! request path: the one compare-and-swap is for verdicts, when an endpoint's fate turns.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use policy::{BreakerState, Now};
+
+/// One endpoint, as all workers share it. Outlives every list that names it.
+#[derive(Debug)]
+pub struct EndpointShared {
+    words: Words,
+    workers: Box<[EndpointCell]>,
+}
+
+/// Read at every pick, written seldom.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Words {
+    admin: AtomicU64,
+    health: AtomicU32,
+    breaker: AtomicU64,
+    ready_since: AtomicU64,
+}
+
+/// What one worker tells of an endpoint. Alone on its cache lines.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct EndpointCell {
+    in_flight: AtomicU32,
+    /// 0 closed, 1 half-open, 2 open.
+    breaker: AtomicU32,
+    latency_nanos: AtomicU64,
+    requests: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// What the operator wants of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Admin {
+    pub state: AdminState,
+    /// In place of the weight that the endpoint was found with.
+    pub weight: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdminState {
+    #[default]
+    Ready,
+    /// Nothing new goes to it; what it has is finished.
+    Drain,
+    /// As `Drain`, and idle connections to it are closed: nobody is there.
+    Maint,
+}
+
+/// What the probes make of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Not probed, or not yet: asked as if it were well.
+    #[default]
+    Unknown,
+    Up,
+    Down,
+}
+
+/// An endpoint, summed over the workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EndpointSums {
+    pub in_flight: u64,
+    pub requests: u64,
+    pub failures: u64,
+    /// Mean of the workers that have measured it, in nanoseconds.
+    pub latency_nanos: u64,
+    /// Workers whose breaker is open, and half-open.
+    pub open: usize,
+    pub half_open: usize,
+}
+
+impl EndpointShared {
+    /// `ready_since`: when it joined, on the monotonic clock.
+    #[must_use]
+    pub fn new(workers: usize, ready_since: Now) -> Self {
+        let shared = Self { words: Words::default(), workers: (0..workers).map(|_| EndpointCell::default()).collect() };
+        shared.set_ready_since(ready_since);
+        shared
+    }
+
+    #[must_use]
+    pub fn sums(&self) -> EndpointSums {
+        let mut sums = EndpointSums::default();
+        let mut measured = 0;
+        for cell in &self.workers {
+            sums.in_flight += u64::from(cell.in_flight.load(Ordering::Relaxed));
+            sums.requests += cell.requests.load(Ordering::Relaxed);
+            sums.failures += cell.failures.load(Ordering::Relaxed);
+            sums.open += usize::from(cell.breaker.load(Ordering::Relaxed) == 2);
+            sums.half_open += usize::from(cell.breaker.load(Ordering::Relaxed) == 1);
+            let latency = cell.latency_nanos.load(Ordering::Relaxed);
+            measured += u64::from(latency > 0);
+            sums.latency_nanos += latency;
+        }
+        sums.latency_nanos = sums.latency_nanos.checked_div(measured).unwrap_or(0);
+        sums
+    }
+
+    /// Tries out at it, over all workers.
+    #[inline]
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.workers.iter().map(|cell| cell.in_flight.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether operator and probes let new requests through. The breaker has a say of its own.
+    #[inline]
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        self.admin().state == AdminState::Ready && self.health() != Health::Down
+    }
+
+    #[inline]
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin::unpacked(self.words.admin.load(Ordering::Relaxed))
+    }
+
+    /// Only the control thread may.
+    pub fn set_admin(&self, admin: Admin) {
+        self.words.admin.store(admin.packed(), Ordering::Relaxed);
+    }
+
+    #[inline]
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self.words.health.load(Ordering::Relaxed) {
+            1 => Health::Up,
+            2 => Health::Down,
+            _ => Health::Unknown,
+        }
+    }
+
+    /// Only its prober may.
+    pub fn set_health(&self, health: Health) {
+        self.words.health.store(health as u32, Ordering::Relaxed);
+    }
+
+    /// What workers agreed on of its breaker, in the form that `policy` gives it. Zero: nothing yet.
+    #[inline]
+    #[must_use]
+    pub fn breaker_verdict(&self) -> u64 {
+        self.words.breaker.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the verdict that was seen by a new one; false when another worker was first, whose verdict then counts.
+    pub fn turn_breaker(&self, seen: u64, new: u64) -> bool {
+        self.words.breaker.compare_exchange(seen, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Since when it has been fit for requests, on the monotonic clock: what a slow start counts from.
+    #[inline]
+    #[must_use]
+    pub fn ready_since(&self) -> Now {
+        Now::from_nanos(self.words.ready_since.load(Ordering::Relaxed))
+    }
+
+    pub fn set_ready_since(&self, since: Now) {
+        self.words.ready_since.store(since.nanos_since(Now::ZERO), Ordering::Relaxed);
+    }
+
+    pub(super) fn cell(&self, worker: usize) -> &EndpointCell {
+        &self.workers[worker]
+    }
+}
+
+impl EndpointCell {
+    pub(super) fn begun(&self) {
+        self.in_flight.change(|count| count + 1);
+    }
+
+    pub(super) fn ended(&self, failed: bool) {
+        self.in_flight.change(|count| count.saturating_sub(1));
+        self.requests.change(|count| count + 1);
+        self.failures.change(|count| count + u64::from(failed));
+    }
+
+    pub(super) fn learnt(&self, breaker: BreakerState, latency_nanos: u64) {
+        let breaker = match breaker {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        };
+        self.breaker.store(breaker, Ordering::Relaxed);
+        self.latency_nanos.store(latency_nanos, Ordering::Relaxed);
+    }
+}
+
+impl Admin {
+    /// State in the low half's first byte, whether a weight is set in its second, the weight in the high half.
+    fn packed(self) -> u64 {
+        let weight = self.weight.map_or(0, |weight| 1 << 8 | u64::from(weight) << 32);
+        self.state as u64 | weight
+    }
+
+    fn unpacked(word: u64) -> Self {
+        let state = match word & 0xff {
+            1 => AdminState::Drain,
+            2 => AdminState::Maint,
+            _ => AdminState::Ready,
+        };
+        Self { state, weight: (word & 1 << 8 != 0).then_some((word >> 32) as u32) }
+    }
+}
+
+impl AdminState {
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
+
+/// A store by the only writer: no read-modify-write is needed.
+trait SingleWriter<T> {
+    fn change(&self, change: impl FnOnce(T) -> T);
+}
+
+impl SingleWriter<u32> for AtomicU32 {
+    fn change(&self, change: impl FnOnce(u32) -> u32) {
+        self.store(change(self.load(Ordering::Relaxed)), Ordering::Relaxed);
+    }
+}
+
+impl SingleWriter<u64> for AtomicU64 {
+    fn change(&self, change: impl FnOnce(u64) -> u64) {
+        self.store(change(self.load(Ordering::Relaxed)), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operators_word_survives_its_packing() {
+        let shared = EndpointShared::new(1, Now::ZERO);
+        assert_eq!(shared.admin(), Admin::default());
+        for state in [AdminState::Ready, AdminState::Drain, AdminState::Maint] {
+            for weight in [None, Some(0), Some(7), Some(u32::MAX)] {
+                shared.set_admin(Admin { state, weight });
+                assert_eq!(shared.admin(), Admin { state, weight });
+            }
+        }
+    }
+
+    #[test]
+    fn operator_and_probes_each_have_a_veto() {
+        let shared = EndpointShared::new(1, Now::ZERO);
+        for (state, health, admits) in [
+            (AdminState::Ready, Health::Unknown, true),
+            (AdminState::Ready, Health::Up, true),
+            (AdminState::Ready, Health::Down, false),
+            (AdminState::Drain, Health::Up, false),
+            (AdminState::Maint, Health::Unknown, false),
+        ] {
+            shared.set_admin(Admin { state, weight: None });
+            shared.set_health(health);
+            assert_eq!(shared.admits(), admits, "{state:?} {health:?}");
+            assert_eq!(shared.health(), health);
+        }
+    }
+
+    #[test]
+    fn of_two_verdicts_on_the_same_sight_one_counts() {
+        let shared = EndpointShared::new(2, Now::ZERO);
+        assert!(shared.turn_breaker(0, 5));
+        assert!(!shared.turn_breaker(0, 6));
+        assert_eq!(shared.breaker_verdict(), 5);
+    }
+}
