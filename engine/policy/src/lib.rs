@@ -1,4 +1,5 @@
-//! The decisions of the proxy, and nothing else: which endpoint, whether to trust it, whether to try again.
+//! The decisions of the proxy, and nothing else: who may come in, who waits and who is next, which endpoint, whether to
+//! trust it, whether to try again, and how fast bytes go.
 //!
 //! What holds here: every function is pure in time and chance ([`Now`] and [`Random`] are arguments), a decision
 //! allocates nothing, and hours of traffic can be played through in milliseconds (`tests/` does).
@@ -7,18 +8,28 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admit;
 pub mod balance;
 pub mod breaker;
 pub mod budget;
+pub mod classes;
 pub mod ewma;
+pub mod limit;
 pub mod outcome;
+pub mod queue;
 pub mod random;
+pub mod shape;
 pub mod time;
 
+pub use admit::{Begun, Concurrency, GradientSettings};
 pub use balance::{Ask, Avoid, Balancer, Endpoints, Load};
 pub use breaker::{Breaker, BreakerSettings, BreakerState};
 pub use budget::{RetryBudget, RetryBudgetSettings};
+pub use classes::{ClassSettings, Dropped, Next, Seat, WaitingRoom};
 pub use ewma::PeakEwma;
+pub use limit::{Decision, Held, HeldTable, KeyTable, Lease, Rate, RateSettings, RateTable, Wait};
 pub use outcome::{Class, Fault, Outcome, Replay, RetryOn, StatusClass, Verdict};
+pub use queue::{QueueSettings, Reason, Served, Waiting};
 pub use random::Random;
+pub use shape::{Flows, Grant, Pacer, Turn};
 pub use time::Now;
