@@ -148,7 +148,7 @@ fn rates_under_hostile_clocks_and_costs() {
             }
         }
         // Standing time: the burst once, and no more.
-        if quota > 0 && settings.period > Duration::from_nanos(u64::from(quota)) && settings.burst < 1000 {
+        if quota > 0 && settings.period > Duration::from_nanos(u64::from(quota) * 1000) && settings.burst < 1000 {
             let now = Now::from_secs(1 << 30);
             let mut own = 0;
             let granted = (0..3000).filter(|_| rate.check(&mut own, now, 1).allowed).count();
@@ -278,13 +278,15 @@ fn summary(report: &[Second], servers: u32, mean_ms: f64) -> (f64, f64, f64) {
 fn near_the_knee(report: &[Second], servers: u32, mean_ms: f64) {
     let (limit, latency, goodput) = summary(report, servers, mean_ms);
     let found = format!("limit {limit:.2} × servers, latency {latency:.2} × base, goodput {goodput:.2}");
-    assert!((0.8..2.0).contains(&limit) && latency < 2.0 && goodput > 0.85, "{found}");
-    assert!(report.iter().all(|second| second.mean_ms() < 2.0 * mean_ms), "a second of twice the base; {found}");
+    assert!((0.8..1.7).contains(&limit) && latency < 1.5 && goodput > 0.75, "{found}");
+    // Three seconds hold enough answers of every origin here for their mean to be no chance.
+    let three = |seconds: &[Second]| seconds.iter().map(Second::mean_ms).sum::<f64>() / 3.0;
+    assert!(report.windows(3).all(|seconds| three(seconds) < 2.0 * mean_ms), "{found}");
 }
 
 #[test]
 fn a_found_limit_comes_to_the_knee_and_stays() {
-    for seed in 0..5 {
+    for seed in 0..10 {
         for (servers, mean_ms) in [(4, 5), (10, 20), (100, 20), (40, 200)] {
             for varies in [false, true] {
                 for load in [1.3, 3.0] {
@@ -298,7 +300,7 @@ fn a_found_limit_comes_to_the_knee_and_stays() {
 
 #[test]
 fn a_found_limit_follows_capacity_both_ways() {
-    for seed in 0..5 {
+    for seed in 0..10 {
         for varies in [false, true] {
             for (after, change) in [(40, 2.0), (10, 0.5)] {
                 let report =
@@ -314,7 +316,7 @@ fn a_found_limit_follows_capacity_both_ways() {
 
 #[test]
 fn a_slower_or_faster_deploy_is_adopted_in_bounded_time() {
-    for seed in 0..5 {
+    for seed in 0..10 {
         for varies in [false, true] {
             for (before, after) in [(20, 100), (100, 20)] {
                 let report = overload(origin(20, before, varies), 15.0, 180, seed, |second, origin| {

@@ -1,52 +1,62 @@
 //! A concurrency limit that is found: as many requests as the origin works on at a time, and few that wait inside it.
 //!
 //! Below its knee an origin answers in its base time however many requests it has; above it, each further one makes all
-//! slower. So the limit climbs while it is used and the median latency stays within a quarter of the base, and is cut to three quarters when
+//! slower. So the limit climbs while it is used and the median latency stays within a quarter of the base, and is cut to seven tenths when
 //! it does not. That is TCP Vegas's idea (Brakmo, Peterson 1995), as in Netflix's concurrency-limits and Envoy's adaptive concurrency; what we do
 //! otherwise comes from their troubles:
 //!
 //! - **The base is measured in the troughs, and never probed for.** Envoy lowers the limit to 3 now and then to see the unloaded latency, and refuses
-//!   bursts of requests meanwhile (envoy#8582). A limit that climbs and is cut does that by itself: 1.25 × 0.75 < 1, so right after a
+//!   bursts of requests meanwhile (envoy#8582). A limit that climbs and is cut does that by itself: 1.25 × 0.7 < 1, so right after a
 //!   cut the origin has no queue, and what is seen then is its base. Were the base too high by a factor `b`, the trough would
-//!   show `max(1, 0.94 b)`: it comes down by itself. A minimum over a time instead is the luckiest window's, and jumps when it is forgotten.
-//! - **25 %** above the base are noise (envoy#9038: 20 to 25 ms made it overreact).
+//!   show `max(1, 0.88 b)`: it comes down by itself. A minimum over a time instead is the luckiest window's, and jumps when it is forgotten.
+//! - **25 %** above the base are noise (envoy#9038: 20 to 25 ms made it overreact), and so is what the spread of the samples explains.
 //! - **Only requests that began under the present limit are looked at** (envoy#11579), and for at least four times their
 //!   median: a shorter look would see only the quick ones.
 //! - **Cuts that do not help are taken back.** If three of them leave the latency where it was, it is not our doing (a deploy made the
 //!   origin five times slower): it becomes the base, and the limit returns to where it stood.
+//! - **It starts at the floor**, so that the first base seen is one, and doubles until the origin becomes slower: TCP's slow start.
 //! - A limit that is not used says nothing about what lies above it, and does not grow.
 
 use crate::{Now, Random, Verdict};
 
-/// Latencies kept of one window; of more, a fair sample (Vitter: "Random Sampling with a Reservoir", 1985). The median of 256
-/// exponentially distributed times is within 9 % of the true one two times out of three.
+/// Latencies kept of one window; of more, a fair sample (Vitter: "Random Sampling with a Reservoir", 1985). The standard error of the
+/// median of 256 exponentially distributed times is 9 % of it.
 const SAMPLES: usize = 256;
-/// A median of fewer (12 %) would be taken for a knee too often.
+/// 13 %: half of the tolerance.
 const SAMPLES_MIN: u32 = 128;
 /// Shortest window: long against the jitter of timers and of our own turns.
 const WINDOW_NS_MIN: u64 = 100_000_000;
 /// After this long a window of few requests counts too, so that a quiet pool learns of a change at all.
 const WINDOW_NS_MAX: u64 = 5_000_000_000;
 const SAMPLES_FEW: u32 = 16;
+/// At the start the limit is small and answers come slowly: fewer suffice (21 %), and more must be seen in them before it ends.
+const SAMPLES_START: u32 = 48;
 
 const TOLERANCE: f64 = 1.25;
-const CUT: f64 = 0.75;
+const CUT: f64 = 0.7;
 const _: () = assert!(TOLERANCE * CUT < 1.0);
 /// Growth a window: the overshoot over the knee's tolerance stays below this.
 const GROWTH: f64 = 1.1;
+/// From trough to knee it takes five windows or six. After more than that without a cut the knee is far away.
+const CALM: u8 = 8;
+const GROWTH_CALM: f64 = 1.3;
+const GROWTH_START: f64 = 2.0;
+const TOLERANCE_START: f64 = 1.5;
+const ERRORS_START: f64 = 2.0;
 /// Cuts that must have helped, and by how much.
 const CUTS: u8 = 3;
 const HELPED: f64 = 0.9;
 /// Weight of a new trough in the base.
-const TROUGH_WEIGHT: f64 = 0.3;
-/// Weight of a median that is below the base without a cut: the origin has become faster. Small, since noise alone puts half
-/// of all medians there, and they pull one way only.
-const BELOW_WEIGHT: f64 = 0.05;
+const TROUGH_WEIGHT: f64 = 0.5;
+/// A median below the base by so many standard errors is no chance (1 in 700): the origin has become faster.
+const FASTER_ERRORS: f64 = 3.0;
+/// Standard error of a median, in interquartile ranges over √n: 1.253 ÷ 1.349, as for a normal distribution; for an exponential one
+/// it is 0.91.
+const ERROR_OF_SPREAD: f64 = 0.93;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GradientSettings {
-    pub initial: u32,
-    /// Never below this. The number of cores is a good one: with less in flight an origin idles.
+    /// Never below this, and where it starts. The number of cores is a good one: with less in flight an origin idles.
     pub floor: u32,
     /// Never above this.
     pub ceiling: u32,
@@ -54,7 +64,7 @@ pub struct GradientSettings {
 
 impl Default for GradientSettings {
     fn default() -> Self {
-        Self { initial: 20, floor: 2, ceiling: 1000 }
+        Self { floor: 2, ceiling: 1000 }
     }
 }
 
@@ -72,6 +82,13 @@ struct Window {
     samples: [u64; SAMPLES],
 }
 
+/// A window's median latency and its standard error, ns.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    median: f64,
+    error: f64,
+}
+
 /// A row of cuts, from the first one on.
 #[derive(Debug, Clone, Copy)]
 struct Cuts {
@@ -86,6 +103,10 @@ pub struct Gradient {
     floor: f64,
     ceiling: f64,
     limit: f64,
+    /// Windows since the last cut.
+    calm: u8,
+    /// No knee was met yet.
+    starts: bool,
     /// ns; zero until the first window closes.
     base: f64,
     cuts: Option<Cuts>,
@@ -101,7 +122,9 @@ impl Gradient {
             window: Window { epoch: 0, since: None, check_at: Now::ZERO, seen: 0, used: false, samples: [0; SAMPLES] },
             floor,
             ceiling,
-            limit: f64::from(settings.initial).clamp(floor, ceiling),
+            limit: floor,
+            calm: 0,
+            starts: true,
             base: 0.0,
             cuts: None,
             random: Random::new(seed),
@@ -121,7 +144,8 @@ impl Gradient {
 
     /// A request goes out. Gives the epoch that it belongs to.
     pub fn begin(&mut self, now: Now) -> u32 {
-        if self.window.since.is_none() {
+        // A clock that was set back begins the window anew: it could not end before the clock is right again.
+        if self.window.since.is_none_or(|since| since > now) {
             self.window.since = Some(now);
             self.window.check_at = now.plus_nanos(WINDOW_NS_MIN);
         }
@@ -166,32 +190,43 @@ impl Gradient {
     /// Closes the window if it has lasted long enough.
     fn look(&mut self, now: Now) {
         let elapsed = now.nanos_since(self.window.since.unwrap_or(now));
-        let enough = self.window.seen >= SAMPLES_MIN || (self.window.seen >= SAMPLES_FEW && elapsed >= WINDOW_NS_MAX);
-        let median = self.window.median();
-        if !enough || (elapsed as f64) < 4.0 * median {
+        let wanted = match (elapsed >= WINDOW_NS_MAX, self.starts) {
+            (true, _) => SAMPLES_FEW,
+            (false, true) => SAMPLES_START,
+            (false, false) => SAMPLES_MIN,
+        };
+        let enough = self.window.seen >= wanted;
+        let seen = self.window.median();
+        if !enough || (elapsed as f64) < 4.0 * seen.median {
             // A quarter later at the earliest: medians are not taken for each request.
             self.window.check_at = now.plus_nanos(elapsed / 4);
             return;
         }
-        self.close(median);
+        self.close(seen);
         self.window.reset();
     }
 
-    fn close(&mut self, median: f64) {
-        if self.base <= 0.0 {
-            self.base = median;
+    fn close(&mut self, seen: Seen) {
+        if self.base <= 0.0 || seen.median + FASTER_ERRORS * seen.error < self.base {
+            self.base = seen.median;
         }
-        if median > self.base * TOLERANCE {
-            self.slower(median);
+        let (tolerance, errors) = if self.starts { (TOLERANCE_START, ERRORS_START) } else { (TOLERANCE, 1.0) };
+        if seen.median > self.base * tolerance + seen.error * errors {
+            (self.starts, self.calm) = (false, 0);
+            self.slower(seen.median);
             return;
         }
-        if self.cuts.take().is_some() {
-            self.base += (median - self.base) * TROUGH_WEIGHT;
-        } else if median < self.base {
-            self.base += (median - self.base) * BELOW_WEIGHT;
+        if self.cuts.take().is_some() || self.starts {
+            self.base += (seen.median - self.base) * TROUGH_WEIGHT;
         }
         if self.window.used {
-            self.set((self.limit * GROWTH).max(self.limit + 1.0));
+            let growth = match (self.starts, self.calm >= CALM) {
+                (true, _) => GROWTH_START,
+                (false, true) => GROWTH_CALM,
+                (false, false) => GROWTH,
+            };
+            self.calm = self.calm.saturating_add(1);
+            self.set((self.limit * growth).max(self.limit + 1.0));
         }
     }
 
@@ -219,13 +254,17 @@ impl Gradient {
 }
 
 impl Window {
-    /// ns. Sorting the samples in part does them no harm: each is as good as another.
-    fn median(&mut self) -> f64 {
+    /// Sorting the samples in part does them no harm: each is as good as another.
+    fn median(&mut self) -> Seen {
         let len = (self.seen as usize).min(SAMPLES);
-        if len == 0 {
-            return 0.0;
+        if len < 4 {
+            return Seen { median: self.samples[0] as f64, error: 0.0 };
         }
-        *self.samples[..len].select_nth_unstable(len / 2).1 as f64
+        let (below, &mut median, above) = self.samples[..len].select_nth_unstable(len / 2);
+        let (_, &mut lower, _) = below.select_nth_unstable(len / 4);
+        let (_, &mut upper, _) = above.select_nth_unstable(len / 4 - 1);
+        let error = ERROR_OF_SPREAD * upper.saturating_sub(lower) as f64 / (len as f64).sqrt();
+        Seen { median: median as f64, error }
     }
 
     const fn reset(&mut self) {
@@ -255,9 +294,13 @@ mod tests {
     fn climbs_while_used_and_is_cut_when_slow() {
         let (mut gradient, mut now) = (Gradient::new(GradientSettings::default(), 1), Now::from_secs(1));
         windows(&mut gradient, &mut now, 5, 10);
-        assert_eq!(gradient.limit(), 32);
-        windows(&mut gradient, &mut now, 1, 13);
-        assert_eq!(gradient.limit(), 24);
+        assert_eq!(gradient.limit(), 64, "twice a window at the start");
+        windows(&mut gradient, &mut now, 1, 16);
+        assert_eq!(gradient.limit(), 44);
+        windows(&mut gradient, &mut now, 2, 12);
+        assert_eq!(gradient.limit(), 54);
+        windows(&mut gradient, &mut now, 1, 14);
+        assert_eq!(gradient.limit(), 37);
     }
 
     #[test]
@@ -265,9 +308,9 @@ mod tests {
         let (mut gradient, mut now) = (Gradient::new(GradientSettings::default(), 1), Now::from_secs(1));
         windows(&mut gradient, &mut now, 5, 10);
         windows(&mut gradient, &mut now, 3, 50);
-        assert_eq!(gradient.limit(), 13);
+        assert_eq!(gradient.limit(), 21);
         windows(&mut gradient, &mut now, 1, 50);
-        assert_eq!((gradient.limit(), gradient.base_ns()), (32, 50e6));
+        assert_eq!((gradient.limit(), gradient.base_ns()), (64, 50e6));
     }
 
     #[test]
@@ -292,15 +335,26 @@ mod tests {
             now = now.plus_nanos(MS);
             gradient.end(now, begun, 10 * MS, Verdict::Success);
         }
-        assert_eq!(gradient.limit(), 20);
+        assert_eq!(gradient.limit(), 2);
         assert!(gradient.window.epoch > 10);
     }
 
     #[test]
+    fn a_clock_set_back_stops_nothing() {
+        let (mut gradient, mut now) = (Gradient::new(GradientSettings::default(), 1), Now::from_secs(1_000_000));
+        windows(&mut gradient, &mut now, 2, 10);
+        let stale = gradient.begin(now);
+        now = Now::from_secs(1);
+        gradient.end(now, stale, 10 * MS, Verdict::Success);
+        windows(&mut gradient, &mut now, 3, 10);
+        assert!(gradient.limit() == 64 && now < Now::from_secs(3));
+    }
+
+    #[test]
     fn settings_that_contradict_one_another() {
-        let gradient = Gradient::new(GradientSettings { initial: 0, floor: 0, ceiling: 0 }, 1);
+        let gradient = Gradient::new(GradientSettings { floor: 0, ceiling: 0 }, 1);
         assert_eq!(gradient.limit(), 1);
-        let gradient = Gradient::new(GradientSettings { initial: 5, floor: 50, ceiling: 10 }, 1);
+        let gradient = Gradient::new(GradientSettings { floor: 50, ceiling: 10 }, 1);
         assert_eq!(gradient.limit(), 50);
     }
 }
