@@ -36,7 +36,7 @@ pub enum Grant {
     Until(Now),
 }
 
-/// One rate, as one worker sees it. 80 bytes.
+/// One rate, as one worker sees it.
 #[derive(Debug, Clone)]
 pub struct Pacer {
     rate: u64,
@@ -47,6 +47,8 @@ pub struct Pacer {
     credit: u128,
     stamp: Now,
 }
+
+const _: () = assert!(size_of::<Pacer>() == 64);
 
 impl Pacer {
     /// Bytes a second.

@@ -58,7 +58,7 @@ impl Decision {
     }
 }
 
-/// A rate, ready to decide. 48 bytes, the same for all keys of a limit.
+/// A rate, ready to decide: the same for all keys of a limit.
 #[derive(Debug, Clone)]
 pub struct Rate {
     /// 2⁻³² ns a unit.
@@ -66,6 +66,8 @@ pub struct Rate {
     burst_ns: u64,
     settings: RateSettings,
 }
+
+const _: () = assert!(size_of::<Rate>() == 48);
 
 impl Rate {
     #[must_use]
