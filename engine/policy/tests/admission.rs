@@ -41,7 +41,7 @@ fn two_workers(limit: u32, offered: u32, seed: u64, side: impl Fn(u64, &mut Rand
 fn a_shared_rate_is_exact_wherever_the_traffic_arrives() {
     for seed in 0..5 {
         for limit in [100, 1000, 20_000] {
-            for offered in [limit * 2, limit * 10] {
+            for offered in [limit * 2, (limit * 10).min(50_000)] {
                 for (name, found) in [
                     ("one", two_workers(limit, offered, seed, |_, _| 0)),
                     ("even", two_workers(limit, offered, seed, |_, random| random.below(2) as usize)),
@@ -286,12 +286,12 @@ fn near_the_knee(report: &[Second], servers: u32, mean_ms: f64) {
 
 #[test]
 fn a_found_limit_comes_to_the_knee_and_stays() {
-    for seed in 0..10 {
-        for (servers, mean_ms) in [(4, 5), (10, 20), (100, 20), (40, 200)] {
+    for seed in 0..5 {
+        for (servers, mean_ms, seconds) in [(4, 5, 120), (10, 20, 120), (100, 20, 60), (40, 200, 180)] {
             for varies in [false, true] {
                 for load in [1.3, 3.0] {
-                    let report = overload(origin(servers, mean_ms, varies), load, 180, seed, |_, _| {});
-                    near_the_knee(&report[60..], servers, mean_ms as f64);
+                    let report = overload(origin(servers, mean_ms, varies), load, seconds, seed, |_, _| {});
+                    near_the_knee(&report[seconds as usize / 3..], servers, mean_ms as f64);
                 }
             }
         }
@@ -300,7 +300,7 @@ fn a_found_limit_comes_to_the_knee_and_stays() {
 
 #[test]
 fn a_found_limit_follows_capacity_both_ways() {
-    for seed in 0..10 {
+    for seed in 0..5 {
         for varies in [false, true] {
             for (after, change) in [(40, 2.0), (10, 0.5)] {
                 let report =
@@ -316,7 +316,7 @@ fn a_found_limit_follows_capacity_both_ways() {
 
 #[test]
 fn a_slower_or_faster_deploy_is_adopted_in_bounded_time() {
-    for seed in 0..10 {
+    for seed in 0..5 {
         for varies in [false, true] {
             for (before, after) in [(20, 100), (100, 20)] {
                 let report = overload(origin(20, before, varies), 15.0, 180, seed, |second, origin| {
@@ -434,7 +434,7 @@ fn weights_are_honoured_when_all_wait() {
             cost_us: &[2_000, 900, 30_000],
             deadline: None,
         };
-        let classes = pool.run(60, seed);
+        let classes = pool.run(20, seed);
         let all: f64 = classes.iter().map(|class| class.work_us).sum();
         for (class, weight) in classes.iter().zip(weights) {
             let off = class.work_us / all / (f64::from(weight) / 8.0) - 1.0;

@@ -16,6 +16,10 @@
 //!   origin five times slower): it becomes the base, and the limit returns to where it stood.
 //! - **It starts at the floor**, so that the first base seen is one, and doubles until the origin becomes slower: TCP's slow start.
 //! - A limit that is not used says nothing about what lies above it, and does not grow.
+//!
+//! What to expect (`tests/admission.rs`: 4 to 100 servers, 5 to 200 ms, constant and exponential service times, up to three times the load): a limit of
+//! 0.9 to 1.5 × the servers, a mean latency of 1.0 to 1.4 × the base, and most often over 90 % of what the origin can do, 70 % in the least
+//! lucky half minute of a thousand. A change is followed within 15 s at 1000 requests a second, 40 s at 200: it takes samples.
 
 use crate::{Now, Random, Verdict};
 
