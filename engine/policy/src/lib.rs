@@ -14,6 +14,7 @@ pub mod breaker;
 pub mod budget;
 pub mod classes;
 pub mod ewma;
+pub mod hash;
 pub mod limit;
 pub mod outcome;
 pub mod queue;
@@ -22,7 +23,9 @@ pub mod shape;
 pub mod time;
 
 pub use admit::{Begun, Concurrency, GradientSettings};
-pub use balance::{Ask, Avoid, Balancer, Endpoints, Load};
+pub use balance::{
+    Ask, Avoid, BalanceSettings, Balancer, Endpoints, Load, Member, NoPick, Pick, Policy, SlowStart, Standing,
+};
 pub use breaker::{Breaker, BreakerSettings, BreakerState};
 pub use budget::{RetryBudget, RetryBudgetSettings};
 pub use classes::{ClassSettings, Dropped, Next, Seat, WaitingRoom};

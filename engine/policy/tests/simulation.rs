@@ -1,8 +1,8 @@
 //! Hours of traffic through balancer, EWMA and breaker together, on a clock that costs nothing.
 
 use policy::{
-    Ask, Balancer, Breaker, BreakerSettings, BreakerState, Class, Endpoints, Load, Now, Outcome, PeakEwma, Random,
-    balance::{Adaptive, RoundRobin},
+    Ask, Balancer, Breaker, BreakerSettings, BreakerState, Class, Endpoints, Load, Member, Now, Outcome, PeakEwma,
+    Policy, Random, Standing,
 };
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
@@ -23,8 +23,8 @@ impl Endpoints for Pool<'_> {
     fn len(&self) -> usize {
         self.endpoints.len()
     }
-    fn available(&self, index: usize) -> bool {
-        self.endpoints[index].breaker.admits(self.now)
+    fn standing(&self, index: usize) -> Standing {
+        if self.endpoints[index].breaker.admits(self.now) { Standing::Ready } else { Standing::Down }
     }
     fn load(&self, index: usize) -> Load {
         let endpoint = &self.endpoints[index];
@@ -66,7 +66,7 @@ fn play(
             endpoint.failed += u64::from(outcome.counts_for_breaker());
         }
         let chosen = balancer.pick(&Pool { endpoints: &endpoints, now }, &Ask::default(), &mut random);
-        if let Some(index) = chosen {
+        if let Ok(policy::Pick { index, .. }) = chosen {
             let outcome = answer(index, now, &mut random);
             let endpoint = &mut endpoints[index];
             endpoint.breaker.begin(now);
@@ -80,8 +80,14 @@ fn play(
     endpoints
 }
 
+fn balancer(policy: Policy, count: usize) -> Balancer {
+    let names: Vec<_> = (0..count).map(|index| index.to_string()).collect();
+    let members: Vec<_> = names.iter().map(|name| Member { name, weight: 1, tier: 0 }).collect();
+    Balancer::new(policy.into(), &members)
+}
+
 fn adaptive(count: usize) -> Balancer {
-    Balancer::Adaptive(Adaptive::new(&vec![1; count]))
+    balancer(Policy::Adaptive, count)
 }
 
 fn share(endpoints: &[Endpoint], index: usize) -> f64 {
@@ -104,7 +110,7 @@ fn adaptive_moves_load_away_from_a_slow_endpoint_and_round_robin_does_not() {
     let slow = play(adaptive(4), 4, end, every, one_slow(20.0));
     assert!(share(&slow, 0) < 0.03, "{}", share(&slow, 0));
     assert!(slow[0].served > 0, "it is still asked now and then");
-    let turns = play(Balancer::RoundRobin(RoundRobin::new(&[1; 4])), 4, end, every, one_slow(20.0));
+    let turns = play(balancer(Policy::RoundRobin, 4), 4, end, every, one_slow(20.0));
     assert!((0.249..0.251).contains(&share(&turns, 0)));
 }
 
@@ -134,7 +140,7 @@ fn a_dead_endpoint_costs_a_handful_of_requests_an_hour() {
         }
     };
     let end = Now::from_secs(90 * 60);
-    for balancer in [adaptive(3), Balancer::RoundRobin(RoundRobin::new(&[1; 3]))] {
+    for balancer in [adaptive(3), balancer(Policy::RoundRobin, 3)] {
         let endpoints = play(balancer, 3, end, Duration::from_millis(5), answer);
         // Five to open, then one trial at 1, 3, 7, 15 and 31 minutes.
         assert!((5..=12).contains(&endpoints[1].failed), "{}", endpoints[1].failed);

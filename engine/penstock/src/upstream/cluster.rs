@@ -7,8 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::balance::{Adaptive, RoundRobin};
-use policy::{Ask, Balancer, Breaker, Endpoints, Load, Now, Outcome, Random, RetryBudget};
+use policy::{Ask, Balancer, Breaker, Endpoints, Load, Now, Outcome, Policy, Random, RetryBudget, Standing};
 use proto::h1::Client;
 use ring::{Stream, Timer};
 
@@ -54,12 +53,13 @@ impl Cluster {
         let mut budget = pool.retry.budget;
         // The floor is the process's; each worker takes its share of it, and at least one.
         budget.per_second_min = (budget.per_second_min / workers.max(1) as u16).max(1);
+        let policy = match pool.balance {
+            Balance::Adaptive => Policy::Adaptive,
+            Balance::RoundRobin => Policy::RoundRobin,
+        };
         let cluster = Self {
             endpoints: RefCell::default(),
-            balancer: RefCell::new(match pool.balance {
-                Balance::Adaptive => Balancer::Adaptive(Adaptive::new(&[])),
-                Balance::RoundRobin => Balancer::RoundRobin(RoundRobin::new(&[])),
-            }),
+            balancer: RefCell::new(Balancer::new(policy.into(), &[])),
             budget: RefCell::new(RetryBudget::new(budget)),
             random: RefCell::new(Random::new(seed)),
             worker,
@@ -86,8 +86,12 @@ impl Cluster {
             endpoint.renew(member, place);
         }
         before.iter().filter(|endpoint| endpoint.is_retired()).for_each(|endpoint| endpoint.close_idle(counters));
-        let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-        self.balancer.borrow_mut().reweigh(&weights);
+        let seats = members.iter().map(|Member { name, weight, tier, .. }| policy::Member {
+            name,
+            weight: *weight,
+            tier: *tier,
+        });
+        self.balancer.borrow_mut().update(&seats.collect::<Vec<_>>());
         self.endpoints.replace(after);
     }
 
@@ -103,8 +107,8 @@ impl Cluster {
     /// The endpoint for one try, none of those that have been tried; `None` when none may be asked.
     pub fn pick(&self, tried: &Tried, now: Now) -> Option<Rc<Endpoint>> {
         let view = View { endpoints: &self.endpoints.borrow(), now };
-        let ask = Ask { avoid: tried.places() };
-        let picked = self.balancer.borrow_mut().pick(&view, &ask, &mut self.random.borrow_mut())?;
+        let ask = Ask { avoid: tried.places(), ..Ask::default() };
+        let picked = self.balancer.borrow_mut().pick(&view, &ask, &mut self.random.borrow_mut()).ok()?.index;
         let endpoint = &view.endpoints[picked];
         endpoint.begin(now);
         Some(Rc::clone(endpoint))
@@ -175,8 +179,8 @@ impl Endpoints for View<'_> {
         self.endpoints.len()
     }
 
-    fn available(&self, index: usize) -> bool {
-        self.endpoints[index].admits(self.now)
+    fn standing(&self, index: usize) -> Standing {
+        self.endpoints[index].standing(self.now)
     }
 
     fn load(&self, index: usize) -> Load {

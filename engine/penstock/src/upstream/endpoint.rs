@@ -4,11 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use policy::{Avoid, Breaker, Load, Now, Outcome, PeakEwma};
+use policy::{Avoid, Breaker, Load, Now, Outcome, PeakEwma, Standing};
 
 use super::Member;
 use super::pool::Idle;
-use super::shared::{AdminState, EndpointCell, EndpointShared};
+use super::shared::{AdminState, EndpointCell, EndpointShared, Health};
 use crate::limits;
 
 /// Held by its cluster while the list names it, and by tries and leases for as long as they need it: it never moves, and an
@@ -64,8 +64,14 @@ impl Endpoint {
         !self.is_retired() && self.shared.admin().state != AdminState::Maint
     }
 
-    pub(super) fn admits(&self, now: Now) -> bool {
-        self.shared.admits() && self.breaker.borrow().admits(now)
+    pub(super) fn standing(&self, now: Now) -> Standing {
+        match self.shared.admin().state {
+            AdminState::Maint => Standing::Out,
+            AdminState::Drain => Standing::Draining,
+            AdminState::Ready if !self.breaker.borrow().admits(now) => Standing::Down,
+            AdminState::Ready if self.shared.health() == Health::Down => Standing::Suspect,
+            AdminState::Ready => Standing::Ready,
+        }
     }
 
     pub(super) fn load(&self, now: Now) -> Load {

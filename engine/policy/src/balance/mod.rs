@@ -1,31 +1,77 @@
 //! Which endpoint of a pool gets the next request.
 //!
-//! A balancer sees endpoints by index, through [`Endpoints`]: it reads only those it considers, so a choice costs
-//! the same in a pool of three and of three thousand (round robin apart, which must look at all). It is told what to
-//! stay away from: endpoints that are not available (breaker, health, drain), and those a retry has already tried.
+//! A [`Balancer`] sees endpoints by index, through [`Endpoints`]: it reads only those it considers, so a choice costs nearly
+//! the same in a pool of three and of three thousand (round robin apart, which must look at all). Each endpoint has a
+//! [`Standing`]; each request says in its [`Ask`] what to stay away from, what it sticks to, and which key it hashes by.
 //!
-//! One balancer belongs to one worker. A further policy is one more file here, one variant of [`Balancer`], and, for those
-//! that hash, one more field of [`Ask`].
+//! | policy | what it knows | when |
+//! |---|---|---|
+//! | adaptive | latency and requests out | unless there is a reason for another |
+//! | least requests | requests out | requests of very unequal length |
+//! | round robin | whose turn it is | equal requests, equal endpoints, exact shares |
+//! | random | nothing | very many workers, very many endpoints |
+//! | ring, Maglev | a key of the request | caches and sessions behind it |
+//!
+//! All take weights, which may change live, slow start ([`SlowStart`]), and tiers. A key that a client can make up lets that
+//! client choose its endpoint: see [`crate::hash`] for keyed hashes, and bound the load.
+//! A further policy is one more file here, one variant of [`Policy`] and one of `balancer.rs`'s laws.
 
 mod adaptive;
+mod affinity;
+mod balancer;
+mod candidates;
+mod duel;
+mod least_requests;
+mod lots;
+mod maglev;
+mod ring;
 mod round_robin;
+mod slow_start;
 
-pub use adaptive::{Adaptive, cost};
-pub use round_robin::RoundRobin;
-
-use crate::Random;
+pub use balancer::Balancer;
+pub use maglev::{SIZE_DEFAULT as MAGLEV_SIZE_DEFAULT, SIZE_MAX as MAGLEV_SIZE_MAX};
+pub use slow_start::SlowStart;
 
 /// A pool's endpoints as a balancer sees them. Indexes run from 0 to `len`, and mean the same endpoint until
-/// [`Balancer::reweigh`].
+/// [`Balancer::update`].
 pub trait Endpoints {
     fn len(&self) -> usize;
-    /// Whether the endpoint may be asked at all.
-    fn available(&self, index: usize) -> bool;
+    fn standing(&self, index: usize) -> Standing;
     fn load(&self, index: usize) -> Load;
+
+    /// What part of its weight an endpoint counts with, in (0, 1]: its slow start.
+    fn ramp(&self, _index: usize) -> f32 {
+        1.0
+    }
+
+    /// Requests out at all endpoints. A hashing policy with bounded load asks this for each choice: whoever has many
+    /// endpoints had better keep the sum.
+    fn in_flight(&self) -> u64 {
+        (0..self.len()).map(|index| u64::from(self.load(index).in_flight)).sum()
+    }
 
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Whether an endpoint may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Ready,
+    /// Somebody's verdict is against it: a prober's, a statistic's. Verdicts can be wrong, above all about many at once, so it
+    /// is asked in panic.
+    Suspect,
+    /// Our own tries fail there: an open breaker, a name without address. It counts as ill, and is not asked in panic
+    /// either: that is no opinion but what asking it just did, its half-open trials are its way back, and a pool that
+    /// refuses connections must fail fast and not once per request.
+    Down,
+    /// Being emptied: only for those who stick to it.
+    Draining,
+    /// Well, and at a hard limit of requests or connections. A place may become free.
+    Full,
+    /// Taken out by the operator. Neither asked nor counted.
+    Out,
 }
 
 /// What is known of an endpoint's work at this moment.
@@ -37,11 +83,106 @@ pub struct Load {
     pub in_flight: u32,
 }
 
+/// One endpoint of a pool, as configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// What it is known by, here after an update and on other machines: stable and unique.
+    pub name: &'a str,
+    /// A share. 0 gets nothing new.
+    pub weight: u32,
+    /// 0 is asked first; the next ones when it lacks health.
+    pub tier: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    #[default]
+    Adaptive,
+    RoundRobin,
+    Random,
+    LeastRequests {
+        /// How many of a large tier are compared; two at least.
+        choices: u8,
+    },
+    Ring {
+        /// Most requests out at an endpoint, in percent of the mean. Zero: no bound.
+        bound_percent: u16,
+    },
+    Maglev {
+        /// Slots; made prime. At most [`MAGLEV_SIZE_MAX`].
+        size: u32,
+        /// As for the ring.
+        bound_percent: u16,
+    },
+}
+
+impl Policy {
+    pub const LEAST_REQUESTS: Self = Self::LeastRequests { choices: 2 };
+    /// 125 %: the paper's trade between evenness and keys that leave home, and HAProxy's and Envoy's usual choice.
+    pub const RING: Self = Self::Ring { bound_percent: 125 };
+    /// Unbounded: connections that may not move are what Maglev is for.
+    pub const MAGLEV: Self = Self::Maglev { size: MAGLEV_SIZE_DEFAULT, bound_percent: 0 };
+
+    /// Whether it looks at [`Ask::key`].
+    #[must_use]
+    pub const fn hashes(self) -> bool {
+        matches!(self, Self::Ring { .. } | Self::Maglev { .. })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BalanceSettings {
+    pub policy: Policy,
+    /// Below this health of a tier its [`Standing::Suspect`] endpoints are asked too. Zero: never. Values above
+    /// 100 ÷ overprovisioning (71) have no more effect than that.
+    pub panic_percent: u8,
+    /// How much of its usual load an endpoint can take: at 140 a tier spills when less than 71 % of it is well.
+    /// Below 100 counts as 100.
+    pub overprovision_percent: u16,
+}
+
+impl Default for BalanceSettings {
+    /// Envoy's numbers.
+    fn default() -> Self {
+        Self { policy: Policy::default(), panic_percent: 50, overprovision_percent: 140 }
+    }
+}
+
+impl From<Policy> for BalanceSettings {
+    fn from(policy: Policy) -> Self {
+        Self { policy, ..Self::default() }
+    }
+}
+
 /// What one request asks of the choice.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ask {
     /// Endpoints that this request has already failed at.
     pub avoid: Avoid,
+    /// Hash of what the request is to be told by: client address, header, cookie, path ([`crate::hash`]). Without one a
+    /// hashing policy chooses at random.
+    pub key: Option<u64>,
+    /// The endpoint that it sticks to. Taken whenever it is ready or draining, whatever the policy, weight and tier.
+    pub prefer: Option<usize>,
+}
+
+/// A choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    pub index: usize,
+    /// It is the one that was preferred.
+    pub sticky: bool,
+    /// It was made with health verdicts set aside: worth counting.
+    pub panic: bool,
+}
+
+/// Why there is no choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPick {
+    /// Some would do and are at their limit: waiting may help.
+    Full,
+    /// There is none, or all have been tried.
+    None,
 }
 
 /// A few endpoints to stay away from: as many as a request may have tries.
@@ -73,35 +214,6 @@ impl Avoid {
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
-}
-
-/// The balancer of one pool on one worker.
-#[derive(Debug, Clone)]
-pub enum Balancer {
-    Adaptive(Adaptive),
-    RoundRobin(RoundRobin),
-}
-
-impl Balancer {
-    /// The next endpoint, or `None` when none is both available and untried.
-    pub fn pick(&mut self, endpoints: &impl Endpoints, ask: &Ask, random: &mut Random) -> Option<usize> {
-        match self {
-            Self::Adaptive(adaptive) => adaptive.pick(endpoints, ask, random),
-            Self::RoundRobin(round_robin) => round_robin.pick(endpoints, ask),
-        }
-    }
-
-    /// The pool has other endpoints, or other weights. Allocates: not for the request path.
-    pub fn reweigh(&mut self, weights: &[u32]) {
-        match self {
-            Self::Adaptive(adaptive) => *adaptive = Adaptive::new(weights),
-            Self::RoundRobin(round_robin) => *round_robin = RoundRobin::new(weights),
-        }
-    }
-}
-
-fn eligible(endpoints: &impl Endpoints, ask: &Ask, index: usize) -> bool {
-    !ask.avoid.contains(index) && endpoints.available(index)
 }
 
 #[cfg(test)]

@@ -4,89 +4,51 @@
 //! 5, 1, 1 that gives a a b a c a a, never five of the same in a row.
 //! Source: nginx, `ngx_http_upstream_get_peer` (commit 52327e0627f4, 2012). It looks at all endpoints each time.
 
-use super::{Ask, Endpoints, eligible};
+use super::{Endpoints, candidates::Candidates, candidates::Seat};
+
+/// Parts of one unit of weight: a slow start counts them.
+const PARTS: f64 = 1024.0;
 
 #[derive(Debug, Clone)]
-pub struct RoundRobin {
+pub(super) struct RoundRobin {
     turns: Box<[Turn]>,
 }
 
 #[derive(Debug, Clone)]
 struct Turn {
-    weight: i64,
+    id: u64,
+    /// In parts. With 65,536 endpoints of the greatest weight it stays below 2^58.
     earned: i64,
 }
 
 impl RoundRobin {
-    #[must_use]
-    pub fn new(weights: &[u32]) -> Self {
-        Self { turns: weights.iter().map(|&weight| Turn { weight: i64::from(weight), earned: 0 }).collect() }
+    pub(super) fn new(seats: &[Seat]) -> Self {
+        Self { turns: seats.iter().map(|seat| Turn { id: seat.id, earned: 0 }).collect() }
     }
 
-    pub fn pick(&mut self, endpoints: &impl Endpoints, ask: &Ask) -> Option<usize> {
-        debug_assert_eq!(self.turns.len(), endpoints.len(), "reweigh() when the endpoints change");
+    /// Those who stay keep what they have earned, up to what one round of the new weights is worth; the new begin with
+    /// nothing.
+    pub(super) fn reseat(&mut self, seats: &[Seat]) {
+        let mut known: Vec<_> = self.turns.iter().map(|turn| (turn.id, turn.earned)).collect();
+        known.sort_unstable();
+        let earned = |id| known.binary_search_by_key(&id, |&(known, _)| known).map_or(0, |at| known[at].1);
+        let round = seats.iter().map(|seat| i64::from(seat.weight)).sum::<i64>() * PARTS as i64;
+        let turn = |seat: &Seat| Turn { id: seat.id, earned: earned(seat.id).clamp(-round, round) };
+        self.turns = seats.iter().map(turn).collect();
+    }
+
+    pub(super) fn pick(&mut self, candidates: &Candidates<'_, impl Endpoints>) -> Option<usize> {
         let mut total = 0;
         let mut richest: Option<usize> = None;
-        for index in 0..self.turns.len().min(endpoints.len()) {
-            let weight = self.turns[index].weight;
-            if weight == 0 || !eligible(endpoints, ask, index) {
-                continue;
-            }
-            self.turns[index].earned += weight;
-            total += weight;
-            if richest.is_none_or(|best| self.turns[index].earned > self.turns[best].earned) {
-                richest = Some(index);
+        for seat in (0..candidates.len().min(self.turns.len())).filter(|&seat| candidates.eligible(seat)) {
+            let earns = ((candidates.weight(seat) * PARTS) as i64).max(1);
+            self.turns[seat].earned += earns;
+            total += earns;
+            if richest.is_none_or(|best| self.turns[seat].earned > self.turns[best].earned) {
+                richest = Some(seat);
             }
         }
         self.turns[richest?].earned -= total;
         richest
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Avoid, Load};
-
-    struct Up(Vec<bool>);
-
-    impl Endpoints for Up {
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-        fn available(&self, index: usize) -> bool {
-            self.0[index]
-        }
-        fn load(&self, _: usize) -> Load {
-            Load::default()
-        }
-    }
-
-    fn turns(weights: &[u32], up: &[bool], avoid: &[usize], count: usize) -> String {
-        let mut ask = Ask { avoid: Avoid::default() };
-        avoid.iter().for_each(|&index| ask.avoid.add(index));
-        let (mut balancer, endpoints) = (RoundRobin::new(weights), Up(up.to_vec()));
-        (0..count)
-            .map(|_| balancer.pick(&endpoints, &ask).map_or('-', |index| char::from(b'a' + index as u8)))
-            .collect()
-    }
-
-    #[test]
-    fn smooth_in_every_case() {
-        type Case<'a> = (&'a [u32], &'a [bool], &'a [usize], &'a str);
-        let table: &[Case<'_>] = &[
-            (&[1, 1, 1], &[true; 3], &[], "abcabc"),
-            (&[5, 1, 1], &[true; 3], &[], "aabacaa"),
-            (&[2, 1], &[true; 2], &[], "abaaba"),
-            (&[1, 1, 1], &[true, false, true], &[], "acac"),
-            (&[1, 1, 1], &[true; 3], &[0], "bcbc"),
-            (&[1, 1], &[false; 2], &[], "---"),
-            (&[1, 1], &[true; 2], &[0, 1], "--"),
-            (&[0, 1], &[true; 2], &[], "bbb"),
-            (&[], &[], &[], "--"),
-        ];
-        for (weights, up, avoid, wanted) in table {
-            assert_eq!(&turns(weights, up, avoid, wanted.len()), wanted, "{weights:?} {up:?} {avoid:?}");
-        }
     }
 }
