@@ -153,7 +153,7 @@ impl Played {
 enum Service {
     /// One request after the other, each an exponential time.
     Queue,
-    /// All at once, each its mean time ± half.
+    /// All at once, each an exponential time.
     Parallel,
 }
 
@@ -187,7 +187,7 @@ fn play(
         let mean = endpoint.service.as_secs_f64();
         let done = match service {
             Service::Queue => endpoint.free_at.max(now).plus(exponential(&mut random, mean)),
-            Service::Parallel => now.plus(Duration::from_secs_f64(mean * (0.5 + random.unit()))),
+            Service::Parallel => now.plus(exponential(&mut random, mean)),
         };
         endpoint.free_at = done;
         endpoint.in_flight += 1;
