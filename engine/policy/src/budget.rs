@@ -5,11 +5,13 @@
 //! all. A retry is counted when it is decided, not when it ends: in a storm nothing ends.
 //! Source: Finagle's `RetryBudget` (20 % and 10/s over 10 s), linkerd's `retryBudget`, gRPC's retry throttling.
 
-use crate::Now;
+use crate::{Now, Window};
+use std::time::Duration;
 
-/// The window is this many slots of one second.
-const SLOTS: usize = 10;
-const SLOT_NS: u64 = 1_000_000_000;
+/// The window, in buckets of one second.
+const SECONDS: usize = 10;
+const REQUESTS: usize = 0;
+const RETRIES: usize = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryBudgetSettings {
@@ -25,48 +27,32 @@ impl Default for RetryBudgetSettings {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    requests: u32,
-    retries: u32,
-}
-
-/// The budget of one pool as one worker sees it: a ring of seconds and its running sums.
+/// The budget of one pool as one worker sees it. 128 bytes.
 #[derive(Debug, Clone)]
 pub struct RetryBudget {
     settings: RetryBudgetSettings,
-    slots: [Slot; SLOTS],
-    sum: Slot,
-    /// The second that the youngest slot stands for.
-    second: u64,
+    window: Window<SECONDS, 2>,
 }
+
+const _: () = assert!(size_of::<RetryBudget>() <= 128);
 
 impl RetryBudget {
     #[must_use]
     pub const fn new(settings: RetryBudgetSettings) -> Self {
-        Self {
-            settings,
-            slots: [Slot { requests: 0, retries: 0 }; SLOTS],
-            sum: Slot { requests: 0, retries: 0 },
-            second: 0,
-        }
+        Self { settings, window: Window::new(Duration::from_secs(SECONDS as u64)) }
     }
 
     /// A request came: its first try, not its retries.
     pub fn request(&mut self, now: Now) {
-        let slot = self.advance(now);
-        slot.requests = slot.requests.saturating_add(1);
-        self.sum.requests = self.sum.requests.saturating_add(1);
+        self.window.add(now, REQUESTS);
     }
 
     /// Asks for one retry, and counts it if it is granted.
     #[must_use]
     pub fn withdraw(&mut self, now: Now) -> bool {
-        self.advance(now);
-        let granted = self.sum.retries < self.allowance();
+        let granted = self.left(now) > 0;
         if granted {
-            self.slots[slot_of(self.second)].retries += 1;
-            self.sum.retries += 1;
+            self.window.add(now, RETRIES);
         }
         granted
     }
@@ -74,33 +60,15 @@ impl RetryBudget {
     /// Retries that could be had at this moment.
     #[must_use]
     pub fn left(&mut self, now: Now) -> u32 {
-        self.advance(now);
-        self.allowance().saturating_sub(self.sum.retries)
+        let [requests, retries] = self.window.sums(now);
+        self.allowance(requests).saturating_sub(retries)
     }
 
-    fn allowance(&self) -> u32 {
-        let share = u64::from(self.sum.requests) * u64::from(self.settings.percent) / 100;
-        let floor = u32::from(self.settings.per_second_min) * SLOTS as u32;
+    fn allowance(&self, requests: u32) -> u32 {
+        let share = u64::from(requests) * u64::from(self.settings.percent) / 100;
+        let floor = u32::from(self.settings.per_second_min) * SECONDS as u32;
         floor.saturating_add(u32::try_from(share).unwrap_or(u32::MAX))
     }
-
-    /// Forgets the seconds that have left the window; gives the current slot.
-    fn advance(&mut self, now: Now) -> &mut Slot {
-        let second = now.nanos() / SLOT_NS;
-        let passed = second.saturating_sub(self.second).min(SLOTS as u64);
-        for step in 1..=passed {
-            let slot = &mut self.slots[slot_of(second - passed + step)];
-            self.sum.requests -= slot.requests.min(self.sum.requests);
-            self.sum.retries -= slot.retries.min(self.sum.retries);
-            *slot = Slot::default();
-        }
-        self.second = self.second.max(second);
-        &mut self.slots[slot_of(self.second)]
-    }
-}
-
-const fn slot_of(second: u64) -> usize {
-    (second % SLOTS as u64) as usize
 }
 
 #[cfg(test)]

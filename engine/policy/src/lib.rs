@@ -9,30 +9,46 @@
 #![forbid(unsafe_code)]
 
 pub mod admit;
+pub mod backoff;
 pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod classes;
 pub mod ewma;
 pub mod hash;
+pub mod health;
+pub mod hedge;
+pub mod latency;
 pub mod limit;
 pub mod outcome;
+pub mod outlier;
+pub mod patience;
 pub mod queue;
 pub mod random;
+pub mod retry;
 pub mod shape;
 pub mod time;
+pub mod window;
 
 pub use admit::{Begun, Concurrency, GradientSettings};
+pub use backoff::{Backoff, Jitter};
 pub use balance::{
     Ask, Avoid, BalanceSettings, Balancer, Endpoints, Load, Member, NoPick, Pick, Policy, SlowStart, Standing,
 };
-pub use breaker::{Breaker, BreakerSettings, BreakerState};
+pub use breaker::{Breaker, BreakerSettings, BreakerState, BreakerVerdict, RateTrip, SlowTrip, Trip};
 pub use budget::{RetryBudget, RetryBudgetSettings};
 pub use classes::{ClassSettings, Dropped, Next, Seat, WaitingRoom};
 pub use ewma::PeakEwma;
+pub use health::{Health, HealthCheck, HealthSettings, ProbeResult};
+pub use hedge::{Hedge, HedgeSettings};
+pub use latency::Latencies;
 pub use limit::{Decision, Held, HeldTable, KeyTable, Lease, Rate, RateSettings, RateTable, Wait};
 pub use outcome::{Class, Fault, Outcome, Replay, RetryOn, StatusClass, Verdict};
+pub use outlier::{Change, Oddity, OutlierSettings, Outliers, Sums};
+pub use patience::{EndpointPatience, Limit, Patience, PatienceSettings, Try};
 pub use queue::{QueueSettings, Reason, Served, Waiting};
 pub use random::Random;
+pub use retry::{RetryCauses, RetryDecision, RetryPolicy, StatusSet, Stop, Tried};
 pub use shape::{Flows, Grant, Pacer, Turn};
 pub use time::Now;
+pub use window::Window;

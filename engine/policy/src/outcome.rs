@@ -11,6 +11,10 @@ pub struct Outcome {
     /// From choosing the endpoint to the head of its answer, or to the failure.
     pub latency: Duration,
     pub class: Class,
+    /// The status code of the answer; zero when there was none.
+    pub status: u16,
+    /// How long the answer asked us to stay away (RFC 9110 §10.2.3).
+    pub retry_after: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +98,10 @@ pub enum RetryOn {
     Connect,
     /// The connection ended before a response head: the request may have been seen.
     Reset,
+    /// Not a byte of a response came while the try had time: the request may still be at work there.
+    TimedOut,
+    /// The answer's status code is one of a list: the request was seen, and refused.
+    Status,
 }
 
 /// How far the request had gone, and whether it may go twice (RFC 9110 §9.2.2).
@@ -103,6 +111,9 @@ pub enum Replay {
     Unsent,
     /// It may have been received; its method is idempotent and its body can be sent again.
     Idempotent,
+    /// It may have been received; its body can be sent again, but its method is not idempotent. Only an operator who knows
+    /// the application can say that twice is as good as once.
+    NotIdempotent,
     /// It may have been received, and must not be repeated.
     Never,
 }
@@ -110,12 +121,17 @@ pub enum Replay {
 impl Outcome {
     #[must_use]
     pub const fn new(latency: Duration, class: Class) -> Self {
-        Self { latency, class }
+        Self { latency, class, status: 0, retry_after: None }
     }
 
     #[must_use]
     pub const fn answered(latency: Duration, status: u16) -> Self {
-        Self::new(latency, Class::Answered(StatusClass::of(status)))
+        Self { status, ..Self::new(latency, Class::Answered(StatusClass::of(status))) }
+    }
+
+    #[must_use]
+    pub const fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
     }
 
     /// Whose fault it was; `None` when nothing went wrong.
@@ -149,6 +165,16 @@ impl Outcome {
         }
     }
 
+    /// [`verdict`](Self::verdict) for an operator whose application answers 500 only when it is unwell: any server error
+    /// then counts when `count_500` is set.
+    #[must_use]
+    pub const fn verdict_with(&self, count_500: bool) -> Verdict {
+        match self.class {
+            Class::Answered(StatusClass::ServerError) if count_500 => Verdict::Failure,
+            _ => self.verdict(),
+        }
+    }
+
     #[must_use]
     pub const fn counts_for_breaker(&self) -> bool {
         matches!(self.verdict(), Verdict::Failure)
@@ -160,18 +186,22 @@ impl Outcome {
         match self.class {
             Class::Refused | Class::ConnectTimedOut | Class::Unresolved => Some(RetryOn::Connect),
             Class::Reset => Some(RetryOn::Reset),
+            Class::TimedOut => Some(RetryOn::TimedOut),
+            Class::Answered(StatusClass::ClientError | StatusClass::ServerError | StatusClass::Unavailable) => {
+                Some(RetryOn::Status)
+            }
             _ => None,
         }
     }
 
     /// Whether another try is safe for this request. The policy's own list (`retry.on`), the number of tries and the
-    /// budget are asked beside this.
+    /// budget are asked beside this ([`RetryPolicy::decide`](crate::RetryPolicy::decide)).
     #[must_use]
     pub const fn retryable(&self, replay: Replay) -> bool {
         match (self.retry_on(), replay) {
             (Some(RetryOn::Connect), _) => true,
-            (Some(RetryOn::Reset), Replay::Unsent | Replay::Idempotent) => true,
-            (Some(RetryOn::Reset), Replay::Never) | (None, _) => false,
+            (Some(_), Replay::Unsent | Replay::Idempotent) => true,
+            (Some(_), Replay::NotIdempotent | Replay::Never) | (None, _) => false,
         }
     }
 }
@@ -188,15 +218,15 @@ mod tests {
         let table = [
             (Class::Answered(StatusClass::of(200)), None, Success, [false; 3]),
             (Class::Answered(StatusClass::of(301)), None, Success, [false; 3]),
-            (Class::Answered(StatusClass::of(404)), Some(Peer), Success, [false; 3]),
-            (Class::Answered(StatusClass::of(500)), Some(Upstream), Success, [false; 3]),
-            (Class::Answered(StatusClass::of(503)), Some(Upstream), Failure, [false; 3]),
-            (Class::Answered(StatusClass::of(999)), Some(Upstream), Success, [false; 3]),
+            (Class::Answered(StatusClass::of(404)), Some(Peer), Success, [true, true, false]),
+            (Class::Answered(StatusClass::of(500)), Some(Upstream), Success, [true, true, false]),
+            (Class::Answered(StatusClass::of(503)), Some(Upstream), Failure, [true, true, false]),
+            (Class::Answered(StatusClass::of(999)), Some(Upstream), Success, [true, true, false]),
             (Class::Refused, Some(Upstream), Failure, [true; 3]),
             (Class::ConnectTimedOut, Some(Upstream), Failure, [true; 3]),
             (Class::Unresolved, Some(Operator), Failure, [true; 3]),
             (Class::Reset, Some(Upstream), Failure, [true, true, false]),
-            (Class::TimedOut, Some(Upstream), Failure, [false; 3]),
+            (Class::TimedOut, Some(Upstream), Failure, [true, true, false]),
             (Class::Malformed, Some(Upstream), Failure, [false; 3]),
             (Class::Truncated, Some(Upstream), Failure, [false; 3]),
             (Class::Abandoned, Some(Peer), Neutral, [false; 3]),
@@ -208,6 +238,21 @@ mod tests {
             assert_eq!(outcome.verdict(), verdict, "{class:?}");
             let found = [Replay::Unsent, Replay::Idempotent, Replay::Never].map(|replay| outcome.retryable(replay));
             assert_eq!(found, retryable, "{class:?}");
+            assert_eq!(outcome.retryable(Replay::NotIdempotent), retryable[2], "{class:?}");
+        }
+    }
+
+    #[test]
+    fn a_500_counts_only_when_the_operator_says_so() {
+        for (status, plain, counted) in [
+            (200, Verdict::Success, Verdict::Success),
+            (404, Verdict::Success, Verdict::Success),
+            (500, Verdict::Success, Verdict::Failure),
+            (501, Verdict::Success, Verdict::Failure),
+            (503, Verdict::Failure, Verdict::Failure),
+        ] {
+            let outcome = Outcome::answered(Duration::ZERO, status);
+            assert_eq!((outcome.verdict_with(false), outcome.verdict_with(true)), (plain, counted), "{status}");
         }
     }
 }

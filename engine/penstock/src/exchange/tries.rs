@@ -85,7 +85,8 @@ impl<'a> Tries<'a> {
         let wanted = match outcome.retry_on() {
             Some(RetryOn::Connect) => self.pool.retry.on_connect,
             Some(RetryOn::Reset) => self.pool.retry.on_reset,
-            None => false,
+            // Not asked for by any configuration yet.
+            Some(RetryOn::TimedOut | RetryOn::Status) | None => false,
         };
         self.left = self.left.saturating_sub(1);
         if !wanted || self.left == 0 {

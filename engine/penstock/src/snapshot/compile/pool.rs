@@ -59,6 +59,7 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
             failures: doc.breaker.failures,
             open_for: time(&doc.breaker.open_for),
             trials: doc.breaker.trials,
+            ..BreakerSettings::default()
         },
         reuse: Reuse {
             idle: time(&doc.reuse.idle),

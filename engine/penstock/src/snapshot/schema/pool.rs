@@ -82,7 +82,7 @@ pub struct BreakerDoc {
 
 impl Default for BreakerDoc {
     fn default() -> Self {
-        let policy::BreakerSettings { failures, open_for, trials } = policy::BreakerSettings::default();
+        let policy::BreakerSettings { failures, open_for, trials, .. } = policy::BreakerSettings::default();
         Self { failures, open_for: Text(Time(open_for)), trials }
     }
 }

@@ -1,0 +1,351 @@
+//! How long to wait for one endpoint before asking another: learnt from what the pool does, not set by hand.
+//!
+//! An endpoint that hangs (a stopped process, a lost machine behind a live address) accepts requests and answers none. A fixed
+//! timeout long enough for the slowest report is of no help to the request that would take 5 ms anywhere else; one
+//! short enough to help kills the report. So each try has two times:
+//!
+//! - the **hard** one is the configured timeout, or what is left of the request's own: when it passes, the try has failed;
+//! - the **soft** one is learnt: when it passes without a byte of an answer, [`RetryPolicy::decide`](crate::RetryPolicy::decide)
+//!   is asked as if the try had timed out. If it grants a retry, this try is given up for one elsewhere, and is recorded as
+//!   [`Class::TimedOut`]; if it refuses (budget, tries, method), **the try goes on** until its hard time. Impatience so never
+//!   fails a request: all that it can cost is the retry budget.
+//!
+//! The law of the soft time:
+//!
+//! ```text
+//! soft = max(floor, factor × q(pool), 2 × factor × mean(endpoint))      capped by hard
+//! q = the 99.5th percentile of the successes of the last two windows, or of the present one where that is longer
+//! ```
+//!
+//! - The endpoint's own mean speaks for one that is far from the others and seldom asked: it is slow, and well.
+//! - As long as the pool has too few samples, `start` stands for `factor × q(pool)`.
+//! - No soft time for the last try, for a request that must not be sent twice, and where there is no other endpoint.
+//! - When it passes it is asked for again, and only if it has not grown meanwhile is it over. It grows threefold when the endpoint has
+//!   answered another request since this one was sent: it is alive, and this request is probably just a slow one.
+//!
+//! **Everything slows down together** (a database, a garbage collection): the successes of slow tries are lost to the
+//! estimate if they are given up, which would hold it down for ever. So a try that was given up is a censored sample, "at least
+//! this long". It waits at its endpoint until that endpoint answers anything, which proves it slow and not hung,
+//! and then counts; half a percent of such samples moves the quantile, which multiplies by `factor` at each step. An endpoint
+//! that is hung answers nothing, and teaches nothing: its timeouts only count against its breaker.
+//! When half of the endpoints, and two at least, have been given up since they last answered, it may be the pool and not an
+//! endpoint: for five seconds the soft time is three times as long, so that their breakers hear less of what no endpoint did.
+//!
+//! Sources: Dean and Barroso, "The Tail at Scale" (CACM 2013); Jacobson, "Congestion Avoidance and Control" (1988), for a timeout
+//! learnt from what is timed; Karn and Partridge (1987), for the trap of samples that the timeout itself cuts off.
+
+use crate::{Class, Latencies, Now, Outcome, Replay, Verdict, time::nanos};
+use std::time::Duration;
+
+/// Records between two looks at the histogram.
+const REFRESH_EVERY: u8 = 32;
+
+/// The endpoint's mean takes in an eighth of each sample (RFC 6298 §2 smooths a round-trip time so).
+const MEAN_GAIN: f32 = 0.125;
+
+/// How much longer to wait for an endpoint that is alive, or one of a pool that is slow. Three: with the floor, what hangs on a live
+/// endpoint moves on within a third of a second.
+const DOUBT: u32 = 3;
+
+/// For how long that is believed: time for the quantile to learn how slow.
+const POOL_IS_SLOW_FOR: Duration = Duration::from_secs(5);
+
+/// Censored samples that an endpoint keeps until it answers.
+const PENDING_MAX: u16 = 1000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PatienceSettings {
+    /// The quantile of recent successes, in thousandths.
+    pub permille: u16,
+    /// How many times that is too long.
+    pub factor: u8,
+    /// No soft time is shorter: below it a pause of the scheduler or a lost packet (200 ms until TCP sends it again) would look
+    /// like a hang.
+    pub floor: Duration,
+    /// Stands for the learnt time until there are samples.
+    pub start: Duration,
+    /// Samples before the pool's quantile counts.
+    pub samples_min: u16,
+}
+
+impl Default for PatienceSettings {
+    fn default() -> Self {
+        Self {
+            permille: 995,
+            factor: 3,
+            floor: Duration::from_millis(100),
+            start: Duration::from_millis(500),
+            samples_min: 50,
+        }
+    }
+}
+
+/// What is known of one endpoint. 24 bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EndpointPatience {
+    /// The longest of the tries given up since the last answer.
+    given_up_ns: u64,
+    /// When it last answered.
+    answered_at: Now,
+    mean_ns: f32,
+    /// How many of them have not counted yet.
+    pending: u16,
+    /// Given up, and not heard of since.
+    suspect: bool,
+}
+
+const _: () = assert!(size_of::<EndpointPatience>() == 24);
+
+/// One try, as far as the answer depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Try {
+    /// When the try began.
+    pub sent: Now,
+    /// Whether this is the last try that the policy allows.
+    pub last: bool,
+    pub replay: Replay,
+    /// Whether there is an endpoint that the request has not been to.
+    pub elsewhere: bool,
+    /// The configured timeout.
+    pub configured: Duration,
+    /// What is left of the request's own time.
+    pub remaining: Option<Duration>,
+}
+
+/// How long a try may take, from its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// When to ask whether it should go on.
+    pub soft: Option<Duration>,
+    /// When it has failed.
+    pub hard: Duration,
+}
+
+/// The patience of one worker with one pool. 424 bytes.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    settings: PatienceSettings,
+    latencies: Latencies,
+    quantile: Option<Duration>,
+    refreshed: Now,
+    endpoints: u32,
+    /// How many of them are suspects.
+    suspects: u32,
+    /// When the pool itself was last found slow.
+    slow_at: Option<Now>,
+    since_refresh: u8,
+}
+
+const _: () = assert!(size_of::<Patience>() <= 448);
+
+impl Patience {
+    /// For a pool of so many endpoints; when they change, the pool has a new patience.
+    #[must_use]
+    pub const fn new(settings: PatienceSettings, endpoints: u32) -> Self {
+        Self {
+            settings,
+            endpoints,
+            suspects: 0,
+            slow_at: None,
+            latencies: Latencies::new(settings.samples_min),
+            quantile: None,
+            refreshed: Now::ZERO,
+            since_refresh: 0,
+        }
+    }
+
+    /// Takes in how a try at `endpoint` ended.
+    pub fn record(&mut self, now: Now, endpoint: &mut EndpointPatience, outcome: &Outcome) {
+        match (outcome.class, outcome.verdict()) {
+            (Class::TimedOut, _) => {
+                self.suspects += u32::from(endpoint.give_up(outcome.latency));
+                if self.suspects >= 2 && self.suspects * 2 >= self.endpoints {
+                    self.slow_at = Some(now);
+                }
+            }
+            (Class::Answered(_), Verdict::Success) => {
+                self.suspects -= u32::from(endpoint.suspect).min(self.suspects);
+                self.take_pending(now, endpoint);
+                endpoint.answered(now, outcome.latency);
+                let turned = self.latencies.record(now, outcome.latency);
+                self.since_refresh = self.since_refresh.saturating_add(1);
+                if turned || self.quantile.is_none() || self.since_refresh >= REFRESH_EVERY {
+                    self.refresh(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// How long a try at `endpoint` may take.
+    #[must_use]
+    pub fn limit(&self, now: Now, endpoint: &EndpointPatience, waiting: &Try) -> Limit {
+        let hard = waiting.remaining.map_or(waiting.configured, |left| left.min(waiting.configured));
+        let repeatable = matches!(waiting.replay, Replay::Unsent | Replay::Idempotent);
+        let movable = !waiting.last && repeatable && waiting.elsewhere;
+        let soft = movable.then(|| self.soft(now, endpoint, waiting.sent)).filter(|&soft| soft < hard);
+        Limit { soft, hard }
+    }
+
+    /// The latencies that it has learnt from, for whoever wants another quantile of them ([`Hedge`](crate::Hedge)).
+    #[must_use]
+    pub const fn latencies(&self) -> &Latencies {
+        &self.latencies
+    }
+
+    fn soft(&self, now: Now, endpoint: &EndpointPatience, sent: Now) -> Duration {
+        let factor = u32::from(self.settings.factor.max(1));
+        // What has not been refreshed for two minutes is forgotten, as the histogram forgets it.
+        let known = self.quantile.filter(|_| now.since(self.refreshed) <= Duration::from_secs(120));
+        let pool = known.map_or(self.settings.start, |quantile| quantile.saturating_mul(factor));
+        let own = Duration::from_nanos(endpoint.mean_ns as u64).saturating_mul(2 * factor);
+        let soft = pool.max(own).max(self.settings.floor);
+        let doubtful = self.is_pool_slow(now) || endpoint.answered_at > sent;
+        if doubtful { soft.saturating_mul(DOUBT) } else { soft }
+    }
+
+    fn is_pool_slow(&self, now: Now) -> bool {
+        self.slow_at.is_some_and(|at| now.since(at).max(at.since(now)) < POOL_IS_SLOW_FOR)
+    }
+
+    fn take_pending(&mut self, now: Now, endpoint: &mut EndpointPatience) {
+        if endpoint.pending > 0 {
+            for _ in 0..endpoint.pending {
+                self.latencies.record(now, Duration::from_nanos(endpoint.given_up_ns));
+            }
+            (endpoint.given_up_ns, endpoint.pending) = (0, 0);
+            self.refresh(now);
+        }
+    }
+
+    fn refresh(&mut self, now: Now) {
+        self.quantile = self.latencies.quantile(now, self.settings.permille);
+        (self.refreshed, self.since_refresh) = (now, 0);
+    }
+}
+
+impl EndpointPatience {
+    /// True when it has become a suspect by this.
+    fn give_up(&mut self, waited: Duration) -> bool {
+        self.given_up_ns = self.given_up_ns.max(nanos(waited));
+        self.pending = (self.pending + 1).min(PENDING_MAX);
+        !std::mem::replace(&mut self.suspect, true)
+    }
+
+    fn answered(&mut self, now: Now, latency: Duration) {
+        let sample = nanos(latency) as f32;
+        self.mean_ns = if self.mean_ns == 0.0 { sample } else { self.mean_ns + MEAN_GAIN * (sample - self.mean_ns) };
+        (self.answered_at, self.suspect) = (now, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const HARD: Duration = Duration::from_secs(60);
+    const ASK: Try =
+        Try { sent: NOW, last: false, replay: Replay::Idempotent, elsewhere: true, configured: HARD, remaining: None };
+    const NOW: Now = Now::from_secs(100);
+
+    fn taught(latency: Duration) -> (Patience, EndpointPatience) {
+        let (mut patience, mut endpoint) = (Patience::new(PatienceSettings::default(), 4), EndpointPatience::default());
+        for _ in 0..1000 {
+            patience.record(NOW, &mut endpoint, &Outcome::answered(latency, 200));
+        }
+        (patience, endpoint)
+    }
+
+    fn timed_out(after: Duration) -> Outcome {
+        Outcome::new(after, Class::TimedOut)
+    }
+
+    #[test]
+    fn starts_safe_and_then_follows_the_pool() {
+        let fresh = Patience::new(PatienceSettings::default(), 4);
+        assert_eq!(fresh.limit(NOW, &EndpointPatience::default(), &ASK), Limit { soft: Some(MS * 500), hard: HARD });
+        for (latency, least, most) in [(1, 100, 100), (100, 300, 700), (2000, 6000, 15_000)] {
+            let (patience, _) = taught(MS * latency);
+            let soft = patience.limit(NOW, &EndpointPatience::default(), &ASK).soft.unwrap();
+            assert!((MS * least..=MS * most).contains(&soft), "{latency} ms: {soft:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_try_that_can_move_is_impatient() {
+        let (patience, endpoint) = taught(MS);
+        for waiting in [
+            Try { last: true, ..ASK },
+            Try { elsewhere: false, ..ASK },
+            Try { replay: Replay::Never, ..ASK },
+            Try { replay: Replay::NotIdempotent, ..ASK },
+            Try { configured: MS * 50, ..ASK },
+        ] {
+            assert_eq!(patience.limit(NOW, &endpoint, &waiting).soft, None, "{waiting:?}");
+        }
+        let short = Try { remaining: Some(MS * 700), ..ASK };
+        assert_eq!(patience.limit(NOW, &endpoint, &short), Limit { soft: Some(MS * 100), hard: MS * 700 });
+    }
+
+    #[test]
+    fn a_hung_endpoint_teaches_nothing_and_a_slow_one_teaches_when_it_answers() {
+        let (mut patience, endpoint) = taught(MS * 40);
+        patience.endpoints = 8;
+        let soft = |patience: &Patience| patience.limit(NOW, &EndpointPatience::default(), &ASK).soft.unwrap();
+        let before = soft(&patience);
+        let (mut hung, mut slow) = (endpoint, endpoint);
+        for _ in 0..500 {
+            patience.record(NOW, &mut hung, &timed_out(before));
+        }
+        assert_eq!(soft(&patience), before);
+        for _ in 0..10 {
+            patience.record(NOW, &mut slow, &timed_out(before));
+        }
+        assert_eq!(soft(&patience), before);
+        patience.record(NOW, &mut slow, &Outcome::answered(MS * 40, 200));
+        assert!(soft(&patience) >= before * 3, "{before:?} {:?}", soft(&patience));
+    }
+
+    #[test]
+    fn an_endpoint_that_answers_others_is_alive() {
+        let (patience, endpoint) = taught(MS);
+        let before = Try { sent: Now::from_secs(99), ..ASK };
+        assert_eq!(patience.limit(NOW, &endpoint, &before).soft, Some(MS * 300));
+        assert_eq!(patience.limit(NOW, &endpoint, &ASK).soft, Some(MS * 100));
+    }
+
+    #[test]
+    fn when_most_are_given_up_it_is_the_pool() {
+        let (mut patience, endpoint) = taught(MS);
+        let soft = |patience: &Patience| patience.limit(NOW, &EndpointPatience::default(), &ASK).soft.unwrap();
+        let mut suspects = [endpoint; 2];
+        (0..9).for_each(|_| patience.record(NOW, &mut suspects[0], &timed_out(MS * 100)));
+        assert_eq!(soft(&patience), MS * 100, "one of four");
+        patience.record(NOW, &mut suspects[1], &timed_out(MS * 100));
+        let slow = soft(&patience);
+        assert!(slow >= MS * 300, "{slow:?}");
+        let later = NOW.plus(Duration::from_secs(5));
+        assert!(patience.limit(later, &EndpointPatience::default(), &ASK).soft.unwrap() <= slow / 3);
+    }
+
+    #[test]
+    fn a_far_endpoint_is_given_its_own_time() {
+        let (mut patience, _) = taught(MS);
+        let mut far = EndpointPatience::default();
+        patience.record(NOW, &mut far, &Outcome::answered(MS * 90, 200));
+        let soft = patience.limit(NOW, &far, &ASK).soft.unwrap();
+        assert!((MS * 530..MS * 550).contains(&soft), "{soft:?}");
+    }
+
+    #[test]
+    fn failures_are_no_latencies() {
+        let (mut patience, mut endpoint) = taught(MS * 40);
+        let before = patience.limit(NOW, &endpoint, &ASK);
+        for _ in 0..1000 {
+            patience.record(NOW, &mut endpoint, &Outcome::answered(MS * 9000, 503));
+            patience.record(NOW, &mut endpoint, &Outcome::new(MS * 9000, Class::Abandoned));
+        }
+        assert_eq!(patience.limit(NOW, &endpoint, &ASK), before);
+    }
+}
