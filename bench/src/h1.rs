@@ -107,7 +107,7 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     notes.extend(install::tools(&tools).into_iter().map(|(name, why)| format!("{name}: {why}")));
 
     // This process waits for others: it must not sit on the proxy's CPU.
-    process::pin_here(settings.load_cpu)?;
+    process::pin_here(&settings.load_cpu.into())?;
     let scratch = Scratch::new()?;
     let origin = Origin::start(settings.origin, &scratch, settings.load_cpu)?;
     let contenders = start(&settings, &origin, &scratch, &mut notes)?;

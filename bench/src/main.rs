@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod calendar;
+mod chaos;
 mod flags;
 mod floors;
 mod h1;
@@ -40,6 +41,20 @@ cargo xtask bench h1 [options]      HTTP/1.1: CPU time per request of each proxy
   --no-syscalls       leave out the rounds under strace
   --without-penstock  measure rivals only
   --smoke             one second with 64 connections: proves that the machinery works, measures nothing
+
+cargo xtask bench chaos [options]   faults of five origins under load: what clients notice of them, through each proxy
+
+  --rivals LIST       of nginx, haproxy (default both)
+  --seconds N         how long a fault lasts (default 5); the last phase has five turns of it
+  --phases LIST       of calm, dead, hanging, slow, failing, refusing, broken, resetting, mute, flapping, dns, all (default all of them)
+  --seed N            which origin suffers when, and what is asked (default 1)
+  --connections N     (default 64)     --think-ms N    mean pause of a client between requests (default 5)
+  --penstock-config FILE   instead of `serve` with its defaults; {listen}, {admin}, {origins} and {cores} are filled in
+  --proxy-cpus LIST, --load-cpu N    (default 1 and 0); a proxy gets a worker per CPU
+  --json FILE  --verbose (prints every configuration)  --without-penstock  --without-direct
+  --fresh             a new proxy for each phase: none suffers from what an earlier one left behind
+  --strict            fail unless idempotent requests through Penstock see no error and none takes over a second
+  --smoke             everything in less than ten seconds, Penstock only
 ";
 
 fn main() -> ExitCode {
@@ -47,9 +62,11 @@ fn main() -> ExitCode {
     let (what, rest) = words.split_first().map_or(("help", &[][..]), |(what, rest)| (what.as_str(), rest));
     let outcome = match what {
         "h1" => h1::run(rest),
+        "chaos" => chaos::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
         "origin" => origin::main(rest),
+        "chaos-origin" => chaos::origin::main(rest),
         "epoll-relay" => floors::main(rest, floors::epoll::run),
         "tokio-uring-relay" => floors::main(rest, floors::tokio_uring::run),
         "help" | "--help" | "-h" => {

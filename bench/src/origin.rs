@@ -77,7 +77,7 @@ impl Origin {
 pub(crate) fn main(arguments: &[String]) -> Outcome {
     let flags = Flags::parse(arguments, &["--listen", "--delay-ms", "--cpu", "--driver"], &[])?;
     if flags.has("--cpu") {
-        process::pin_here(flags.need("--cpu")?)?;
+        process::pin_here(&flags.need("--cpu")?)?;
     }
     let listen: SocketAddr = flags.need("--listen")?;
     let delay = match flags.read("--delay-ms", 0)? {

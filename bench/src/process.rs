@@ -1,12 +1,14 @@
-//! Processes that we start: each pinned to a CPU, each ended by its own id, none left behind.
+//! Processes that we start: each pinned to its CPUs, each ended by its own id, none left behind.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
@@ -20,12 +22,43 @@ const START_TIME: Duration = Duration::from_secs(20);
 /// How long a contender may take to end after SIGTERM.
 const STOP_TIME: Duration = Duration::from_secs(3);
 
-/// `bench pinned CPU PROGRAM ARGUMENT…`: becomes the program on one CPU, with all the descriptors it may have, and dies with its parent.
+/// The CPUs that a process may use: `1`, or `0,1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cpus(Vec<usize>);
+
+impl From<usize> for Cpus {
+    fn from(cpu: usize) -> Self {
+        Self(vec![cpu])
+    }
+}
+
+impl FromStr for Cpus {
+    type Err = ();
+
+    fn from_str(list: &str) -> Result<Self, ()> {
+        list.split(',').map(|cpu| cpu.trim().parse().map_err(|_| ())).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(usize::to_string).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+impl Cpus {
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// `bench pinned CPUS PROGRAM ARGUMENT…`: becomes the program on these CPUs, with all the descriptors it may have, and dies with its parent.
 pub(crate) fn pinned(words: &[String]) -> Outcome {
-    let [cpu, program, arguments @ ..] = words else {
-        return Err("pinned CPU PROGRAM ARGUMENT…".to_owned());
+    let [cpus, program, arguments @ ..] = words else {
+        return Err("pinned CPUS PROGRAM ARGUMENT…".to_owned());
     };
-    pin_here(cpu.parse().map_err(|_| format!("`{cpu}` is no CPU number"))?)?;
+    pin_here(&cpus.parse().map_err(|()| format!("`{cpus}` is no list of CPU numbers"))?)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
         .map_err(|error| format!("prctl(PR_SET_PDEATHSIG): {error}"))?;
     let files = rustix::process::getrlimit(Resource::Nofile);
@@ -34,21 +67,23 @@ pub(crate) fn pinned(words: &[String]) -> Outcome {
     Err(format!("{program}: {}", Command::new(program).args(arguments).exec()))
 }
 
-/// Pins the calling thread, and what it starts from now on, to one CPU.
-pub(crate) fn pin_here(cpu: usize) -> Outcome {
+/// Pins the calling thread, and what it starts from now on.
+pub(crate) fn pin_here(cpus: &Cpus) -> Outcome {
     let mut set = CpuSet::new();
-    if cpu >= CpuSet::MAX_CPU {
-        return Err(format!("CPU {cpu} is beyond what a CPU set holds"));
+    for cpu in &cpus.0 {
+        if *cpu >= CpuSet::MAX_CPU {
+            return Err(format!("CPU {cpu} is beyond what a CPU set holds"));
+        }
+        set.set(*cpu);
     }
-    set.set(cpu);
     rustix::thread::sched_setaffinity(None, &set)
-        .map_err(|error| format!("pinning to CPU {cpu}: {error}; this machine may have fewer CPUs"))
+        .map_err(|error| format!("pinning to CPU {cpus}: {error}; this machine may have fewer CPUs"))
 }
 
-/// The command `bench pinned CPU words…`.
-pub(crate) fn pinned_command(cpu: usize, words: &[OsString]) -> Outcome<Command> {
+/// The command `bench pinned CPUS words…`.
+pub(crate) fn pinned_command(cpus: &Cpus, words: &[OsString]) -> Outcome<Command> {
     let mut command = Command::new(myself()?);
-    command.arg("pinned").arg(cpu.to_string()).args(words).stdin(Stdio::null());
+    command.arg("pinned").arg(cpus.to_string()).args(words).stdin(Stdio::null());
     Ok(command)
 }
 
@@ -71,10 +106,10 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts a program on one CPU, what it prints going to `log`.
+    /// Starts a program on its CPUs, what it prints going to `log`. It dies with the calling thread.
     pub(crate) fn start(
         name: &str,
-        cpu: usize,
+        cpus: impl Into<Cpus>,
         program: &[OsString],
         environment: &[(&str, OsString)],
         log: &Path,
@@ -82,7 +117,7 @@ impl Running {
         let open = || {
             File::options().create(true).append(true).open(log).map_err(|error| format!("{}: {error}", log.display()))
         };
-        let mut command = pinned_command(cpu, program)?;
+        let mut command = pinned_command(&cpus.into(), program)?;
         command.stdout(open()?).stderr(open()?).envs(environment.iter().map(|(name, value)| (name, value)));
         let child = command.spawn().map_err(|error| format!("{name} did not start: {error}"))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
@@ -122,11 +157,30 @@ impl Running {
         if tail.is_empty() { "(nothing)".to_owned() } else { tail }
     }
 
+    /// Ends it as a crash would: at once, without a word.
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+    }
+
+    /// Sends it a signal, if it is still there.
+    pub(crate) fn signal(&mut self, sent: Signal) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            signal(self.child.id(), sent);
+        }
+    }
+
     fn stop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            // Waited for already: the id may be somebody else's by now.
+            return;
+        }
         // Remembered by name too: an id is used again, a process of another name is not ours.
         let family: Vec<(u32, String)> =
             self.processes().into_iter().filter_map(|pid| Some((pid, meter::name(pid)?))).collect();
         signal(self.child.id(), Signal::TERM);
+        // A stopped process hears nothing else.
+        signal(self.child.id(), Signal::CONT);
         let until = Instant::now() + STOP_TIME;
         while Instant::now() < until && matches!(self.child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(10));

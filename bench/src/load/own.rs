@@ -24,7 +24,7 @@ pub(crate) fn run(plan: &Plan, cpu: usize) -> Outcome<Seen> {
     if let Some(rate) = plan.rate {
         line.extend(words([&"--rate", &rate.to_string()]));
     }
-    let output = pinned_command(cpu, &line)?.output().map_err(|error| format!("bench load: {error}"))?;
+    let output = pinned_command(&cpu.into(), &line)?.output().map_err(|error| format!("bench load: {error}"))?;
     serde_json::from_slice(&output.stdout).ok().and_then(|value| Seen::from_json(&value)).ok_or_else(|| {
         format!("bench load told no result ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
     })
@@ -39,7 +39,7 @@ const BARE: &[&str] = &["--close", "--verify", "--json"];
 pub(crate) fn main(arguments: &[String]) -> Outcome {
     let flags = Flags::parse(arguments, VALUED, BARE)?;
     if flags.has("--cpu") {
-        process::pin_here(flags.need("--cpu")?)?;
+        process::pin_here(&flags.need("--cpu")?)?;
     }
     let load = load(&flags)?;
     // 50 µs of slack would be added to every wait of an open loop.

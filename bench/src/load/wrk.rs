@@ -35,7 +35,7 @@ pub(crate) fn run(plan: &Plan, cpu: usize) -> Outcome<Seen> {
         line.extend(words([&"-H", &"Connection: close"]));
     }
     line.extend(words([&format!("http://{}{}", plan.to, plan.path)]));
-    let output = pinned_command(cpu, &line)?.output().map_err(|error| format!("wrk: {error}"))?;
+    let output = pinned_command(&cpu.into(), &line)?.output().map_err(|error| format!("wrk: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     parse(&text).ok_or_else(|| {
         format!(

@@ -84,7 +84,7 @@ impl Kind {
     }
 
     /// Installs what is missing; the path of the program.
-    fn program(self) -> Outcome<PathBuf> {
+    pub(crate) fn program(self) -> Outcome<PathBuf> {
         match self {
             Self::Penstock => penstock::program(),
             Self::Nginx => debian("nginx"),
@@ -108,7 +108,7 @@ impl Kind {
     }
 
     /// What it calls itself, in one line.
-    fn version(self, program: &Path) -> String {
+    pub(crate) fn version(self, program: &Path) -> String {
         let arguments = match self {
             Self::Nginx | Self::Haproxy => "-v",
             Self::Envoy | Self::Penstock => "--version",
