@@ -9,6 +9,7 @@
 
 mod calendar;
 mod chaos;
+mod echo;
 mod flags;
 mod floors;
 mod h1;
@@ -17,6 +18,7 @@ mod measure;
 mod meter;
 mod origin;
 mod process;
+mod qos;
 mod report;
 mod rivals;
 mod scenario;
@@ -48,13 +50,22 @@ cargo xtask bench chaos [options]   faults of five origins under load: what clie
   --seconds N         how long a fault lasts (default 5); the last phase has five turns of it
   --phases LIST       of calm, dead, hanging, slow, failing, refusing, broken, resetting, mute, flapping, dns, all (default all of them)
   --seed N            which origin suffers when, and what is asked (default 1)
-  --connections N     (default 64)     --think-ms N    mean pause of a client between requests (default 5)
+  --connections N     (default 64)     --think-ms N    mean pause of a client between requests (default 10)
   --penstock-config FILE   instead of `serve` with its defaults; {listen}, {admin}, {origins} and {cores} are filled in
   --proxy-cpus LIST, --load-cpu N    (default 1 and 0); a proxy gets a worker per CPU
   --json FILE  --verbose (prints every configuration)  --without-penstock  --without-direct
   --fresh             a new proxy for each phase: none suffers from what an earlier one left behind
   --strict            fail unless idempotent requests through Penstock see no error and none takes over a second
   --smoke             everything in less than ten seconds, Penstock only
+
+cargo xtask bench qos [options]     classes, shaping, rate limits, the spread over endpoints and reuse, with two workers
+
+  --parts LIST        of classes, shaping, limits, spread, reuse (default all)
+  --seconds N         how long each figure is measured, after a second to settle (default 10)
+  --proxy-cpus LIST, --load-cpus LIST    (default 0,1 for both); a worker per CPU
+  --json FILE
+  --strict            fail where a promise is not kept
+  --smoke             everything in less than ten seconds: proves that the machinery works
 ";
 
 fn main() -> ExitCode {
@@ -63,10 +74,11 @@ fn main() -> ExitCode {
     let outcome = match what {
         "h1" => h1::run(rest),
         "chaos" => chaos::run(rest),
+        "qos" => qos::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
         "origin" => origin::main(rest),
-        "chaos-origin" => chaos::origin::main(rest),
+        "echo-origin" => echo::origin::main(rest),
         "epoll-relay" => floors::main(rest, floors::epoll::run),
         "tokio-uring-relay" => floors::main(rest, floors::tokio_uring::run),
         "help" | "--help" | "-h" => {

@@ -28,17 +28,18 @@ struct Site<'a> {
     origins: &'a [SocketAddr],
     cpus: &'a Cpus,
     folder: PathBuf,
-    own: Option<&'a Path>,
+    own: Option<&'a str>,
 }
 
 impl Contender {
-    /// Starts one and waits until a request through it is answered. `own` is a configuration to use in place of Penstock's defaults.
+    /// Starts one and waits until a request through it is answered. `own` is a configuration's text to use in place of Penstock's defaults,
+    /// with places for `{listen}`, `{admin}`, `{origins}` and `{cores}`.
     pub(crate) fn start(
         kind: Kind,
         origins: &[SocketAddr],
         cpus: &Cpus,
         scratch: &Scratch,
-        own: Option<&Path>,
+        own: Option<&str>,
     ) -> Outcome<Self> {
         if kind == Kind::Direct {
             return Ok(Self {
@@ -89,8 +90,7 @@ fn penstock(program: &Path, site: &Site<'_>, admin: Option<SocketAddr>) -> Outco
     let admin = admin.map_or_else(String::new, |admin| admin.to_string());
     if let Some(own) = site.own {
         let origins: Vec<String> = site.origins.iter().map(|origin| format!("\"{origin}\"")).collect();
-        let text = std::fs::read_to_string(own)
-            .map_err(|error| format!("{}: {error}", own.display()))?
+        let text = own
             .replace("{listen}", &listen)
             .replace("{admin}", &admin)
             .replace("{origins}", &origins.join(", "))
@@ -107,16 +107,15 @@ fn penstock(program: &Path, site: &Site<'_>, admin: Option<SocketAddr>) -> Outco
     Ok((line, text.join(" ") + "\n"))
 }
 
-/// nginx: whatever may be asked twice is asked again elsewhere, after 300 ms at the latest.
+/// nginx: whatever may be asked twice is asked again elsewhere, after half a second at the latest.
 ///
 /// * `least_conn`: an origin that hangs gathers connections, and so gets no more of them.
-/// * `max_fails=1 fail_timeout=1s`: out for a second after one failure. Longer, and when all have failed once nginx answers 502 by itself;
-///   shorter, and each request meets the bad origin anew.
+/// * `max_fails=0`: no origin is ever out. With 1 or 5 fails in a second, the least it counts in, single faults cost fewer second tries and
+///   fewer POSTs; but when all origins have faults, nginx finds "no live upstreams" and answers 502 by itself to thousands.
 /// * POSTs are not repeated (`non_idempotent` is left out): a second execution is worse than an error.
 fn nginx(site: &Site<'_>) -> String {
     let (listen, root, workers) = (site.listen, site.folder.display(), site.cpus.count());
-    let servers: String =
-        site.origins.iter().map(|origin| format!("        server {origin} max_fails=1 fail_timeout=1s;\n")).collect();
+    let servers: String = site.origins.iter().map(|origin| format!("        server {origin} max_fails=0;\n")).collect();
     format!(
         "\
 daemon off;
@@ -146,8 +145,8 @@ http {{
             proxy_http_version 1.1;
             proxy_set_header Connection \"\";
             proxy_connect_timeout 200ms;
-            proxy_send_timeout 300ms;
-            proxy_read_timeout 300ms;
+            proxy_send_timeout 500ms;
+            proxy_read_timeout 500ms;
             proxy_next_upstream error timeout invalid_header http_500 http_502 http_503 http_504;
             proxy_next_upstream_tries 5;
             proxy_next_upstream_timeout 5s;
@@ -183,7 +182,7 @@ defaults
     retries 5
     retry-on all-retryable-errors
     timeout connect 200ms
-    timeout server 300ms
+    timeout server 500ms
     timeout check 100ms
     timeout queue 1s
     timeout client 600s
@@ -229,7 +228,7 @@ mod tests {
     #[test]
     fn rivals_try_again_but_no_post() {
         let nginx = text(nginx);
-        assert!(nginx.contains("server 127.0.0.12:9000 max_fails=1") && !nginx.contains("non_idempotent"));
+        assert!(nginx.contains("server 127.0.0.12:9000 max_fails=0") && !nginx.contains("non_idempotent"));
         assert_eq!(nginx.matches('{').count(), nginx.matches('}').count());
         let haproxy = text(haproxy);
         assert!(haproxy.contains("server origin1 127.0.0.12:9000\n"));

@@ -1,20 +1,15 @@
 //! `bench chaos`: how much of their origins' faults do clients notice through each proxy?
 //!
-//! Five origins, each a process ([`origin`]), stand behind a proxy. One fault after the other befalls them ([`plan`], [`fleet`]) while clients ask
-//! in a closed loop and check every answer ([`client`]). Each phase is a fault and a second after it, since the return of an origin can hurt too.
+//! Five origins, each a process, stand behind a proxy. One fault after the other befalls them ([`plan`]) while clients ask in a closed loop and
+//! check every answer ([`crate::echo`]). Each phase is a fault, half a second before and a second after it, since the return of an origin can hurt too.
 //! All proxies meet the same schedule, one proxy at a time, with origins of its own. The first row of every table is no proxy at all: what the
 //! faults look like to clients that stand in front of the origins themselves and do nothing about them.
 //!
 //! Nothing outlives a run: every process is told by the kernel to end with this one, stopped ones by SIGKILL.
 
-mod client;
-mod contender;
-mod fleet;
-mod id;
-pub(crate) mod origin;
+pub(crate) mod contender;
 mod plan;
 mod tally;
-mod wire;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,12 +18,13 @@ use serde_json::{Value, json};
 use xtask::Outcome;
 
 use crate::calendar;
+use crate::echo::client::{self, Load};
+use crate::echo::fleet::Fleet;
+use crate::echo::id::BODY_BYTES;
 use crate::flags::Flags;
 use crate::process::{self, Cpus, Scratch};
 use crate::rivals::Kind;
-use client::Load;
 use contender::Contender;
-use fleet::Fleet;
 use plan::{ORIGINS, Phase};
 use tally::Tally;
 
@@ -48,7 +44,9 @@ const BARE: &[&str] = &["--verbose", "--without-penstock", "--without-direct", "
 
 /// One request of so many is a POST.
 const POST_EVERY: u64 = 10;
-/// After a fault, before the next.
+/// Each phase begins this long before its fault, so that the fault meets requests of its own phase only.
+const LEAD: Duration = Duration::from_millis(500);
+/// After a fault, before the next phase.
 const HEALING: Duration = Duration::from_secs(1);
 
 struct Settings {
@@ -57,11 +55,12 @@ struct Settings {
     /// Asked for by name change, which is no fault of an origin.
     names: bool,
     turn: Duration,
+    lead: Duration,
     healing: Duration,
     seed: u64,
     connections: usize,
     think: Duration,
-    configuration: Option<PathBuf>,
+    configuration: Option<String>,
     proxy_cpus: Cpus,
     load_cpu: usize,
     json: Option<PathBuf>,
@@ -94,12 +93,13 @@ impl Settings {
             contenders,
             phases,
             names,
-            turn: seconds("--seconds", if smoke { 0.3 } else { 5.0 })?,
+            turn: seconds("--seconds", if smoke { 0.2 } else { 5.0 })?,
+            lead: if smoke { LEAD / 4 } else { LEAD },
             healing: if smoke { HEALING / 10 } else { HEALING },
             seed,
             connections: flags.read("--connections", 64)?,
-            think: seconds("--think-ms", 5.0)? / 1_000,
-            configuration: flags.text("--penstock-config").map(PathBuf::from),
+            think: seconds("--think-ms", 10.0)? / 1_000,
+            configuration: flags.text("--penstock-config").map(text_of).transpose()?,
             proxy_cpus: flags.read("--proxy-cpus", Cpus::from(1))?,
             load_cpu: flags.read("--load-cpu", 0)?,
             json: flags.text("--json").map(PathBuf::from),
@@ -112,6 +112,10 @@ impl Settings {
         }
         Ok(settings)
     }
+}
+
+fn text_of(file: &str) -> Outcome<String> {
+    std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))
 }
 
 /// The phases asked for, in the schedule's order, and whether a change of names is among them.
@@ -183,20 +187,23 @@ fn through(kind: Kind, settings: &Settings, scratch: &Scratch) -> Outcome<Run> {
 
 /// Some phases through a proxy and origins that are started for them.
 fn in_one_go(kind: Kind, phases: &[(u8, &Phase)], settings: &Settings, scratch: &Scratch) -> Outcome<Run> {
-    let mut fleet = Fleet::start(scratch, kind.name(), &settings.load_cpu.into())?;
+    let mut fleet = Fleet::start(scratch, ORIGINS as u8, &settings.load_cpu.into(), &[])?;
     let own = settings.configuration.as_deref();
     let contender = Contender::start(kind, &fleet.addresses(), &settings.proxy_cpus, scratch, own)?;
     let first = phases.first().map_or(0, |(number, _)| *number);
     let load = Load::start(client::Plan {
         to: contender.to.clone(),
+        host: "chaos.test",
+        answer_bytes: BODY_BYTES,
         connections: settings.connections,
         think: settings.think,
-        post_every: POST_EVERY,
+        post_every: Some(POST_EVERY),
         seed: settings.seed,
         phase: first,
     })?;
     for (number, phase) in phases {
         load.enter(*number);
+        fleet.hold(settings.lead)?;
         for turn in &phase.turns {
             fleet.set(turn)?;
             fleet.hold(settings.turn)?;
@@ -207,7 +214,7 @@ fn in_one_go(kind: Kind, phases: &[(u8, &Phase)], settings: &Settings, scratch: 
     let seen = load.finish()?;
     let counters = contender.counters();
     let Contender { kind, version, configuration, .. } = contender;
-    let tallies = Tally::of(&seen, &fleet.tries()?, first, phases.len());
+    let tallies = Tally::of(&seen, &fleet.journals()?, first, phases.len());
     Ok(Run { kind, version, configuration, tallies, counters })
 }
 
@@ -314,7 +321,7 @@ mod tests {
         let all = read("").unwrap();
         assert_eq!(all.contenders, [Kind::Direct, Kind::Penstock, Kind::Nginx, Kind::Haproxy]);
         assert!(all.turn >= Duration::from_secs(3) && all.names);
-        assert_eq!((all.connections, all.think), (64, Duration::from_millis(5)));
+        assert_eq!((all.connections, all.think), (64, Duration::from_millis(10)));
         let some = read("--phases flapping,dead --rivals haproxy --without-direct --proxy-cpus 0,1").unwrap();
         assert_eq!(some.phases.iter().map(|phase| phase.name).collect::<Vec<_>>(), ["dead", "flapping"]);
         assert_eq!((some.contenders.as_slice(), some.names), (&[Kind::Penstock, Kind::Haproxy][..], false));
@@ -328,7 +335,7 @@ mod tests {
     fn a_smoke_run_fits_in_ten_seconds() {
         let smoke = read("--smoke").unwrap();
         let turns: usize = smoke.phases.iter().map(|phase| phase.turns.len()).sum();
-        let length = smoke.turn * turns as u32 + smoke.healing * smoke.phases.len() as u32;
+        let length = smoke.turn * turns as u32 + (smoke.lead + smoke.healing) * smoke.phases.len() as u32;
         assert!(length < Duration::from_secs(7), "{length:?}");
         assert_eq!(smoke.contenders, [Kind::Penstock]);
     }

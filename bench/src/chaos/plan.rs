@@ -1,22 +1,11 @@
 //! What goes wrong, where, and when: one fault after the other, then all of them at once, changing places.
 
-use super::origin::Behaviour;
+use crate::echo::fleet::Fault;
+use crate::echo::origin::Behaviour;
 use crate::stats;
 
 /// Origins behind each proxy.
 pub(crate) const ORIGINS: usize = 5;
-
-/// What is wrong with one origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// SIGKILL; started again when the fault ends.
-    Dead,
-    /// SIGSTOP: the kernel still accepts connections for it. SIGCONT when the fault ends.
-    Hanging,
-    /// SIGKILL, started again half a second later, and so on.
-    Flapping,
-    Behaving(Behaviour),
-}
 
 /// A stretch of the run: `turns` of the same length, and in each the origins that are not well.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::client::{End, Seen};
-use super::id::Id;
+use crate::echo::client::{End, Seen};
+use crate::echo::fleet::Journal;
+use crate::echo::id::Id;
 
 /// A request that takes longer was noticed.
 const NOTICED_US: u32 = 1_000_000;
@@ -75,7 +76,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// One for each of `phases` phases, of which `first` is the first.
-    pub(crate) fn of(seen: &[Seen], tries: &HashMap<Id, u32>, first: u8, phases: usize) -> Vec<Self> {
+    pub(crate) fn of(seen: &[Seen], journals: &[Journal], first: u8, phases: usize) -> Vec<Self> {
         let mut tallies = vec![Self::default(); phases];
         let mut micros: Vec<Vec<u32>> = vec![Vec::new(); phases];
         let place = |id: Id| id.phase().checked_sub(first).map_or(usize::MAX, usize::from);
@@ -86,10 +87,14 @@ impl Tally {
             if seen.id.is_post() { &mut tally.posts } else { &mut tally.gets }.add(seen);
             micros.push(seen.micros);
         }
+        let mut tries: HashMap<Id, u32> = HashMap::new();
+        for (id, count) in journals.iter().flat_map(|journal| &journal.tries) {
+            *tries.entry(*id).or_default() += count;
+        }
         for (id, count) in tries {
-            if let Some(tally) = tallies.get_mut(place(*id)) {
-                tally.tries += u64::from(*count);
-                tally.twice += u64::from(id.is_post() && *count > 1);
+            if let Some(tally) = tallies.get_mut(place(id)) {
+                tally.tries += u64::from(count);
+                tally.twice += u64::from(id.is_post() && count > 1);
             }
         }
         for (tally, micros) in tallies.iter_mut().zip(&mut micros) {
@@ -186,25 +191,32 @@ pub(crate) fn table(rows: &[(&str, &Tally)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn requests_go_to_their_phase_and_kind() {
-        let seen = |phase, post, number, end, micros| Seen { id: Id::new(phase, post, 0, number), end, micros };
+        let seen = |phase, post, number, end, micros| {
+            let id = Id::new(phase, post, 0, number);
+            Seen { id, end, micros, ended: Duration::ZERO }
+        };
         let all = [
             seen(0, false, 1, End::Answered, 2_000),
             seen(1, false, 2, End::Hung, 10_000_000),
             seen(1, true, 3, End::Status, 1_000),
             seen(1, false, 4, End::Answered, 4_000),
         ];
-        let tries = HashMap::from([(all[0].id, 1), (all[1].id, 3), (all[2].id, 2)]);
-        let tallies = Tally::of(&all, &tries, 0, 2);
+        // Two origins: each saw the POST once.
+        let tries = [HashMap::from([(all[0].id, 1), (all[1].id, 3), (all[2].id, 1)]), HashMap::from([(all[2].id, 1)])];
+        let journals = tries.map(|tries| Journal { tries, connections: 1 });
+        let tallies = Tally::of(&all, &journals, 0, 2);
         assert_eq!((tallies[0].gets.requests, tallies[0].gets.errors(), tallies[0].tries), (1, 0, 1));
         assert_eq!((tallies[1].gets.requests, tallies[1].gets.hung, tallies[1].gets.over_a_second), (2, 1, 1));
         assert_eq!((tallies[1].posts.status, tallies[1].twice, tallies[1].tries), (1, 1, 5));
         assert_eq!((tallies[1].p50, tallies[1].max), (4.0, 10_000.0));
         assert_eq!(tallies[1].amplification(), 5.0 / 3.0);
-        assert_eq!(Tally::of(&all, &tries, 1, 1), tallies[1..]);
+        assert_eq!(Tally::of(&all, &journals, 1, 1), tallies[1..]);
         let sum = Tally::sum(&tallies);
         assert_eq!((sum.gets.requests, sum.posts.requests, sum.tries, sum.max), (3, 1, 6, 10_000.0));
     }

@@ -23,11 +23,14 @@ pub(crate) const HUNG: Duration = Duration::from_secs(10);
 pub(crate) struct Plan {
     /// Connections go to these in turn: the proxy, or each origin.
     pub(crate) to: Vec<SocketAddr>,
+    pub(crate) host: &'static str,
+    /// How many bytes each answer has.
+    pub(crate) answer_bytes: usize,
     pub(crate) connections: usize,
     /// The mean pause after an answer; each is drawn evenly between nothing and twice this.
     pub(crate) think: Duration,
-    /// Every so-manieth request is a POST, as drawn.
-    pub(crate) post_every: u64,
+    /// Every so-manieth request is a POST, as drawn; none unless given.
+    pub(crate) post_every: Option<u64>,
     pub(crate) seed: u64,
     /// The phase that the first requests belong to.
     pub(crate) phase: u8,
@@ -52,6 +55,8 @@ pub(crate) struct Seen {
     pub(crate) id: Id,
     pub(crate) end: End,
     pub(crate) micros: u32,
+    /// When, since the load began, its answer had arrived or it had failed.
+    pub(crate) ended: Duration,
 }
 
 /// A load under way.
@@ -62,6 +67,7 @@ pub(crate) struct Load {
 
 struct Shared {
     plan: Plan,
+    begun: Instant,
     phase: AtomicU8,
     stop: AtomicBool,
 }
@@ -70,7 +76,7 @@ impl Load {
     pub(crate) fn start(plan: Plan) -> Outcome<Self> {
         let connections = plan.connections;
         let phase = AtomicU8::new(plan.phase);
-        let shared = Arc::new(Shared { plan, phase, stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { plan, begun: Instant::now(), phase, stop: AtomicBool::new(false) });
         let mut load = Self { shared, threads: Vec::new() };
         for number in 0..connections {
             let shared = Arc::clone(&load.shared);
@@ -88,9 +94,14 @@ impl Load {
         self.shared.phase.store(phase, Ordering::Relaxed);
     }
 
-    /// Waits for what is in flight; everything that was seen.
-    pub(crate) fn finish(mut self) -> Outcome<Vec<Seen>> {
+    /// Asks nothing more.
+    pub(crate) fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Stops and waits for what is in flight; everything that was seen.
+    pub(crate) fn finish(mut self) -> Outcome<Vec<Seen>> {
+        self.stop();
         let mut all = Vec::new();
         for thread in self.threads.drain(..) {
             all.extend(thread.join().map_err(|_| "a thread of the load panicked".to_owned())?);
@@ -101,7 +112,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.stop();
     }
 }
 
@@ -109,7 +120,7 @@ impl Shared {
     /// One connection, to the load's end.
     fn work(&self, number: usize) -> Vec<Seen> {
         let to = self.plan.to[number % self.plan.to.len()];
-        let mut caller = Caller { to, connection: None };
+        let mut caller = Caller { to, host: self.plan.host, answer_bytes: self.plan.answer_bytes, connection: None };
         let mut seen = Vec::new();
         for nth in 0.. {
             let draw = mix(self.plan.seed ^ (number as u64) << 40 ^ nth);
@@ -117,12 +128,12 @@ impl Shared {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            let post = mix(draw).is_multiple_of(self.plan.post_every);
+            let post = self.plan.post_every.is_some_and(|every| mix(draw).is_multiple_of(every));
             let id = Id::new(self.phase.load(Ordering::Relaxed), post, number, nth);
             let from = Instant::now();
             let end = caller.ask(id);
             let micros = u32::try_from(from.elapsed().as_micros()).unwrap_or(u32::MAX);
-            seen.push(Seen { id, end, micros });
+            seen.push(Seen { id, end, micros, ended: self.begun.elapsed() });
         }
         seen
     }
@@ -131,6 +142,8 @@ impl Shared {
 /// Keeps its connection as long as it is fit for another request.
 struct Caller {
     to: SocketAddr,
+    host: &'static str,
+    answer_bytes: usize,
     connection: Option<BufReader<TcpStream>>,
 }
 
@@ -141,7 +154,7 @@ impl Caller {
                 if answer.close {
                     self.connection = None;
                 }
-                judge(id, &answer)
+                judge(&answer, &id.body(self.answer_bytes))
             }
             Err(error) => {
                 self.connection = None;
@@ -166,17 +179,17 @@ impl Caller {
         let Some(reader) = &mut self.connection else {
             return Err(ErrorKind::NotConnected.into());
         };
-        reader.get_mut().write_all(&id.request())?;
+        reader.get_mut().write_all(&id.request(self.host, self.answer_bytes))?;
         let answer = Message::response(reader)?.ok_or(ErrorKind::UnexpectedEof)?;
         // Bytes that nobody asked for.
         if reader.buffer().is_empty() { Ok(answer) } else { Err(ErrorKind::InvalidData.into()) }
     }
 }
 
-/// Whether an answer is the one to this request.
-fn judge(id: Id, answer: &Message) -> End {
+/// Whether an answer is the one that was due.
+fn judge(answer: &Message, due: &[u8]) -> End {
     match answer.status() {
-        Some(200) if answer.body == id.body() => End::Answered,
+        Some(200) if answer.body == due => End::Answered,
         Some(429 | 500..) => End::Status,
         _ => End::Corrupt,
     }
@@ -188,15 +201,18 @@ mod tests {
 
     #[test]
     fn only_its_own_answer_counts() {
-        let (id, other) = (Id::new(1, false, 2, 3), Id::new(1, false, 2, 4));
-        let answer = |first: &str, body| Message { first: first.to_owned(), body, close: false };
-        assert_eq!(judge(id, &answer("HTTP/1.1 200 OK", id.body())), End::Answered);
-        assert_eq!(judge(id, &answer("HTTP/1.1 200 OK", other.body())), End::Corrupt);
-        assert_eq!(judge(id, &answer("HTTP/1.1 200 OK", [id.body(), id.body()].concat())), End::Corrupt);
-        assert_eq!(judge(id, &answer("HTTP/1.1 302 Found", id.body())), End::Corrupt);
+        let (due, other) = (Id::new(1, false, 2, 3).body(64), Id::new(1, false, 2, 4).body(64));
+        let end = |first: &str, body: &[u8]| {
+            judge(&Message { first: first.to_owned(), body: body.to_vec(), close: false }, &due)
+        };
+        assert_eq!(end("HTTP/1.1 200 OK", &due), End::Answered);
+        assert_eq!(end("HTTP/1.1 200 OK", &other), End::Corrupt);
+        assert_eq!(end("HTTP/1.1 200 OK", &[due.clone(), due.clone()].concat()), End::Corrupt);
+        assert_eq!(end("HTTP/1.1 302 Found", &due), End::Corrupt);
         // How an origin answers a POST whose body arrived mangled.
-        assert_eq!(judge(id, &answer("HTTP/1.1 400 Bad Request", Vec::new())), End::Corrupt);
-        assert_eq!(judge(id, &answer("HTTP/1.1 502 Bad Gateway", Vec::new())), End::Status);
-        assert_eq!(judge(id, &answer("nonsense", id.body())), End::Corrupt);
+        assert_eq!(end("HTTP/1.1 400 Bad Request", b""), End::Corrupt);
+        assert_eq!(end("HTTP/1.1 502 Bad Gateway", b""), End::Status);
+        assert_eq!(end("HTTP/1.1 429 Too Many Requests", b""), End::Status);
+        assert_eq!(end("nonsense", &due), End::Corrupt);
     }
 }

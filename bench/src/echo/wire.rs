@@ -1,4 +1,4 @@
-//! HTTP/1.1 messages over blocking sockets, as much of it as the chaos origin and its client need.
+//! HTTP/1.1 messages over blocking sockets, as much of it as this origin and its client need.
 //!
 //! Deliberately not the engine's own reader: what judges the engine must not share its mistakes.
 

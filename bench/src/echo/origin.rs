@@ -1,21 +1,22 @@
-//! `bench chaos-origin`: an origin that can be told, while it works, to misbehave. A process of its own, so that SIGKILL and SIGSTOP are real.
+//! `bench echo-origin`: an origin that can be told, while it works, to misbehave. A process of its own, so that SIGKILL and SIGSTOP are real.
 //!
 //! Each request's id is written to a journal before anything is done for it: one `write` of eight bytes to a file opened for appending, which
-//! outlives a SIGKILL. So the journals of all origins together tell how often each request was tried, and which POST was executed twice.
+//! outlives a SIGKILL. So the journals of all origins together tell how often each request was tried, and which POST was executed twice. A
+//! connection is written down too, once it carries its first request.
 //!
 //! A thread per connection and blocking calls: nothing here is shared with what is measured.
 
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use xtask::Outcome;
 
-use super::id::{Id, mix};
+use super::id::{BODY_BYTES, CONNECTION, Id, mix};
 use super::wire::Message;
 use crate::flags::Flags;
 
@@ -23,6 +24,8 @@ use crate::flags::Flags;
 const LATENCY_US: (u64, u64) = (1_000, 3_000);
 /// How much slower the slow origin is.
 const SLOWNESS: u32 = 10;
+/// The largest answer that may be asked for.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Where its behaviour is set, on the same port: `/behave/slow`. Obeyed however it behaves.
 const BEHAVE: &str = "/behave/";
 
@@ -73,11 +76,35 @@ struct Site {
     journal: File,
     /// Requests so far, for the draws of the half-failing.
     asked: AtomicU64,
+    /// How long an answer takes; drawn from [`LATENCY_US`] unless told.
+    service: Option<Duration>,
+    slots: Option<Slots>,
 }
 
-/// `bench chaos-origin --listen ADDRESS --journal FILE`: serves until it is ended.
+/// Requests that may be served at one time: the others wait.
+struct Slots {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Slots {
+    fn during(&self, work: impl FnOnce()) {
+        {
+            let Ok(free) = self.free.lock() else { return };
+            let Ok(mut free) = self.freed.wait_while(free, |free| *free == 0) else { return };
+            *free -= 1;
+        }
+        work();
+        if let Ok(mut free) = self.free.lock() {
+            *free += 1;
+        }
+        self.freed.notify_one();
+    }
+}
+
+/// `bench echo-origin --listen ADDRESS --journal FILE [--slots N] [--service-us N]`: serves until it is ended.
 pub(crate) fn main(arguments: &[String]) -> Outcome {
-    let flags = Flags::parse(arguments, &["--listen", "--journal"], &[])?;
+    let flags = Flags::parse(arguments, &["--listen", "--journal", "--slots", "--service-us"], &[])?;
     // SIGTERM would wait in a stopped process for ever.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| format!("prctl(PR_SET_PDEATHSIG): {error}"))?;
@@ -85,7 +112,10 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
     let path: String = flags.need("--journal")?;
     let journal = File::options().create(true).append(true).open(&path).map_err(|error| format!("{path}: {error}"))?;
     let listener = TcpListener::bind(listen).map_err(|error| format!("{listen}: {error}"))?;
-    let site = Arc::new(Site { behaviour: AtomicU8::new(0), journal, asked: AtomicU64::new(0) });
+    let service = flags.has("--service-us").then(|| flags.need("--service-us")).transpose()?.map(Duration::from_micros);
+    let slots = flags.has("--slots").then(|| flags.need("--slots")).transpose()?;
+    let slots = slots.map(|free| Slots { free: Mutex::new(free), freed: Condvar::new() });
+    let site = Arc::new(Site { behaviour: AtomicU8::new(0), journal, asked: AtomicU64::new(0), service, slots });
     loop {
         // Out of descriptors or threads: whoever connected sees it, and this goes on.
         let Ok((stream, _)) = listener.accept() else {
@@ -102,8 +132,13 @@ impl Site {
     fn hold(&self, stream: &TcpStream) {
         let _ = stream.set_nodelay(true);
         let mut reader = BufReader::with_capacity(4 << 10, stream);
+        let mut known = false;
         while let Ok(Some(request)) = Message::request(&mut reader) {
-            let Some(answer) = self.answer(&request, stream) else {
+            let asked = request.target().and_then(Id::of_target);
+            if asked.is_some() && !std::mem::replace(&mut known, true) {
+                self.write_down(CONNECTION);
+            }
+            let Some(answer) = self.answer(&request, asked, stream) else {
                 return;
             };
             if { stream }.write_all(&answer).is_err() || request.close {
@@ -116,8 +151,23 @@ impl Site {
         Behaviour::ALL.get(usize::from(self.behaviour.load(Ordering::Relaxed))).map_or(Behaviour::Normal, |(it, _)| *it)
     }
 
+    fn write_down(&self, id: Id) {
+        // A journal that cannot be written makes every try invisible, which no proxy's figures would survive unnoticed.
+        let _ = (&self.journal).write_all(&id.0.to_ne_bytes());
+    }
+
+    /// Takes as long as it should, behind the others where only so many are served at one time.
+    fn serve(&self, draw: u64, slowness: u32) {
+        let drawn = || Duration::from_micros(LATENCY_US.0 + draw % (LATENCY_US.1 - LATENCY_US.0));
+        let latency = self.service.unwrap_or_else(drawn) * slowness;
+        match &self.slots {
+            None => std::thread::sleep(latency),
+            Some(slots) => slots.during(|| std::thread::sleep(latency)),
+        }
+    }
+
     /// The answer's bytes, after as long as it takes; `None` where there is none and the connection ends.
-    fn answer(&self, request: &Message, stream: &TcpStream) -> Option<Vec<u8>> {
+    fn answer(&self, request: &Message, asked: Option<(Id, usize)>, stream: &TcpStream) -> Option<Vec<u8>> {
         let target = request.target()?;
         if let Some(name) = target.strip_prefix(BEHAVE) {
             let Some((index, _)) = Behaviour::named(name) else {
@@ -127,18 +177,16 @@ impl Site {
             return Some(response("200 OK", b"so be it\n"));
         }
         // Whoever asks without an id (a health check) is treated alike and not written down.
-        let id = Id::of_target(target);
-        if let Some(id) = id {
-            (&self.journal).write_all(&id.0.to_ne_bytes()).ok()?;
+        if let Some((id, _)) = asked {
+            self.write_down(id);
         }
         let nth = self.asked.fetch_add(1, Ordering::Relaxed);
-        let draw = id.map_or(nth, Id::draw);
-        let latency = Duration::from_micros(LATENCY_US.0 + draw % (LATENCY_US.1 - LATENCY_US.0));
+        let draw = asked.map_or(nth, |(id, _)| id.draw());
         match self.behaviour() {
-            Behaviour::Normal => std::thread::sleep(latency),
-            Behaviour::Slow => std::thread::sleep(latency * SLOWNESS),
+            Behaviour::Normal => self.serve(draw, 1),
+            Behaviour::Slow => self.serve(draw, SLOWNESS),
             Behaviour::Broken => return Some(response("500 Internal Server Error", b"broken\n")),
-            Behaviour::HalfFailing if mix(nth) & 1 == 0 => std::thread::sleep(latency),
+            Behaviour::HalfFailing if mix(nth) & 1 == 0 => self.serve(draw, 1),
             Behaviour::Refusing | Behaviour::HalfFailing => return Some(response("503 Service Unavailable", b"no\n")),
             Behaviour::Resetting => {
                 let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
@@ -150,10 +198,12 @@ impl Site {
                 return None;
             }
         }
-        Some(match id {
+        Some(match asked {
             // What arrived of a POST is not what was sent.
-            Some(id) if id.is_post() && request.body != id.body() => response("400 Bad Request", b"mangled\n"),
-            Some(id) => response("200 OK", &id.body()),
+            Some((id, _)) if id.is_post() && request.body != id.body(BODY_BYTES) => {
+                response("400 Bad Request", b"mangled\n")
+            }
+            Some((id, bytes)) => response("200 OK", &id.body(bytes.min(ANSWER_BYTES_MAX))),
             None => response("200 OK", b"well\n"),
         })
     }
