@@ -109,7 +109,7 @@ impl Tally {
 
     /// Several phases as one; its quantiles are left out, its maximum is not.
     pub(crate) fn sum<'a>(tallies: impl IntoIterator<Item = &'a Self>) -> Self {
-        let mut sum = Self::default();
+        let mut sum = Self { p50: f64::NAN, p99: f64::NAN, p999: f64::NAN, ..Self::default() };
         for tally in tallies {
             sum.gets.join(&tally.gets);
             sum.posts.join(&tally.posts);
@@ -140,6 +140,10 @@ fn quantile(micros: &[u32], share: f64) -> f64 {
     micros.get(rank.saturating_sub(1)).map_or(0.0, |micros| f64::from(*micros) / 1e3)
 }
 
+fn milliseconds(value: f64) -> String {
+    if value.is_nan() { "-".to_owned() } else { format!("{value:.1}") }
+}
+
 /// The lines of several proxies below each other.
 pub(crate) fn table(rows: &[(&str, &Tally)]) -> String {
     let mut text = format!(
@@ -166,7 +170,7 @@ pub(crate) fn table(rows: &[(&str, &Tally)]) -> String {
     for (name, tally) in rows {
         let (gets, posts) = (&tally.gets, &tally.posts);
         text += &format!(
-            "  {name:<11}|{:>8} {:>6} {:>6} {:>6} {:>5} {:>6} |{:>7} {:>5} {:>5} {:>5} {:>5} {:>6} |{:>7.1} {:>7.1} {:>8.1} {:>8.1} |{:>6.3}\n",
+            "  {name:<11}|{:>8} {:>6} {:>6} {:>6} {:>5} {:>6} |{:>7} {:>5} {:>5} {:>5} {:>5} {:>6} |{:>7} {:>7} {:>8} {:>8} |{:>6.3}\n",
             gets.requests,
             gets.status,
             gets.connection,
@@ -179,10 +183,10 @@ pub(crate) fn table(rows: &[(&str, &Tally)]) -> String {
             posts.corrupt,
             posts.hung,
             tally.twice,
-            tally.p50,
-            tally.p99,
-            tally.p999,
-            tally.max,
+            milliseconds(tally.p50),
+            milliseconds(tally.p99),
+            milliseconds(tally.p999),
+            milliseconds(tally.max),
             tally.amplification()
         );
     }
