@@ -26,6 +26,7 @@ pub struct Setup {
     endpoints: Vec<String>,
     engine_lines: String,
     listen_lines: String,
+    also_admin: Option<String>,
     pool_lines: String,
     route_lines: String,
     more: String,
@@ -45,6 +46,7 @@ impl Setup {
             endpoints: Vec::new(),
             engine_lines: String::new(),
             listen_lines: String::new(),
+            also_admin: None,
             pool_lines: String::new(),
             route_lines: String::new(),
             more: String::new(),
@@ -90,6 +92,12 @@ impl Setup {
         self
     }
 
+    /// One more admin address.
+    pub fn also_admin(mut self, address: &str) -> Self {
+        self.also_admin = Some(address.to_owned());
+        self
+    }
+
     pub fn listen_line(mut self, line: &str) -> Self {
         self.listen_lines += &format!("{line}\n");
         self
@@ -131,9 +139,10 @@ impl Setup {
         } else {
             ("", format!("[[route]]\npool = \"origins\"\n{}", self.route_lines))
         };
+        let more_admin = self.also_admin.iter().map(|address| format!(", {address:?}")).collect::<String>();
         let (engine_lines, listen_lines, pool_lines) = (&self.engine_lines, &self.listen_lines, &self.pool_lines);
         format!(
-            "[engine]\ncores = \"{cores}\"\ndriver = \"{driver}\"\nadmin = \"{admin}\"\n{engine_lines}\n\
+            "[engine]\ncores = \"{cores}\"\ndriver = \"{driver}\"\nadmin = [\"{admin}\"{more_admin}]\n{engine_lines}\n\
              [[listen]]\nname = \"door\"\naddr = \"{listen}\"\nprotocol = \"{protocol}\"\n{door}{listen_lines}\n\
              [[pool]]\nname = \"origins\"\nendpoints = [{}]\n{pool_lines}\n{route}\n{}",
             endpoints.join(", "),

@@ -12,6 +12,7 @@ use crate::admin;
 use crate::engine::{self, Engine};
 use crate::snapshot::Snapshot;
 use crate::upstream::dns::Resolver;
+use crate::upstream::policy_now;
 
 /// Signals that end the process in order, and one that opens the log anew.
 const SIGHUP: i32 = 1;
@@ -21,8 +22,8 @@ const SIGTERM: i32 = 15;
 /// How often the control thread looks whether the workers have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// How soon a worker whose mailbox was full is told again.
-const CATCH_UP_EVERY: Duration = Duration::from_secs(1);
+/// How soon a worker whose mailbox was full is told again, and how often breakers are looked at.
+const LOOK_AFTER_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the engine until a signal ends it and it has drained.
 ///
@@ -51,6 +52,7 @@ async fn operate(engine: Rc<RefCell<Engine>>, mut signals: Signals) -> io::Resul
     let snapshot = Arc::clone(engine.borrow().snapshot());
     admin::serve(&snapshot.engine.admin, &engine)?;
     let _resolver = watch_names(&snapshot, &engine);
+    look_after(&engine);
     while signals.next().await? == SIGHUP {
         engine.borrow().reopen_log();
     }
@@ -76,13 +78,21 @@ pub(crate) fn watch_names(snapshot: &Arc<Snapshot>, engine: &Rc<RefCell<Engine>>
     })?;
     let engine = Rc::clone(engine);
     ring::spawn(async move {
-        loop {
-            match ring::until(ring::now() + CATCH_UP_EVERY, receiver.recv()).await {
-                Some(Some(finding)) => engine.borrow_mut().take(finding),
-                Some(None) => return,
-                None => engine.borrow_mut().catch_up(),
-            }
+        while let Some(finding) = receiver.recv().await {
+            engine.borrow_mut().take(finding);
         }
     });
     Some(resolver)
+}
+
+/// What is due now and then, whatever happens.
+pub(crate) fn look_after(engine: &Rc<RefCell<Engine>>) {
+    let engine = Rc::clone(engine);
+    ring::spawn(async move {
+        loop {
+            ring::sleep(LOOK_AFTER_EVERY).await;
+            engine.borrow_mut().catch_up();
+            engine.borrow().oversight().look(policy_now(ring::now()));
+        }
+    });
 }

@@ -12,10 +12,11 @@ use ring::{DriverChoice, Granted, Now, Options, Ring, Sender, SpinPolicy};
 
 use crate::cores;
 use crate::limits;
+use crate::oversight::Oversight;
 use crate::snapshot::{Driver, ListenerProtocol, PoolId, Snapshot, Spin};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
-use crate::upstream::{Finding, Roster, dns, policy_now};
+use crate::upstream::{Admin, Finding, Roster, dns, policy_now};
 use crate::worker::{Message, Plan, Worker};
 
 /// What a worker says when it has started.
@@ -29,6 +30,7 @@ pub struct Engine {
     snapshot: Arc<Snapshot>,
     cells: Vec<Arc<WorkerCells>>,
     roster: Roster,
+    oversight: Oversight,
     /// Whose mailbox was full when a list changed: it is told again.
     behind: BTreeSet<(usize, PoolId)>,
     cpus: Vec<u16>,
@@ -54,6 +56,7 @@ impl Engine {
             snapshot: Arc::clone(snapshot),
             cells: cpus.iter().map(|_| Arc::default()).collect(),
             roster: Roster::new(snapshot, cpus.len(), now()),
+            oversight: Oversight::new(snapshot),
             behind: BTreeSet::new(),
             granted: Granted::default(),
             mail: Vec::new(),
@@ -65,6 +68,9 @@ impl Engine {
         };
         for finding in dns::resolve(snapshot) {
             engine.roster.take(finding, now());
+        }
+        for pool in (0..snapshot.pools.len()).map(|at| PoolId(at as u16)) {
+            engine.oversight.follow(pool, &engine.roster.members(pool), now());
         }
         for index in 0..engine.cpus.len() {
             let started = engine.start_worker(index)?;
@@ -111,6 +117,11 @@ impl Engine {
     }
 
     #[must_use]
+    pub fn oversight(&self) -> &Oversight {
+        &self.oversight
+    }
+
+    #[must_use]
     pub fn cpus(&self) -> &[u16] {
         &self.cpus
     }
@@ -139,9 +150,31 @@ impl Engine {
     pub fn take(&mut self, finding: Finding) {
         let pool = finding.pool;
         if self.roster.take(finding, now()) {
-            self.behind.extend((0..self.mail.len()).map(|worker| (worker, pool)));
-            self.catch_up();
+            self.pass_on(pool);
         }
+    }
+
+    /// The operator's word on an endpoint, from now on, and `told` for the record. False when the pool has none of that name.
+    pub fn set_admin(&mut self, pool: PoolId, name: &str, admin: Admin, told: String) -> bool {
+        let members = self.roster.members(pool);
+        let Some(member) = members.iter().find(|member| &*member.name == name) else { return false };
+        let returns = !member.shared.admits();
+        let changed = self.roster.set_admin(pool, name, admin, now()) == Some(true);
+        if returns && member.shared.admits() {
+            member.shared.set_ready_since(now());
+        }
+        if changed {
+            self.pass_on(pool);
+        }
+        self.oversight.note(pool, name, told, now());
+        true
+    }
+
+    /// A pool's list has changed.
+    fn pass_on(&mut self, pool: PoolId) {
+        self.oversight.follow(pool, &self.roster.members(pool), now());
+        self.behind.extend((0..self.mail.len()).map(|worker| (worker, pool)));
+        self.catch_up();
     }
 
     /// Tells workers of lists that they have not been told of yet.
@@ -203,7 +236,7 @@ impl Engine {
             }
         }
         for admin in &self.snapshot.engine.admin {
-            lines.push(format!("  admin: {admin} (/metrics, /status)"));
+            lines.push(format!("  admin: {admin} (/metrics, /status, /show, /set)"));
         }
         lines
     }

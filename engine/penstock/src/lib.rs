@@ -14,6 +14,7 @@ pub mod engine;
 pub mod exchange;
 pub mod limits;
 pub mod listen;
+pub mod oversight;
 pub mod session;
 pub mod snapshot;
 pub mod start;

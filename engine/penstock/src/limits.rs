@@ -139,6 +139,9 @@ pub const STATUS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Connections to the admin endpoint at a time: a scraper, an operator, a dashboard, and ten times that.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 
+/// Bytes of content of an operator's request: an order is a name, a pool and a word, ten times over.
+pub const ADMIN_CONTENT_MAX: usize = 4 * 1024;
+
 /// How long a scrape waits for the workers to publish what they count: a busy worker's turn is well under a millisecond.
 pub const PUBLISH_WAIT: Duration = Duration::from_millis(50);
 

@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("admin", 4),
     ("engine", 5),
     ("worker", 6),
+    ("oversight", 6),
     ("listen", 7),
     ("session", 8),
     ("exchange", 9),

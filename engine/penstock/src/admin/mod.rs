@@ -1,8 +1,15 @@
-//! The operator's endpoint: `/metrics` for Prometheus, `/status` for `penstock status`, `/healthz` for a supervisor.
+//! The operator's endpoint: `/metrics` for Prometheus, `/status` and `/show` to look, `/healthz` for a supervisor, and `/set` to
+//! change what must not wait for a new configuration.
 //!
-//! Served by the control thread, so that a scrape costs the workers one message. Read-only.
+//! Served by the control thread, so that a scrape costs the workers one message. What holds here: only a POST changes anything,
+//! none that a browser may have been made to send does ([`trust`]), and each change is noted with who made it.
 
+mod metrics;
+mod order;
+mod show;
 mod status;
+mod trust;
+mod view;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -11,20 +18,25 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proto::h1::{RequestHead, Respond, Server};
-use proto::http::{Fields, Method, Status};
+use proto::http::{Fields, Method, Span, Status};
 use ring::{ListenOptions, Listener, Stream};
+use serde_json::{Value, json};
 
+use self::order::What;
 use crate::conn::{Conn, Read};
 use crate::engine::Engine;
 use crate::limits;
 use crate::snapshot::Address;
-use crate::telemetry::prometheus;
 use crate::upstream;
 
 type Shared = Rc<RefCell<Engine>>;
 
 /// How long an operator's connection may take over its request.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What can be asked for.
+const PATHS: &str =
+    "/metrics, /status, /healthz, /show/endpoints, /show/pools, /show/breakers, /show/routes, /show/limits";
 
 /// Binds the admin addresses and answers there from now on.
 ///
@@ -60,30 +72,88 @@ pub fn serve(addresses: &[Address], engine: &Shared) -> io::Result<()> {
     Ok(())
 }
 
+/// A request of an operator, whole.
+struct Request {
+    head: RequestHead,
+    method: Method,
+    path: String,
+    query: String,
+    /// Why it may change nothing, if so.
+    refusal: Option<(Status, &'static str)>,
+    who: String,
+    content: Vec<u8>,
+}
+
 async fn converse(stream: Stream, engine: &Shared) {
     let mut conn: Conn<Server> = Conn::new(stream);
-    let mut fields = Fields::with_limit(limits::FIELDS_MAX);
-    loop {
-        let read = ring::until(ring::now() + PATIENCE, poll_fn(|cx| conn.poll_read(cx, &mut fields))).await;
+    while let Some(read) = ring::until(ring::now() + PATIENCE, next_request(&mut conn)).await {
         match read {
-            Some(Ok(Read::Head(head))) => {
-                let bytes = conn.take_head(head.length as usize);
-                let answer = answer(&head, head.path.of(bytes.bytes()), engine).await;
-                if !send(&mut conn, &head, &answer).await {
+            Ok(request) => {
+                let answer = answer(&request, engine).await;
+                if !send(&mut conn, &request.head, &answer).await {
                     return;
                 }
             }
-            // No admin request has content of interest.
-            Some(Ok(Read::Data(_) | Read::End)) => {}
-            Some(Err(crate::conn::Broken::Malformed(malformed))) => {
+            Err(Some(status)) => {
                 let mut out = Vec::new();
-                let _ = Respond::new(malformed.status()).write(&mut out);
+                let _ = Respond::new(status).write(&mut out);
                 conn.stream.send(ring::Buf::copy_of(&out));
                 let _ = ring::until(ring::now() + PATIENCE, conn.stream.sent(0)).await;
                 return;
             }
-            _ => return,
+            Err(None) => return,
         }
+    }
+}
+
+/// The next request with its content; or why there is none: a status to tell, or the end of the connection.
+async fn next_request(conn: &mut Conn<Server>) -> Result<Request, Option<Status>> {
+    let mut fields = Fields::with_limit(limits::FIELDS_MAX);
+    let mut request = loop {
+        match poll_fn(|cx| conn.poll_read(cx, &mut fields)).await {
+            Ok(Read::Head(head)) => break Request::new(conn, head, &fields),
+            // What is left of the request before.
+            Ok(Read::Data(_) | Read::End) => {}
+            Ok(Read::Tunnel | Read::Closed(_)) => return Err(None),
+            Err(broken) => return Err(broken.status()),
+        }
+    };
+    loop {
+        match poll_fn(|cx| conn.poll_read(cx, &mut fields)).await {
+            Ok(Read::Data(data)) if request.content.len() + data.len() > limits::ADMIN_CONTENT_MAX => {
+                return Err(Some(Status::CONTENT_TOO_LARGE));
+            }
+            Ok(Read::Data(data)) => request.content.extend_from_slice(data.bytes()),
+            Ok(Read::End) => return Ok(request),
+            Ok(_) => return Err(None),
+            Err(broken) => return Err(broken.status()),
+        }
+    }
+}
+
+impl Request {
+    fn new(conn: &mut Conn<Server>, head: RequestHead, fields: &Fields) -> Self {
+        let buf = conn.take_head(head.length as usize);
+        let bytes = buf.bytes();
+        let text = |span: Span| String::from_utf8_lossy(span.of(bytes)).into_owned();
+        Self {
+            head,
+            method: head.method,
+            path: text(head.path),
+            query: text(head.query),
+            refusal: trust::refusal(&head, fields, bytes),
+            who: who(&conn.stream),
+            content: Vec::new(),
+        }
+    }
+}
+
+/// Where an operator sits: all that can be known without asking.
+fn who(stream: &Stream) -> String {
+    match (stream.peer_user(), stream.peer()) {
+        (Some(user), _) => format!("user {user}"),
+        (None, Ok(address)) => address.to_string(),
+        (None, Err(_)) => "somebody who has gone".into(),
     }
 }
 
@@ -93,26 +163,63 @@ struct Answer {
     body: String,
 }
 
-async fn answer(head: &RequestHead, path: &[u8], engine: &Shared) -> Answer {
-    let text = b"text/plain; charset=utf-8".as_slice();
-    if !matches!(head.method, Method::Get | Method::Head) {
-        return Answer { status: Status::METHOD_NOT_ALLOWED, kind: text, body: "read-only: GET it\n".into() };
+impl Answer {
+    fn text(status: Status, body: &str) -> Self {
+        Self { status, kind: b"text/plain; charset=utf-8", body: format!("{body}\n") }
     }
-    match path {
-        b"/metrics" => {
+
+    fn json(status: Status, body: &Value) -> Self {
+        Self { status, kind: b"application/json", body: format!("{body:#}\n") }
+    }
+
+    fn refusal(status: Status, why: &str) -> Self {
+        Self::json(status, &json!({ "error": why }))
+    }
+}
+
+async fn answer(request: &Request, engine: &Shared) -> Answer {
+    match request.method {
+        Method::Get | Method::Head => read(request, engine).await,
+        Method::Post => change(request, engine),
+        _ => Answer::text(Status::METHOD_NOT_ALLOWED, "GET a page, or POST a change"),
+    }
+}
+
+async fn read(request: &Request, engine: &Shared) -> Answer {
+    match &*request.path {
+        "/metrics" => {
             published(engine).await;
-            Answer { status: Status::OK, kind: b"text/plain; version=0.0.4", body: metrics(&engine.borrow()) }
+            let body = metrics::metrics(&engine.borrow());
+            Answer { status: Status::OK, kind: b"text/plain; version=0.0.4", body }
         }
-        b"/status" => {
+        "/status" => {
             published(engine).await;
-            let body = format!("{:#}\n", status::status(&engine.borrow()));
-            Answer { status: Status::OK, kind: b"application/json", body }
+            Answer::json(Status::OK, &status::status(&engine.borrow()))
         }
-        b"/healthz" if engine.borrow().is_draining() => {
-            Answer { status: Status::SERVICE_UNAVAILABLE, kind: text, body: "draining\n".into() }
-        }
-        b"/healthz" => Answer { status: Status::OK, kind: text, body: "ok\n".into() },
-        _ => Answer { status: Status::NOT_FOUND, kind: text, body: "/metrics, /status, /healthz\n".into() },
+        "/healthz" if engine.borrow().is_draining() => Answer::text(Status::SERVICE_UNAVAILABLE, "draining"),
+        "/healthz" => Answer::text(Status::OK, "ok"),
+        path => match path.strip_prefix("/show/") {
+            Some(page) => match show::show(&engine.borrow(), page, &request.query) {
+                Ok(rows) => Answer::json(Status::OK, &rows.into()),
+                Err(why) => Answer::refusal(Status::NOT_FOUND, &why),
+            },
+            None => Answer::text(Status::NOT_FOUND, PATHS),
+        },
+    }
+}
+
+fn change(request: &Request, engine: &Shared) -> Answer {
+    let what = match &*request.path {
+        "/set/endpoint" => What::Endpoint,
+        "/set/breaker" => What::Breaker,
+        _ => return Answer::refusal(Status::NOT_FOUND, "what can be set: /set/endpoint, /set/breaker"),
+    };
+    if let Some((status, why)) = request.refusal {
+        return Answer::refusal(status, why);
+    }
+    match order::follow(&mut engine.borrow_mut(), what, &request.content, &request.who) {
+        Ok(done) => Answer::json(Status::OK, &done),
+        Err(refused) => Answer::refusal(refused.status, &refused.why),
     }
 }
 
@@ -128,27 +235,6 @@ async fn published(engine: &Shared) {
         }
         ring::sleep(Duration::from_millis(1)).await;
     }
-}
-
-fn metrics(engine: &Engine) -> String {
-    let mut out = String::with_capacity(32 << 10);
-    let cells: Vec<_> = engine.cells().iter().map(|cells| &**cells).collect();
-    prometheus::workers(&mut out, &cells);
-    let endpoints: Vec<_> = status::endpoints(engine).collect();
-    let mut family = |name, kind, help, value: &dyn Fn(&status::EndpointStatus<'_>) -> u64| {
-        let labels = |of: &status::EndpointStatus<'_>| {
-            format!("pool={},endpoint={}", prometheus::label(of.pool), prometheus::label(of.name))
-        };
-        prometheus::family(&mut out, name, kind, help, endpoints.iter().map(|of| (labels(of), value(of))));
-    };
-    family("penstock_endpoint_requests_total", "counter", "Tries that ended.", &|of| of.sums.requests);
-    family("penstock_endpoint_failures_total", "counter", "Tries that count against it.", &|of| of.sums.failures);
-    family("penstock_endpoint_in_flight", "gauge", "Tries in progress.", &|of| of.sums.in_flight);
-    family("penstock_endpoint_breakers_open", "gauge", "Workers whose breaker is open.", &|of| of.sums.open as u64);
-    let uptime =
-        std::iter::once(("version=\"".to_owned() + env!("CARGO_PKG_VERSION") + "\"", engine.uptime().as_secs()));
-    prometheus::family(&mut out, "penstock_uptime_seconds", "counter", "Since the start.", uptime);
-    out
 }
 
 /// Sends the answer; false when the connection is over.

@@ -2,30 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::view::{self, EndpointView};
 use crate::engine::Engine;
 use crate::telemetry::{Summary, WorkerCells};
-use crate::upstream::{AdminState, EndpointSums};
-
-/// One endpoint of one pool.
-pub(super) struct EndpointStatus<'a> {
-    pub(super) pool: &'a str,
-    pub(super) name: &'a str,
-    weight: u32,
-    admin: AdminState,
-    pub(super) sums: EndpointSums,
-}
-
-pub(super) fn endpoints(engine: &Engine) -> impl Iterator<Item = EndpointStatus<'_>> {
-    engine.snapshot().pools.iter().zip(engine.roster().pools()).flat_map(|(pool, members)| {
-        members.iter().map(|member| EndpointStatus {
-            pool: &pool.name,
-            name: &member.name,
-            weight: member.weight,
-            admin: member.shared.admin().state,
-            sums: member.shared.sums(),
-        })
-    })
-}
 
 pub(super) fn status(engine: &Engine) -> Value {
     let cells = engine.cells();
@@ -94,22 +73,19 @@ fn listeners(engine: &Engine) -> Vec<Value> {
 fn pools(engine: &Engine) -> Vec<Value> {
     let named = |pool: &crate::snapshot::Pool| {
         let endpoints: Vec<Value> =
-            endpoints(engine).filter(|of| of.pool == &*pool.name).map(|of| endpoint(&of)).collect();
+            view::endpoints(engine).filter(|of| of.pool == &*pool.name).map(|of| endpoint(&of)).collect();
         json!({ "name": pool.name, "endpoints": endpoints })
     };
     engine.snapshot().pools.iter().map(named).collect()
 }
 
-fn endpoint(of: &EndpointStatus<'_>) -> Value {
-    let state = match of.sums {
-        EndpointSums { open: 1.., .. } => "open",
-        EndpointSums { half_open: 1.., .. } => "half-open",
-        _ => "closed",
-    };
+fn endpoint(of: &EndpointView<'_>) -> Value {
     json!({
         "address": of.name,
-        "state": state,
-        "admin": of.admin.text(),
+        "state": of.state(),
+        "admin": of.admin.state.text(),
+        "health": of.health(),
+        "breaker": of.breaker(),
         "weight": of.weight,
         "in_flight": of.sums.in_flight,
         "ewma_us": of.sums.latency_nanos / 1_000,

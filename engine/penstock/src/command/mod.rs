@@ -3,9 +3,13 @@
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 configuration invalid, 4 host unfit.
 
 mod check;
+mod client;
 mod doctor;
 mod serve;
+mod set;
+mod show;
 mod status;
+mod table;
 
 use crate::{
     cores,
@@ -56,6 +60,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Shows what a running engine is doing, on one screen
     Status(status::StatusArgs),
+    /// Shows endpoints, pools, breakers, routes or limits of a running engine
+    Show(show::ShowArgs),
+    /// Drains, weighs or forces an endpoint of a running engine
+    Set(set::SetArgs),
     /// Says what this host grants, what that means, and how to get more
     Doctor(doctor::DoctorArgs),
     /// Prints the JSON Schema of the configuration, for editors
@@ -101,6 +109,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run(&args.config),
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status::status(&args),
+        Command::Show(args) => show::show(&args),
+        Command::Set(args) => set::set(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Schema => say(&format!("{:#}\n", snapshot::json_schema())),
         Command::Completion { shell } => say(&completion(shell)),

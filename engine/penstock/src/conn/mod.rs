@@ -8,7 +8,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use proto::h1::{CloseReason, Connection, Eof, HeadLimits, Role};
-use proto::http::Fields;
+use proto::http::{Fields, Status};
 use proto::{Event, Malformed};
 use ring::{Appetite, Buf, Stream};
 
@@ -44,6 +44,17 @@ pub enum Broken {
     Malformed(Malformed),
     /// The connection failed.
     Io(io::Error),
+}
+
+impl Broken {
+    /// What to tell a client whose bytes it was; `None` when there is nobody to tell.
+    #[must_use]
+    pub fn status(&self) -> Option<Status> {
+        match self {
+            Self::Malformed(malformed) => Some(malformed.status()),
+            Self::Io(_) => None,
+        }
+    }
 }
 
 /// The two roles' `read`, under one name.

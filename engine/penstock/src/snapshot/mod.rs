@@ -34,7 +34,7 @@ pub use literal::{
 pub use print::{complete, print};
 pub use quantity::{Bandwidth, Rate, Size};
 pub use reference::reference;
-pub use report::{Code, Problem, Report};
+pub use report::{Code, Problem, Report, nearest};
 pub use route::{HostPattern, Method, PathPattern, RouteId, RouteTable, Rule};
 pub use schema::{
     AccessFormat, Balance, Document, Driver, Forwarded, ListenDoc, PoolDoc, Protocol, ProxyProtocol, RetryCause,

@@ -212,7 +212,7 @@ pub(super) fn drop_echoes(text: &str, problems: &mut Vec<Problem>) {
 
 /// The candidate nearest to what was written, if one is near enough to be what was meant: by Jaro's similarity, as
 /// clap does for its flags, which forgives what edit distance does not (`adress` for `addr`).
-pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const NEAR_ENOUGH: f64 = 0.75;
     let written = written.to_ascii_lowercase();
     candidates

@@ -287,7 +287,7 @@ mod tests {
         let (pool, counters) = (pool(), Counters::default());
         let (a, b) = (member(A, 1), member(B, 1));
         let cluster = Cluster::new(&pool, &[a.clone(), b.clone()], 0, 1, 1);
-        b.shared.set_admin(Admin { state: AdminState::Drain, weight: None });
+        b.shared.set_admin(Admin { state: AdminState::Drain, ..Admin::default() });
         assert_eq!(picks(&cluster, &Tried::default()), [A]);
         b.shared.set_admin(Admin::default());
         cluster.follow(&pool, &[Member { weight: 0, ..a }, b], &counters);

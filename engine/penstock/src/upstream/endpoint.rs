@@ -8,7 +8,7 @@ use policy::{Avoid, Breaker, Load, Now, Outcome, PeakEwma, Standing};
 
 use super::Member;
 use super::pool::Idle;
-use super::shared::{AdminState, EndpointCell, EndpointShared, Health};
+use super::shared::{AdminState, BreakerOrder, EndpointCell, EndpointShared, Health};
 use crate::limits;
 
 /// Held by its cluster while the list names it, and by tries and leases for as long as they need it: it never moves, and an
@@ -65,12 +65,21 @@ impl Endpoint {
     }
 
     pub(super) fn standing(&self, now: Now) -> Standing {
-        match self.shared.admin().state {
+        let admin = self.shared.admin();
+        match admin.state {
             AdminState::Maint => Standing::Out,
             AdminState::Drain => Standing::Draining,
-            AdminState::Ready if !self.breaker.borrow().admits(now) => Standing::Down,
+            AdminState::Ready if !self.breaker_admits(admin.breaker, now) => Standing::Down,
             AdminState::Ready if self.shared.health() == Health::Down => Standing::Suspect,
             AdminState::Ready => Standing::Ready,
+        }
+    }
+
+    fn breaker_admits(&self, order: BreakerOrder, now: Now) -> bool {
+        match order {
+            BreakerOrder::Auto => self.breaker.borrow().admits(now),
+            BreakerOrder::Open => false,
+            BreakerOrder::Closed => true,
         }
     }
 

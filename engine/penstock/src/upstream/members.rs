@@ -62,14 +62,19 @@ pub struct Roster {
 struct Roll {
     sources: Box<[Vec<Found>]>,
     members: Members,
+    /// What the operator said of an endpoint, by its name: it holds for one that left and comes back.
+    orders: HashMap<Arc<str>, Admin>,
 }
 
 impl Roster {
     /// What the configuration says by itself: names stand for nothing yet.
     #[must_use]
     pub fn new(snapshot: &Snapshot, workers: usize, now: Now) -> Self {
-        let mut pools: Vec<Roll> =
-            snapshot.pools.iter().map(|pool| Roll { sources: written(pool), members: Arc::default() }).collect();
+        let mut pools: Vec<Roll> = snapshot
+            .pools
+            .iter()
+            .map(|pool| Roll { sources: written(pool), members: Arc::default(), orders: HashMap::new() })
+            .collect();
         for roll in &mut pools {
             roll.call(workers, now);
         }
@@ -97,17 +102,31 @@ impl Roster {
         roll.call(self.workers, now)
     }
 
-    /// The operator's word on an endpoint, from now on; `None` when the pool has none of that name. True when the list has
-    /// changed by it, which only a weight does: the state is read from the endpoint itself.
+    /// The operator's word on an endpoint, from now on and until the process ends; `None` when the pool has none of that name.
+    /// True when the list has changed by it, which only a weight does: the rest is read from the endpoint itself.
     pub fn set_admin(&mut self, pool: PoolId, name: &str, admin: Admin, now: Now) -> Option<bool> {
         let roll = self.pools.get_mut(usize::from(pool.0))?;
         let member = roll.members.iter().find(|member| &*member.name == name)?;
         member.shared.set_admin(admin);
+        roll.remember(Arc::clone(&member.name), admin);
         Some(roll.call(self.workers, now))
     }
 }
 
 impl Roll {
+    fn remember(&mut self, name: Arc<str>, admin: Admin) {
+        self.orders.remove(&name);
+        if admin == Admin::default() {
+            return;
+        }
+        // Names that come and go for ever must not grow it for ever: who has left is forgotten first.
+        if self.orders.len() >= limits::ENDPOINTS_MAX {
+            let members = &self.members;
+            self.orders.retain(|name, _| members.iter().any(|member| member.name == *name));
+        }
+        self.orders.insert(name, admin);
+    }
+
     /// Makes the list anew; true when it says something else than before.
     fn call(&mut self, workers: usize, now: Now) -> bool {
         let known: HashMap<&str, &Member> = self.members.iter().map(|member| (&*member.name, member)).collect();
@@ -116,7 +135,7 @@ impl Roll {
         let found = self.sources.iter().flatten().filter(|found| named.insert(&*found.name));
         let members: Vec<Member> = found
             .take(limits::ENDPOINTS_MAX)
-            .map(|found| found.enlist(known.get(&*found.name), workers, now))
+            .map(|found| found.enlist(known.get(&*found.name), self.orders.get(&*found.name), workers, now))
             .collect();
         let same = self.members.len() == members.len()
             && self.members.iter().zip(&members).all(|(before, member)| before.says_the_same(member));
@@ -129,11 +148,14 @@ impl Roll {
 
 impl Found {
     /// As what is known of it already, or as a newcomer.
-    fn enlist(&self, known: Option<&&Member>, workers: usize, now: Now) -> Member {
+    fn enlist(&self, known: Option<&&Member>, order: Option<&Admin>, workers: usize, now: Now) -> Member {
         let (name, shared) = match known {
             Some(member) => (Arc::clone(&member.name), Arc::clone(&member.shared)),
             None => (Arc::from(&*self.name), Arc::new(EndpointShared::new(workers, now))),
         };
+        if let (None, Some(order)) = (known, order) {
+            shared.set_admin(*order);
+        }
         let weight = shared.admin().weight.unwrap_or(self.weight);
         Member { name, addresses: self.addresses.clone(), weight, tier: self.tier, shared }
     }
@@ -233,5 +255,8 @@ mod tests {
         let drain = Admin { state: super::super::AdminState::Drain, ..admin };
         assert_eq!(roster.set_admin(POOL, "10.1.0.1:1", drain, Now::ZERO), Some(false));
         assert!(!roster.members(POOL)[0].shared.admits());
+        assert!(take(&mut roster, 0, &[("10.1.0.2:1", 1)]) && take(&mut roster, 0, &[("10.1.0.1:1", 1)]));
+        assert_eq!(shown(&roster), "10.1.0.1:1*7 ", "it left and came back");
+        assert_eq!(roster.members(POOL)[0].shared.admin(), drain);
     }
 }

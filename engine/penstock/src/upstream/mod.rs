@@ -25,7 +25,7 @@ pub use self::dial::DialError;
 pub use self::dns::literal;
 pub use self::endpoint::{Endpoint, Tried};
 pub use self::members::{Finding, Found, Member, Members, Roster};
-pub use self::shared::{Admin, AdminState, EndpointShared, EndpointSums, Health};
+pub use self::shared::{Admin, AdminState, BreakerOrder, EndpointShared, EndpointSums, Health};
 use crate::snapshot::ProxyProtocol;
 
 /// The header that tells an endpoint who asks, if the pool wants one.

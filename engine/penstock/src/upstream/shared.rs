@@ -44,6 +44,7 @@ pub struct Admin {
     pub state: AdminState,
     /// In place of the weight that the endpoint was found with.
     pub weight: Option<u32>,
+    pub breaker: BreakerOrder,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,19 @@ pub enum AdminState {
     Drain,
     /// As `Drain`, and idle connections to it are closed: nobody is there.
     Maint,
+}
+
+/// What the operator wants of an endpoint's breaker. It stands above evidence, and is no part of what workers agree on: a race of
+/// evidence must not undo it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BreakerOrder {
+    /// Evidence decides.
+    #[default]
+    Auto,
+    /// Nothing goes through.
+    Open,
+    /// Everything goes through.
+    Closed,
 }
 
 /// What the probes make of an endpoint.
@@ -74,9 +88,10 @@ pub struct EndpointSums {
     pub failures: u64,
     /// Mean of the workers that have measured it, in nanoseconds.
     pub latency_nanos: u64,
-    /// Workers whose breaker is open, and half-open.
+    /// Workers whose breaker is open, half-open, and all of them.
     pub open: usize,
     pub half_open: usize,
+    pub workers: usize,
 }
 
 impl EndpointShared {
@@ -90,7 +105,7 @@ impl EndpointShared {
 
     #[must_use]
     pub fn sums(&self) -> EndpointSums {
-        let mut sums = EndpointSums::default();
+        let mut sums = EndpointSums { workers: self.workers.len(), ..EndpointSums::default() };
         let mut measured = 0;
         for cell in &self.workers {
             sums.in_flight += u64::from(cell.in_flight.load(Ordering::Relaxed));
@@ -197,10 +212,10 @@ impl EndpointCell {
 }
 
 impl Admin {
-    /// State in the low half's first byte, whether a weight is set in its second, the weight in the high half.
+    /// From the lowest byte: the state, whether a weight is set, the breaker's order; the weight in the high half.
     fn packed(self) -> u64 {
         let weight = self.weight.map_or(0, |weight| 1 << 8 | u64::from(weight) << 32);
-        self.state as u64 | weight
+        self.state as u64 | weight | (self.breaker as u64) << 16
     }
 
     fn unpacked(word: u64) -> Self {
@@ -209,7 +224,12 @@ impl Admin {
             2 => AdminState::Maint,
             _ => AdminState::Ready,
         };
-        Self { state, weight: (word & 1 << 8 != 0).then_some((word >> 32) as u32) }
+        let breaker = match word >> 16 & 0xff {
+            1 => BreakerOrder::Open,
+            2 => BreakerOrder::Closed,
+            _ => BreakerOrder::Auto,
+        };
+        Self { state, weight: (word & 1 << 8 != 0).then_some((word >> 32) as u32), breaker }
     }
 }
 
@@ -220,6 +240,17 @@ impl AdminState {
             Self::Ready => "ready",
             Self::Drain => "drain",
             Self::Maint => "maint",
+        }
+    }
+}
+
+impl Health {
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
         }
     }
 }
@@ -251,8 +282,10 @@ mod tests {
         assert_eq!(shared.admin(), Admin::default());
         for state in [AdminState::Ready, AdminState::Drain, AdminState::Maint] {
             for weight in [None, Some(0), Some(7), Some(u32::MAX)] {
-                shared.set_admin(Admin { state, weight });
-                assert_eq!(shared.admin(), Admin { state, weight });
+                for breaker in [BreakerOrder::Auto, BreakerOrder::Open, BreakerOrder::Closed] {
+                    shared.set_admin(Admin { state, weight, breaker });
+                    assert_eq!(shared.admin(), Admin { state, weight, breaker });
+                }
             }
         }
     }
@@ -267,7 +300,7 @@ mod tests {
             (AdminState::Drain, Health::Up, false),
             (AdminState::Maint, Health::Unknown, false),
         ] {
-            shared.set_admin(Admin { state, weight: None });
+            shared.set_admin(Admin { state, ..Admin::default() });
             shared.set_health(health);
             assert_eq!(shared.admits(), admits, "{state:?} {health:?}");
             assert_eq!(shared.health(), health);

@@ -173,6 +173,11 @@ impl Driver {
         each!(self, driver => driver.peer(fd))
     }
 
+    /// Whose process is at the other end of a Unix socket.
+    pub(crate) fn peer_user(&self, fd: Fd) -> Option<u32> {
+        each!(self, driver => driver.peer_user(fd))
+    }
+
     /// The address of this end.
     pub(crate) fn local(&self, fd: Fd) -> io::Result<Address> {
         each!(self, driver => driver.local(fd))

@@ -52,6 +52,17 @@ pub(super) fn peer(fd: Fd) -> io::Result<Address> {
     with_socket(fd, |socket| socket.peer_addr().map(|address| Address::from_socket2(&address)))
 }
 
+/// The user of the process at the other end of a Unix socket (`SO_PEERCRED`); `None` for any other socket.
+pub(super) fn peer_user(fd: Fd) -> Option<u32> {
+    let mut who = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `who` is as long as `length` says, and the kernel writes no more than that.
+    let asked =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut who).cast(), &raw mut length) };
+    // On other sockets the call succeeds and names no process.
+    (asked == 0 && who.pid > 0).then_some(who.uid)
+}
+
 /// This end's address.
 pub(super) fn local(fd: Fd) -> io::Result<Address> {
     with_socket(fd, |socket| socket.local_addr().map(|address| Address::from_socket2(&address)))

@@ -53,6 +53,14 @@ impl Stream {
         })
     }
 
+    /// Whose process is at the other end of a Unix socket, as the kernel knows it: a user's number. `None` over TCP.
+    pub fn peer_user(&self) -> Option<u32> {
+        reactor::with(|reactor| {
+            let fd = reactor.table.borrow().stream_fd(self.index);
+            reactor.driver.borrow().peer_user(fd)
+        })
+    }
+
     /// This end's address.
     pub fn local(&self) -> io::Result<Address> {
         reactor::with(|reactor| {

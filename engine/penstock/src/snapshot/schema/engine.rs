@@ -14,7 +14,7 @@ pub struct EngineDoc {
     pub cores: Text<Cores>,
     /// How to talk to the kernel. `auto`: io_uring where it is allowed, else epoll.
     pub driver: Driver,
-    /// Where `/metrics` and `/status` are served, to whoever can reach it. None unless given.
+    /// Where `penstock show` and `set`, `/metrics` and `/status` are served, to whoever can reach it: loopback or `unix:PATH`. None unless given.
     pub admin: Listed<Address>,
     /// How long exchanges may go on after SIGTERM before they are cut.
     pub drain_timeout: DrainTimeout,

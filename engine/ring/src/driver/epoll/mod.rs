@@ -130,6 +130,10 @@ impl Epoll {
         sys::peer(fd)
     }
 
+    pub(crate) fn peer_user(&self, fd: Fd) -> Option<u32> {
+        sys::peer_user(fd)
+    }
+
     pub(crate) fn local(&self, fd: Fd) -> io::Result<Address> {
         sys::local(fd)
     }

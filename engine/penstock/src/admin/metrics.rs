@@ -1,0 +1,39 @@
+//! `/metrics`: everything that is counted, for Prometheus.
+
+use super::view::{self, EndpointView};
+use crate::engine::Engine;
+use crate::telemetry::prometheus;
+use crate::upstream::Health;
+
+/// Name, kind, help and value of what is told of each endpoint.
+type Family = (&'static str, &'static str, &'static str, fn(&EndpointView<'_>) -> u64);
+
+const FAMILIES: &[Family] = &[
+    ("requests_total", "counter", "Tries that ended.", |of| of.sums.requests),
+    ("failures_total", "counter", "Tries that count against it.", |of| of.sums.failures),
+    ("in_flight", "gauge", "Tries in progress.", |of| of.sums.in_flight),
+    ("breakers_open", "gauge", "Workers whose breaker is open.", |of| of.sums.open as u64),
+    ("breaker_order", "gauge", "The operator's: 0 none, 1 forced open, 2 forced closed.", |of| of.admin.breaker as u64),
+    ("admin_state", "gauge", "The operator's: 0 ready, 1 drain, 2 maint.", |of| of.admin.state as u64),
+    ("weight", "gauge", "Its share.", |of| of.weight.into()),
+    ("down", "gauge", "Whether its probes fail.", |of| u64::from(of.health == Health::Down)),
+    ("serving", "gauge", "Whether new requests may go to it.", |of| of.serves().into()),
+];
+
+pub(super) fn metrics(engine: &Engine) -> String {
+    let mut out = String::with_capacity(32 << 10);
+    let cells: Vec<_> = engine.cells().iter().map(|cells| &**cells).collect();
+    prometheus::workers(&mut out, &cells);
+    let endpoints: Vec<_> = view::endpoints(engine).collect();
+    for (name, kind, help, value) in FAMILIES {
+        let labels = |of: &EndpointView<'_>| {
+            format!("pool={},endpoint={}", prometheus::label(of.pool), prometheus::label(of.name))
+        };
+        let rows = endpoints.iter().map(|of| (labels(of), value(of)));
+        prometheus::family(&mut out, &format!("penstock_endpoint_{name}"), kind, help, rows);
+    }
+    let uptime =
+        std::iter::once(("version=\"".to_owned() + env!("CARGO_PKG_VERSION") + "\"", engine.uptime().as_secs()));
+    prometheus::family(&mut out, "penstock_uptime_seconds", "counter", "Since the start.", uptime);
+    out
+}

@@ -1,0 +1,148 @@
+//! `/show/…`: what an operator asks at three in the morning, as lists of flat objects that `penstock show` makes tables of.
+
+use serde_json::{Value, json};
+
+use super::view::{self, EndpointView};
+use crate::engine::Engine;
+use crate::snapshot::PoolId;
+use crate::telemetry::Counters;
+use crate::upstream::policy_now;
+
+/// A page: one object a row.
+type Page = fn(&Engine, Option<PoolId>) -> Vec<Value>;
+
+/// Every page, by its name.
+const PAGES: &[(&str, Page)] =
+    &[("endpoints", endpoints), ("pools", pools), ("breakers", breakers), ("routes", routes), ("limits", limits)];
+
+/// The page of a name, of one pool if `query` names one.
+///
+/// # Errors
+/// What there is instead.
+pub(super) fn show(engine: &Engine, name: &str, query: &str) -> Result<Vec<Value>, String> {
+    let Some((_, page)) = PAGES.iter().find(|(known, _)| *known == name) else {
+        let known: Vec<_> = PAGES.iter().map(|(name, _)| *name).collect();
+        return Err(format!("there is no page `{name}`; there are: {}", known.join(", ")));
+    };
+    let pool = match query.strip_prefix("pool=") {
+        None => None,
+        Some(name) => Some(view::pool_named(engine, name)?),
+    };
+    engine.oversight().look(now());
+    Ok(page(engine, pool))
+}
+
+fn endpoints_of(engine: &Engine, pool: Option<PoolId>) -> impl Iterator<Item = EndpointView<'_>> {
+    let only = pool.map(|pool| &*engine.snapshot()[pool].name);
+    view::endpoints(engine).filter(move |of| only.is_none_or(|only| of.pool == only))
+}
+
+fn endpoints(engine: &Engine, pool: Option<PoolId>) -> Vec<Value> {
+    let row = |of: EndpointView<'_>| {
+        let last = of.watched.map(|watched| watched.last());
+        json!({
+            "pool": of.pool,
+            "endpoint": of.name,
+            "state": of.state(),
+            "admin": of.admin.state.text(),
+            "health": of.health(),
+            "breaker": of.breaker(),
+            "weight": of.weight,
+            "in_flight": of.sums.in_flight,
+            "requests": of.sums.requests,
+            "failures": of.sums.failures,
+            "latency_us": of.sums.latency_nanos / 1_000,
+            "since_s": last.as_ref().map(|note| now().since(note.at).as_secs()),
+            "last": last.map(|note| note.text),
+        })
+    };
+    endpoints_of(engine, pool).map(row).collect()
+}
+
+fn pools(engine: &Engine, only: Option<PoolId>) -> Vec<Value> {
+    let row = |(id, pool): (PoolId, &crate::snapshot::Pool)| {
+        let endpoints: Vec<_> = endpoints_of(engine, Some(id)).collect();
+        let sum = |value: fn(&EndpointView<'_>) -> u64| endpoints.iter().map(value).sum::<u64>();
+        let serving = sum(|of| of.serves().into());
+        json!({
+            "pool": pool.name,
+            "state": if serving > 0 { "serving" } else { "nobody serves" },
+            "endpoints": endpoints.len(),
+            "serving": serving,
+            "drained": sum(|of| matches!(of.state(), "drain" | "maint").into()),
+            "down": sum(|of| (of.state() == "down").into()),
+            "open": sum(|of| (of.state() == "open").into()),
+            "in_flight": sum(|of| of.sums.in_flight),
+            "requests": sum(|of| of.sums.requests),
+            "failures": sum(|of| of.sums.failures),
+        })
+    };
+    view::pools(engine).filter(|(id, _)| only.is_none_or(|only| only == *id)).map(row).collect()
+}
+
+fn breakers(engine: &Engine, pool: Option<PoolId>) -> Vec<Value> {
+    let row = |of: EndpointView<'_>| {
+        let last = of.watched.map(|watched| watched.last());
+        json!({
+            "pool": of.pool,
+            "endpoint": of.name,
+            "breaker": of.breaker(),
+            "workers": of.sums.workers,
+            "open": of.sums.open,
+            "half_open": of.sums.half_open,
+            "requests": of.sums.requests,
+            "failures": of.sums.failures,
+            "since_s": last.as_ref().map(|note| now().since(note.at).as_secs()),
+            "last": last.map(|note| note.text),
+        })
+    };
+    endpoints_of(engine, pool).map(row).collect()
+}
+
+fn routes(engine: &Engine, only: Option<PoolId>) -> Vec<Value> {
+    let snapshot = engine.snapshot();
+    let row = |route: &crate::snapshot::Route| {
+        let serving = endpoints_of(engine, Some(route.pool)).filter(EndpointView::serves).count();
+        json!({
+            "route": route.name,
+            "pool": snapshot[route.pool].name,
+            "serving": serving,
+            "connect_ms": route.timeouts.connect.as_millis() as u64,
+            "head_ms": route.timeouts.head.as_millis() as u64,
+            "idle_ms": route.timeouts.idle.as_millis() as u64,
+        })
+    };
+    snapshot.routes.iter().filter(|route| only.is_none_or(|only| only == route.pool)).map(row).collect()
+}
+
+/// What is bounded, how far it is used, and how often the bound was met. A room that bounds something adds rows here.
+fn limits(engine: &Engine, only: Option<PoolId>) -> Vec<Value> {
+    let mut rows = Vec::new();
+    if only.is_none() {
+        rows.extend(connection_limits(engine));
+    }
+    for (_, pool) in view::pools(engine).filter(|(id, _)| only.is_none_or(|only| only == *id)) {
+        let idle = u64::from(pool.reuse.max_idle) * engine.cpus().len() as u64;
+        rows.push(limit("idle connections to an endpoint", &pool.name, None, idle, None));
+        rows.push(limit("tries of a request", &pool.name, None, pool.retry.tries.into(), None));
+    }
+    rows
+}
+
+/// Connections are counted for all listeners together: with one listener they are its own.
+fn connection_limits(engine: &Engine) -> impl Iterator<Item = Value> {
+    let sum = |value: fn(&Counters) -> u64| engine.cells().iter().map(|cells| value(&cells.counters)).sum::<u64>();
+    let listeners = &engine.snapshot().listeners;
+    let alone = listeners.len() == 1;
+    let used = alone.then(|| sum(|counters| counters.connections_open.get()));
+    let met = alone.then(|| sum(|counters| counters.accept_pauses_total.get()));
+    listeners.iter().map(move |of| limit("connections", &of.name, used, of.max_connections.into(), met))
+}
+
+fn limit(what: &str, of: &str, used: Option<u64>, most: u64, met: Option<u64>) -> Value {
+    json!({ "limit": what, "of": of, "used": used, "most": most, "met": met })
+}
+
+fn now() -> policy::Now {
+    policy_now(ring::now())
+}

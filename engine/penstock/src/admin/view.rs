@@ -1,0 +1,94 @@
+//! One endpoint as the operator sees it: the pages and the metrics are made from these.
+
+use std::rc::Rc;
+
+use crate::engine::Engine;
+use crate::oversight::{Breaker, Watched};
+use crate::snapshot::{Pool, PoolId, nearest};
+use crate::upstream::{Admin, AdminState, BreakerOrder, EndpointSums, Health, Member};
+
+/// One endpoint of one pool.
+pub(super) struct EndpointView<'a> {
+    pub(super) pool: &'a str,
+    pub(super) name: &'a str,
+    pub(super) weight: u32,
+    pub(super) admin: Admin,
+    pub(super) health: Health,
+    pub(super) sums: EndpointSums,
+    pub(super) watched: Option<&'a Rc<Watched>>,
+}
+
+/// Every pool, by its place.
+pub(super) fn pools(engine: &Engine) -> impl Iterator<Item = (PoolId, &Pool)> {
+    engine.snapshot().pools.iter().enumerate().map(|(at, pool)| (PoolId(at as u16), pool))
+}
+
+/// The pool of a name.
+///
+/// # Errors
+/// A sentence, with what may have been meant.
+pub(super) fn pool_named(engine: &Engine, name: &str) -> Result<PoolId, String> {
+    engine.snapshot().pool_named(name).ok_or_else(|| {
+        let known: Vec<&str> = engine.snapshot().pools.iter().map(|pool| &*pool.name).collect();
+        match nearest(name, known.iter().copied()) {
+            Some(near) => format!("there is no pool `{name}`; did you mean `{near}`?"),
+            None => format!("there is no pool `{name}`; there are: {}", known.join(", ")),
+        }
+    })
+}
+
+/// Every endpoint of every pool.
+pub(super) fn endpoints(engine: &Engine) -> impl Iterator<Item = EndpointView<'_>> {
+    pools(engine).zip(engine.roster().pools()).flat_map(|((id, pool), members)| {
+        let watched = engine.oversight().pool(id);
+        members.iter().enumerate().map(move |(at, member)| EndpointView::new(&pool.name, member, watched.get(at)))
+    })
+}
+
+impl<'a> EndpointView<'a> {
+    fn new(pool: &'a str, member: &'a Member, watched: Option<&'a Rc<Watched>>) -> Self {
+        Self {
+            pool,
+            name: &member.name,
+            weight: member.weight,
+            admin: member.shared.admin(),
+            health: member.shared.health(),
+            sums: member.shared.sums(),
+            watched,
+        }
+    }
+
+    /// Whether requests go to it, or else what keeps them away: the strongest word first.
+    pub(super) fn state(&self) -> &'static str {
+        match (self.admin.state, self.admin.breaker) {
+            (AdminState::Maint, _) => "maint",
+            (AdminState::Drain, _) => "drain",
+            _ if self.health == Health::Down => "down",
+            (_, BreakerOrder::Open) => "open",
+            _ if self.weight == 0 => "no weight",
+            (_, BreakerOrder::Closed) => "up",
+            _ => match Breaker::of(&self.sums) {
+                Breaker::Closed => "up",
+                breaker => breaker.text(),
+            },
+        }
+    }
+
+    /// Whether new requests may go to it.
+    pub(super) fn serves(&self) -> bool {
+        matches!(self.state(), "up" | "half-open")
+    }
+
+    /// The breaker, an operator's order first.
+    pub(super) fn breaker(&self) -> &'static str {
+        match self.admin.breaker {
+            BreakerOrder::Auto => Breaker::of(&self.sums).text(),
+            BreakerOrder::Open => "forced open",
+            BreakerOrder::Closed => "forced closed",
+        }
+    }
+
+    pub(super) fn health(&self) -> &'static str {
+        self.health.text()
+    }
+}
