@@ -55,7 +55,7 @@ cargo xtask bench chaos [options]   faults of five origins under load: what clie
   --proxy-cpus LIST, --load-cpu N    (default 1 and 0); a proxy gets a worker per CPU
   --json FILE  --verbose (prints every configuration)  --without-penstock  --without-direct
   --fresh             a new proxy for each phase: none suffers from what an earlier one left behind
-  --strict            fail unless idempotent requests through Penstock see no error and none takes over a second
+  --strict            fail unless, through Penstock, no GET fails or takes over a second, and at most 0.1 % of POSTs fail, none executed twice
   --smoke             everything in less than ten seconds, Penstock only
 
 cargo xtask bench qos [options]     classes, shaping, rate limits, the spread over endpoints and reuse, with two workers

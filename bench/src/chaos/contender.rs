@@ -22,10 +22,23 @@ pub(crate) struct Contender {
     _running: Option<Running>,
 }
 
+/// How a proxy is told of its origins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Behind<'a> {
+    Addresses(&'a [SocketAddr]),
+    /// [`NAME`] with this port, as this name server says.
+    Name {
+        server: SocketAddr,
+        port: u16,
+    },
+}
+
+const NAME: &str = "origins.test";
+
 /// Where a proxy listens, where it sends, and on what.
 struct Site<'a> {
     listen: SocketAddr,
-    origins: &'a [SocketAddr],
+    behind: Behind<'a>,
     cpus: &'a Cpus,
     folder: PathBuf,
     own: Option<&'a str>,
@@ -36,12 +49,12 @@ impl Contender {
     /// with places for `{listen}`, `{admin}`, `{origins}` and `{cores}`.
     pub(crate) fn start(
         kind: Kind,
-        origins: &[SocketAddr],
+        behind: Behind<'_>,
         cpus: &Cpus,
         scratch: &Scratch,
         own: Option<&str>,
     ) -> Outcome<Self> {
-        if kind == Kind::Direct {
+        if let (Kind::Direct, Behind::Addresses(origins)) = (kind, behind) {
             return Ok(Self {
                 kind,
                 version: "clients straight to the origins, without a second try".to_owned(),
@@ -52,7 +65,7 @@ impl Contender {
             });
         }
         let program = kind.program()?;
-        let site = Site { listen: free_address()?, origins, cpus, folder: scratch.folder(kind.name())?, own };
+        let site = Site { listen: free_address()?, behind, cpus, folder: scratch.folder(kind.name())?, own };
         let admin = (kind == Kind::Penstock).then(free_address).transpose()?;
         let (line, configuration) = match kind {
             Kind::Nginx => {
@@ -84,13 +97,46 @@ impl Contender {
     }
 }
 
+impl Site<'_> {
+    /// None where a name stands for them.
+    fn addresses(&self) -> &[SocketAddr] {
+        match self.behind {
+            Behind::Addresses(origins) => origins,
+            Behind::Name { .. } => &[],
+        }
+    }
+}
+
+/// Penstock before a name; its name server cannot be told by a flag.
+const PENSTOCK_NAMED: &str = r#"
+[engine]
+cores = "{cores}"
+admin = "{admin}"
+resolver = "{name-server}"
+
+[[listen]]
+name = "door"
+addr = "{listen}"
+
+[[pool]]
+name = "origins"
+endpoints = [{origins}]
+resolve_every = "1s"
+"#;
+
 /// `serve` with nothing but what it needs to know, or a file's text with its places filled in.
 fn penstock(program: &Path, site: &Site<'_>, admin: Option<SocketAddr>) -> Outcome<(Vec<std::ffi::OsString>, String)> {
     let (listen, cores) = (site.listen.to_string(), site.cpus.to_string());
     let admin = admin.map_or_else(String::new, |admin| admin.to_string());
-    if let Some(own) = site.own {
-        let origins: Vec<String> = site.origins.iter().map(|origin| format!("\"{origin}\"")).collect();
+    let own = site.own.or(matches!(site.behind, Behind::Name { .. }).then_some(PENSTOCK_NAMED));
+    if let Some(own) = own {
+        let (origins, server) = match site.behind {
+            Behind::Addresses(origins) => (origins.iter().map(SocketAddr::to_string).collect(), String::new()),
+            Behind::Name { server, port } => (vec![format!("{NAME}:{port}")], server.to_string()),
+        };
+        let origins: Vec<String> = origins.iter().map(|origin| format!("\"{origin}\"")).collect();
         let text = own
+            .replace("{name-server}", &server)
             .replace("{listen}", &listen)
             .replace("{admin}", &admin)
             .replace("{origins}", &origins.join(", "))
@@ -100,7 +146,7 @@ fn penstock(program: &Path, site: &Site<'_>, admin: Option<SocketAddr>) -> Outco
         return Ok((words([&program, &"run", &"-c", &file]), text));
     }
     let mut line = words([&program, &"serve", &"--listen", &listen, &"--cores", &cores, &"--admin", &admin]);
-    for origin in site.origins {
+    for origin in site.addresses() {
         line.extend(words([&"--to", &origin.to_string()]));
     }
     let text: Vec<String> = line.iter().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -115,7 +161,8 @@ fn penstock(program: &Path, site: &Site<'_>, admin: Option<SocketAddr>) -> Outco
 /// * POSTs are not repeated (`non_idempotent` is left out): a second execution is worse than an error.
 fn nginx(site: &Site<'_>) -> String {
     let (listen, root, workers) = (site.listen, site.folder.display(), site.cpus.count());
-    let servers: String = site.origins.iter().map(|origin| format!("        server {origin} max_fails=0;\n")).collect();
+    let servers: String =
+        site.addresses().iter().map(|origin| format!("        server {origin} max_fails=0;\n")).collect();
     format!(
         "\
 daemon off;
@@ -164,12 +211,25 @@ http {{
 /// * `observe layer7 on-error mark-down` with `fastinter`: three bad answers take an origin out until its checks pass again.
 fn haproxy(site: &Site<'_>) -> String {
     let (listen, threads) = (site.listen, site.cpus.count());
-    let servers: String = site
-        .origins
-        .iter()
-        .enumerate()
-        .map(|(number, origin)| format!("    server origin{number} {origin}\n"))
-        .collect();
+    let (resolvers, servers) = match site.behind {
+        Behind::Addresses(origins) => {
+            let servers = origins.iter().enumerate();
+            (String::new(), servers.map(|(number, origin)| format!("    server origin{number} {origin}\n")).collect())
+        }
+        Behind::Name { server, port } => (
+            format!(
+                "
+resolvers names
+    nameserver here {server}
+    timeout resolve 300ms
+    timeout retry 300ms
+    hold valid 300ms
+    hold obsolete 0s
+"
+            ),
+            format!("    server-template origin 5 {NAME}:{port} resolvers names resolve-prefer ipv4 init-addr none\n"),
+        ),
+    };
     format!(
         "\
 global
@@ -187,7 +247,7 @@ defaults
     timeout queue 1s
     timeout client 600s
     timeout http-keep-alive 600s
-
+{resolvers}
 frontend door
     bind {listen} backlog 4096
     default_backend origins
@@ -202,45 +262,41 @@ backend origins
     )
 }
 
-/// Whether a proxy follows a name whose addresses change, from a name server it is told of; else why not.
-pub(crate) fn follows_names(kind: Kind) -> Result<(), &'static str> {
-    match kind {
-        Kind::Penstock => Err("it cannot be told which name server to ask"),
-        Kind::Nginx => Err("names in an upstream are resolved once, at the start (`resolve` came with 1.27.3)"),
-        _ => Err("this bench has no name server yet"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn site(origins: &[SocketAddr]) -> (Cpus, PathBuf, &[SocketAddr]) {
-        (Cpus::from(1), PathBuf::from("/tmp/c"), origins)
+    fn with_site<T>(behind: Behind<'_>, make: impl Fn(&Site<'_>) -> T) -> T {
+        let (cpus, folder) = (Cpus::from(1), PathBuf::from("/tmp/c"));
+        make(&Site { listen: "127.0.0.1:8001".parse().unwrap(), behind, cpus: &cpus, folder, own: None })
     }
 
-    fn text(make: fn(&Site<'_>) -> String) -> String {
-        let origins: Vec<SocketAddr> = vec!["127.0.0.11:9000".parse().unwrap(), "127.0.0.12:9000".parse().unwrap()];
-        let (cpus, folder, origins) = site(&origins);
-        make(&Site { listen: "127.0.0.1:8001".parse().unwrap(), origins, cpus: &cpus, folder, own: None })
+    fn two() -> [SocketAddr; 2] {
+        ["127.0.0.11:9000", "127.0.0.12:9000"].map(|address| address.parse().unwrap())
     }
 
     #[test]
     fn rivals_try_again_but_no_post() {
-        let nginx = text(nginx);
+        let nginx = with_site(Behind::Addresses(&two()), nginx);
         assert!(nginx.contains("server 127.0.0.12:9000 max_fails=0") && !nginx.contains("non_idempotent"));
         assert_eq!(nginx.matches('{').count(), nginx.matches('}').count());
-        let haproxy = text(haproxy);
-        assert!(haproxy.contains("server origin1 127.0.0.12:9000\n"));
+        let haproxy = with_site(Behind::Addresses(&two()), haproxy);
+        assert!(haproxy.contains("server origin1 127.0.0.12:9000\n") && !haproxy.contains("resolvers"));
         assert!(haproxy.contains("disable-l7-retry if METH_POST") && haproxy.contains("option redispatch 1\n"));
     }
 
     #[test]
+    fn a_name_comes_with_who_knows_it() {
+        let behind = Behind::Name { server: "127.0.0.1:53".parse().unwrap(), port: 9000 };
+        let haproxy = with_site(behind, haproxy);
+        assert!(haproxy.contains("nameserver here 127.0.0.1:53\n") && haproxy.contains(" 5 origins.test:9000 "));
+    }
+
+    #[test]
     fn penstock_gets_no_more_than_it_must() {
-        let origins: Vec<SocketAddr> = vec!["127.0.0.11:9000".parse().unwrap()];
-        let (cpus, folder, origins) = site(&origins);
-        let site = Site { listen: "127.0.0.1:8001".parse().unwrap(), origins, cpus: &cpus, folder, own: None };
-        let (_, line) = penstock(Path::new("/p"), &site, Some("127.0.0.1:1".parse().unwrap())).unwrap();
+        let admin = Some("127.0.0.1:1".parse().unwrap());
+        let (_, line) =
+            with_site(Behind::Addresses(&two()[..1]), |site| penstock(Path::new("/p"), site, admin)).unwrap();
         assert_eq!(line, "/p serve --listen 127.0.0.1:8001 --cores 1 --admin 127.0.0.1:1 --to 127.0.0.11:9000\n");
     }
 }

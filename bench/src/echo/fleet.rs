@@ -33,6 +33,13 @@ pub(crate) struct Journal {
     pub(crate) connections: u64,
 }
 
+impl Journal {
+    /// Requests that arrived, again ones included.
+    pub(crate) fn requests(&self) -> u64 {
+        self.tries.values().map(|count| u64::from(*count)).sum()
+    }
+}
+
 /// A flapping origin is down for this long, then up for as long.
 const FLAP: Duration = Duration::from_millis(500);
 /// Ports below those that the kernel gives to outgoing connections: a port whose origin is dead must stay free for it, and a connection

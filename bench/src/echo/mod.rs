@@ -6,5 +6,6 @@
 pub(crate) mod client;
 pub(crate) mod fleet;
 pub(crate) mod id;
+pub(crate) mod names;
 pub(crate) mod origin;
 mod wire;

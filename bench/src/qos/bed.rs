@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use xtask::Outcome;
 
-use crate::chaos::contender::Contender;
+use crate::chaos::contender::{Behind, Contender};
 use crate::echo::client::{End, Load, Plan, Seen};
 use crate::echo::fleet::{Fleet, Journal};
 use crate::echo::id::BODY_BYTES;
@@ -63,7 +63,13 @@ impl Bed {
     ) -> Outcome<Self> {
         let fleet = Fleet::start(ground.scratch, origins, ground.load_cpus, options)?;
         let kind = if configuration.is_some() { Kind::Penstock } else { Kind::Direct };
-        let contender = Contender::start(kind, &fleet.addresses(), ground.proxy_cpus, ground.scratch, configuration)?;
+        let contender = Contender::start(
+            kind,
+            Behind::Addresses(&fleet.addresses()),
+            ground.proxy_cpus,
+            ground.scratch,
+            configuration,
+        )?;
         Ok(Self { fleet, contender })
     }
 

@@ -19,7 +19,7 @@ use crate::calendar;
 use crate::flags::Flags;
 use crate::process::{self, Cpus, Scratch};
 use bed::Ground;
-use parts::{PARTS, Part};
+use parts::{Line, PARTS, Part, Verdict};
 
 const VALUED: &[&str] = &["--parts", "--seconds", "--proxy-cpus", "--load-cpus", "--json"];
 const BARE: &[&str] = &["--strict", "--smoke"];
@@ -85,26 +85,20 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     let (mut results, mut unmeasured, mut broken) = (Vec::new(), Vec::new(), Vec::new());
     for (name, promise, part) in &settings.parts {
         println!("\n{name}: {promise}");
-        match part(&ground) {
-            Ok(lines) => {
-                for line in &lines {
-                    let verdict = line.kept.map_or("", |kept| if kept { " (kept)" } else { " (NOT KEPT)" });
-                    println!("  {}{verdict}", line.text);
-                }
-                if lines.iter().any(|line| line.kept == Some(false)) {
-                    broken.push(*name);
-                }
-                results.push(json!({
-                    "name": name,
-                    "promise": promise,
-                    "lines": lines.iter().map(|line| json!({"figures": line.figures, "kept": line.kept})).collect::<Vec<_>>(),
-                }));
-            }
-            Err(why) => {
-                println!("  not measured: {why}");
-                unmeasured.push(*name);
-            }
+        let lines = part(&ground);
+        for line in &lines {
+            println!("  {} {}", line.text, line.verdict.name());
         }
+        let has = |verdict| lines.iter().any(|line: &Line| line.verdict == verdict);
+        if has(Verdict::Unmeasured) {
+            unmeasured.push(*name);
+        }
+        if has(Verdict::Broken) {
+            broken.push(*name);
+        }
+        let figures: Vec<_> =
+            lines.iter().map(|line| json!({"figures": line.figures, "verdict": line.verdict.name()})).collect();
+        results.push(json!({"name": name, "promise": promise, "lines": figures}));
     }
     if let Some(file) = &settings.json {
         let command = format!("cargo xtask bench qos {}", words.join(" "));
