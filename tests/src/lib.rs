@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod dns;
 mod driver;
 mod engine;
 mod message;
@@ -14,6 +15,7 @@ mod place;
 mod tool;
 mod wire;
 
+pub use dns::Nameserver;
 pub use driver::{Driver, Sharing, on_driver, run};
 pub use engine::{Engine, Memory, Metrics, Setup, memory_of};
 pub use message::{Cut, Message, checksum, hex, pattern, unhex};

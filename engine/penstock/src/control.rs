@@ -11,7 +11,6 @@ use ring::{Options, Ring, Signals};
 use crate::admin;
 use crate::engine::{self, Engine};
 use crate::snapshot::Snapshot;
-use crate::upstream::dns::Resolver;
 use crate::upstream::policy_now;
 
 /// Signals that end the process in order, and one that opens the log anew.
@@ -51,7 +50,7 @@ pub fn run(snapshot: &Arc<Snapshot>, say: &mut dyn FnMut(&str)) -> io::Result<()
 async fn operate(engine: Rc<RefCell<Engine>>, mut signals: Signals) -> io::Result<bool> {
     let snapshot = Arc::clone(engine.borrow().snapshot());
     admin::serve(&snapshot.engine.admin, &engine)?;
-    let _resolver = watch_names(&snapshot, &engine);
+    follow_discovery(&engine);
     look_after(&engine);
     while signals.next().await? == SIGHUP {
         engine.borrow().reopen_log();
@@ -69,20 +68,19 @@ async fn operate(engine: Rc<RefCell<Engine>>, mut signals: Signals) -> io::Resul
     Ok(false)
 }
 
-/// Resolves the names of endpoints, and tells every worker of changes.
-pub(crate) fn watch_names(snapshot: &Arc<Snapshot>, engine: &Rc<RefCell<Engine>>) -> Option<Resolver> {
-    let (mut sender, mut receiver) = ring::mailbox(crate::limits::MAILBOX);
-    let resolver = Resolver::start(snapshot, move |finding| {
-        // A full box means a control thread that has stopped; the next answer comes anyway.
-        let _ = sender.send(finding);
-    })?;
+/// Passes on who joins and leaves the pools, as discovery finds it.
+fn follow_discovery(engine: &Rc<RefCell<Engine>>) {
+    let (bell, mut rings) = ring::mailbox(1);
+    match engine.borrow().discovery() {
+        Some(discovery) => discovery.ring(bell),
+        None => return,
+    }
     let engine = Rc::clone(engine);
     ring::spawn(async move {
-        while let Some(finding) = receiver.recv().await {
-            engine.borrow_mut().take(finding);
+        while rings.recv().await.is_some() {
+            engine.borrow_mut().take_news();
         }
     });
-    Some(resolver)
 }
 
 /// What is due now and then, whatever happens.

@@ -16,7 +16,7 @@ use crate::oversight::Oversight;
 use crate::snapshot::{Driver, ListenerProtocol, PoolId, Snapshot, Spin};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
-use crate::upstream::{Admin, Finding, Roster, dns, policy_now};
+use crate::upstream::{Admin, Discovery, Roster, policy_now};
 use crate::worker::{Message, Plan, Worker};
 
 /// What a worker says when it has started.
@@ -31,6 +31,7 @@ pub struct Engine {
     cells: Vec<Arc<WorkerCells>>,
     roster: Roster,
     oversight: Oversight,
+    discovery: Option<Discovery>,
     /// Whose mailbox was full when a list changed: it is told again.
     behind: BTreeSet<(usize, PoolId)>,
     cpus: Vec<u16>,
@@ -57,6 +58,7 @@ impl Engine {
             cells: cpus.iter().map(|_| Arc::default()).collect(),
             roster: Roster::new(snapshot, cpus.len(), now()),
             oversight: Oversight::new(snapshot),
+            discovery: Discovery::start(snapshot),
             behind: BTreeSet::new(),
             granted: Granted::default(),
             mail: Vec::new(),
@@ -66,9 +68,10 @@ impl Engine {
             draining: false,
             cpus,
         };
-        for finding in dns::resolve(snapshot) {
-            engine.roster.take(finding, now());
+        if let Some(discovery) = &engine.discovery {
+            discovery.wait(limits::DISCOVERY_FIRST);
         }
+        engine.take_news();
         for pool in (0..snapshot.pools.len()).map(|at| PoolId(at as u16)) {
             engine.oversight.follow(pool, &engine.roster.members(pool), now());
         }
@@ -146,11 +149,20 @@ impl Engine {
         self.tell(&Message::Publish);
     }
 
-    /// Takes in what an entry of a pool's endpoints stands for now, and tells every worker if that changes the pool.
-    pub fn take(&mut self, finding: Finding) {
-        let pool = finding.pool;
-        if self.roster.take(finding, now()) {
-            self.pass_on(pool);
+    /// `None` when every endpoint is written in the configuration.
+    #[must_use]
+    pub fn discovery(&self) -> Option<&Discovery> {
+        self.discovery.as_ref()
+    }
+
+    /// Takes in what discovery has found, and tells every worker of the pools that it changes.
+    pub fn take_news(&mut self) {
+        let news = self.discovery.as_ref().map(Discovery::news).unwrap_or_default();
+        for finding in news {
+            let pool = finding.pool;
+            if self.roster.take(finding, now()) {
+                self.pass_on(pool);
+            }
         }
     }
 

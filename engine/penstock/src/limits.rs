@@ -106,6 +106,42 @@ pub const LISTENERS_MAX: usize = 256;
 /// No more often than this is a name resolved again, so that a short interval is no attack on the resolver.
 pub const RESOLVE_EVERY_MIN: Duration = Duration::from_secs(1);
 
+/// Records of one name that are read: a pool has no room for more. At 16 bytes each they fit the 64 KiB that a DNS answer may have.
+pub const RECORDS_MAX: usize = ENDPOINTS_MAX;
+
+/// Bytes of an endpoint file: a full pool with 512 a line, twice a long name with its weight and a comment.
+pub const ENDPOINT_FILE_BYTES_MAX: u64 = 512 * ENDPOINTS_MAX as u64;
+
+/// How often an endpoint file is looked at, if not read: one `stat`.
+pub const FILE_EVERY: Duration = Duration::from_secs(1);
+
+/// An endpoint file must stand still for this long before it is read: whoever writes it in place does so in one go, or leaves
+/// gaps of milliseconds.
+pub const FILE_SETTLES: Duration = Duration::from_millis(100);
+
+/// Bytes of `/etc/hosts` and `/etc/resolv.conf`: the longest block lists in use have 200,000 lines.
+pub const HOSTS_BYTES_MAX: u64 = 16 << 20;
+
+/// How long one DNS server has for one answer, unless `/etc/resolv.conf` says otherwise: a lost datagram costs this, and glibc's
+/// five seconds are a long time to miss a dead endpoint.
+pub const RESOLVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Rounds through the DNS servers, unless `/etc/resolv.conf` says otherwise: glibc's.
+pub const RESOLVER_ATTEMPTS: u8 = 2;
+
+/// DNS servers that are asked: with two rounds of two seconds each, a look at a name that nobody answers for ends within 32 s.
+pub const RESOLVERS_MAX: usize = 8;
+
+/// Domains in which a short name is looked for: Kubernetes writes three to six.
+pub const SEARCH_MAX: usize = 8;
+
+/// Entries that are looked at at the same time: three names whose servers are silent do not keep a fourth from being resolved.
+pub const DISCOVERY_THREADS: usize = 4;
+
+/// How long the start waits for names and files: one server that is silent, and the next one that answers. Then it serves with
+/// what there is.
+pub const DISCOVERY_FIRST: Duration = Duration::from_secs(5);
+
 // ── Workers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Workers of one process: the largest machine sold has 768 hardware threads, and a CPU set has 1024 bits.

@@ -1,9 +1,10 @@
 //! `/metrics`: everything that is counted, for Prometheus.
 
+use super::status;
 use super::view::{self, EndpointView};
 use crate::engine::Engine;
 use crate::telemetry::prometheus;
-use crate::upstream::Health;
+use crate::upstream::{Health, Report};
 
 /// Name, kind, help and value of what is told of each endpoint.
 type Family = (&'static str, &'static str, &'static str, fn(&EndpointView<'_>) -> u64);
@@ -32,8 +33,28 @@ pub(super) fn metrics(engine: &Engine) -> String {
         let rows = endpoints.iter().map(|of| (labels(of), value(of)));
         prometheus::family(&mut out, &format!("penstock_endpoint_{name}"), kind, help, rows);
     }
+    discovery(&mut out, engine);
     let uptime =
         std::iter::once(("version=\"".to_owned() + env!("CARGO_PKG_VERSION") + "\"", engine.uptime().as_secs()));
     prometheus::family(&mut out, "penstock_uptime_seconds", "counter", "Since the start.", uptime);
     out
+}
+
+fn discovery(out: &mut String, engine: &Engine) {
+    let reports = status::reports(engine);
+    if reports.is_empty() {
+        return;
+    }
+    let mut family = |name, kind, help, value: &dyn Fn(&Report) -> u64| {
+        let labels = |of: &Report| {
+            let pool = &engine.snapshot()[of.pool].name;
+            format!("pool={},source={}", prometheus::label(pool), prometheus::label(&of.entry))
+        };
+        prometheus::family(out, name, kind, help, reports.iter().map(|of| (labels(of), value(of))));
+    };
+    family("penstock_discovery_endpoints", "gauge", "Endpoints that it stands for.", &|of| of.endpoints as u64);
+    family("penstock_discovery_stale", "gauge", "1 when the last look failed: what was found before is kept.", &|of| {
+        of.trouble.is_some().into()
+    });
+    family("penstock_discovery_failures_total", "counter", "Looks that failed.", &|of| of.failures_total);
 }

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::view::{self, EndpointView};
 use crate::engine::Engine;
+use crate::snapshot::PoolId;
 use crate::telemetry::{Summary, WorkerCells};
+use crate::upstream::{Discovery, Report};
 
 pub(super) fn status(engine: &Engine) -> Value {
     let cells = engine.cells();
@@ -71,12 +73,38 @@ fn listeners(engine: &Engine) -> Vec<Value> {
 }
 
 fn pools(engine: &Engine) -> Vec<Value> {
-    let named = |pool: &crate::snapshot::Pool| {
+    let reports = reports(engine);
+    let named = |(id, pool): (PoolId, &crate::snapshot::Pool)| {
         let endpoints: Vec<Value> =
             view::endpoints(engine).filter(|of| of.pool == &*pool.name).map(|of| endpoint(&of)).collect();
-        json!({ "name": pool.name, "endpoints": endpoints })
+        let mut shown = json!({ "name": pool.name, "endpoints": endpoints });
+        let sources: Vec<Value> = reports.iter().filter(|report| report.pool == id).map(source).collect();
+        if !sources.is_empty() {
+            shown["sources"] = sources.into();
+        }
+        shown
     };
-    engine.snapshot().pools.iter().map(named).collect()
+    (0..).map(PoolId).zip(&engine.snapshot().pools).map(named).collect()
+}
+
+/// How the entries fare that stand for something else.
+pub(super) fn reports(engine: &Engine) -> Vec<Report> {
+    engine.discovery().map(Discovery::reports).unwrap_or_default()
+}
+
+fn source(report: &Report) -> Value {
+    let state = match (&report.trouble, report.endpoints) {
+        (None, _) => "fresh",
+        (Some(_), 0) => "nothing found",
+        (Some(_), _) => "stale",
+    };
+    json!({
+        "source": &*report.entry,
+        "state": state,
+        "endpoints": report.endpoints,
+        "failures": report.failures_total,
+        "trouble": report.trouble,
+    })
 }
 
 fn endpoint(of: &EndpointView<'_>) -> Value {

@@ -48,7 +48,7 @@ pub(super) async fn run(
     settled: &mut Settled,
 ) -> Relayed {
     let up = &mut lease.conn;
-    let name = &lease.endpoint.name;
+    let name = &lease.endpoint.authority;
     let Some(head) = headers::request_head(door, request, peer, route, name) else {
         return Relayed::Unanswered(Class::Shed);
     };

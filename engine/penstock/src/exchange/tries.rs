@@ -57,6 +57,7 @@ impl<'a> Tries<'a> {
         });
         if endpoint.is_none() {
             counters.no_endpoint_total.add(1);
+            self.last = self.last.or_else(|| cluster.is_unresolved().then_some(Class::Unresolved));
         }
         Some(Attempt { endpoint: endpoint?, fresh, reused: false, begun })
     }

@@ -1,7 +1,6 @@
 //! Addresses as operators write them: where to listen, where to go, whom to trust.
 
 use super::literal::{Literal, Unreadable};
-use crate::limits;
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -32,13 +31,6 @@ pub enum Bind {
     },
     Tcp(SocketAddr),
     Unix(PathBuf),
-}
-
-/// An endpoint of a pool: `address [weight=N]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    pub address: Address,
-    pub weight: u32,
 }
 
 /// A network: `10.0.0.0/8`, or one address.
@@ -207,46 +199,6 @@ impl fmt::Display for Bind {
     }
 }
 
-impl Literal for Endpoint {
-    const FORMAT: &'static str = "endpoint";
-    const FORM: &'static str = "an endpoint: `10.0.0.1:80`, `host.name:80 weight=2`, `unix:/path`";
-}
-
-impl FromStr for Endpoint {
-    type Err = Unreadable;
-
-    fn from_str(text: &str) -> Result<Self, Unreadable> {
-        let mut words = text.split_ascii_whitespace();
-        let address = words.next().unwrap_or_default().parse()?;
-        let mut weight = 1;
-        for word in words {
-            let Some(("weight", number)) = word.split_once('=') else {
-                return Err(Unreadable::new(
-                    format!("has `{word}` after the address"),
-                    "only `weight=N` may follow it",
-                ));
-            };
-            weight = match number.parse() {
-                Ok(number) if number <= limits::WEIGHT_MAX => number,
-                _ => {
-                    return Err(Unreadable::new(
-                        format!("has the weight `{number}`"),
-                        format!("write a whole number from 0 (gets nothing) to {}", limits::WEIGHT_MAX),
-                    ));
-                }
-            };
-        }
-        Ok(Self { address, weight })
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)?;
-        if self.weight == 1 { Ok(()) } else { write!(f, " weight={}", self.weight) }
-    }
-}
-
 fn no_scheme(text: &str) -> Result<(), Unreadable> {
     match text.split_once("://") {
         Some((_, rest)) => Err(Unreadable::new("has a scheme", format!("write `{}`", rest.trim_end_matches('/')))),
@@ -347,14 +299,6 @@ mod tests {
         assert_eq!(read::<Bind>("8080"), "is a bare number: write `:8080` for a port on every address");
         assert_eq!(read::<Bind>("localhost:1"), "is a name: write `127.0.0.1:1` or `[::1]:1`");
         assert!(read::<Bind>("a.b:1").starts_with("is not an address of this host"));
-    }
-
-    #[test]
-    fn endpoints() {
-        assert_eq!(read::<Endpoint>("a:1   weight=2"), "a:1 weight=2");
-        assert_eq!(read::<Endpoint>("a:1 weight=1"), "a:1");
-        assert_eq!(read::<Endpoint>("a:1 wait=1"), "has `wait=1` after the address: only `weight=N` may follow it");
-        assert!(read::<Endpoint>("a:1 weight=-1").contains("whole number from 0"));
     }
 
     #[test]

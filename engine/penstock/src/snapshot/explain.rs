@@ -3,6 +3,7 @@
 use super::{
     address::Bind,
     compile::{Listener, ListenerProtocol, PoolId, Snapshot},
+    endpoint::{Endpoint, Source},
     literal::{Percent, Time},
     route::RouteId,
 };
@@ -116,10 +117,17 @@ fn doors(snapshot: &Snapshot, port: Option<u16>) -> String {
 fn pool_lines(snapshot: &Snapshot, id: PoolId, lines: &mut Vec<(&'static str, String)>) {
     let pool = &snapshot[id];
     lines.push(("pool", format!("{} ({})", pool.name, serialised(&pool.balance))));
+    let found_later = |endpoint: &&Endpoint| matches!(endpoint.source, Source::Srv(_) | Source::File(_));
     let total: u64 = pool.endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
     let endpoints = pool.endpoints.iter().map(|endpoint| {
+        if found_later(&endpoint) {
+            return format!("{}  (found when it runs)", endpoint.source);
+        }
+        if pool.endpoints.iter().any(|endpoint| found_later(&endpoint)) {
+            return format!("{}  weight {}", endpoint.source, endpoint.weight);
+        }
         let share = f64::from(endpoint.weight) / total.max(1) as f64 * 100.0;
-        format!("{}  weight {} ({share:.0} %)", endpoint.address, endpoint.weight)
+        format!("{}  weight {} ({share:.0} %)", endpoint.source, endpoint.weight)
     });
     lines.push(("endpoints", endpoints.collect::<Vec<_>>().join("\n")));
     lines.push(("host", pool.host.to_string()));

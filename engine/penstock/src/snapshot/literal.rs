@@ -1,7 +1,8 @@
 //! Values that the configuration writes as text: times, shares, CPU lists. Each is parsed once, at its place in the file,
 //! and printed in one canonical form.
 
-use super::address::{Address, Bind, Cidr, Endpoint};
+use super::address::{Address, Bind, Cidr};
+use super::endpoint::{Endpoint, Nameserver};
 use super::quantity::{Bandwidth, Rate, Size};
 use super::route::{HostPattern, Method, PathPattern};
 use crate::limits;
@@ -126,6 +127,7 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Unreadable> {
         Bind::FORMAT => parses::<Bind>(text),
         Cidr::FORMAT => parses::<Cidr>(text),
         Endpoint::FORMAT => parses::<Endpoint>(text),
+        Nameserver::FORMAT => parses::<Nameserver>(text),
         HostPattern::FORMAT => parses::<HostPattern>(text),
         Method::FORMAT => parses::<Method>(text),
         PathPattern::FORMAT => parses::<PathPattern>(text),
@@ -149,6 +151,7 @@ pub(super) const FORMATS: &[(&str, &str)] = &[
     (Bind::FORMAT, Bind::FORM),
     (Cidr::FORMAT, Cidr::FORM),
     (Endpoint::FORMAT, Endpoint::FORM),
+    (Nameserver::FORMAT, Nameserver::FORM),
     (HostPattern::FORMAT, HostPattern::FORM),
     (Method::FORMAT, Method::FORM),
     (PathPattern::FORMAT, PathPattern::FORM),

@@ -10,6 +10,7 @@
 
 mod address;
 mod compile;
+mod endpoint;
 mod explain;
 mod literal;
 mod meaning;
@@ -22,11 +23,12 @@ mod schema;
 mod shape;
 mod text;
 
-pub use address::{Address, Bind, Cidr, Endpoint, Host};
+pub use address::{Address, Bind, Cidr, Host};
 pub use compile::{
     AccessLog, EngineSettings, Listener, ListenerId, ListenerProtocol, Networks, Pool, PoolId, Retry, Reuse, Route,
     Snapshot, Timeouts,
 };
+pub use endpoint::{Endpoint, Nameserver, Source};
 pub use explain::{Explanation, explain};
 pub use literal::{
     Cores, HostPolicy, Listed, Literal, Percent, ServerPolicy, Spin, Text, Time, Unreadable, ViaName, cpu_list,

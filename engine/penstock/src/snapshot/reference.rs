@@ -24,7 +24,7 @@ endpoints = [\"10.0.0.1:8080\", \"10.0.0.2:8080 weight=2\"]
 
 [[pool]]
 name = \"pages\"
-endpoints = [\"pages.internal:80\"]
+endpoints = [\"pages.internal:80\", \"file:/etc/penstock/more-pages tier=1\"]
 
 [[route]]
 host = \"api.example.net\"

@@ -124,6 +124,11 @@ impl Cluster {
         Some(endpoint)
     }
 
+    /// None of its endpoints' names has stood for anything so far.
+    pub fn is_unresolved(&self) -> bool {
+        self.endpoints().iter().all(|endpoint| endpoint.is_unresolved())
+    }
+
     /// What became of a try that [`pick`](Self::pick) began.
     pub fn record(&self, endpoint: &Endpoint, now: Now, outcome: &Outcome) {
         endpoint.record(now, outcome);
@@ -203,7 +208,14 @@ mod tests {
 
     fn member(name: &str, weight: u32) -> Member {
         let addresses = [ring::Address::Inet(name.parse().unwrap())].into();
-        Member { name: name.into(), addresses, weight, tier: 0, shared: Arc::new(EndpointShared::new(1, Now::ZERO)) }
+        Member {
+            name: name.into(),
+            authority: name.into(),
+            addresses,
+            weight,
+            tier: 0,
+            shared: Arc::new(EndpointShared::new(1, Now::ZERO)),
+        }
     }
 
     fn pool() -> snapshot::Pool {

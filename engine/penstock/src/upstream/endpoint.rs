@@ -14,8 +14,10 @@ use crate::limits;
 /// Held by its cluster while the list names it, and by tries and leases for as long as they need it: it never moves, and an
 /// exchange never finds another one in its place.
 pub struct Endpoint {
-    /// What operators know it by: for logs, and for the Host of `host = "endpoint"`.
+    /// What operators know it by.
     pub name: Box<str>,
+    /// What it is called in requests to it: for `host = "endpoint"`.
+    pub authority: Box<str>,
     pub(super) shared: Arc<EndpointShared>,
     pub(super) idle: RefCell<Vec<Idle>>,
     /// Where connections are made to; several are tried in turn.
@@ -31,6 +33,7 @@ impl Endpoint {
     pub(super) fn new(member: &Member, breaker: Breaker, worker: usize) -> Self {
         Self {
             name: (&*member.name).into(),
+            authority: member.authority.clone(),
             shared: Arc::clone(&member.shared),
             idle: RefCell::default(),
             addresses: RefCell::new(member.addresses.clone()),
@@ -64,12 +67,17 @@ impl Endpoint {
         !self.is_retired() && self.shared.admin().state != AdminState::Maint
     }
 
+    /// Its name has stood for nothing so far.
+    pub(super) fn is_unresolved(&self) -> bool {
+        self.addresses.borrow().is_empty()
+    }
+
     pub(super) fn standing(&self, now: Now) -> Standing {
         let admin = self.shared.admin();
         match admin.state {
             AdminState::Maint => Standing::Out,
             AdminState::Drain => Standing::Draining,
-            AdminState::Ready if !self.breaker_admits(admin.breaker, now) => Standing::Down,
+            AdminState::Ready if self.is_unresolved() || !self.breaker_admits(admin.breaker, now) => Standing::Down,
             AdminState::Ready if self.shared.health() == Health::Down => Standing::Suspect,
             AdminState::Ready => Standing::Ready,
         }

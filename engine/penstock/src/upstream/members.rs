@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use policy::Now;
 
-use super::{Admin, EndpointShared, literal};
+use super::{Admin, EndpointShared, discovery};
 use crate::limits;
 use crate::snapshot::{Pool, PoolId, Snapshot};
 
@@ -22,6 +22,8 @@ use crate::snapshot::{Pool, PoolId, Snapshot};
 pub struct Member {
     /// What operators know it by; it names the endpoint in this pool.
     pub name: Arc<str>,
+    /// What it is called in requests to it: host and port, as they were written or found.
+    pub authority: Box<str>,
     /// Several are tried in turn; none while its name stands for nothing yet.
     pub addresses: Box<[ring::Address]>,
     /// The operator's, or else the one it was found with.
@@ -37,6 +39,7 @@ pub type Members = Arc<[Member]>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub name: Box<str>,
+    pub authority: Box<str>,
     pub addresses: Box<[ring::Address]>,
     pub weight: u32,
     pub tier: u8,
@@ -60,6 +63,7 @@ pub struct Roster {
 
 #[derive(Debug)]
 struct Roll {
+    pool: Box<str>,
     sources: Box<[Vec<Found>]>,
     members: Members,
     /// What the operator said of an endpoint, by its name: it holds for one that left and comes back.
@@ -70,11 +74,7 @@ impl Roster {
     /// What the configuration says by itself: names stand for nothing yet.
     #[must_use]
     pub fn new(snapshot: &Snapshot, workers: usize, now: Now) -> Self {
-        let mut pools: Vec<Roll> = snapshot
-            .pools
-            .iter()
-            .map(|pool| Roll { sources: written(pool), members: Arc::default(), orders: HashMap::new() })
-            .collect();
+        let mut pools: Vec<Roll> = snapshot.pools.iter().map(Roll::new).collect();
         for roll in &mut pools {
             roll.call(workers, now);
         }
@@ -114,6 +114,11 @@ impl Roster {
 }
 
 impl Roll {
+    fn new(pool: &Pool) -> Self {
+        let sources = pool.endpoints.iter().map(|endpoint| vec![discovery::one(endpoint)]).collect();
+        Self { pool: pool.name.clone(), sources, members: Arc::default(), orders: HashMap::new() }
+    }
+
     fn remember(&mut self, name: Arc<str>, admin: Admin) {
         self.orders.remove(&name);
         if admin == Admin::default() {
@@ -140,6 +145,10 @@ impl Roll {
         let same = self.members.len() == members.len()
             && self.members.iter().zip(&members).all(|(before, member)| before.says_the_same(member));
         if !same {
+            let count = self.sources.iter().map(Vec::len).sum::<usize>();
+            if count > limits::ENDPOINTS_MAX && members.len() == limits::ENDPOINTS_MAX {
+                eprintln!("penstock: pool `{}`: {count} endpoints found, only {} are used", self.pool, members.len());
+            }
             self.members = members.into();
         }
         !same
@@ -157,7 +166,8 @@ impl Found {
             shared.set_admin(*order);
         }
         let weight = shared.admin().weight.unwrap_or(self.weight);
-        Member { name, addresses: self.addresses.clone(), weight, tier: self.tier, shared }
+        let (authority, addresses) = (self.authority.clone(), self.addresses.clone());
+        Member { name, authority, addresses, weight, tier: self.tier, shared }
     }
 }
 
@@ -167,16 +177,6 @@ impl Member {
             && self.addresses == other.addresses
             && (self.weight, self.tier) == (other.weight, other.tier)
     }
-}
-
-fn written(pool: &Pool) -> Box<[Vec<Found>]> {
-    let found = pool.endpoints.iter().map(|endpoint| Found {
-        name: endpoint.address.to_string().into(),
-        addresses: literal(&endpoint.address).into(),
-        weight: endpoint.weight,
-        tier: 0,
-    });
-    found.map(|found| vec![found]).collect()
 }
 
 #[cfg(test)]
@@ -196,6 +196,7 @@ mod tests {
     fn found(names: &[(&str, u32)]) -> Vec<Found> {
         let found = |&(name, weight): &(&str, u32)| Found {
             name: name.into(),
+            authority: name.into(),
             addresses: [ring::Address::Inet(name.parse().unwrap())].into(),
             weight,
             tier: 0,

@@ -7,7 +7,7 @@
 
 mod cluster;
 mod dial;
-pub mod dns;
+mod discovery;
 mod endpoint;
 mod members;
 mod pool;
@@ -22,11 +22,11 @@ use ring::Buf;
 
 pub use self::cluster::{Cluster, Lease, Wanted};
 pub use self::dial::DialError;
-pub use self::dns::literal;
+pub use self::discovery::{Discovery, Report};
 pub use self::endpoint::{Endpoint, Tried};
 pub use self::members::{Finding, Found, Member, Members, Roster};
 pub use self::shared::{Admin, AdminState, BreakerOrder, EndpointShared, EndpointSums, Health};
-use crate::snapshot::ProxyProtocol;
+use crate::snapshot::{Address, Host, ProxyProtocol};
 
 /// The header that tells an endpoint who asks, if the pool wants one.
 #[must_use]
@@ -38,6 +38,16 @@ pub fn proxy_header(version: ProxyProtocol, path: Option<(SocketAddr, SocketAddr
         ProxyProtocol::V2 => proxy::write_v2(path, &mut header),
     }
     Some(Buf::copy_of(&header))
+}
+
+/// The addresses of an endpoint that needs no resolving.
+#[must_use]
+pub fn literal(address: &Address) -> Vec<ring::Address> {
+    match address {
+        Address::Tcp { host: Host::Ip(ip), port } => vec![ring::Address::Inet(SocketAddr::new(*ip, *port))],
+        Address::Tcp { host: Host::Name(_), .. } => Vec::new(),
+        Address::Unix(path) => vec![ring::Address::Unix(path.clone())],
+    }
 }
 
 /// Turns the ring's time into the policy's.

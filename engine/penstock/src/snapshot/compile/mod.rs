@@ -9,7 +9,12 @@ pub use pool::{Pool, Retry, Reuse, Timeouts};
 pub use route::Route;
 pub(super) use route::{default_route_name, rules_of};
 
-use std::{net::IpAddr, ops::Index, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Index,
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::{
     address::Cidr,
@@ -42,6 +47,8 @@ pub struct EngineSettings {
     pub driver: Driver,
     pub admin: Box<[Address]>,
     pub drain_timeout: Duration,
+    /// None: those of the host.
+    pub resolver: Box<[SocketAddr]>,
     pub spin: Spin,
     pub via: ViaName,
     pub server: ServerPolicy,
@@ -135,6 +142,7 @@ pub(super) fn compile(document: &Document) -> Snapshot {
             driver: document.engine.driver,
             admin: document.engine.admin.0.as_slice().into(),
             drain_timeout: time(&document.engine.drain_timeout.0),
+            resolver: document.engine.resolver.0.iter().map(|server| server.0).collect(),
             spin: document.engine.spin.0,
             via: document.engine.via.0.clone(),
             server: document.engine.server.0.clone(),

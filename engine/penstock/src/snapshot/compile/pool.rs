@@ -6,7 +6,7 @@ use policy::{BreakerSettings, RetryBudgetSettings};
 
 use super::time;
 use crate::limits;
-use crate::snapshot::address::Endpoint;
+use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::HostPolicy;
 use crate::snapshot::schema::{Balance, PoolDoc, ProxyProtocol, RetryCause};
 

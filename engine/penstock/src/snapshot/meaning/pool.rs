@@ -11,6 +11,15 @@ use crate::snapshot::text::Step;
 
 impl Meaning<'_> {
     pub(super) fn pools(&mut self) {
+        let servers = self.document.engine.resolver.0.len();
+        if servers > limits::RESOLVERS_MAX {
+            self.report(
+                Code::BadValue,
+                path!["engine", "resolver"],
+                format!("{servers} DNS servers"),
+                format!("at most {} are asked", limits::RESOLVERS_MAX),
+            );
+        }
         for (at, pool) in self.document.pool.iter().enumerate() {
             self.pool(at, pool);
         }
@@ -44,7 +53,7 @@ impl Meaning<'_> {
         let addresses = endpoints
             .iter()
             .enumerate()
-            .map(|(index, endpoint)| (endpoint.0.address.to_string(), path!["pool", at, "endpoints", index].to_vec()));
+            .map(|(index, endpoint)| (endpoint.0.source.to_string(), path!["pool", at, "endpoints", index].to_vec()));
         self.twice("the endpoint", addresses.collect::<Vec<_>>());
         self.within(path!["pool", at, "retry", "tries"], pool.retry.tries.into(), 1, limits::TRIES_MAX.into());
         self.within(path!["pool", at, "breaker", "trials"], pool.breaker.trials.into(), 1, u16::MAX.into());

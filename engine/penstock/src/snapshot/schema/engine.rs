@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::address::Address;
+use crate::snapshot::endpoint::Nameserver;
 use crate::snapshot::literal::{Cores, Listed, ServerPolicy, Spin, Text, Time, ViaName};
 
 /// The process as a whole.
@@ -18,6 +19,8 @@ pub struct EngineDoc {
     pub admin: Listed<Address>,
     /// How long exchanges may go on after SIGTERM before they are cut.
     pub drain_timeout: DrainTimeout,
+    /// The DNS servers that resolve endpoints' names as they are written. Those of `/etc/resolv.conf`, with its search list, unless given.
+    pub resolver: Listed<Nameserver>,
     /// What a worker does before it blocks for want of work: `auto` spins a little when that has lately paid off.
     pub spin: Text<Spin>,
     /// Our name in the `Via` field of what we forward, or `off` for no such field.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
-use crate::snapshot::address::Endpoint;
+use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
 
 /// A pool of endpoints that can stand in for each other.
@@ -14,7 +14,8 @@ use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
 pub struct PoolDoc {
     /// What routes, logs and metrics call it.
     pub name: String,
-    /// Where its endpoints are. A name stands for all its addresses. `weight` (1 unless given) is a share; 0 gets nothing.
+    /// Where its endpoints are: addresses, names (each A and AAAA record is an endpoint), SRV records, or files that are watched.
+    /// `weight` (1 unless given) is a share; 0 gets nothing. Endpoints of a higher `tier` (0 unless given) are asked when the lower ones fail.
     pub endpoints: Vec<Text<Endpoint>>,
     /// `adaptive`: the better of two by latency and work in flight. `round-robin`: in turn.
     pub balance: Balance,
@@ -30,7 +31,7 @@ pub struct PoolDoc {
     pub timeout: PoolTimeouts,
     /// Tells endpoints who the client is, with a PROXY header on each connection. Connections are then not shared by clients.
     pub proxy_protocol: ProxyProtocol,
-    /// How often the names of endpoints are resolved again.
+    /// The longest that a name is believed: it is resolved again when its records' time to live ends, and no later than this.
     pub resolve_every: Text<Time>,
 }
 

@@ -1,0 +1,200 @@
+//! Entries of a pool's `endpoints`, as operators write them: what an endpoint is, or where endpoints are to be found.
+
+use super::address::{Address, Host, is_host_name};
+use super::literal::{Literal, Unreadable};
+use crate::limits;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+/// One entry: `source [weight=N] [tier=N]`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    pub source: Source,
+    /// Of each endpoint that it stands for, unless the source tells of weights itself.
+    pub weight: u32,
+    /// 0 is asked first. What a source tells of comes on top.
+    pub tier: u8,
+}
+
+/// Where an entry's endpoints come from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// An address is itself; a name stands for all its A and AAAA records.
+    Address(Address),
+    /// SRV records (RFC 2782): targets, ports, priorities and weights.
+    Srv(Box<str>),
+    /// A file with one entry a line.
+    File(PathBuf),
+}
+
+/// A DNS server: `10.0.0.53`, or with a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nameserver(pub SocketAddr);
+
+impl Source {
+    /// Whether it is the same for as long as the process lives.
+    #[must_use]
+    pub fn is_literal(&self) -> bool {
+        matches!(self, Self::Address(Address::Tcp { host: Host::Ip(_), .. } | Address::Unix(_)))
+    }
+
+    /// Whether its endpoints have weights of their own.
+    fn tells_weights(&self) -> bool {
+        matches!(self, Self::Srv(_) | Self::File(_))
+    }
+}
+
+impl Literal for Endpoint {
+    const FORMAT: &'static str = "endpoint";
+    const FORM: &'static str = "an endpoint: `10.0.0.1:80`, `unix:/path`; a name for all its addresses: `host.name:80 weight=2`; \
+         SRV records: `srv:_http._tcp.name`; a file with one of these a line: `file:/path`; each with `tier=N` behind it";
+}
+
+impl FromStr for Endpoint {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        let mut words = text.split_ascii_whitespace();
+        let source: Source = words.next().unwrap_or_default().parse()?;
+        let mut endpoint = Self { source, weight: 1, tier: 0 };
+        for word in words {
+            match word.split_once('=') {
+                Some(("weight", _)) if endpoint.source.tells_weights() => {
+                    return Err(Unreadable::new(
+                        format!("has `{word}`, and weights of its own"),
+                        "leave it out: records and lines have weights themselves",
+                    ));
+                }
+                Some(("weight", number)) => endpoint.weight = within("weight", number, limits::WEIGHT_MAX)?,
+                Some(("tier", number)) => endpoint.tier = within("tier", number, u8::MAX.into())? as u8,
+                _ => {
+                    return Err(Unreadable::new(
+                        format!("has `{word}` after the address"),
+                        "only `weight=N` and `tier=N` may follow it",
+                    ));
+                }
+            }
+        }
+        Ok(endpoint)
+    }
+}
+
+fn within(key: &str, number: &str, most: u32) -> Result<u32, Unreadable> {
+    let zero = if key == "weight" { "0 (gets nothing)" } else { "0 (asked first)" };
+    number.parse().ok().filter(|&number| number <= most).ok_or_else(|| {
+        Unreadable::new(format!("has the {key} `{number}`"), format!("write a whole number from {zero} to {most}"))
+    })
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)?;
+        if self.weight != 1 {
+            write!(f, " weight={}", self.weight)?;
+        }
+        if self.tier == 0 { Ok(()) } else { write!(f, " tier={}", self.tier) }
+    }
+}
+
+impl FromStr for Source {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        if let Some(name) = text.strip_prefix("srv:") {
+            return if is_host_name(name) {
+                Ok(Self::Srv(name.to_ascii_lowercase().into()))
+            } else {
+                Err(Unreadable::new("names no SRV records", "write `srv:_http._tcp.name`: the port is in the records"))
+            };
+        }
+        match text.strip_prefix("file:") {
+            Some(path) if Path::new(path).is_absolute() => Ok(Self::File(path.into())),
+            Some(_) => Err(Unreadable::new("is not an absolute path", "write `file:/etc/penstock/pool.txt`")),
+            None => text.parse().map(Self::Address),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Srv(name) => write!(f, "srv:{name}"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+impl Literal for Nameserver {
+    const FORMAT: &'static str = "nameserver";
+    const FORM: &'static str = "a DNS server: `10.0.0.53`, `10.0.0.53:5353`, `fd00::53`, `[fd00::53]:5353`";
+}
+
+impl FromStr for Nameserver {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        let alone = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+        alone.or_else(|_| text.parse()).ok().filter(|address| address.port() != 0).map(Self).ok_or_else(|| {
+            Unreadable::new("is not the address of a DNS server", "write `10.0.0.53` or `10.0.0.53:5353`")
+        })
+    }
+}
+
+impl fmt::Display for Nameserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.port() == 53 { self.0.ip().fmt(f) } else { self.0.fmt(f) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T: Literal>(text: &str) -> String {
+        text.parse::<T>().map_or_else(|wrong| wrong.to_string(), |value| value.to_string())
+    }
+
+    #[test]
+    fn endpoints() {
+        for (text, wanted) in [
+            ("a:1   weight=2", "a:1 weight=2"),
+            ("a:1 weight=1 tier=0", "a:1"),
+            ("10.0.0.1:80 tier=2 weight=3", "10.0.0.1:80 weight=3 tier=2"),
+            ("srv:_HTTP._tcp.Api tier=1", "srv:_http._tcp.api tier=1"),
+            ("file:/etc/pool", "file:/etc/pool"),
+            ("unix:/run/a", "unix:/run/a"),
+            ("a:1 wait=1", "has `wait=1` after the address: only `weight=N` and `tier=N` may follow it"),
+            ("a:1 tier=256", "has the tier `256`: write a whole number from 0 (asked first) to 255"),
+            ("srv:_http._tcp.a:80", "names no SRV records: write `srv:_http._tcp.name`: the port is in the records"),
+            ("file:pool", "is not an absolute path: write `file:/etc/penstock/pool.txt`"),
+            (
+                "file:/pool weight=2",
+                "has `weight=2`, and weights of its own: leave it out: records and lines have weights themselves",
+            ),
+        ] {
+            assert_eq!(read::<Endpoint>(text), wanted, "{text}");
+        }
+        assert!(read::<Endpoint>("a:1 weight=-1").contains("whole number from 0"));
+    }
+
+    #[test]
+    fn nameservers() {
+        for (text, wanted) in [
+            ("10.0.0.53", "10.0.0.53"),
+            ("10.0.0.53:53", "10.0.0.53"),
+            ("127.0.0.1:5353", "127.0.0.1:5353"),
+            ("fd00::53", "fd00::53"),
+            ("[::1]:5353", "[::1]:5353"),
+        ] {
+            assert_eq!(read::<Nameserver>(text), wanted);
+        }
+        for text in ["dns.name", "10.0.0.53:0", "", "10.0.0.53:x"] {
+            assert!(read::<Nameserver>(text).starts_with("is not the address of a DNS server"), "{text}");
+        }
+    }
+}
