@@ -243,7 +243,7 @@ defaults
     retry-on all-retryable-errors
     timeout connect 200ms
     timeout server 500ms
-    timeout check 100ms
+    timeout check 300ms
     timeout queue 1s
     timeout client 600s
     timeout http-keep-alive 600s

@@ -13,7 +13,7 @@ mod rename;
 mod tally;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use xtask::Outcome;
@@ -45,8 +45,10 @@ const BARE: &[&str] = &["--verbose", "--without-penstock", "--without-direct", "
 
 /// One request of so many is a POST.
 const POST_EVERY: u64 = 10;
-/// Each phase begins this long before its fault, so that the fault meets requests of its own phase only.
+/// Each phase begins this long before its fault, so that the fault meets requests of its own phase only; and longer while earlier ones are
+/// still in flight, but not for those that hang.
 const LEAD: Duration = Duration::from_millis(500);
+const LEAD_MAX: Duration = Duration::from_secs(1);
 /// After a fault, before the next phase.
 const HEALING: Duration = Duration::from_secs(1);
 
@@ -209,6 +211,10 @@ fn in_one_go(kind: Kind, phases: &[(u8, &Phase)], settings: &Settings, scratch: 
     for (number, phase) in phases {
         load.enter(*number);
         fleet.hold(settings.lead)?;
+        let until = Instant::now() + LEAD_MAX;
+        while !load.is_settled() && Instant::now() < until {
+            fleet.hold(Duration::from_millis(5))?;
+        }
         for turn in &phase.turns {
             fleet.set(turn)?;
             fleet.hold(settings.turn)?;

@@ -69,14 +69,20 @@ struct Shared {
     plan: Plan,
     begun: Instant,
     phase: AtomicU8,
+    /// The phase of each connection's request in flight, or [`IDLE`].
+    asking: Vec<AtomicU8>,
     stop: AtomicBool,
 }
+
+/// No phase: no request is in flight.
+const IDLE: u8 = u8::MAX;
 
 impl Load {
     pub(crate) fn start(plan: Plan) -> Outcome<Self> {
         let connections = plan.connections;
         let phase = AtomicU8::new(plan.phase);
-        let shared = Arc::new(Shared { plan, begun: Instant::now(), phase, stop: AtomicBool::new(false) });
+        let asking = (0..connections).map(|_| AtomicU8::new(IDLE)).collect();
+        let shared = Arc::new(Shared { plan, begun: Instant::now(), phase, asking, stop: AtomicBool::new(false) });
         let mut load = Self { shared, threads: Vec::new() };
         for number in 0..connections {
             let shared = Arc::clone(&load.shared);
@@ -91,7 +97,16 @@ impl Load {
 
     /// From now on, requests belong to this phase.
     pub(crate) fn enter(&self, phase: u8) {
-        self.shared.phase.store(phase, Ordering::Relaxed);
+        self.shared.phase.store(phase, Ordering::SeqCst);
+    }
+
+    /// Whether no request of an earlier phase is in flight.
+    pub(crate) fn is_settled(&self) -> bool {
+        let phase = self.shared.phase.load(Ordering::SeqCst);
+        self.shared
+            .asking
+            .iter()
+            .all(|asking| matches!(asking.load(Ordering::SeqCst), asked if asked == IDLE || asked == phase))
     }
 
     /// Asks nothing more.
@@ -117,6 +132,17 @@ impl Drop for Load {
 }
 
 impl Shared {
+    /// The phase that a request belongs to, told before it is sent and true once told.
+    fn announce(&self, number: usize) -> u8 {
+        loop {
+            let phase = self.phase.load(Ordering::SeqCst);
+            self.asking[number].store(phase, Ordering::SeqCst);
+            if self.phase.load(Ordering::SeqCst) == phase {
+                return phase;
+            }
+        }
+    }
+
     /// One connection, to the load's end.
     fn work(&self, number: usize) -> Vec<Seen> {
         let to = self.plan.to[number % self.plan.to.len()];
@@ -129,9 +155,10 @@ impl Shared {
                 break;
             }
             let post = self.plan.post_every.is_some_and(|every| mix(draw).is_multiple_of(every));
-            let id = Id::new(self.phase.load(Ordering::Relaxed), post, number, nth);
+            let id = Id::new(self.announce(number), post, number, nth);
             let from = Instant::now();
             let end = caller.ask(id);
+            self.asking[number].store(IDLE, Ordering::SeqCst);
             let micros = u32::try_from(from.elapsed().as_micros()).unwrap_or(u32::MAX);
             seen.push(Seen { id, end, micros, ended: self.begun.elapsed() });
         }
