@@ -51,6 +51,7 @@ async fn operate(engine: Rc<RefCell<Engine>>, mut signals: Signals) -> io::Resul
     let snapshot = Arc::clone(engine.borrow().snapshot());
     admin::serve(&snapshot.engine.admin, &engine)?;
     follow_discovery(&engine);
+    engine.borrow_mut().oversee();
     look_after(&engine);
     while signals.next().await? == SIGHUP {
         engine.borrow().reopen_log();

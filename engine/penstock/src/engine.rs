@@ -144,6 +144,11 @@ impl Engine {
         self.draining
     }
 
+    /// Begins to probe endpoints, on the ring of this thread.
+    pub fn oversee(&mut self) {
+        self.oversight.begin();
+    }
+
     /// Asks every worker to publish what its ring counts.
     pub fn ask_to_publish(&mut self) {
         self.tell(&Message::Publish);

@@ -103,6 +103,12 @@ pub const ROUTES_MAX: usize = u16::MAX as usize;
 /// Listeners: each is a socket a worker.
 pub const LISTENERS_MAX: usize = 256;
 
+/// No more often than this is an endpoint probed: a probe is a connection, and ten a second are a load that shows.
+pub const PROBE_EVERY_MIN: Duration = Duration::from_millis(100);
+
+/// Bytes of an answer that a probe reads: a page of health is a few hundred; more than this is not one.
+pub const PROBE_BYTES_MAX: usize = 64 * 1024;
+
 /// No more often than this is a name resolved again, so that a short interval is no attack on the resolver.
 pub const RESOLVE_EVERY_MIN: Duration = Duration::from_secs(1);
 

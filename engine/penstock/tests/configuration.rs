@@ -473,3 +473,49 @@ fn every_key_of_the_schema_is_described() {
     }
     walk(&snapshot::json_schema(), "");
 }
+
+// ── Health checks ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn health_checks_are_checked() {
+    for (health, message, advice) in [
+        ("http = \"healthz\"", "`health.http`: `healthz` does not begin with `/`", "`/healthz`"),
+        ("http = \"/a b\"", "has ` ` in it", "percent-encoded"),
+        ("http = \"/\", status = \"2xx\"", "`2xx` is no list of statuses", "`200-299`"),
+        ("http = \"/\", tcp = true", "`http` and `tcp`: an endpoint is asked in one way", "leave one"),
+        ("tcp = true, expect = \"220\"", "`tcp` and `expect`: an endpoint is asked in one way", "leave one"),
+        ("every = \"2s\"", "warning[W103]: nothing says how to ask", "http = \"/healthz\""),
+        ("tcp = true, body = \"ok\"", "warning[W103]: `body` belongs to `http`", "leave it out"),
+        ("http = \"/\", send = \"x\"", "warning[W103]: `send` belongs to `expect`", "leave it out"),
+        ("http = \"/\", body = \"\"", "`body` is empty", "leave it out"),
+        ("http = \"/\", host = \"a b\"", "`host` is not a host", "app.example.net"),
+        ("http = \"/\", every = \"50ms\"", "so many probes would be a load of their own", "100ms"),
+        ("http = \"/\", timeout = \"0s\"", "`timeout` cannot be zero", "leave it out"),
+        ("http = \"/\", rise = 0", "`rise` cannot be 0", "from 1 to 255"),
+        ("http = \"/\", fall = 300", "`health.fall` cannot be 300", "to 255"),
+        ("http = \"/\", port = 0", "port 0 is none", "leave it out"),
+        ("http = \"/\", jitter = 1", "unknown key `jitter` in health", "it may have: "),
+    ] {
+        let found = report(&around(&format!("health = {{ {health} }}")));
+        assert!(found.contains(message) && found.contains(advice), "{health}\n---\n{found}");
+        assert_eq!(found.matches("-->").count(), 1, "one problem, said once\n{health}\n---\n{found}");
+    }
+}
+
+#[test]
+fn a_health_check_is_off_until_it_says_how_to_ask() {
+    use snapshot::ProbeAsk;
+    use std::time::Duration;
+    assert_eq!(compile(&around("")).pools[0].health, None);
+    let probe = |keys: &str| compile(&around(keys)).pools[0].health.clone().expect("a probe");
+    let plain = probe("health.http = \"/healthz\"");
+    let ProbeAsk::Http { target, host, status, body } = &plain.ask else { panic!("{plain:?}") };
+    assert_eq!((&**target, host, body, status.to_string().as_str()), ("/healthz", &None, &None, "200-299"));
+    assert_eq!(plain.settings, policy::HealthSettings::default());
+    let fast = probe("host = \"app.example\"\nhealth = { http = \"/\", every = \"500ms\" }");
+    assert!(matches!(&fast.ask, ProbeAsk::Http { host: Some(host), .. } if &**host == "app.example"));
+    assert_eq!(fast.settings.interval_in_doubt, Duration::from_millis(500), "never more seldom than without a doubt");
+    let bytes = probe("health = { send = \"PING\\r\\n\", expect = \"+PONG\", every_in_doubt = \"2s\" }");
+    assert_eq!(bytes.ask, ProbeAsk::Bytes { send: "PING\r\n".into(), expect: "+PONG".into() });
+    assert_eq!(bytes.settings.interval_in_doubt, Duration::from_secs(2));
+}

@@ -127,6 +127,14 @@ impl HealthCheck {
         self.health != before
     }
 
+    /// The probe under way could not be sent, for a reason that is not the endpoint's: it says nothing, and the next one has
+    /// its turn.
+    pub fn withdraw(&mut self, now: Now) {
+        if self.begun.take().is_some() {
+            self.next = now.plus_nanos(self.pause_ns());
+        }
+    }
+
     fn judge(&mut self, result: ProbeResult) {
         let (wanted, needed) = match (self.health, result) {
             (Health::Unknown, ProbeResult::Good) => (Health::Healthy, 1),
@@ -226,6 +234,23 @@ mod tests {
         assert_eq!(check.health(), Unhealthy);
         assert!(!check.record(timeout, Good), "what comes later is too late");
         assert_eq!(check.health(), Unhealthy);
+    }
+
+    #[test]
+    fn a_probe_that_was_not_sent_says_nothing() {
+        let (mut check, mut now) = check();
+        for result in [Bad, Bad] {
+            probe(&mut check, &mut now, result);
+        }
+        for _ in 0..10 {
+            now = check.next_at(now);
+            assert!(check.begin(now));
+            check.withdraw(now);
+            assert!(!check.begin(now), "the next one has its turn");
+        }
+        assert_eq!(check.health(), Unknown);
+        probe(&mut check, &mut now, Bad);
+        assert_eq!(check.health(), Unhealthy, "and the run goes on");
     }
 
     #[test]

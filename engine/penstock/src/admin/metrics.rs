@@ -17,6 +17,8 @@ const FAMILIES: &[Family] = &[
     ("breaker_order", "gauge", "The operator's: 0 none, 1 forced open, 2 forced closed.", |of| of.admin.breaker as u64),
     ("admin_state", "gauge", "The operator's: 0 ready, 1 drain, 2 maint.", |of| of.admin.state as u64),
     ("weight", "gauge", "Its share.", |of| of.weight.into()),
+    ("probes_total", "counter", "Probes sent.", |of| of.probes().map_or(0, |probes| probes.sent())),
+    ("probe_failures_total", "counter", "Without a good answer.", |of| of.probes().map_or(0, |probes| probes.failed())),
     ("down", "gauge", "Whether its probes fail.", |of| u64::from(of.health == Health::Down)),
     ("serving", "gauge", "Whether new requests may go to it.", |of| of.serves().into()),
 ];

@@ -54,6 +54,7 @@ fn endpoints(engine: &Engine, pool: Option<PoolId>) -> Vec<Value> {
             "latency_us": of.sums.latency_nanos / 1_000,
             "since_s": last.as_ref().map(|note| now().since(note.at).as_secs()),
             "last": last.map(|note| note.text),
+            "probe": of.last_probe(),
         })
     };
     endpoints_of(engine, pool).map(row).collect()

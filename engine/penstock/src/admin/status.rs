@@ -119,5 +119,7 @@ fn endpoint(of: &EndpointView<'_>) -> Value {
         "ewma_us": of.sums.latency_nanos / 1_000,
         "requests": of.sums.requests,
         "failures": of.sums.failures,
+        "probes": of.probes().map_or(0, |probes| probes.sent()),
+        "probe": of.last_probe(),
     })
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::engine::Engine;
-use crate::oversight::{Breaker, Watched};
+use crate::oversight::{Breaker, Probes, Watched};
 use crate::snapshot::{Pool, PoolId, nearest};
 use crate::upstream::{Admin, AdminState, BreakerOrder, EndpointSums, Health, Member};
 
@@ -16,6 +16,8 @@ pub(super) struct EndpointView<'a> {
     pub(super) health: Health,
     pub(super) sums: EndpointSums,
     pub(super) watched: Option<&'a Rc<Watched>>,
+    /// Its pool is probed.
+    probed: bool,
 }
 
 /// Every pool, by its place.
@@ -41,14 +43,15 @@ pub(super) fn pool_named(engine: &Engine, name: &str) -> Result<PoolId, String> 
 pub(super) fn endpoints(engine: &Engine) -> impl Iterator<Item = EndpointView<'_>> {
     pools(engine).zip(engine.roster().pools()).flat_map(|((id, pool), members)| {
         let watched = engine.oversight().pool(id);
-        members.iter().enumerate().map(move |(at, member)| EndpointView::new(&pool.name, member, watched.get(at)))
+        members.iter().enumerate().map(move |(at, member)| EndpointView::new(pool, member, watched.get(at)))
     })
 }
 
 impl<'a> EndpointView<'a> {
-    fn new(pool: &'a str, member: &'a Member, watched: Option<&'a Rc<Watched>>) -> Self {
+    fn new(pool: &'a Pool, member: &'a Member, watched: Option<&'a Rc<Watched>>) -> Self {
         Self {
-            pool,
+            pool: &pool.name,
+            probed: pool.health.is_some(),
             name: &member.name,
             weight: member.weight,
             admin: member.shared.admin(),
@@ -88,7 +91,16 @@ impl<'a> EndpointView<'a> {
         }
     }
 
-    pub(super) fn health(&self) -> &'static str {
-        self.health.text()
+    pub(super) const fn health(&self) -> &'static str {
+        if self.probed { self.health.text() } else { "not probed" }
+    }
+
+    pub(super) fn probes(&self) -> Option<&Probes> {
+        self.watched.map(|watched| watched.probes())
+    }
+
+    /// What the last probe came to.
+    pub(super) fn last_probe(&self) -> Option<String> {
+        self.probes()?.last().map(|note| note.text)
     }
 }

@@ -1,8 +1,12 @@
-//! What the control thread knows of each endpoint beyond its cells: what was last decided of it, why, and when.
+//! What the control thread knows of each endpoint beyond its cells: what its probes say, what was last decided of it, why, and
+//! when.
 //!
-//! What holds here: it follows the roster's lists, endpoint for endpoint and in their order; a decision is noted, and said on
-//! standard error, once. Deliberately absent: anything that a request waits for. Workers see verdicts in the endpoint's shared
-//! words, never this room.
+//! What holds here: it follows the roster's lists, endpoint for endpoint and in their order; each endpoint of a probed pool has one
+//! prober, for the whole process, from when it joins to when it leaves; a decision is noted, and said on standard error, once.
+//! Deliberately absent: anything that a request waits for. Workers see verdicts in the endpoint's shared words, never this room.
+
+mod probe;
+mod prober;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,27 +14,32 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use policy::Now;
+use ring::{Address, TaskRef};
 
+pub use self::prober::Probes;
 use crate::snapshot::{PoolId, Snapshot};
-use crate::upstream::{EndpointShared, EndpointSums, Members};
+use crate::upstream::{EndpointShared, EndpointSums, Member, Members};
 
 /// Every pool's endpoints, watched.
 pub struct Oversight {
-    pools: Box<[Ward]>,
-}
-
-/// One pool's.
-struct Ward {
-    name: Box<str>,
-    watched: Vec<Rc<Watched>>,
+    snapshot: Arc<Snapshot>,
+    pools: Box<[Vec<Rc<Watched>>]>,
+    /// Who joins is probed from then on: there is a ring to do it on.
+    begun: bool,
 }
 
 /// One endpoint.
 pub struct Watched {
     pub name: Arc<str>,
+    pool: Box<str>,
     shared: Arc<EndpointShared>,
+    addresses: RefCell<Box<[Address]>>,
     last: RefCell<Note>,
     breaker: Cell<Breaker>,
+    probes: Probes,
+    prober: Cell<Option<TaskRef>>,
+    /// Its pool has it no longer.
+    retired: Cell<bool>,
 }
 
 /// What was decided of an endpoint.
@@ -50,54 +59,72 @@ pub enum Breaker {
 }
 
 impl Oversight {
+    /// Of the pools of a snapshot, with nobody in them yet.
     #[must_use]
-    pub fn new(snapshot: &Snapshot) -> Self {
-        let ward = |pool: &crate::snapshot::Pool| Ward { name: pool.name.clone(), watched: Vec::new() };
-        Self { pools: snapshot.pools.iter().map(ward).collect() }
+    pub fn new(snapshot: &Arc<Snapshot>) -> Self {
+        let pools = snapshot.pools.iter().map(|_| Vec::new()).collect();
+        Self { snapshot: Arc::clone(snapshot), pools, begun: false }
+    }
+
+    /// Begins to probe, on the ring of this thread.
+    pub fn begin(&mut self) {
+        self.begun = true;
+        for (at, watched) in self.pools.iter().enumerate() {
+            watched.iter().for_each(|watched| prober::start(watched, &self.snapshot, PoolId(at as u16)));
+        }
     }
 
     /// From now on the pool has these members. What is known of those that stay, stays.
     pub fn follow(&mut self, pool: PoolId, members: &Members, now: Now) {
-        let Some(ward) = self.pools.get_mut(usize::from(pool.0)) else { return };
-        let before = std::mem::take(&mut ward.watched);
-        let known: HashMap<_, _> = before.iter().map(|watched| (Arc::as_ptr(&watched.shared), watched)).collect();
-        ward.watched = members
-            .iter()
-            .map(|member| match known.get(&Arc::as_ptr(&member.shared)) {
-                Some(&watched) => Rc::clone(watched),
-                None => Rc::new(Watched::new(Arc::clone(&member.name), Arc::clone(&member.shared), now)),
-            })
-            .collect();
+        let Some(list) = self.pools.get_mut(usize::from(pool.0)) else { return };
+        let before = std::mem::take(list);
+        let mut known: HashMap<_, _> = before.iter().map(|watched| (Arc::as_ptr(&watched.shared), watched)).collect();
+        for member in members.iter() {
+            let watched = match known.remove(&Arc::as_ptr(&member.shared)) {
+                Some(watched) => Rc::clone(watched),
+                None => Rc::new(Watched::new(&self.snapshot[pool].name, member, now)),
+            };
+            watched.addresses.borrow_mut().clone_from(&member.addresses);
+            if self.begun {
+                prober::start(&watched, &self.snapshot, pool);
+            }
+            list.push(watched);
+        }
+        known.into_values().for_each(|watched| watched.retire());
     }
 
     /// A pool's endpoints, in the order of its list.
     #[must_use]
     pub fn pool(&self, pool: PoolId) -> &[Rc<Watched>] {
-        self.pools.get(usize::from(pool.0)).map_or(&[], |ward| &ward.watched)
+        self.pools.get(usize::from(pool.0)).map_or(&[], Vec::as_slice)
     }
 
     /// Notes what workers have decided since the last look.
     pub fn look(&self, now: Now) {
-        for ward in &self.pools {
-            for watched in &ward.watched {
-                watched.look(&ward.name, now);
-            }
-        }
+        self.pools.iter().flatten().for_each(|watched| watched.look(now));
     }
 
     /// Notes what was decided of an endpoint, and says so.
     pub fn note(&self, pool: PoolId, name: &str, text: String, now: Now) {
-        let Some(ward) = self.pools.get(usize::from(pool.0)) else { return };
-        if let Some(watched) = ward.watched.iter().find(|watched| &*watched.name == name) {
-            watched.note(&ward.name, text, now);
+        if let Some(watched) = self.pool(pool).iter().find(|watched| &*watched.name == name) {
+            watched.note(text, now);
         }
     }
 }
 
 impl Watched {
-    fn new(name: Arc<str>, shared: Arc<EndpointShared>, now: Now) -> Self {
-        let last = RefCell::new(Note { at: now, text: "in the pool".into() });
-        Self { name, shared, last, breaker: Cell::default() }
+    fn new(pool: &str, member: &Member, now: Now) -> Self {
+        Self {
+            name: Arc::clone(&member.name),
+            pool: pool.into(),
+            shared: Arc::clone(&member.shared),
+            addresses: RefCell::default(),
+            last: RefCell::new(Note { at: now, text: "in the pool".into() }),
+            breaker: Cell::default(),
+            probes: Probes::default(),
+            prober: Cell::new(None),
+            retired: Cell::new(false),
+        }
     }
 
     /// What was last decided of it.
@@ -106,24 +133,40 @@ impl Watched {
         self.last.borrow().clone()
     }
 
-    fn note(&self, pool: &str, text: String, now: Now) {
-        eprintln!("penstock: endpoint `{}` of pool `{pool}`: {text}", self.name);
+    /// What its prober has found.
+    #[must_use]
+    pub const fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
+    fn note(&self, text: String, now: Now) {
+        eprintln!("penstock: endpoint `{}` of pool `{}`: {text}", self.name, self.pool);
+        self.note_quietly(text, now);
+    }
+
+    fn note_quietly(&self, text: String, now: Now) {
         self.last.replace(Note { at: now, text });
     }
 
-    fn look(&self, pool: &str, now: Now) {
+    fn look(&self, now: Now) {
         let sums = self.shared.sums();
         let breaker = Breaker::of(&sums);
-        let before = self.breaker.replace(breaker);
-        if before != breaker {
-            self.note(pool, breaker.told(&sums), now);
+        if self.breaker.replace(breaker) != breaker {
+            self.note(breaker.told(&sums), now);
+        }
+    }
+
+    fn retire(&self) {
+        self.retired.set(true);
+        if let Some(prober) = self.prober.take() {
+            ring::wake(prober);
         }
     }
 }
 
 impl Breaker {
     #[must_use]
-    pub fn of(sums: &EndpointSums) -> Self {
+    pub const fn of(sums: &EndpointSums) -> Self {
         match sums {
             EndpointSums { open: 1.., .. } => Self::Open,
             EndpointSums { half_open: 1.., .. } => Self::HalfOpen,

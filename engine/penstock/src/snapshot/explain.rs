@@ -2,7 +2,7 @@
 
 use super::{
     address::Bind,
-    compile::{Listener, ListenerProtocol, PoolId, Snapshot},
+    compile::{HealthProbe, Listener, ListenerProtocol, PoolId, ProbeAsk, Snapshot},
     endpoint::{Endpoint, Source},
     literal::{Percent, Time},
     route::RouteId,
@@ -144,6 +144,7 @@ fn pool_lines(snapshot: &Snapshot, id: PoolId, lines: &mut Vec<(&'static str, St
             format!("{} tries, on {}, budget {}", retry.tries, causes.join(" and "), Percent(retry.budget.percent))
         },
     ));
+    lines.extend(pool.health.as_ref().map(|probe| ("health", health(probe))));
     let breaker = &pool.breaker;
     lines.push((
         "breaker",
@@ -158,6 +159,16 @@ fn pool_lines(snapshot: &Snapshot, id: PoolId, lines: &mut Vec<(&'static str, St
             )
         },
     ));
+}
+
+fn health(probe: &HealthProbe) -> String {
+    let ask = match &probe.ask {
+        ProbeAsk::Http { target, status, .. } => format!("GET {target}, {status} is good"),
+        ProbeAsk::Tcp => "a connection".into(),
+        ProbeAsk::Bytes { expect, .. } => format!("it says {expect:?}"),
+    };
+    let settings = &probe.settings;
+    format!("{ask}; every {}, within {}", time(settings.interval), time(settings.timeout))
 }
 
 fn time(duration: Duration) -> Time {

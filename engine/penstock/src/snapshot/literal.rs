@@ -3,6 +3,7 @@
 
 use super::address::{Address, Bind, Cidr};
 use super::endpoint::{Endpoint, Nameserver};
+use super::probing::{ProbeTarget, Statuses};
 use super::quantity::{Bandwidth, Rate, Size};
 use super::route::{HostPattern, Method, PathPattern};
 use crate::limits;
@@ -131,6 +132,8 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Unreadable> {
         HostPattern::FORMAT => parses::<HostPattern>(text),
         Method::FORMAT => parses::<Method>(text),
         PathPattern::FORMAT => parses::<PathPattern>(text),
+        ProbeTarget::FORMAT => parses::<ProbeTarget>(text),
+        Statuses::FORMAT => parses::<Statuses>(text),
         Time::FORMAT => parses::<Time>(text),
         Percent::FORMAT => parses::<Percent>(text),
         Size::FORMAT => parses::<Size>(text),
@@ -155,6 +158,8 @@ pub(super) const FORMATS: &[(&str, &str)] = &[
     (HostPattern::FORMAT, HostPattern::FORM),
     (Method::FORMAT, Method::FORM),
     (PathPattern::FORMAT, PathPattern::FORM),
+    (ProbeTarget::FORMAT, ProbeTarget::FORM),
+    (Statuses::FORMAT, Statuses::FORM),
     (Time::FORMAT, Time::FORM),
     (Percent::FORMAT, Percent::FORM),
     (Size::FORMAT, Size::FORM),

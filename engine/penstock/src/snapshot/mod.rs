@@ -15,6 +15,7 @@ mod explain;
 mod literal;
 mod meaning;
 mod print;
+mod probing;
 mod quantity;
 mod reference;
 mod report;
@@ -25,8 +26,8 @@ mod text;
 
 pub use address::{Address, Bind, Cidr, Host};
 pub use compile::{
-    AccessLog, EngineSettings, Listener, ListenerId, ListenerProtocol, Networks, Pool, PoolId, Retry, Reuse, Route,
-    Snapshot, Timeouts,
+    AccessLog, EngineSettings, HealthProbe, Listener, ListenerId, ListenerProtocol, Networks, Pool, PoolId, ProbeAsk,
+    Retry, Reuse, Route, Snapshot, Timeouts,
 };
 pub use endpoint::{Endpoint, Nameserver, Source};
 pub use explain::{Explanation, explain};
@@ -34,6 +35,7 @@ pub use literal::{
     Cores, HostPolicy, Listed, Literal, Percent, ServerPolicy, Spin, Text, Time, Unreadable, ViaName, cpu_list,
 };
 pub use print::{complete, print};
+pub use probing::{ProbeTarget, Statuses};
 pub use quantity::{Bandwidth, Rate, Size};
 pub use reference::reference;
 pub use report::{Code, Problem, Report, nearest};

@@ -24,7 +24,10 @@ pub enum DialError {
 type Attempt = Pin<Box<dyn Future<Output = io::Result<Stream>>>>;
 
 /// Connects to the first of `addresses` that answers.
-pub(super) async fn dial(addresses: &[Address], patience: Duration, timer: &mut Timer) -> Result<Stream, DialError> {
+///
+/// # Errors
+/// Nothing to connect to, no time left, or the last attempt's error.
+pub async fn dial(addresses: &[Address], patience: Duration, timer: &mut Timer) -> Result<Stream, DialError> {
     let mut waiting = interleaved(addresses).into_iter();
     let mut attempts: Vec<Attempt> = Vec::with_capacity(1);
     let begun = ring::now();

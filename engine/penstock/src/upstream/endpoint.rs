@@ -64,7 +64,8 @@ impl Endpoint {
 
     /// Whether a connection to it is worth keeping for the next request.
     pub(super) fn keeps_connections(&self) -> bool {
-        !self.is_retired() && self.shared.admin().state != AdminState::Maint
+        let nobody_there = self.shared.admin().state == AdminState::Maint || self.shared.health() == Health::Down;
+        !self.is_retired() && !nobody_there
     }
 
     /// Its name has stood for nothing so far.

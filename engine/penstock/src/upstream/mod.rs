@@ -21,7 +21,7 @@ use proto::proxy;
 use ring::Buf;
 
 pub use self::cluster::{Cluster, Lease, Wanted};
-pub use self::dial::DialError;
+pub use self::dial::{DialError, dial};
 pub use self::discovery::{Discovery, Report};
 pub use self::endpoint::{Endpoint, Tried};
 pub use self::members::{Finding, Found, Member, Members, Roster};

@@ -58,7 +58,7 @@ impl Cluster {
     }
 
     /// Lets go of connections that have been idle for too long, that the origin has closed, or that lead to an endpoint
-    /// under maintenance.
+    /// where nobody is thought to be.
     pub fn sweep(&self, settings: &Pool, counters: &Counters) {
         let now = ring::now();
         for endpoint in self.endpoints().iter() {

@@ -246,7 +246,7 @@ impl AdminState {
 
 impl Health {
     #[must_use]
-    pub fn text(self) -> &'static str {
+    pub const fn text(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Up => "up",

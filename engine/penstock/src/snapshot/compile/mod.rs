@@ -1,9 +1,11 @@
 //! The snapshot: what workers read, with indexes for names and numbers for texts.
 
+mod health;
 mod listen;
 mod pool;
 mod route;
 
+pub use health::{HealthProbe, ProbeAsk};
 pub use listen::{Listener, ListenerProtocol};
 pub use pool::{Pool, Retry, Reuse, Timeouts};
 pub use route::Route;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use policy::{BreakerSettings, RetryBudgetSettings};
 
+use super::health::{HealthProbe, health};
 use super::time;
 use crate::limits;
 use crate::snapshot::endpoint::Endpoint;
@@ -17,6 +18,8 @@ pub struct Pool {
     pub balance: Balance,
     pub host: HostPolicy,
     pub breaker: BreakerSettings,
+    /// `None`: its endpoints are not probed.
+    pub health: Option<HealthProbe>,
     pub reuse: Reuse,
     pub retry: Retry,
     pub timeouts: Timeouts,
@@ -61,6 +64,7 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
             trials: doc.breaker.trials,
             ..BreakerSettings::default()
         },
+        health: health(doc),
         reuse: Reuse {
             idle: time(&doc.reuse.idle),
             max_idle: doc.reuse.max_idle,

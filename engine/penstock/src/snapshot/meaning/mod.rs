@@ -5,6 +5,7 @@ macro_rules! path {
     ($($step:expr),+) => { &[$($crate::snapshot::text::Step::from($step)),+] };
 }
 
+mod health;
 mod listen;
 mod pool;
 mod route;

@@ -90,6 +90,7 @@ impl Meaning<'_> {
                 "write at least \"1s\"",
             );
         }
+        self.health(at, &pool.health);
         let document = self.document;
         let known = |name: &str| document.pool.iter().any(|pool| pool.name == name);
         let used = |name: &str| {

@@ -4,6 +4,7 @@
 //! the JSON Schema: they are written for the operator.
 
 mod engine;
+mod health;
 mod listen;
 mod pool;
 mod route;
@@ -11,6 +12,7 @@ mod route;
 pub(super) use engine::AccessDoc;
 pub use engine::{AccessFormat, Driver};
 use engine::{EngineDoc, LogDoc};
+pub(super) use health::HealthDoc;
 pub use listen::{ListenDoc, Protocol};
 pub use pool::{Balance, PoolDoc, ProxyProtocol, RetryCause};
 pub use route::{Forwarded, RouteDoc};

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::health::HealthDoc;
 use crate::limits;
 use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
@@ -23,6 +24,8 @@ pub struct PoolDoc {
     pub host: Text<HostPolicy>,
     /// When to stop asking an endpoint.
     pub breaker: BreakerDoc,
+    /// Asks each endpoint by itself whether it is well. Off unless `http`, `tcp` or `expect` says how.
+    pub health: HealthDoc,
     /// Which connections are kept for the next request.
     pub reuse: ReuseDoc,
     /// Which requests are tried again, at another endpoint where there is one.
@@ -43,6 +46,7 @@ impl Default for PoolDoc {
             balance: Balance::default(),
             host: Text::default(),
             breaker: BreakerDoc::default(),
+            health: HealthDoc::default(),
             reuse: ReuseDoc::default(),
             retry: RetryDoc::default(),
             timeout: PoolTimeouts::default(),

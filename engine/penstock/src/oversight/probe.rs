@@ -1,0 +1,161 @@
+//! One probe: a connection of its own, a question, and whether the answer is the one that is wanted.
+//!
+//! What holds here: a probe is over by its deadline, connecting included; it reads [`limits::PROBE_BYTES_MAX`] at the most; it
+//! tells its result in words that an operator can act on. Never on a pooled connection: one that was made an hour ago says
+//! nothing about who could connect now.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use proto::h1::{Client, ResponseHead};
+use proto::http::{Fields, Framing, Method};
+use ring::{Address, Buf, Stream, Timer};
+
+use crate::conn::{Broken, Conn, Read};
+use crate::limits;
+use crate::snapshot::{HealthProbe, ProbeAsk, ProxyProtocol, Statuses};
+use crate::upstream::{self, DialError, proxy_header};
+
+/// What came of a probe, in words.
+pub(super) enum Probed {
+    Good(String),
+    Bad(String),
+    /// The endpoint's name has no address: there was nobody to ask.
+    Nobody,
+    /// It could not be sent, for a reason of ours: it says nothing about the endpoint.
+    Unsent(String),
+}
+
+/// Bytes of what an endpoint said that are shown.
+const SHOWN_MAX: usize = 40;
+
+/// Asks an endpoint once. `name` is the Host where the settings name none.
+pub(super) async fn probe(of: &HealthProbe, proxy: ProxyProtocol, addresses: &[Address], name: &str) -> Probed {
+    let begun = ring::now();
+    let addresses: Vec<Address> = addresses.iter().map(|address| at_port(address, of.port)).collect();
+    let mut timer = Timer::new();
+    let mut stream = match upstream::dial(&addresses, of.settings.timeout, &mut timer).await {
+        Ok(stream) => stream,
+        Err(error) => return unconnected(error, of.settings.timeout),
+    };
+    if let Some(header) = proxy_header(proxy, None) {
+        stream.send(header);
+    }
+    match ring::until(begun + of.settings.timeout, ask(stream, &of.ask, name)).await {
+        Some(Ok(said)) => Probed::Good(format!("{said} in {}", shown_time(ring::now().since(begun)))),
+        Some(Err(why)) => Probed::Bad(why),
+        None => Probed::Bad(format!("no answer within {:?}", of.settings.timeout)),
+    }
+}
+
+fn unconnected(error: DialError, timeout: Duration) -> Probed {
+    let ours = policy::Class::from(&error) == policy::Class::Shed;
+    match error {
+        DialError::Unresolved => Probed::Nobody,
+        DialError::TimedOut => Probed::Bad(format!("no connection within {timeout:?}")),
+        DialError::Failed(error) if ours => Probed::Unsent(error.to_string()),
+        DialError::Failed(error) => Probed::Bad(error.to_string()),
+    }
+}
+
+fn at_port(address: &Address, port: Option<u16>) -> Address {
+    match (address, port) {
+        (Address::Inet(inet), Some(port)) => Address::Inet((inet.ip(), port).into()),
+        _ => address.clone(),
+    }
+}
+
+async fn ask(stream: Stream, ask: &ProbeAsk, name: &str) -> Result<String, String> {
+    match ask {
+        ProbeAsk::Tcp => Ok("connected".into()),
+        ProbeAsk::Bytes { send, expect } => bytes(stream, send.as_bytes(), expect.as_bytes()).await,
+        ProbeAsk::Http { target, host, status, body } => {
+            // A Unix socket's path is no Host.
+            let host = host.as_deref().unwrap_or(if name.starts_with("unix:") { "localhost" } else { name });
+            let mut conn = Conn::new(stream);
+            send_request(&mut conn, target, host)?;
+            http(&mut conn, status, body.as_deref()).await
+        }
+    }
+}
+
+async fn bytes(mut stream: Stream, send: &[u8], expect: &[u8]) -> Result<String, String> {
+    if !send.is_empty() {
+        stream.send(Buf::copy_of(send));
+    }
+    let mut said = Vec::new();
+    while said.len() < expect.len() && expect.starts_with(&said) {
+        match stream.recv().await {
+            Ok(Some(buf)) => said.extend_from_slice(buf.bytes()),
+            Ok(None) => return Err(format!("it ended after {}", shown(&said))),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    if said.starts_with(expect) { Ok(shown(&said)) } else { Err(format!("it said {}", shown(&said))) }
+}
+
+fn send_request(conn: &mut Conn<Client>, target: &str, host: &str) -> Result<(), String> {
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: penstock-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
+    conn.stream.send(Buf::copy_of(request.as_bytes()));
+    let told = conn.machine.head_written(Method::Get, Framing::None, false, false);
+    told.map_err(|_| "the connection is not free".to_owned())
+}
+
+async fn http(conn: &mut Conn<Client>, status: &Statuses, body: Option<&str>) -> Result<String, String> {
+    let mut fields = Fields::with_limit(limits::FIELDS_MAX);
+    let head = head(conn, &mut fields).await?;
+    let code = head.status.code();
+    if !status.contains(code) {
+        return Err(format!("{code} instead of {status}"));
+    }
+    let Some(wanted) = body else { return Ok(code.to_string()) };
+    conn.skip(head.length as usize);
+    let mut content = Vec::new();
+    loop {
+        match poll_fn(|cx| conn.poll_read(cx, &mut fields)).await {
+            Ok(Read::Data(data)) => content.extend_from_slice(data.bytes()),
+            Ok(Read::End) => return Err(format!("{code}, and its content has no {wanted:?}")),
+            Ok(_) => return Err(format!("{code}, and its content broke off")),
+            Err(broken) => return Err(told(&broken)),
+        }
+        let read = &content[..content.len().min(limits::PROBE_BYTES_MAX)];
+        if read.windows(wanted.len()).any(|window| window == wanted.as_bytes()) {
+            return Ok(format!("{code}, {wanted:?}"));
+        }
+        if content.len() >= limits::PROBE_BYTES_MAX {
+            return Err(format!("{code}, and the first {} bytes have no {wanted:?}", limits::PROBE_BYTES_MAX));
+        }
+    }
+}
+
+/// The head of the final response.
+async fn head(conn: &mut Conn<Client>, fields: &mut Fields) -> Result<ResponseHead, String> {
+    loop {
+        match poll_fn(|cx| conn.poll_read(cx, fields)).await {
+            Ok(Read::Head(head)) if head.status.is_interim() => conn.skip(head.length as usize),
+            Ok(Read::Head(head)) => return Ok(head),
+            Ok(_) => return Err("it closed the connection without an answer".into()),
+            Err(broken) => return Err(told(&broken)),
+        }
+    }
+}
+
+fn told(broken: &Broken) -> String {
+    match broken {
+        Broken::Malformed(malformed) => format!("its answer is not HTTP: {malformed}"),
+        Broken::Io(error) => error.to_string(),
+    }
+}
+
+fn shown(said: &[u8]) -> String {
+    match said {
+        [] => "nothing".into(),
+        _ => format!("\"{}\"", said[..said.len().min(SHOWN_MAX)].escape_ascii()),
+    }
+}
+
+fn shown_time(span: Duration) -> String {
+    format!("{:.1} ms", span.as_secs_f64() * 1e3)
+}

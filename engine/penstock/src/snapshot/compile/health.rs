@@ -1,0 +1,75 @@
+//! Health checks, compiled.
+
+use policy::HealthSettings;
+
+use super::time;
+use crate::snapshot::literal::HostPolicy;
+use crate::snapshot::probing::Statuses;
+use crate::snapshot::schema::{HealthDoc, PoolDoc};
+
+/// How a pool's endpoints are probed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthProbe {
+    pub ask: ProbeAsk,
+    /// In place of the endpoint's own.
+    pub port: Option<u16>,
+    pub settings: HealthSettings,
+}
+
+/// What a probe asks, and what a good answer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeAsk {
+    Http {
+        target: Box<str>,
+        /// `None`: the endpoint's address.
+        host: Option<Box<str>>,
+        status: Statuses,
+        body: Option<Box<str>>,
+    },
+    /// A connection is answer enough.
+    Tcp,
+    Bytes {
+        send: Box<str>,
+        expect: Box<str>,
+    },
+}
+
+/// `None`: nobody asks.
+pub(super) fn health(pool: &PoolDoc) -> Option<HealthProbe> {
+    let doc = &pool.health;
+    let ask = match (&doc.http, &doc.expect) {
+        (Some(target), _) => ProbeAsk::Http {
+            target: target.0.0.clone(),
+            host: host(pool),
+            status: doc.status.0.clone(),
+            body: doc.body.as_deref().map(Into::into),
+        },
+        (None, Some(expect)) => {
+            ProbeAsk::Bytes { send: doc.send.as_deref().unwrap_or_default().into(), expect: expect.as_str().into() }
+        }
+        (None, None) if doc.tcp => ProbeAsk::Tcp,
+        (None, None) => return None,
+    };
+    Some(HealthProbe { ask, port: doc.port, settings: settings(doc) })
+}
+
+fn host(pool: &PoolDoc) -> Option<Box<str>> {
+    match (&pool.health.host, &pool.host.0) {
+        (Some(host), _) => Some(host.as_str().into()),
+        (None, HostPolicy::Literal(host)) => Some(host.clone()),
+        (None, HostPolicy::Keep | HostPolicy::Endpoint) => None,
+    }
+}
+
+fn settings(doc: &HealthDoc) -> HealthSettings {
+    let defaults = HealthSettings::default();
+    let interval = time(&doc.every);
+    HealthSettings {
+        interval,
+        interval_in_doubt: doc.every_in_doubt.as_ref().map_or(defaults.interval_in_doubt.min(interval), time),
+        timeout: time(&doc.timeout),
+        rise: doc.rise,
+        fall: doc.fall,
+        ready_when_unknown: defaults.ready_when_unknown,
+    }
+}
