@@ -87,6 +87,16 @@ pub const IDLE_UPSTREAM_MAX: u32 = 16_384;
 pub const TRIES_MAX: u8 = 4;
 const _: () = assert!((TRIES_MAX as usize) <= policy::Avoid::MAX);
 
+/// Content of requests that one worker keeps to be able to send it again: 256 of the largest by default, a sixteenth of what
+/// buffers may take before they are scarce. Beyond it requests are not tried again once their content has begun to leave.
+pub const REPLAY_BYTES_WORKER: usize = 16 << 20;
+
+/// What `retry.buffer` may be set to: a sixteenth of what a worker keeps, so that a few large requests leave room for others.
+pub const REPLAY_BYTES_MAX: u64 = 1 << 20;
+
+/// Content of an answer that nobody gets, taken in to keep its connection: beyond it a new connection is cheaper.
+pub const DISCARD_BYTES_MAX: usize = 64 << 10;
+
 /// Retries granted a second however quiet the pool is, over all workers (`policy::budget`).
 pub const RETRIES_PER_SECOND_MIN: u16 = 3;
 

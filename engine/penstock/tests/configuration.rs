@@ -144,7 +144,7 @@ error[E012]: unknown key `adress` in [[listen]]
         "unknown key `failure` in breaker",
         "did you mean `failures`?",
         "`breaker.open_for`: `1min` has the unknown unit `min`",
-        "`conect` is nothing that `retry.on` can be",
+        "`retry.on`: `conect` is no cause to try again",
         "`tries` cannot be 9",
         "write a number from 1 to 4",
         "`retry.budget`: `200%` is not a share",
@@ -321,7 +321,10 @@ fn documented_defaults_are_those_of_the_snapshot() {
     assert_eq!((listener.max_connections, listener.backlog), (20_000, 4096));
     assert_eq!((pool.breaker.failures, pool.breaker.open_for, pool.breaker.trials), (5, secs(60), 3));
     assert_eq!((pool.reuse.idle, pool.reuse.max_idle, pool.reuse.max_requests), (secs(60), 1024, None));
-    assert_eq!((pool.retry.on_connect, pool.retry.on_reset, pool.retry.tries), (true, true, 2));
+    let retry = pool.retry.policy;
+    assert_eq!((retry.on.connect, retry.on.reset, retry.on.timed_out, retry.tries), (true, true, true, 3));
+    assert_eq!(retry.on.statuses.iter().collect::<Vec<_>>(), [500, 502, 503, 504]);
+    assert_eq!((retry.per_try, retry.non_idempotent, pool.retry.buffer), (None, false, 64 << 10));
     assert_eq!((pool.retry.budget.percent, pool.retry.budget.per_second_min), (20, 3));
     assert_eq!((route.timeouts.connect, route.timeouts.head, route.timeouts.idle), (secs(1), secs(60), secs(60)));
     assert_eq!(pool.resolve_every, secs(10));
@@ -442,7 +445,7 @@ pool       api (adaptive)
 endpoints  10.0.0.1:8080  weight 1 (33 %)
            10.0.0.2:8080  weight 2 (67 %)
 host       keep
-retry      2 tries, on connect and reset, budget 20%
+retry      3 tries, on connect, reset, timeout, 500, 502, 503, 504, budget 20%
 breaker    3 failures in a row, open for 30s, then 3 trials
 timeouts   connect 1s, head 5s, idle 60s
 forwarded  x-forwarded

@@ -5,7 +5,7 @@
 //! that nobody asks any more becomes attractive again, and so is tried again.
 //! Source: Finagle's `PeakEwma` (Twitter, 2014), as also used by linkerd and tower-load.
 
-use crate::{Now, Outcome, Verdict, time::nanos};
+use crate::{Fault, Now, Outcome, Verdict, time::nanos};
 use std::time::Duration;
 
 /// Time after which an old value weighs 1/e. Finagle's and linkerd's default: long against a pause in traffic, short
@@ -40,9 +40,11 @@ impl PeakEwma {
     /// Takes in an outcome: its latency, or the price of a failure. Neutral outcomes teach nothing.
     pub fn record(&mut self, now: Now, outcome: &Outcome) {
         match outcome.verdict() {
-            Verdict::Success => self.observe(now, outcome.latency),
-            Verdict::Failure => self.observe(now, outcome.latency.max(FAILURE_COST)),
             Verdict::Neutral => {}
+            // Any server error: a breaker must not open for one failing address of an application, but an endpoint that fails
+            // where others do not should be asked less, and where all fail all cost the same.
+            _ if outcome.fault() == Some(Fault::Upstream) => self.observe(now, outcome.latency.max(FAILURE_COST)),
+            _ => self.observe(now, outcome.latency),
         }
     }
 
@@ -93,5 +95,10 @@ mod tests {
         assert_eq!(ewma.nanos(Now::ZERO), 250.0 * MS);
         ewma.record(Now::ZERO, &Outcome::new(Duration::from_secs(9), Class::Abandoned));
         assert_eq!(ewma.nanos(Now::ZERO), 250.0 * MS);
+        for (status, cost) in [(500, 250.0), (503, 250.0), (404, 1.0), (200, 1.0)] {
+            let mut ewma = PeakEwma::default();
+            ewma.record(Now::ZERO, &Outcome::answered(Duration::from_millis(1), status));
+            assert_eq!(ewma.nanos(Now::ZERO), cost * MS, "{status}");
+        }
     }
 }

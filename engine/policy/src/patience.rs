@@ -139,7 +139,7 @@ pub struct Patience {
 const _: () = assert!(size_of::<Patience>() <= 448);
 
 impl Patience {
-    /// For a pool of so many endpoints; when they change, the pool has a new patience.
+    /// For a pool of so many endpoints, none of them suspect; [`follow`](Self::follow) tells of a change.
     #[must_use]
     pub const fn new(settings: PatienceSettings, endpoints: u32) -> Self {
         Self {
@@ -152,6 +152,11 @@ impl Patience {
             refreshed: Now::ZERO,
             since_refresh: 0,
         }
+    }
+
+    /// The pool has so many endpoints now, of which so many are [suspects](EndpointPatience::is_suspect).
+    pub const fn follow(&mut self, endpoints: u32, suspects: u32) {
+        (self.endpoints, self.suspects) = (endpoints, suspects);
     }
 
     /// Takes in how a try at `endpoint` ended.
@@ -225,6 +230,12 @@ impl Patience {
 }
 
 impl EndpointPatience {
+    /// Given up, and not heard of since.
+    #[must_use]
+    pub const fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
     /// True when it has become a suspect by this.
     fn give_up(&mut self, waited: Duration) -> bool {
         self.given_up_ns = self.given_up_ns.max(nanos(waited));

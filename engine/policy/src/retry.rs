@@ -39,6 +39,12 @@ impl StatusSet {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// The codes in it, the lowest first.
+    pub fn iter(&self) -> impl Iterator<Item = u16> {
+        let set = *self;
+        (STATUS_MIN..=STATUS_MAX).filter(move |&code| set.contains(code))
+    }
 }
 
 fn place(code: u16) -> Option<(usize, u64)> {

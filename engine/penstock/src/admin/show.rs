@@ -125,7 +125,7 @@ fn limits(engine: &Engine, only: Option<PoolId>) -> Vec<Value> {
     for (_, pool) in view::pools(engine).filter(|(id, _)| only.is_none_or(|only| only == *id)) {
         let idle = u64::from(pool.reuse.max_idle) * engine.cpus().len() as u64;
         rows.push(limit("idle connections to an endpoint", &pool.name, None, idle, None));
-        rows.push(limit("tries of a request", &pool.name, None, pool.retry.tries.into(), None));
+        rows.push(limit("tries of a request", &pool.name, None, pool.retry.policy.tries.into(), None));
     }
     rows
 }

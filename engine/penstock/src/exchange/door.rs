@@ -39,6 +39,8 @@ pub struct Desk {
     pub head: RefCell<Vec<u8>>,
     /// A field's value under composition.
     pub value: RefCell<Vec<u8>>,
+    /// Bytes of requests' content that are kept for another try.
+    pub kept_bytes: Cell<usize>,
     /// A drain has begun: every response is the last of its connection.
     pub draining: Cell<bool>,
 }
@@ -52,6 +54,7 @@ impl Default for Desk {
             request_of: Cell::new(0),
             head: RefCell::new(Vec::with_capacity(4 << 10)),
             value: RefCell::new(Vec::with_capacity(512)),
+            kept_bytes: Cell::new(0),
             draining: Cell::new(false),
         }
     }

@@ -1,5 +1,7 @@
 //! What a head gains and loses on its way: hop-by-hop fields go, forwarding fields come (RFC 9110 §7.6, RFC 7239).
 
+use std::time::Duration;
+
 use proto::h1::{FixedSink, RequestRewrite, ResponseHead, ResponseRewrite, write_request, write_response};
 use proto::http::{Fields, Framing, Known, Span, hop};
 use ring::Buf;
@@ -104,6 +106,14 @@ pub(super) fn for_log(door: &Door, request: &Request) -> (Span, Span) {
     ensure_parsed(door, request, &mut fields);
     let span = |known| fields.get(known).map_or(Span::EMPTY, |field| field.value);
     (span(Known::UserAgent), span(Known::Referer))
+}
+
+/// How long an answer asks to be left alone (RFC 9110 §10.2.3). A date, which would need a clock that agrees with the
+/// endpoint's, and what is neither date nor seconds, count as longer than anybody waits.
+pub(super) fn retry_after(fields: &Fields, bytes: &[u8]) -> Option<Duration> {
+    let value = fields.get(Known::RetryAfter)?.value.of(bytes);
+    let seconds = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    Some(seconds.map_or(Duration::MAX, |seconds| Duration::from_secs(seconds.into())))
 }
 
 /// The desk tells of the request that was read last; another one is read anew from its own bytes.

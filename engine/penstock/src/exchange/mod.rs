@@ -8,6 +8,7 @@ mod door;
 mod half;
 mod headers;
 mod relay;
+mod replay;
 mod respond;
 mod tries;
 mod tunnel;
@@ -18,7 +19,7 @@ use proto::h1::{RequestHead, Server};
 use ring::{Buf, Now, Timer};
 
 pub use self::door::{Desk, Door, Peer};
-use self::relay::Relayed;
+use self::relay::{Exchange, Relayed};
 pub use self::respond::{Reason, refuse};
 use self::tries::Tries;
 pub use self::tunnel::{Tunnelled, tunnel};
@@ -43,8 +44,6 @@ struct Settled {
     endpoint: Option<Rc<Endpoint>>,
     route: Option<usize>,
     tries: u8,
-    /// An interim response has gone downstream: the client has seen bytes of this try.
-    interim: bool,
 }
 
 /// Serves one request on `conn`. What the connection may do afterwards, its machine knows.
@@ -73,9 +72,13 @@ async fn attempt(
     let cluster = door.cluster(route.pool);
     settled.route = Some(usize::from(id.0));
     cluster.count_request(policy_now(ring::now()));
-    let mut tries = Tries::new(request, pool);
+    let mut tries = Tries::new(door, request, route);
+    let exchange = Exchange { door, request, peer, route };
     loop {
-        let Some(mut attempt) = tries.pick(cluster, &door.cells.counters) else {
+        if !tries.pause().is_zero() {
+            ring::sleep(tries.pause()).await;
+        }
+        let Some(mut attempt) = tries.pick() else {
             return settled.refused(door, conn, request, tries.last_reason());
         };
         settled.tried(&attempt.endpoint);
@@ -89,30 +92,32 @@ async fn attempt(
         let mut lease = match cluster.lease(wanted, timer, &door.cells.counters).await {
             Ok(lease) => lease,
             Err(error) => {
-                if tries.failed(cluster, &attempt, (&error).into(), &door.cells.counters) {
+                if tries.failed(&attempt, &attempt.outcome((&error).into())) {
                     continue;
                 }
                 return settled.refused(door, conn, request, tries.last_reason());
             }
         };
         attempt.reused = lease.reused;
-        match relay::run(door, conn, request, peer, route, &mut lease, timer, settled).await {
+        match relay::run(exchange, conn, &mut lease, &mut tries, &mut attempt, timer, settled).await {
             Relayed::Done(class) => {
-                tries.ended(cluster, &attempt, class);
+                tries.ended(&attempt, &attempt.outcome(class));
                 cluster.give_back(lease, pool, &door.cells.counters);
                 return;
             }
             Relayed::Upgraded => {
-                tries.ended(cluster, &attempt, policy::Class::Answered(policy::StatusClass::Informational));
+                let switched = policy::Class::Answered(policy::StatusClass::Informational);
+                tries.ended(&attempt, &attempt.outcome(switched));
                 settled.bytes += tunnel::upgraded(door, conn, lease, timer, route.timeouts.idle).await;
                 return;
             }
+            Relayed::GivenUp(outcome) => {
+                tries.given_up(&attempt, &outcome);
+                cluster.give_back(lease, pool, &door.cells.counters);
+            }
             Relayed::Unanswered(class) => {
                 drop(lease);
-                if settled.interim {
-                    tries.forbid_repetition();
-                }
-                if !tries.failed(cluster, &attempt, class, &door.cells.counters) {
+                if !tries.failed(&attempt, &attempt.outcome(class)) {
                     return settled.refused(door, conn, request, tries.last_reason());
                 }
             }

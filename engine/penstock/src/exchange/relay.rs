@@ -13,12 +13,14 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use policy::{Class, StatusClass};
+use policy::{Class, Outcome, StatusClass};
 use proto::h1::{Client, Eof, ResponseHead, Server};
 use proto::http::{Framing, Method, Status, Version};
 use ring::{Buf, Now, Timer};
 
 use super::half::{Body, Cut, Going, Half, Out, Piece};
+use super::replay::Repeatable;
+use super::tries::{Attempt, Tries};
 use super::{Door, Peer, Reason, Request, Settled, headers};
 use crate::conn::{Broken, Conn, Read};
 use crate::limits;
@@ -33,20 +35,30 @@ pub(super) enum Relayed {
     Upgraded,
     /// Nothing has gone downstream: another try is possible, if the request allows it.
     Unanswered(Class),
+    /// It was let go, for another try that has been granted already.
+    GivenUp(Outcome),
+}
+
+/// What stays the same over all tries of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Exchange<'a> {
+    pub(super) door: &'a Door,
+    pub(super) request: &'a Request,
+    pub(super) peer: &'a Peer,
+    pub(super) route: &'a Route,
 }
 
 /// Sends the request to the lease's endpoint and its answer to the client.
-#[allow(clippy::too_many_arguments, reason = "the straight line's whole state meets here once")]
 pub(super) async fn run(
-    door: &Door,
+    exchange: Exchange<'_>,
     down: &mut Conn<Server>,
-    request: &Request,
-    peer: &Peer,
-    route: &Route,
     lease: &mut Lease,
+    tries: &mut Tries<'_>,
+    attempt: &mut Attempt,
     timer: &mut Timer,
     settled: &mut Settled,
 ) -> Relayed {
+    let Exchange { door, request, peer, route } = exchange;
     let up = &mut lease.conn;
     let name = &lease.endpoint.authority;
     let Some(head) = headers::request_head(door, request, peer, route, name) else {
@@ -57,16 +69,17 @@ pub(super) async fn run(
     if up.machine.head_written(request.head.method, framing, true, upgrade).is_err() {
         return Relayed::Unanswered(Class::Shed);
     }
-    if let Framing::Length(length) = framing {
+    if let Framing::Length(length) = framing
+        && !down.machine.is_body_read()
+    {
         down.expect(length.saturating_sub(down.unread().len() as u64));
     }
-    timer.set(ring::now() + route.timeouts.head);
     let mut relay = Relay {
-        door,
-        request,
-        route,
+        exchange,
         down,
         up,
+        tries,
+        attempt,
         timer,
         upload: Half::new(Some(head)),
         download: Half::new(None),
@@ -74,13 +87,13 @@ pub(super) async fn run(
         status: 0,
         whole: None,
         moved: ring::now(),
+        head_by: ring::now() + route.timeouts.head,
+        impatient_at: None,
         refused: None,
-        interim: false,
     };
     relay.begin_upload();
     let relayed = poll_fn(|cx| relay.poll(cx)).await;
     settled.status = relay.status;
-    settled.interim |= relay.interim;
     settled.bytes = relay.download.bytes;
     door.cells.counters.bytes_in_total.add(relay.upload.bytes);
     if let Relayed::Done(class) = &relayed {
@@ -103,12 +116,12 @@ fn reason_of(door: &Door, class: Class) -> Option<Reason> {
     }
 }
 
-struct Relay<'a> {
-    door: &'a Door,
-    request: &'a Request,
-    route: &'a Route,
+struct Relay<'a, 'b> {
+    exchange: Exchange<'a>,
     down: &'a mut Conn<Server>,
     up: &'a mut Conn<Client>,
+    tries: &'a mut Tries<'b>,
+    attempt: &'a mut Attempt,
     timer: &'a mut Timer,
     upload: Half,
     download: Half,
@@ -119,10 +132,12 @@ struct Relay<'a> {
     whole: Option<Now>,
     /// When content last moved.
     moved: Now,
+    /// When the answer's head must be here.
+    head_by: Now,
+    /// When to ask whether the answer is still worth waiting for.
+    impatient_at: Option<Now>,
     /// Why we answered in the endpoint's stead.
     refused: Option<Reason>,
-    /// An interim response has been passed on.
-    interim: bool,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -133,7 +148,7 @@ enum Phase {
     Content,
 }
 
-impl Relay<'_> {
+impl Relay<'_, '_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Relayed> {
         let before = self.upload.bytes + self.download.bytes;
         self.poll_upload(cx);
@@ -158,12 +173,19 @@ impl Relay<'_> {
 
     /// A request without content, or one that is tried again, is all there: its head and end leave at once.
     fn begin_upload(&mut self) {
-        if !self.down.machine.is_body_read() {
+        if !self.down.machine.is_body_read() || self.tries.kept().is_some() {
             return;
         }
-        self.down.settle(&mut self.door.desk.response_fields.borrow_mut());
+        self.down.settle(&mut self.exchange.door.desk.response_fields.borrow_mut());
         let sent = self.upload.pass(Piece { last: true, ..Piece::default() }, &mut Out { conn: self.up });
         self.upload.state = if sent.is_ok() { Going::Done } else { Going::Stopped };
+        self.begin_waiting();
+    }
+
+    /// The whole request is on its way: from here on the endpoint's time runs.
+    fn begin_waiting(&mut self) {
+        self.attempt.sent();
+        self.impatient_at = self.tries.impatience(self.attempt);
     }
 
     /// Moves the request. What goes wrong here is told by the response, or by its absence.
@@ -171,16 +193,27 @@ impl Relay<'_> {
         if self.upload.state != Going::On {
             return;
         }
-        let ended = self.upload.poll(&mut Body { conn: self.down, door: self.door }, &mut Out { conn: self.up }, cx);
+        let body = Body { conn: self.down, door: self.exchange.door };
+        let mut sink = Out { conn: self.up };
+        let ended = match self.tries.kept() {
+            Some(kept) => self.upload.poll(&mut Repeatable { body, kept }, &mut sink, cx),
+            None => self.upload.poll(&mut { body }, &mut sink, cx),
+        };
         match ended {
             Poll::Pending => {}
-            Poll::Ready(Ok(())) => self.upload.state = Going::Done,
+            Poll::Ready(Ok(())) => {
+                self.upload.state = Going::Done;
+                self.begin_waiting();
+            }
             Poll::Ready(Err(Cut::Source(broken))) => {
                 self.upload.state = Going::Broken(broken);
                 self.up.machine.abort_written();
             }
             // The endpoint does not read on. It may have answered already; if not, its silence is the answer.
             Poll::Ready(Err(Cut::Sink)) => self.upload.state = Going::Stopped,
+        }
+        if self.upload.bytes > 0 {
+            self.tries.content_moves();
         }
     }
 
@@ -190,7 +223,7 @@ impl Relay<'_> {
         }
         loop {
             let read = {
-                let mut fields = self.door.desk.response_fields.borrow_mut();
+                let mut fields = self.exchange.door.desk.response_fields.borrow_mut();
                 self.up.poll_read(cx, &mut fields)
             };
             return match read {
@@ -199,7 +232,13 @@ impl Relay<'_> {
                     self.interim(&head);
                     continue;
                 }
-                Poll::Ready(Ok(Read::Head(head))) => self.begin_response(&head),
+                Poll::Ready(Ok(Read::Head(head))) => {
+                    self.attempt.answered();
+                    match self.let_go(&head, cx) {
+                        Some(outcome) => Poll::Ready(Relayed::GivenUp(outcome)),
+                        None => self.begin_response(&head),
+                    }
+                }
                 Poll::Ready(Ok(Read::Closed(Eof::Truncated))) => Poll::Ready(Relayed::Unanswered(Class::Malformed)),
                 Poll::Ready(Ok(_)) => Poll::Ready(Relayed::Unanswered(Class::Reset)),
                 Poll::Ready(Err(Broken::Io(_))) => Poll::Ready(Relayed::Unanswered(Class::Reset)),
@@ -211,34 +250,78 @@ impl Relay<'_> {
     /// Passes 100, 103 and their like on to a client that knows them.
     fn interim(&mut self, head: &ResponseHead) {
         let length = head.length as usize;
-        if self.request.head.version == Version::Http11 {
-            let fields = self.door.desk.response_fields.borrow();
-            let mut out = self.door.desk.head.borrow_mut();
+        if self.exchange.request.head.version == Version::Http11 {
+            let fields = self.exchange.door.desk.response_fields.borrow();
+            let mut out = self.exchange.door.desk.head.borrow_mut();
             out.clear();
             if proto::h1::write_interim(&self.up.unread()[..length], head, &fields, &mut *out).is_ok() {
                 self.down.machine.interim_written(head.status);
                 self.down.stream.send(Buf::copy_of(&out));
-                self.interim = true;
+                self.tries.forbid_repetition();
             }
         }
         self.up.skip(length);
-        self.timer.set(ring::now() + self.route.timeouts.head);
+        self.head_by = ring::now() + self.exchange.route.timeouts.head;
+        self.impatient_at = None;
+    }
+
+    /// An answer that says "not now, not here" is not passed on while there may be a better one elsewhere.
+    fn let_go(&mut self, head: &ResponseHead, cx: &mut Context<'_>) -> Option<Outcome> {
+        let status = head.status.code();
+        let length = head.length as usize;
+        if !self.tries.retries_status(status) {
+            return None;
+        }
+        let outcome = {
+            let fields = self.exchange.door.desk.response_fields.borrow();
+            let retry_after = headers::retry_after(&fields, &self.up.unread()[..length]);
+            let class = Class::Answered(StatusClass::of(status));
+            Outcome { status, ..self.attempt.outcome(class) }.with_retry_after(retry_after)
+        };
+        if !self.tries.grants(self.attempt, &outcome) {
+            return None;
+        }
+        self.up.skip(length);
+        self.discard(cx);
+        Some(outcome)
+    }
+
+    /// Takes in the content of an answer that nobody gets, as far as it is here: a connection with nothing left on it can be
+    /// used again.
+    fn discard(&mut self, cx: &mut Context<'_>) {
+        let mut fields = self.exchange.door.desk.response_fields.borrow_mut();
+        let mut left = limits::DISCARD_BYTES_MAX;
+        while let Poll::Ready(Ok(Read::Data(data))) = self.up.poll_read(cx, &mut fields) {
+            left = left.saturating_sub(data.len());
+            if left == 0 {
+                return;
+            }
+        }
+        self.up.settle(&mut fields);
     }
 
     /// A final response's head: composes ours, and decides how its content will leave.
     fn begin_response(&mut self, head: &ResponseHead) -> Poll<Relayed> {
-        let framing = head.framing.towards(self.request.head.version);
+        let framing = head.framing.towards(self.exchange.request.head.version);
         let upgrading = head.status == Status::SWITCHING_PROTOCOLS;
         let unread_request = self.upload.state != Going::Done;
-        if self.door.desk.draining.get() {
+        if self.exchange.door.desk.draining.get() {
             self.down.machine.close_after();
         }
         let persistent = self.down.machine.is_persistent() && framing != Framing::UntilClose && !unread_request;
         let length = head.length as usize;
         let composed = {
-            let mut fields = self.door.desk.response_fields.borrow_mut();
+            let mut fields = self.exchange.door.desk.response_fields.borrow_mut();
             let bytes = &self.up.unread()[..length];
-            headers::response_head(self.door, self.request, head, bytes, &mut fields, framing, persistent)
+            headers::response_head(
+                self.exchange.door,
+                self.exchange.request,
+                head,
+                bytes,
+                &mut fields,
+                framing,
+                persistent,
+            )
         };
         if !composed {
             return Poll::Ready(Relayed::Unanswered(Class::Malformed));
@@ -248,18 +331,19 @@ impl Relay<'_> {
             return Poll::Ready(Relayed::Unanswered(Class::Malformed));
         }
         self.status = head.status.code();
-        if upgrading || self.request.head.method == Method::Connect && head.status.is_success() {
-            self.down.stream.send(Buf::copy_of(&self.door.desk.head.borrow()));
+        if upgrading || self.exchange.request.head.method == Method::Connect && head.status.is_success() {
+            self.down.stream.send(Buf::copy_of(&self.exchange.door.desk.head.borrow()));
             return Poll::Ready(Relayed::Upgraded);
         }
         self.phase = Phase::Content;
+        self.impatient_at = None;
         self.begin_content(head.framing);
         Poll::Pending
     }
 
     /// The composed head leads the first piece of content; a small response of known length waits for all of it.
     fn begin_content(&mut self, framing: Framing) {
-        let composed = self.door.desk.head.borrow();
+        let composed = self.exchange.door.desk.head.borrow();
         let here = self.up.unread().len() as u64;
         if let Framing::Length(length) = framing {
             self.up.expect(length.saturating_sub(here));
@@ -277,7 +361,7 @@ impl Relay<'_> {
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Relayed> {
-        let mut source = Body { conn: self.up, door: self.door };
+        let mut source = Body { conn: self.up, door: self.exchange.door };
         match self.download.poll(&mut source, &mut Out { conn: self.down }, cx) {
             Poll::Pending => {
                 if self.whole.is_none() {
@@ -288,7 +372,7 @@ impl Relay<'_> {
             }
             Poll::Ready(Ok(())) => {
                 self.download.state = Going::Done;
-                self.up.settle(&mut self.door.desk.response_fields.borrow_mut());
+                self.up.settle(&mut self.exchange.door.desk.response_fields.borrow_mut());
                 if self.upload.state != Going::Done {
                     // Answered before it was asked in full (RFC 9112 §9.3): neither side can go on from here.
                     self.down.machine.close_after();
@@ -320,10 +404,10 @@ impl Relay<'_> {
     /// The client broke its request off, or broke HTTP within its content.
     fn request_broke(&mut self, malformed: Option<proto::Malformed>) -> Relayed {
         if let Some(malformed) = malformed {
-            self.door.cells.counters.requests_malformed_total.add(1);
+            self.exchange.door.cells.counters.requests_malformed_total.add(1);
             let reason = Reason::ClientMalformed(malformed);
             self.refused = Some(reason);
-            self.status = super::respond::answer(self.door, self.down, self.request, reason);
+            self.status = super::respond::answer(self.exchange.door, self.down, self.exchange.request, reason);
             self.down.machine.close_after();
         } else {
             return self.client_left();
@@ -335,11 +419,17 @@ impl Relay<'_> {
         let idle = self.idle_limit();
         let mut at = match self.phase {
             // Content still going up moves the moment from which the answer is awaited.
-            Phase::Head => self.timer.at().unwrap_or_default().max(self.moved + self.route.timeouts.head),
+            Phase::Head => self.head_by.max(self.moved + self.exchange.route.timeouts.head),
             Phase::Content => self.moved + idle,
         };
-        if self.phase == Phase::Head && self.upload.state == Going::On {
-            at = at.min(self.moved + idle);
+        if self.phase == Phase::Head {
+            if self.upload.state == Going::On {
+                at = at.min(self.moved + idle);
+            }
+            if let Some(outcome) = self.lose_patience() {
+                return Poll::Ready(Relayed::GivenUp(outcome));
+            }
+            at = at.min(self.impatient_at.unwrap_or(at));
         }
         if let Some(whole) = self.whole {
             if whole <= ring::now() {
@@ -353,16 +443,32 @@ impl Relay<'_> {
         if !self.timer.poll_expired() {
             return Poll::Pending;
         }
-        if self.whole.is_some() {
+        if self.whole.is_some() || self.impatient_at.is_some_and(|at| at <= ring::now()) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         Poll::Ready(self.timed_out())
     }
 
+    /// The endpoint is slower than its pool ever is: the request goes elsewhere, if it may. If it may not, it waits on, for an
+    /// answer that may still come.
+    fn lose_patience(&mut self) -> Option<Outcome> {
+        if self.impatient_at.is_none_or(|at| at > ring::now()) {
+            return None;
+        }
+        // What was learnt meanwhile counts too.
+        self.impatient_at = self.tries.impatience(self.attempt);
+        if self.impatient_at.is_none_or(|at| at > ring::now()) {
+            return None;
+        }
+        self.impatient_at = None;
+        let outcome = self.attempt.outcome(Class::TimedOut);
+        self.tries.grants(self.attempt, &outcome).then_some(outcome)
+    }
+
     /// How long content may stand still: the stricter of the two sides'.
     fn idle_limit(&self) -> Duration {
-        self.door.listener().body_timeout.min(self.route.timeouts.idle)
+        self.exchange.door.listener().body_timeout.min(self.exchange.route.timeouts.idle)
     }
 
     fn timed_out(&mut self) -> Relayed {
@@ -375,7 +481,12 @@ impl Relay<'_> {
             Phase::Head if self.upload.state == Going::On && self.up.stream.unsent() == 0 => {
                 // The client stopped sending.
                 self.refused = Some(Reason::ClientTimedOut);
-                self.status = super::respond::answer(self.door, self.down, self.request, Reason::ClientTimedOut);
+                self.status = super::respond::answer(
+                    self.exchange.door,
+                    self.down,
+                    self.exchange.request,
+                    Reason::ClientTimedOut,
+                );
                 self.down.machine.close_after();
                 Relayed::Done(Class::Abandoned)
             }

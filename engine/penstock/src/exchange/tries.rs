@@ -1,25 +1,47 @@
 //! How often a request is tried, and where: what the policy is asked, in one place.
 
 use std::rc::Rc;
+use std::time::Duration;
 
-use policy::{Class, Outcome, Replay, RetryOn};
+use policy::{Class, Outcome, Replay};
 use ring::Now;
 
-use super::{Reason, Request};
-use crate::snapshot::Pool;
+use super::replay::Kept;
+use super::{Door, Reason, Request};
+use crate::snapshot::{Pool, Route};
 use crate::telemetry::Counters;
-use crate::upstream::{Cluster, Endpoint, Tried, policy_now};
+use crate::upstream::{Cluster, Endpoint, Impatient, Repetition, Tried, policy_now};
 
 /// The tries of one request.
 pub(super) struct Tries<'a> {
+    cluster: &'a Cluster,
     pool: &'a Pool,
-    left: u8,
+    route: &'a Route,
+    counters: &'a Counters,
+    /// Endpoints that it has failed at.
     tried: Tried,
-    /// How often the request may be repeated once its bytes have left.
-    replay: Replay,
+    /// Tries begun.
+    count: u8,
+    /// Its method may be done twice (RFC 9110 §9.2.2).
+    idempotent: bool,
+    /// Its content as far as it was read, for a request that has any.
+    content: Content<'a>,
+    /// Something of a try has gone downstream.
+    interim: bool,
     last: Option<Class>,
+    /// How long to wait before the next one, and how long that was the last time.
+    pause: Duration,
     /// Ask this endpoint once more, on a fresh connection: the pooled one had died of old age.
     again_at: Option<Rc<Endpoint>>,
+}
+
+enum Content<'a> {
+    /// There is none.
+    None,
+    /// It is kept on its way.
+    Kept(Kept<'a>),
+    /// It streams through and is gone; whether that has begun.
+    Gone(bool),
 }
 
 /// One of them.
@@ -29,83 +51,188 @@ pub(super) struct Attempt {
     pub(super) fresh: bool,
     pub(super) reused: bool,
     begun: Now,
+    /// When the whole request had been passed on: an endpoint's time does not begin before.
+    sent: Option<Now>,
+    /// When the head of its answer came.
+    answered: Option<Now>,
+}
+
+impl Attempt {
+    pub(super) fn sent(&mut self) {
+        self.sent = Some(ring::now());
+    }
+
+    pub(super) fn answered(&mut self) {
+        self.answered = Some(ring::now());
+    }
+
+    /// How it ended, and how long the endpoint took for its part of it.
+    pub(super) fn outcome(&self, class: Class) -> Outcome {
+        let since = self.sent.unwrap_or(self.begun);
+        Outcome::new(self.answered.unwrap_or_else(ring::now).since(since), class)
+    }
 }
 
 impl<'a> Tries<'a> {
-    pub(super) fn new(request: &Request, pool: &'a Pool) -> Self {
-        // Content that has left is gone: it is not kept to be sent again.
-        let repeatable = request.head.method.is_idempotent() && !request.head.framing.has_body();
+    pub(super) fn new(door: &'a Door, request: &Request, route: &'a Route) -> Self {
+        let pool = &door.snapshot[route.pool];
+        let idempotent = request.head.method.is_idempotent();
+        let content = if !request.head.framing.has_body() {
+            Content::None
+        } else if (idempotent || pool.retry.policy.non_idempotent)
+            && pool.retry.buffer > 0
+            && pool.retry.policy.tries > 1
+        {
+            Content::Kept(Kept::new(pool.retry.buffer, &door.desk.kept_bytes))
+        } else {
+            Content::Gone(false)
+        };
         Self {
+            cluster: door.cluster(route.pool),
             pool,
-            left: pool.retry.tries,
+            route,
+            counters: &door.cells.counters,
             tried: Tried::default(),
-            replay: if repeatable { Replay::Idempotent } else { Replay::Never },
+            count: 0,
+            idempotent,
+            content,
+            interim: false,
             last: None,
+            pause: Duration::ZERO,
             again_at: None,
         }
     }
 
     /// Chooses an endpoint for the next try; `None` when there is none.
-    pub(super) fn pick(&mut self, cluster: &Cluster, counters: &Counters) -> Option<Attempt> {
+    pub(super) fn pick(&mut self) -> Option<Attempt> {
         let begun = ring::now();
         let now = policy_now(begun);
-        let again = self.again_at.take().and_then(|endpoint| cluster.pick_again(endpoint));
+        let again = self.again_at.take().and_then(|endpoint| self.cluster.pick_again(endpoint));
         let fresh = again.is_some();
-        let endpoint = again.or_else(|| cluster.pick(&self.tried, now)).or_else(|| {
+        let endpoint = again.or_else(|| self.cluster.pick(&self.tried, now)).or_else(|| {
             // All have been tried. The only endpoint of a pool may get a second chance; a known failure may not.
-            (self.tried.is_empty() || self.last == Some(Class::Reset)).then(|| cluster.pick(&Tried::default(), now))?
+            let fits = self.tried.is_empty() || matches!(self.last, Some(Class::Reset | Class::Answered(_)));
+            fits.then(|| self.cluster.pick(&Tried::default(), now))?
         });
         if endpoint.is_none() {
-            counters.no_endpoint_total.add(1);
-            self.last = self.last.or_else(|| cluster.is_unresolved().then_some(Class::Unresolved));
+            self.counters.no_endpoint_total.add(1);
+            self.last = self.last.or_else(|| self.cluster.is_unresolved().then_some(Class::Unresolved));
         }
-        Some(Attempt { endpoint: endpoint?, fresh, reused: false, begun })
+        if let Content::Kept(kept) = &mut self.content {
+            kept.rewind();
+        }
+        self.count += u8::from(!fresh);
+        Some(Attempt { endpoint: endpoint?, fresh, reused: false, begun, sent: None, answered: None })
+    }
+
+    /// How long to wait before the next try.
+    pub(super) fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    /// The request's content, if it is kept for another try.
+    pub(super) fn kept(&mut self) -> Option<&mut Kept<'a>> {
+        match &mut self.content {
+            Content::Kept(kept) => Some(kept),
+            Content::None | Content::Gone(_) => None,
+        }
+    }
+
+    /// Content has been read from the client.
+    pub(super) fn content_moves(&mut self) {
+        if let Content::Gone(begun) = &mut self.content {
+            *begun = true;
+        }
     }
 
     /// Something of a try has gone downstream: there will be no other one.
     pub(super) fn forbid_repetition(&mut self) {
-        self.replay = Replay::Never;
+        self.interim = true;
     }
 
     /// A try has ended without an answer; true when another one may follow.
-    pub(super) fn failed(&mut self, cluster: &Cluster, attempt: &Attempt, class: Class, counters: &Counters) -> bool {
-        let now = policy_now(ring::now());
-        let stale = attempt.reused && class == Class::Reset;
-        let outcome = Outcome::new(ring::now().since(attempt.begun), class);
+    pub(super) fn failed(&mut self, attempt: &Attempt, outcome: &Outcome) -> bool {
+        let stale = attempt.reused && outcome.class == Class::Reset;
         // A pooled connection that died before it answered says nothing about the endpoint.
-        let recorded = if stale { Outcome::new(outcome.latency, Class::Shed) } else { outcome };
-        cluster.record(&attempt.endpoint, now, &recorded);
-        self.last = Some(class);
-        if !outcome.retryable(self.replay) {
-            return false;
-        }
-        if stale {
+        let recorded = if stale { Outcome::new(outcome.latency, Class::Shed) } else { *outcome };
+        self.cluster.record(&attempt.endpoint, policy_now(ring::now()), &recorded);
+        self.last = Some(outcome.class);
+        if stale && self.may_repeat() && outcome.retryable(self.replay()) {
             self.again_at = Some(Rc::clone(&attempt.endpoint));
+            self.pause = Duration::ZERO;
             return true;
         }
-        let wanted = match outcome.retry_on() {
-            Some(RetryOn::Connect) => self.pool.retry.on_connect,
-            Some(RetryOn::Reset) => self.pool.retry.on_reset,
-            // Not asked for by any configuration yet.
-            Some(RetryOn::TimedOut | RetryOn::Status) | None => false,
-        };
-        self.left = self.left.saturating_sub(1);
-        if !wanted || self.left == 0 {
-            return false;
-        }
-        if !cluster.withdraw_retry(now) {
-            counters.retries_refused_total.add(1);
-            return false;
-        }
-        self.tried.add(&attempt.endpoint);
-        counters.retries_total.add(1);
-        true
+        self.grants(attempt, outcome)
+    }
+
+    /// A try that could still have gone on was given up, because another one had been [granted](Self::grants).
+    pub(super) fn given_up(&mut self, attempt: &Attempt, outcome: &Outcome) {
+        self.cluster.record(&attempt.endpoint, policy_now(ring::now()), outcome);
+        self.last = Some(outcome.class);
     }
 
     /// A try was answered, or ended in a way that leaves nothing to try.
-    pub(super) fn ended(&self, cluster: &Cluster, attempt: &Attempt, class: Class) {
-        let outcome = Outcome::new(ring::now().since(attempt.begun), class);
-        cluster.record(&attempt.endpoint, policy_now(ring::now()), &outcome);
+    pub(super) fn ended(&self, attempt: &Attempt, outcome: &Outcome) {
+        self.cluster.record(&attempt.endpoint, policy_now(ring::now()), outcome);
+    }
+
+    /// Whether another try may follow `outcome`; if so, it is paid for.
+    pub(super) fn grants(&mut self, attempt: &Attempt, outcome: &Outcome) -> bool {
+        if !self.may_repeat() {
+            return false;
+        }
+        let repetition =
+            Repetition { outcome, replay: self.replay(), tries: self.count, waited: self.pause, tried: &self.tried };
+        match self.cluster.repeats(&self.pool.retry.policy, &repetition, policy_now(ring::now())) {
+            Ok(after) => {
+                self.pause = after;
+                self.tried.add(&attempt.endpoint);
+                self.counters.retries_total.add(1);
+                true
+            }
+            Err(policy::Stop::Budget) => {
+                self.counters.retries_refused_total.add(1);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// What to do about a try that has been sent and is not answered yet: wait on, and until when to ask again.
+    pub(super) fn impatience(&self, attempt: &Attempt) -> Option<Now> {
+        let (sent, policy) = (attempt.sent?, &self.pool.retry.policy);
+        if !self.may_repeat() || !policy.on.timed_out {
+            return None;
+        }
+        let impatient = Impatient {
+            endpoint: &attempt.endpoint,
+            sent: policy_now(sent),
+            last: self.count >= policy.tries,
+            replay: self.replay(),
+            tried: &self.tried,
+            per_try: policy.per_try,
+            configured: self.route.timeouts.head,
+        };
+        let soft = self.cluster.patience(&impatient, policy_now(ring::now()))?;
+        Some(sent + soft)
+    }
+
+    /// Whether an answer with this status is a cause to try again.
+    pub(super) fn retries_status(&self, status: u16) -> bool {
+        self.pool.retry.policy.on.statuses.contains(status)
+    }
+
+    /// Whether the request can be sent once more at all.
+    fn may_repeat(&self) -> bool {
+        !self.interim && !matches!(self.content, Content::Gone(true)) && self.kept_whole()
+    }
+
+    fn kept_whole(&self) -> bool {
+        !matches!(&self.content, Content::Kept(kept) if !kept.is_whole())
+    }
+
+    fn replay(&self) -> Replay {
+        if self.idempotent { Replay::Idempotent } else { Replay::NotIdempotent }
     }
 
     /// What to tell the client when there is nothing left to try.

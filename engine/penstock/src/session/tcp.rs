@@ -1,14 +1,15 @@
 //! A TCP connection passed through: pick an endpoint, dial it, and join the two.
 
 use std::rc::Rc;
+use std::time::Duration;
 
-use policy::{Class, Outcome, StatusClass};
+use policy::{Class, Outcome, Replay, StatusClass, Stop};
 use ring::{Stream, Timer};
 
 use super::{Accepted, Sessions};
 use crate::exchange::{Door, tunnel};
 use crate::snapshot::PoolId;
-use crate::upstream::{Endpoint, Tried, policy_now, proxy_header};
+use crate::upstream::{Endpoint, Repetition, Tried, policy_now, proxy_header};
 
 /// Serves a connection until both ends have ended.
 pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, accepted: Accepted, pool: PoolId) {
@@ -50,8 +51,8 @@ async fn reach(door: &Door, pool: PoolId, timer: &mut Timer) -> Option<Reached> 
     let cluster = door.cluster(pool);
     let counters = &door.cells.counters;
     cluster.count_request(policy_now(ring::now()));
-    let mut tried = Tried::default();
-    for left in (0..settings.retry.tries).rev() {
+    let (mut tried, mut waited) = (Tried::default(), Duration::ZERO);
+    for tries in 1..=settings.retry.policy.tries {
         let begun = ring::now();
         let endpoint = cluster.pick(&tried, policy_now(begun))?;
         let dialled = cluster.dial(&endpoint, settings.timeouts.connect, timer, counters).await;
@@ -61,15 +62,20 @@ async fn reach(door: &Door, pool: PoolId, timer: &mut Timer) -> Option<Reached> 
             return Some(Reached { stream, endpoint, outcome });
         }
         cluster.record(&endpoint, policy_now(ring::now()), &outcome);
+        let repetition = Repetition { outcome: &outcome, replay: Replay::Unsent, tries, waited, tried: &tried };
+        match cluster.repeats(&settings.retry.policy, &repetition, policy_now(ring::now())) {
+            Ok(after) => waited = after,
+            Err(Stop::Budget) => {
+                counters.retries_refused_total.add(1);
+                break;
+            }
+            Err(_) => break,
+        }
         tried.add(&endpoint);
-        if left == 0 || !settings.retry.on_connect {
-            break;
-        }
-        if !cluster.withdraw_retry(policy_now(ring::now())) {
-            counters.retries_refused_total.add(1);
-            break;
-        }
         counters.retries_total.add(1);
+        if !waited.is_zero() {
+            ring::sleep(waited).await;
+        }
     }
     None
 }

@@ -2,11 +2,12 @@
 
 use super::{
     address::Bind,
-    compile::{HealthProbe, Listener, ListenerProtocol, PoolId, ProbeAsk, Snapshot},
+    compile::{HealthProbe, Listener, ListenerProtocol, Pool, PoolId, ProbeAsk, Snapshot},
     endpoint::{Endpoint, Source},
     literal::{Percent, Time},
     route::RouteId,
 };
+use policy::RetryPolicy;
 use serde_json::{Value, json};
 use std::{fmt::Write, time::Duration};
 
@@ -131,19 +132,7 @@ fn pool_lines(snapshot: &Snapshot, id: PoolId, lines: &mut Vec<(&'static str, St
     });
     lines.push(("endpoints", endpoints.collect::<Vec<_>>().join("\n")));
     lines.push(("host", pool.host.to_string()));
-    let retry = &pool.retry;
-    let causes: Vec<_> = [(retry.on_connect, "connect"), (retry.on_reset, "reset")]
-        .into_iter()
-        .filter_map(|(on, cause)| on.then_some(cause))
-        .collect();
-    lines.push((
-        "retry",
-        if retry.tries < 2 || causes.is_empty() {
-            "none".into()
-        } else {
-            format!("{} tries, on {}, budget {}", retry.tries, causes.join(" and "), Percent(retry.budget.percent))
-        },
-    ));
+    lines.push(("retry", retry(pool)));
     lines.extend(pool.health.as_ref().map(|probe| ("health", health(probe))));
     let breaker = &pool.breaker;
     lines.push((
@@ -169,6 +158,17 @@ fn health(probe: &HealthProbe) -> String {
     };
     let settings = &probe.settings;
     format!("{ask}; every {}, within {}", time(settings.interval), time(settings.timeout))
+}
+
+fn retry(pool: &Pool) -> String {
+    let RetryPolicy { on, tries, .. } = pool.retry.policy;
+    let named = [(on.connect, "connect"), (on.reset, "reset"), (on.timed_out, "timeout")];
+    let causes = named.into_iter().filter(|(on, _)| *on).map(|(_, cause)| cause.to_owned());
+    let causes: Vec<_> = causes.chain(on.statuses.iter().map(|code| code.to_string())).collect();
+    if tries < 2 || causes.is_empty() {
+        return "none".into();
+    }
+    format!("{tries} tries, on {}, budget {}", causes.join(", "), Percent(pool.retry.budget.percent))
 }
 
 fn time(duration: Duration) -> Time {

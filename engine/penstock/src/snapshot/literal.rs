@@ -5,6 +5,7 @@ use super::address::{Address, Bind, Cidr};
 use super::endpoint::{Endpoint, Nameserver};
 use super::probing::{ProbeTarget, Statuses};
 use super::quantity::{Bandwidth, Rate, Size};
+use super::repetition::{PerTry, RetryCause};
 use super::route::{HostPattern, Method, PathPattern};
 use crate::limits;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -137,6 +138,8 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Unreadable> {
         Time::FORMAT => parses::<Time>(text),
         Percent::FORMAT => parses::<Percent>(text),
         Size::FORMAT => parses::<Size>(text),
+        PerTry::FORMAT => parses::<PerTry>(text),
+        RetryCause::FORMAT => parses::<RetryCause>(text),
         Rate::FORMAT => parses::<Rate>(text),
         Bandwidth::FORMAT => parses::<Bandwidth>(text),
         Cores::FORMAT => parses::<Cores>(text),
@@ -163,6 +166,8 @@ pub(super) const FORMATS: &[(&str, &str)] = &[
     (Time::FORMAT, Time::FORM),
     (Percent::FORMAT, Percent::FORM),
     (Size::FORMAT, Size::FORM),
+    (PerTry::FORMAT, PerTry::FORM),
+    (RetryCause::FORMAT, RetryCause::FORM),
     (Rate::FORMAT, Rate::FORM),
     (Bandwidth::FORMAT, Bandwidth::FORM),
     (Cores::FORMAT, Cores::FORM),

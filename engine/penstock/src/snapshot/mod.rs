@@ -18,6 +18,7 @@ mod print;
 mod probing;
 mod quantity;
 mod reference;
+mod repetition;
 mod report;
 mod route;
 mod schema;
@@ -38,11 +39,12 @@ pub use print::{complete, print};
 pub use probing::{ProbeTarget, Statuses};
 pub use quantity::{Bandwidth, Rate, Size};
 pub use reference::reference;
+pub use repetition::{PerTry, RetryCause};
 pub use report::{Code, Problem, Report, nearest};
 pub use route::{HostPattern, Method, PathPattern, RouteId, RouteTable, Rule};
 pub use schema::{
-    AccessFormat, Balance, Document, Driver, Forwarded, ListenDoc, PoolDoc, Protocol, ProxyProtocol, RetryCause,
-    RouteDoc, json_schema,
+    AccessFormat, Balance, Document, Driver, Forwarded, ListenDoc, PoolDoc, Protocol, ProxyProtocol, RouteDoc,
+    json_schema,
 };
 
 /// What a text came to: a snapshot and warnings, or errors.

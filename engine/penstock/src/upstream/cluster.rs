@@ -7,7 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::{Ask, Balancer, Breaker, Endpoints, Load, Now, Outcome, Policy, Random, RetryBudget, Standing};
+use policy::{
+    Ask, Balancer, Breaker, Endpoints, Load, Now, Outcome, Patience, PatienceSettings, Policy, Random, Replay,
+    RetryBudget, RetryDecision, RetryPolicy, Standing, Stop, Try,
+};
 use proto::h1::Client;
 use ring::{Stream, Timer};
 
@@ -22,8 +25,10 @@ pub struct Cluster {
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
     balancer: RefCell<Balancer>,
     budget: RefCell<RetryBudget>,
+    patience: RefCell<Patience>,
     random: RefCell<Random>,
     worker: usize,
+    workers: usize,
 }
 
 /// What an exchange wants of a lease.
@@ -36,6 +41,32 @@ pub struct Wanted<'a> {
     pub fresh: bool,
     /// From where to where the client connected.
     pub path: Option<(SocketAddr, SocketAddr)>,
+}
+
+/// A try that has ended, for which another one may be granted.
+pub struct Repetition<'a> {
+    pub outcome: &'a Outcome,
+    pub replay: Replay,
+    /// Tries begun.
+    pub tries: u8,
+    /// The last pause between two of them.
+    pub waited: Duration,
+    pub tried: &'a Tried,
+}
+
+/// A try that is out, of which to know how long it may take.
+pub struct Impatient<'a> {
+    pub endpoint: &'a Endpoint,
+    /// When the whole request had been sent.
+    pub sent: Now,
+    /// There will be no other one.
+    pub last: bool,
+    pub replay: Replay,
+    pub tried: &'a Tried,
+    /// The operator's own time for it.
+    pub per_try: Option<Duration>,
+    /// When it has failed whatever there is elsewhere.
+    pub configured: Duration,
 }
 
 /// A connection for one exchange.
@@ -61,8 +92,10 @@ impl Cluster {
             endpoints: RefCell::default(),
             balancer: RefCell::new(Balancer::new(policy.into(), &[])),
             budget: RefCell::new(RetryBudget::new(budget)),
+            patience: RefCell::new(Patience::new(PatienceSettings::default(), 0)),
             random: RefCell::new(Random::new(seed)),
             worker,
+            workers,
         };
         cluster.follow(pool, members, &Counters::default());
         cluster
@@ -92,12 +125,15 @@ impl Cluster {
             tier: *tier,
         });
         self.balancer.borrow_mut().update(&seats.collect::<Vec<_>>());
+        self.patience
+            .borrow_mut()
+            .follow(after.len() as u32, after.iter().filter(|one| one.is_suspect()).count() as u32);
         self.endpoints.replace(after);
     }
 
     fn enlist(&self, pool: &snapshot::Pool, member: &Member) -> Rc<Endpoint> {
         let breaker = Breaker::new(pool.breaker, self.random.borrow_mut().next_u64());
-        Rc::new(Endpoint::new(member, breaker, self.worker))
+        Rc::new(Endpoint::new(member, breaker.shared_by(self.workers as u16), self.worker))
     }
 
     pub(super) fn endpoints(&self) -> Ref<'_, [Rc<Endpoint>]> {
@@ -131,7 +167,7 @@ impl Cluster {
 
     /// What became of a try that [`pick`](Self::pick) began.
     pub fn record(&self, endpoint: &Endpoint, now: Now, outcome: &Outcome) {
-        endpoint.record(now, outcome);
+        endpoint.record(now, outcome, &mut self.patience.borrow_mut());
     }
 
     /// A request has come: the retry budget grows.
@@ -139,9 +175,30 @@ impl Cluster {
         self.budget.borrow_mut().request(now);
     }
 
-    /// Takes one retry out of the budget; false when it is spent.
-    pub fn withdraw_retry(&self, now: Now) -> bool {
-        self.budget.borrow_mut().withdraw(now)
+    /// Whether another try may follow, and after what pause. One that may is charged to the budget.
+    pub fn repeats(&self, policy: &RetryPolicy, repetition: &Repetition<'_>, now: Now) -> Result<Duration, Stop> {
+        let Repetition { outcome, replay, tries, waited, tried } = *repetition;
+        let elsewhere = self.has_other_than(tried, 1);
+        let tried = policy::Tried { tries, replay, deadline: None, waited, elsewhere };
+        let (budget, random) = (&mut self.budget.borrow_mut(), &mut self.random.borrow_mut());
+        match policy.decide(now, outcome, &tried, budget, random) {
+            RetryDecision::Retry { after } => Ok(after),
+            RetryDecision::Stop(why) => Err(why),
+        }
+    }
+
+    /// How long after it was sent a try should be thought about; `None`: it has all the time that it is configured to have.
+    pub fn patience(&self, impatient: &Impatient<'_>, now: Now) -> Option<Duration> {
+        let Impatient { endpoint, sent, last, replay, tried, per_try, configured } = *impatient;
+        let elsewhere = self.has_other_than(tried, 1);
+        let waiting = Try { sent, last, replay, elsewhere, configured, remaining: None };
+        let learnt = endpoint.patience(now, &self.patience.borrow(), &waiting)?;
+        Some(per_try.unwrap_or(learnt))
+    }
+
+    /// Whether there are endpoints beyond those tried, and beyond so many more.
+    fn has_other_than(&self, tried: &Tried, more: usize) -> bool {
+        self.endpoints.borrow().len() > tried.len() + more
     }
 
     /// A connection to an endpoint: an idle one, or with `fresh` or for want of one a new one. A pool that tells its

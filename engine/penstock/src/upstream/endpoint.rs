@@ -3,8 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use policy::{Avoid, Breaker, Load, Now, Outcome, PeakEwma, Standing};
+use policy::{Avoid, Breaker, BreakerVerdict, EndpointPatience, Load, Now, Outcome, Patience, PeakEwma, Standing, Try};
 
 use super::Member;
 use super::pool::Idle;
@@ -24,6 +25,7 @@ pub struct Endpoint {
     addresses: RefCell<Box<[ring::Address]>>,
     breaker: RefCell<Breaker>,
     latency: Cell<PeakEwma>,
+    patience: Cell<EndpointPatience>,
     /// Its place in the list; `None` when the list no longer names it.
     place: Cell<Option<u16>>,
     worker: usize,
@@ -39,6 +41,7 @@ impl Endpoint {
             addresses: RefCell::new(member.addresses.clone()),
             breaker: RefCell::new(breaker),
             latency: Cell::default(),
+            patience: Cell::default(),
             place: Cell::new(None),
             worker,
         }
@@ -74,6 +77,7 @@ impl Endpoint {
     }
 
     pub(super) fn standing(&self, now: Now) -> Standing {
+        self.hear(now);
         let admin = self.shared.admin();
         match admin.state {
             AdminState::Maint => Standing::Out,
@@ -92,6 +96,26 @@ impl Endpoint {
         }
     }
 
+    /// Takes over what another worker's breaker has found.
+    fn hear(&self, now: Now) {
+        let heard = BreakerVerdict::from_bits(self.shared.breaker_verdict());
+        let mut breaker = self.breaker.borrow_mut();
+        if heard > breaker.verdict() {
+            breaker.adopt(now, heard);
+            self.cell().turned(breaker.state(now));
+        }
+    }
+
+    /// Given up by its pool's patience, and not heard of since.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.patience.get().is_suspect()
+    }
+
+    /// How long a try that has been sent may take while there is an endpoint elsewhere.
+    pub(super) fn patience(&self, now: Now, pool: &Patience, waiting: &Try) -> Option<Duration> {
+        pool.limit(now, &self.patience.get(), waiting).soft
+    }
+
     pub(super) fn load(&self, now: Now) -> Load {
         Load { latency_ns: self.latency.get().nanos(now), in_flight: self.shared.in_flight() }
     }
@@ -107,14 +131,21 @@ impl Endpoint {
         self.cell().begun();
     }
 
-    pub(super) fn record(&self, now: Now, outcome: &Outcome) {
+    pub(super) fn record(&self, now: Now, outcome: &Outcome, patience: &mut Patience) {
         let mut breaker = self.breaker.borrow_mut();
         breaker.record(now, outcome);
+        if breaker.verdict().bits() > self.shared.breaker_verdict() {
+            self.shared.raise_breaker(breaker.verdict().bits());
+        }
         let mut latency = self.latency.get();
         latency.record(now, outcome);
         self.latency.set(latency);
+        let mut own = self.patience.get();
+        patience.record(now, &mut own, outcome);
+        self.patience.set(own);
         self.cell().ended(outcome.counts_for_breaker());
-        self.cell().learnt(breaker.state(now), latency.nanos(now) as u64);
+        self.cell().turned(breaker.state(now));
+        self.cell().learnt(latency.nanos(now) as u64);
     }
 
     /// Where connections are made to now.
@@ -150,6 +181,11 @@ impl Tried {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// How many of them are still in the list.
+    pub(super) fn len(&self) -> usize {
+        self.endpoints.iter().flatten().filter(|endpoint| !endpoint.is_retired()).count()
     }
 
     /// The places that they have in the list now.

@@ -20,7 +20,7 @@ use policy::Now;
 use proto::proxy;
 use ring::Buf;
 
-pub use self::cluster::{Cluster, Lease, Wanted};
+pub use self::cluster::{Cluster, Impatient, Lease, Repetition, Wanted};
 pub use self::dial::{DialError, dial};
 pub use self::discovery::{Discovery, Report};
 pub use self::endpoint::{Endpoint, Tried};

@@ -3,7 +3,7 @@
 //!
 //! What holds here: a cell has one writer, its worker, so counting is a plain load and store; the words change seldom and are
 //! read at every pick, so they have a line to themselves that every core keeps a copy of. No read-modify-write on the
-//! request path: the one compare-and-swap is for verdicts, when an endpoint's fate turns.
+//! request path: the one there is publishes a verdict, when an endpoint's fate turns.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -168,9 +168,9 @@ impl EndpointShared {
         self.words.breaker.load(Ordering::Relaxed)
     }
 
-    /// Replaces the verdict that was seen by a new one; false when another worker was first, whose verdict then counts.
-    pub fn turn_breaker(&self, seen: u64, new: u64) -> bool {
-        self.words.breaker.compare_exchange(seen, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    /// Publishes a verdict. Of two the greater one counts (`policy::BreakerVerdict`), whoever comes first.
+    pub fn raise_breaker(&self, verdict: u64) {
+        self.words.breaker.fetch_max(verdict, Ordering::Relaxed);
     }
 
     /// Since when it has been fit for requests, on the monotonic clock: what a slow start counts from.
@@ -200,13 +200,16 @@ impl EndpointCell {
         self.failures.change(|count| count + u64::from(failed));
     }
 
-    pub(super) fn learnt(&self, breaker: BreakerState, latency_nanos: u64) {
+    pub(super) fn turned(&self, breaker: BreakerState) {
         let breaker = match breaker {
             BreakerState::Closed => 0,
             BreakerState::HalfOpen => 1,
             BreakerState::Open => 2,
         };
         self.breaker.store(breaker, Ordering::Relaxed);
+    }
+
+    pub(super) fn learnt(&self, latency_nanos: u64) {
         self.latency_nanos.store(latency_nanos, Ordering::Relaxed);
     }
 }
@@ -308,10 +311,11 @@ mod tests {
     }
 
     #[test]
-    fn of_two_verdicts_on_the_same_sight_one_counts() {
+    fn of_two_verdicts_the_greater_one_counts() {
         let shared = EndpointShared::new(2, Now::ZERO);
-        assert!(shared.turn_breaker(0, 5));
-        assert!(!shared.turn_breaker(0, 6));
-        assert_eq!(shared.breaker_verdict(), 5);
+        for (raised, counts) in [(5, 5), (3, 5), (6, 6)] {
+            shared.raise_breaker(raised);
+            assert_eq!(shared.breaker_verdict(), counts);
+        }
     }
 }

@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use ring::sim::Dice;
 
-/// Tries that one request may take in all: two of the pool's policy, each preceded by one on a pooled connection that
+/// Tries that one request may take in all: three of the pool's policy, each preceded by one on a pooled connection that
 /// turned out to be dead.
-const SIGHTINGS_MAX: usize = 4;
+const SIGHTINGS_MAX: usize = 6;
 
 /// How the content of a message is delimited.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -106,7 +106,7 @@ impl Ledger {
     /// What every origin answers to this request.
     pub(crate) fn answer(&self, ask: &Ask) -> Answer {
         let mut dice = self.dice(ask.id, 1);
-        let status = *one_of(&mut dice, &[200, 200, 200, 200, 200, 404, 204, 304]);
+        let status = *one_of(&mut dice, &[200, 200, 200, 200, 200, 404, 204, 304, 503]);
         let framing = match status {
             204 | 304 => Framing::None,
             _ => *one_of(&mut dice, &[Framing::Length, Framing::Length, Framing::Chunked, Framing::Close]),
@@ -128,7 +128,7 @@ impl Ledger {
         let entry = entries.get_mut(&id).expect("an origin saw a request that nobody sent");
         entry.sightings.push(Sighting::default());
         let count = entry.sightings.len();
-        let repeatable = entry.ask.method != "POST" && entry.ask.size == 0;
+        let repeatable = entry.ask.method != "POST";
         let most = if repeatable { SIGHTINGS_MAX } else { 1 };
         assert!(count <= most, "request {id} was sent {count} times: {:?}", entry.ask);
         assert!(!entry.answered, "request {id} was sent again although its answer had begun");

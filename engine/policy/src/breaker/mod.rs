@@ -37,6 +37,9 @@ use verdict::{GENERATION_MAX, SUCCESSES_MAX};
 /// The open time doubles at most this often: 60 s becomes 16 min, after which an endpoint is an operator's matter.
 const DOUBLINGS_MAX: u8 = 4;
 
+/// What `trials` may be: a verdict has six bits for it.
+pub const TRIALS_MAX: u16 = SUCCESSES_MAX;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerSettings {
     /// Failures in a row that open it. Zero: never for that.

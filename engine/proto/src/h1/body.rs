@@ -187,7 +187,7 @@ impl Decoder {
 ///
 /// Trailers that would have framed or routed the message, had they been headers, are an attack and refused; others that must
 /// not be merged after the fact (RFC 9110 §6.5.1: authentication, content negotiation, caching) are held but not forwarded.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Trailers {
     held: Option<Box<Held>>,
 }
@@ -252,7 +252,7 @@ impl Trailers {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Held {
     /// Validated lines, each ending with CRLF.
     bytes: Vec<u8>,

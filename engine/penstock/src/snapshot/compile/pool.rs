@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use policy::{BreakerSettings, RetryBudgetSettings};
+use policy::breaker::{RateTrip, SlowTrip};
+use policy::retry::{RetryCauses, StatusSet};
+use policy::{Backoff, BreakerSettings, RetryBudgetSettings, RetryPolicy};
 
 use super::health::{HealthProbe, health};
 use super::time;
 use crate::limits;
 use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::HostPolicy;
-use crate::snapshot::schema::{Balance, PoolDoc, ProxyProtocol, RetryCause};
+use crate::snapshot::repetition::{PerTry, RetryCause};
+use crate::snapshot::schema::{Balance, BreakerDoc, PoolDoc, ProxyProtocol, RetryDoc};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
@@ -37,10 +40,10 @@ pub struct Reuse {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
-    pub on_connect: bool,
-    pub on_reset: bool,
-    /// The first one included: at least 1, at most [`limits::TRIES_MAX`].
-    pub tries: u8,
+    /// Its `tries` is at least 1, at most [`limits::TRIES_MAX`].
+    pub policy: RetryPolicy,
+    /// Bytes of a request's content kept for another try.
+    pub buffer: usize,
     /// For the whole process: a worker takes its share of `per_second_min`.
     pub budget: RetryBudgetSettings,
 }
@@ -58,27 +61,14 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
         endpoints: doc.endpoints.iter().map(|endpoint| endpoint.0.clone()).collect(),
         balance: doc.balance,
         host: doc.host.0.clone(),
-        breaker: BreakerSettings {
-            failures: doc.breaker.failures,
-            open_for: time(&doc.breaker.open_for),
-            trials: doc.breaker.trials,
-            ..BreakerSettings::default()
-        },
+        breaker: breaker(&doc.breaker),
         health: health(doc),
         reuse: Reuse {
             idle: time(&doc.reuse.idle),
             max_idle: doc.reuse.max_idle,
             max_requests: doc.reuse.max_requests,
         },
-        retry: Retry {
-            on_connect: doc.retry.on.contains(&RetryCause::Connect),
-            on_reset: doc.retry.on.contains(&RetryCause::Reset),
-            tries: doc.retry.tries,
-            budget: RetryBudgetSettings {
-                percent: doc.retry.budget.0.0,
-                per_second_min: limits::RETRIES_PER_SECOND_MIN,
-            },
-        },
+        retry: retry(&doc.retry),
         timeouts: Timeouts {
             connect: time(&doc.timeout.connect),
             head: time(&doc.timeout.head),
@@ -86,5 +76,54 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
         },
         proxy_protocol: doc.proxy_protocol,
         resolve_every: time(&doc.resolve_every),
+    }
+}
+
+fn breaker(doc: &BreakerDoc) -> BreakerSettings {
+    let slow = doc.slow_rate.as_ref().zip(doc.slower_than.as_ref());
+    BreakerSettings {
+        failures: doc.failures,
+        count_500: doc.count_500,
+        rate: doc.failure_rate.as_ref().map(|rate| RateTrip { percent: rate.0.0, calls_min: doc.calls_min }),
+        slow: slow.map(|(rate, slower_than)| SlowTrip {
+            slower_than: time(slower_than),
+            percent: rate.0.0,
+            calls_min: doc.calls_min,
+        }),
+        window: time(&doc.window),
+        open_for: time(&doc.open_for),
+        trials: doc.trials,
+    }
+}
+
+fn retry(doc: &RetryDoc) -> Retry {
+    let has = |cause| doc.on.iter().any(|on| on.0 == cause);
+    let statuses: Vec<u16> = doc
+        .on
+        .iter()
+        .filter_map(|on| match on.0 {
+            RetryCause::Status(code) => Some(code),
+            _ => None,
+        })
+        .collect();
+    Retry {
+        policy: RetryPolicy {
+            on: RetryCauses {
+                connect: has(RetryCause::Connect),
+                reset: has(RetryCause::Reset),
+                timed_out: has(RetryCause::Timeout) && doc.per_try.0 != PerTry::Off,
+                statuses: StatusSet::of(&statuses),
+            },
+            tries: doc.tries,
+            per_try: match doc.per_try.0 {
+                PerTry::Fixed(time) => Some(time.0),
+                PerTry::Auto | PerTry::Off => None,
+            },
+            backoff: Backoff { base: time(&doc.backoff), cap: time(&doc.backoff_max), ..Backoff::default() },
+            non_idempotent: doc.non_idempotent,
+            retry_after_max: time(&doc.retry_after_max),
+        },
+        buffer: doc.buffer.0.0 as usize,
+        budget: RetryBudgetSettings { percent: doc.budget.0.0, per_second_min: limits::RETRIES_PER_SECOND_MIN },
     }
 }

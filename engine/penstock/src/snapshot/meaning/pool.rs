@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::Meaning;
 use crate::limits;
 use crate::snapshot::literal::{Text, Time};
+use crate::snapshot::quantity::Size;
+use crate::snapshot::repetition::{PerTry, RetryCause};
 use crate::snapshot::report::Code;
 use crate::snapshot::schema::PoolDoc;
 use crate::snapshot::text::Step;
@@ -56,7 +58,8 @@ impl Meaning<'_> {
             .map(|(index, endpoint)| (endpoint.0.source.to_string(), path!["pool", at, "endpoints", index].to_vec()));
         self.twice("the endpoint", addresses.collect::<Vec<_>>());
         self.within(path!["pool", at, "retry", "tries"], pool.retry.tries.into(), 1, limits::TRIES_MAX.into());
-        self.within(path!["pool", at, "breaker", "trials"], pool.breaker.trials.into(), 1, u16::MAX.into());
+        self.repetition(at, pool);
+        self.breaker(at, pool);
         self.within(
             path!["pool", at, "reuse", "max_idle"],
             pool.reuse.max_idle.into(),
@@ -106,6 +109,96 @@ impl Meaning<'_> {
                 format!("nothing leads to the pool `{}`", pool.name),
                 "no route and no tcp listener names it",
             );
+        }
+    }
+
+    /// What `retry` must mean.
+    fn repetition(&mut self, at: usize, pool: &PoolDoc) {
+        let retry = &pool.retry;
+        for (first, cause) in retry.on.iter().enumerate() {
+            if retry.on[..first].contains(cause) {
+                let message = format!("the cause `{}` is there twice", cause.0);
+                self.report(Code::Duplicate, path!["pool", at, "retry", "on", first], message, "leave one out");
+            }
+        }
+        if retry.backoff_max.0 < retry.backoff.0 {
+            let message = "the longest pause is shorter than the first one";
+            self.report(Code::Conflict, path!["pool", at, "retry", "backoff_max"], message, "write at least `backoff`");
+        }
+        if retry.buffer.0.0 > limits::REPLAY_BYTES_MAX {
+            let advice = format!("write at most `{}`", Size(limits::REPLAY_BYTES_MAX));
+            self.report(
+                Code::BadValue,
+                path!["pool", at, "retry", "buffer"],
+                "too much to keep of each request",
+                advice,
+            );
+        }
+        let waits_for_answers = retry.on.iter().any(|cause| cause.0 == RetryCause::Timeout);
+        if !waits_for_answers && self.written(path!["pool", at, "retry", "per_try"]) && retry.per_try.0 != PerTry::Off {
+            let message = "a time for each try, and no try is given up for its time";
+            self.report(Code::NoEffect, path!["pool", at, "retry", "per_try"], message, "add `timeout` to `on`");
+        }
+        if retry.tries == 1 {
+            for key in
+                ["on", "per_try", "backoff", "backoff_max", "retry_after_max", "non_idempotent", "buffer", "budget"]
+            {
+                if self.written(path!["pool", at, "retry", key]) {
+                    let message = format!("`{key}` for retries, and `tries` allows none");
+                    self.report(
+                        Code::NoEffect,
+                        path!["pool", at, "retry", key],
+                        message,
+                        "write tries = 2, or leave it out",
+                    );
+                }
+            }
+        }
+    }
+
+    /// What `breaker` must mean.
+    fn breaker(&mut self, at: usize, pool: &PoolDoc) {
+        let breaker = &pool.breaker;
+        self.within(
+            path!["pool", at, "breaker", "trials"],
+            breaker.trials.into(),
+            1,
+            policy::breaker::TRIALS_MAX.into(),
+        );
+        self.not_zero(path!["pool", at, "breaker", "window"], &breaker.window);
+        match (&breaker.slow_rate, &breaker.slower_than) {
+            (Some(_), None) => {
+                let message = "a share of slow calls, and nothing says what is slow";
+                self.report(
+                    Code::MissingKey,
+                    path!["pool", at, "breaker", "slow_rate"],
+                    message,
+                    "add slower_than = \"1s\"",
+                );
+            }
+            (None, Some(_)) => {
+                let message = "what is slow, and no share of slow calls opens the breaker";
+                self.report(
+                    Code::NoEffect,
+                    path!["pool", at, "breaker", "slower_than"],
+                    message,
+                    "add slow_rate = \"50%\"",
+                );
+            }
+            _ => {}
+        }
+        for (key, rate) in [("failure_rate", &breaker.failure_rate), ("slow_rate", &breaker.slow_rate)] {
+            if rate.as_ref().is_some_and(|rate| rate.0.0 == 0) {
+                let message = format!("`{key}` of 0% would always be reached");
+                self.report(Code::BadValue, path!["pool", at, "breaker", key], message, "leave it out for none");
+            }
+        }
+        let watched = breaker.failure_rate.is_some() || breaker.slow_rate.is_some();
+        for key in ["window", "calls_min"] {
+            if !watched && self.written(path!["pool", at, "breaker", key]) {
+                let message = format!("`{key}` has no effect without a share to take");
+                self.report(Code::NoEffect, path!["pool", at, "breaker", key], message, "add failure_rate = \"50%\"");
+            }
         }
     }
 }

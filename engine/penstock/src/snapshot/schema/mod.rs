@@ -14,7 +14,8 @@ pub use engine::{AccessFormat, Driver};
 use engine::{EngineDoc, LogDoc};
 pub(super) use health::HealthDoc;
 pub use listen::{ListenDoc, Protocol};
-pub use pool::{Balance, PoolDoc, ProxyProtocol, RetryCause};
+pub use pool::{Balance, PoolDoc, ProxyProtocol};
+pub(super) use pool::{BreakerDoc, RetryDoc};
 pub use route::{Forwarded, RouteDoc};
 
 use schemars::JsonSchema;

@@ -7,6 +7,8 @@ use super::health::HealthDoc;
 use crate::limits;
 use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
+use crate::snapshot::quantity::Size;
+use crate::snapshot::repetition::{PerTry, RetryCause};
 
 /// A pool of endpoints that can stand in for each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -77,18 +79,42 @@ pub enum ProxyProtocol {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerDoc {
-    /// Failures in a row that open it: no connection, a reset, a timeout, a broken answer, 502, 503, 504. 0: it never opens.
+    /// Failures in a row that open it: no connection, a reset, a timeout, a broken answer, 502, 503, 504. 0: never for that.
     pub failures: u16,
+    /// The share of failures within `window` that opens it too: it sees an endpoint that fails every second time. None unless given.
+    pub failure_rate: Option<Text<Percent>>,
+    /// The share of calls slower than `slower_than` within `window` that opens it too. None unless given.
+    pub slow_rate: Option<Text<Percent>>,
+    /// What is slow, for `slow_rate`: up to the answer's head.
+    pub slower_than: Option<Text<Time>>,
+    /// What the two shares are taken over.
+    pub window: Text<Time>,
+    /// Calls within `window` below which a share says nothing.
+    pub calls_min: u32,
+    /// Whether any 5xx is a failure. Off: an endpoint that answers 500 is alive, and a client that found one failing address of
+    /// the application must not be able to take it away from everybody else.
+    pub count_500: bool,
     /// How long it stays open the first time, ±10 %; each failed trial doubles it, up to 16 times.
     pub open_for: Text<Time>,
-    /// Requests let through afterwards to see whether the endpoint is back.
+    /// Requests let through afterwards, over all workers, to see whether the endpoint is back.
     pub trials: u16,
 }
 
 impl Default for BreakerDoc {
     fn default() -> Self {
-        let policy::BreakerSettings { failures, open_for, trials, .. } = policy::BreakerSettings::default();
-        Self { failures, open_for: Text(Time(open_for)), trials }
+        let policy::BreakerSettings { failures, open_for, trials, window, count_500, .. } =
+            policy::BreakerSettings::default();
+        Self {
+            failures,
+            failure_rate: None,
+            slow_rate: None,
+            slower_than: None,
+            window: Text(Time(window)),
+            calls_min: 20,
+            count_500,
+            open_for: Text(Time(open_for)),
+            trials,
+        }
     }
 }
 
@@ -114,10 +140,24 @@ impl Default for ReuseDoc {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryDoc {
-    /// `connect`: no connection came about. `reset`: it ended before an answer; only requests that may be sent twice.
-    pub on: Vec<RetryCause>,
+    /// `connect`: no connection came about. `reset`: it ended before an answer. `timeout`: no answer in `per_try`. A status code:
+    /// that answer. All but `connect` only for requests that may be sent twice.
+    pub on: Vec<Text<RetryCause>>,
     /// Tries in all, the first one included.
     pub tries: u8,
+    /// How long to wait for an answer's head before asking another endpoint, where there is one: a time, `auto` for three times
+    /// what nearly all answers of the pool have lately taken, or `off`. The last try always has `timeout.head`.
+    pub per_try: Text<PerTry>,
+    /// The step of the pause before a second retry, or one after a status: a random part of it, doubled each time.
+    pub backoff: Text<Time>,
+    /// The longest such pause.
+    pub backoff_max: Text<Time>,
+    /// The longest `Retry-After` of an answer that is waited for; one that asks for more is passed to the client.
+    pub retry_after_max: Text<Time>,
+    /// Whether POST, PATCH and their like may be sent twice. Only for applications that recognise a repetition.
+    pub non_idempotent: bool,
+    /// How much of a request's content is kept to be sent again. Larger ones are not tried again once they have begun to leave.
+    pub buffer: Text<Size>,
     /// Retries as a share of the requests of the last ten seconds; three a second are always allowed.
     pub budget: Text<Percent>,
 }
@@ -125,15 +165,21 @@ pub struct RetryDoc {
 impl Default for RetryDoc {
     fn default() -> Self {
         let percent = policy::RetryBudgetSettings::default().percent;
-        Self { on: vec![RetryCause::Connect, RetryCause::Reset], tries: 2, budget: Text(Percent(percent)) }
+        let policy::RetryPolicy { backoff, retry_after_max, .. } = policy::RetryPolicy::default();
+        let statuses = [500, 502, 503, 504].map(RetryCause::Status);
+        let causes = [RetryCause::Connect, RetryCause::Reset, RetryCause::Timeout].into_iter().chain(statuses);
+        Self {
+            on: causes.map(Text).collect(),
+            tries: 3,
+            per_try: Text(PerTry::Auto),
+            backoff: Text(Time(backoff.base)),
+            backoff_max: Text(Time(backoff.cap)),
+            retry_after_max: Text(Time(retry_after_max)),
+            non_idempotent: false,
+            buffer: Text(Size(64 << 10)),
+            budget: Text(Percent(percent)),
+        }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum RetryCause {
-    Connect,
-    Reset,
 }
 
 /// How long an endpoint may take.
