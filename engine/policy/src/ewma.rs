@@ -43,8 +43,8 @@ impl PeakEwma {
             Verdict::Neutral => {}
             // Any server error: a breaker must not open for one failing address of an application, but an endpoint that fails
             // where others do not should be asked less, and where all fail all cost the same.
-            _ if outcome.fault() == Some(Fault::Upstream) => self.observe(now, outcome.latency.max(FAILURE_COST)),
-            _ => self.observe(now, outcome.latency),
+            Verdict::Success if outcome.fault() != Some(Fault::Upstream) => self.observe(now, outcome.latency),
+            Verdict::Success | Verdict::Failure => self.observe(now, outcome.latency.max(FAILURE_COST)),
         }
     }
 
