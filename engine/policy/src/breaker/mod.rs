@@ -15,6 +15,8 @@
 //! of W workers lets ⌈trials ÷ W⌉ requests through at a time, so that no worker is without a way to the endpoint; the good ones
 //! are counted together, and `trials` of them close it for all.
 //!
+//! Who has nobody else to ask need not wait for the end of a sentence (`hurry.rs`).
+//!
 //! What holds here: a clock that jumps ahead ends an open time early, and so costs a few trials; one that jumps back cannot make
 //! it longer than twice its length, nor lose a trial for longer than that. An order ([`Breaker::force_open`],
 //! [`Breaker::force_closed`]) stands above evidence until [`Breaker::auto`]; it is not part of the verdict, because a
@@ -23,6 +25,7 @@
 //! Sources: Nygard, "Release It!" (circuit breaker); linkerd's consecutive-failures policy; Envoy's outlier ejection, from
 //! which the growing time comes.
 
+mod hurry;
 mod rate;
 mod verdict;
 
@@ -115,7 +118,7 @@ pub struct Breaker {
     open_for_ns: u64,
     /// Closed: since when. Tripped: until when it is open.
     edge: Now,
-    /// When the eldest of the trials under way began.
+    /// When the eldest of the trials under way began; with none yet, since when it is open.
     trials_since: Now,
     random: Random,
     rates: Option<Box<Rates>>,
@@ -134,6 +137,8 @@ pub struct Breaker {
     phase: Phase,
     order: Option<Order>,
     count_500: bool,
+    /// Half-open before its time.
+    hurried: bool,
 }
 
 const _: () = assert!(size_of::<Breaker>() <= 64);
@@ -159,6 +164,7 @@ impl Breaker {
             phase: Phase::Closed,
             order: None,
             count_500: settings.count_500,
+            hurried: false,
         }
     }
 
@@ -174,7 +180,7 @@ impl Breaker {
         match (self.order, self.phase) {
             (Some(Order::Open), _) => BreakerState::Open,
             (Some(Order::Closed), _) | (None, Phase::Closed) => BreakerState::Closed,
-            (None, Phase::Tripped(_)) if self.is_waiting(now) => BreakerState::Open,
+            (None, Phase::Tripped(_)) if self.is_waiting(now) && !self.hurried => BreakerState::Open,
             (None, Phase::Tripped(_)) => BreakerState::HalfOpen,
         }
     }
@@ -206,6 +212,7 @@ impl Breaker {
         }
         let verdict = outcome.verdict_with(self.count_500);
         match self.state(now) {
+            _ if verdict == Verdict::Failure && self.is_former(now, outcome) => {}
             BreakerState::Closed => self.judge(now, outcome, verdict),
             // Nothing is on trial: this answers a request from before it opened.
             BreakerState::HalfOpen if self.count == 0 => {}
@@ -230,14 +237,21 @@ impl Breaker {
         if heard <= mine {
             return false;
         }
-        if heard.generation() != mine.generation() || heard.is_tripped() != mine.is_tripped() {
-            self.begin_phase(heard.generation());
+        let (doublings, turned) = (self.doublings, heard.generation() != mine.generation());
+        if turned || heard.is_tripped() != mine.is_tripped() {
+            self.begin_phase(now, heard.generation());
         }
         self.doublings = heard.doublings().min(DOUBLINGS_MAX);
         self.successes = heard.successes();
+        let sentenced = turned || !mine.is_tripped() || self.doublings != doublings;
         if !heard.is_tripped() {
             (self.phase, self.edge) = (Phase::Closed, now);
-        } else if !mine.is_tripped() || self.generation != mine.generation() || heard.until() != mine.until() {
+        } else if !self.is_plausible(now, heard.until()) {
+            // Their clock is not ours: the length of the sentence holds, and its end is our own affair.
+            if sentenced {
+                (self.phase, self.edge) = (Phase::Tripped(Trip::Told), now.plus_nanos(self.sentence_ns()));
+            }
+        } else if sentenced || heard.until() != mine.until() {
             (self.phase, self.edge) = (Phase::Tripped(Trip::Told), heard.until());
         }
         true
@@ -246,7 +260,7 @@ impl Breaker {
     /// Another judge than this breaker (an outlier detector, a probe) wants the endpoint left alone until then. No longer
     /// than twice the present open time from now: what is to last is [`force_open`](Self::force_open)'s business.
     pub fn told_open(&mut self, now: Now, until: Now) {
-        self.begin_phase(self.generation.saturating_add(1).min(GENERATION_MAX));
+        self.begin_phase(now, self.generation.saturating_add(1).min(GENERATION_MAX));
         let longest = now.plus_nanos(self.sentence_ns().saturating_mul(2));
         (self.phase, self.edge) = (Phase::Tripped(Trip::Told), until.min(longest));
     }
@@ -311,12 +325,16 @@ impl Breaker {
                     self.close(now);
                 }
             }
+            // Nothing that was not known: the sentence that is being served was for this.
+            Verdict::Success | Verdict::Failure if self.hurried && self.successes == 0 && self.is_waiting(now) => {
+                (self.hurried, self.trials_since, self.count) = (false, now, 0);
+            }
             Verdict::Success | Verdict::Failure => self.trip(now, Trip::Trial, true),
         }
     }
 
     fn trip(&mut self, now: Now, why: Trip, again: bool) {
-        self.begin_phase(self.generation.saturating_add(1).min(GENERATION_MAX));
+        self.begin_phase(now, self.generation.saturating_add(1).min(GENERATION_MAX));
         self.doublings = if again { (self.doublings + 1).min(DOUBLINGS_MAX) } else { 0 };
         let sentence = self.sentence_ns();
         // ±10 %: a uniform draw from [0.9, 1.1) of the sentence.
@@ -325,12 +343,13 @@ impl Breaker {
     }
 
     fn close(&mut self, now: Now) {
-        self.begin_phase(self.generation.saturating_add(1).min(GENERATION_MAX));
+        self.begin_phase(now, self.generation.saturating_add(1).min(GENERATION_MAX));
         (self.phase, self.edge) = (Phase::Closed, now);
     }
 
-    fn begin_phase(&mut self, generation: u32) {
+    fn begin_phase(&mut self, now: Now, generation: u32) {
         (self.generation, self.count, self.successes) = (generation, 0, 0);
+        (self.trials_since, self.hurried) = (now, false);
         self.forget_rates();
     }
 
@@ -342,7 +361,11 @@ impl Breaker {
 
     /// Still open: the end is ahead, and not so far ahead that the clock must have gone back since it was set.
     fn is_waiting(&self, now: Now) -> bool {
-        now < self.edge && self.edge.nanos_since(now) <= self.sentence_ns().saturating_mul(2)
+        now < self.edge && self.is_plausible(now, self.edge)
+    }
+
+    fn is_plausible(&self, now: Now, until: Now) -> bool {
+        until.nanos_since(now) <= self.sentence_ns().saturating_mul(2)
     }
 
     fn sentence_ns(&self) -> u64 {
@@ -352,9 +375,12 @@ impl Breaker {
     /// A trial whose outcome never came back must not keep the endpoint out for ever: after one more open time its place
     /// is free again. So it is when the clock has gone back by as much.
     fn trials_are_stale(&self, now: Now) -> bool {
-        let away = now.nanos_since(self.trials_since).max(self.trials_since.nanos_since(now));
-        away >= self.open_for_ns.max(1)
+        away_ns(now, self.trials_since) >= self.open_for_ns.max(1)
     }
+}
+
+const fn away_ns(one: Now, other: Now) -> u64 {
+    one.nanos_since(other) + other.nanos_since(one)
 }
 
 #[cfg(test)]
@@ -425,6 +451,17 @@ mod tests {
             breaker.record(now, &GOOD);
         }
         assert_eq!(breaker.state(now), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_verdict_by_another_clock_is_a_sentence_by_ones_own() {
+        let (ahead, mut breaker, now) = (tripped(Now::from_secs(5000)), breaker(), Now::from_secs(1));
+        assert!(breaker.adopt(now, ahead.verdict()));
+        for second in 1..=60 {
+            breaker.adopt(Now::from_secs(second), ahead.verdict());
+            assert_eq!(breaker.state(Now::from_secs(second)), BreakerState::Open);
+        }
+        assert_eq!(breaker.state(Now::from_secs(61)), BreakerState::HalfOpen, "hearing it again begins nothing anew");
     }
 
     #[test]

@@ -1,0 +1,108 @@
+//! Before a sentence ends, and after a phase has ended.
+//!
+//! Sentences are passed endpoint by endpoint, and so can put away a whole pool: a rolling restart finds the last endpoint down
+//! while those before it are well and still sentenced. Whoever finds nobody to ask therefore says so ([`Breaker::hurry`]), and
+//! trials go through at once, a second apart. If one fails, the sentence stands as it was; good ones close the breaker as
+//! ever. An outage so ends with the pool's first good second and not with the last sentence, and costs a few tries a second.
+//!
+//! A failure counts for the time in which its try began: what hung in an outage and times out a minute after it is
+//! no news of the endpoint.
+
+use super::{Breaker, Phase, away_ns};
+use crate::{Now, Outcome, time::nanos};
+
+/// Between two rounds of trials before their time: what a client's patience is made of, and next to no load.
+const HURRY_NS: u64 = 1_000_000_000;
+
+/// A try must be so much older than the present phase to be none of its business: more than clocks of workers and the rounding of
+/// a verdict make, less than a timeout.
+const FORMER_NS: u64 = 1_000_000_000;
+
+impl Breaker {
+    /// There is nobody else to ask: trials may go through now, whatever the time open and the trials under way say, unless the
+    /// last ones began within a second. True if so.
+    pub fn hurry(&mut self, now: Now) -> bool {
+        let due = self.order.is_none() && !self.admits(now) && away_ns(now, self.trials_since) >= HURRY_NS;
+        if due {
+            (self.hurried, self.trials_since, self.count) = (true, now, 0);
+        }
+        due
+    }
+
+    /// Whether a try that ends now began before the present phase, or before the trials under way. One whose clock has gone
+    /// back since counts.
+    pub(super) fn is_former(&self, now: Now, outcome: &Outcome) -> bool {
+        let since = match self.phase {
+            Phase::Closed if self.generation == 0 => return false,
+            Phase::Closed => self.edge,
+            Phase::Tripped(_) => self.trials_since,
+        };
+        now >= since && nanos(outcome.latency) > now.nanos_since(since).saturating_add(FORMER_NS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BreakerSettings, BreakerState};
+    use super::*;
+    use crate::Class;
+    use std::time::Duration;
+
+    const GOOD: Outcome = Outcome::answered(Duration::from_millis(1), 200);
+    const BAD: Outcome = Outcome::new(Duration::from_millis(1), Class::Refused);
+
+    fn tripped(now: Now) -> Breaker {
+        let mut breaker = Breaker::new(BreakerSettings::default(), 1);
+        (0..5).for_each(|_| breaker.record(now, &BAD));
+        breaker
+    }
+
+    #[test]
+    fn who_has_nobody_else_hurries_once_a_second_and_the_sentence_stands() {
+        let mut breaker = tripped(Now::from_secs(1));
+        let until = breaker.reopens_at(Now::from_secs(1)).unwrap();
+        assert!(!breaker.hurry(Now::from_nanos(1_999_999_999)), "it has only just opened");
+        for second in 2..9 {
+            let now = Now::from_secs(second);
+            assert!(breaker.hurry(now) && breaker.admits(now) && !breaker.hurry(now));
+            breaker.begin(now);
+            breaker.record(now, &BAD);
+            assert_eq!(breaker.reopens_at(now), Some(until), "neither shorter nor longer");
+        }
+        let hung = Now::from_secs(9);
+        assert!(breaker.hurry(hung));
+        while breaker.admits(hung) {
+            breaker.begin(hung);
+        }
+        let now = Now::from_secs(10);
+        assert!(breaker.hurry(now), "trials that do not come back do not block the next ones");
+        for _ in 0..3 {
+            assert!(breaker.admits(now));
+            breaker.begin(now);
+            breaker.record(now, &GOOD);
+        }
+        assert_eq!(breaker.state(now), BreakerState::Closed);
+        breaker.force_open();
+        assert!(!breaker.hurry(Now::from_secs(99)), "an operator's word stands");
+    }
+
+    #[test]
+    fn what_an_outage_left_behind_is_not_held_against_who_is_back() {
+        let late = Outcome::new(Duration::from_secs(60), Class::TimedOut);
+        let mut breaker = tripped(Now::from_secs(1));
+        let now = Now::from_secs(70);
+        breaker.begin(now);
+        breaker.record(now, &late);
+        assert_eq!(breaker.state(now), BreakerState::HalfOpen, "it is not that trial's end");
+        breaker.record(now, &GOOD);
+        for _ in 0..2 {
+            breaker.begin(now);
+            breaker.record(now, &GOOD);
+        }
+        assert_eq!(breaker.state(now), BreakerState::Closed);
+        (0..9).for_each(|_| breaker.record(Now::from_secs(80), &late));
+        assert_eq!(breaker.state(Now::from_secs(80)), BreakerState::Closed);
+        (0..5).for_each(|_| breaker.record(Now::from_secs(140), &late));
+        assert_eq!(breaker.state(Now::from_secs(140)), BreakerState::Open, "these began when it was closed");
+    }
+}
