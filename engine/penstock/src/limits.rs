@@ -97,6 +97,14 @@ pub const REPLAY_BYTES_MAX: u64 = 1 << 20;
 /// Content of an answer that nobody gets, taken in to keep its connection: beyond it a new connection is cheaper.
 pub const DISCARD_BYTES_MAX: usize = 64 << 10;
 
+/// Between two looks for endpoints that want a trial: each look reads all endpoints of a pool, and ten trials in a tenth of a
+/// second bring one back sooner than anybody notices.
+pub const TRIALS_EVERY: Duration = Duration::from_millis(10);
+
+/// A try that takes too long while there is nowhere else to go looks again so often: a tenth of the pause between two looks whether
+/// an endpoint is back.
+pub const LOOK_ELSEWHERE_EVERY: Duration = Duration::from_millis(100);
+
 /// Retries granted a second however quiet the pool is, over all workers (`policy::budget`).
 pub const RETRIES_PER_SECOND_MIN: u16 = 3;
 

@@ -461,6 +461,10 @@ impl Relay<'_, '_> {
         if self.impatient_at.is_none_or(|at| at > ring::now()) {
             return None;
         }
+        if !self.tries.has_other_than(self.attempt) {
+            self.impatient_at = Some(ring::now() + limits::LOOK_ELSEWHERE_EVERY);
+            return None;
+        }
         self.impatient_at = None;
         let outcome = self.attempt.outcome(Class::TimedOut);
         self.tries.grants(self.attempt, &outcome).then_some(outcome)

@@ -109,10 +109,11 @@ impl<'a> Tries<'a> {
         let now = policy_now(begun);
         let again = self.again_at.take().and_then(|endpoint| self.cluster.pick_again(endpoint));
         let fresh = again.is_some();
-        let endpoint = again.or_else(|| self.cluster.pick(&self.tried, now)).or_else(|| {
+        let repeatable = self.idempotent && self.may_repeat() && self.count + 1 < self.pool.retry.policy.tries;
+        let endpoint = again.or_else(|| self.cluster.pick(&self.tried, repeatable, now)).or_else(|| {
             // All have been tried. The only endpoint of a pool may get a second chance; a known failure may not.
             let fits = self.tried.is_empty() || matches!(self.last, Some(Class::Reset | Class::Answered(_)));
-            fits.then(|| self.cluster.pick(&Tried::default(), now))?
+            fits.then(|| self.cluster.pick(&Tried::default(), repeatable, now))?
         });
         if endpoint.is_none() {
             self.counters.no_endpoint_total.add(1);
@@ -181,8 +182,14 @@ impl<'a> Tries<'a> {
         if !self.may_repeat() {
             return false;
         }
-        let repetition =
-            Repetition { outcome, replay: self.replay(), tries: self.count, waited: self.pause, tried: &self.tried };
+        let repetition = Repetition {
+            endpoint: &attempt.endpoint,
+            outcome,
+            replay: self.replay(),
+            tries: self.count,
+            waited: self.pause,
+            tried: &self.tried,
+        };
         match self.cluster.repeats(&self.pool.retry.policy, &repetition, policy_now(ring::now())) {
             Ok(after) => {
                 self.pause = after;
@@ -215,6 +222,11 @@ impl<'a> Tries<'a> {
         };
         let soft = self.cluster.patience(&impatient, policy_now(ring::now()))?;
         Some(sent + soft)
+    }
+
+    /// Whether there is somewhere else to go now.
+    pub(super) fn has_other_than(&self, attempt: &Attempt) -> bool {
+        self.cluster.has_other(&self.tried, &attempt.endpoint, policy_now(ring::now()))
     }
 
     /// Whether an answer with this status is a cause to try again.

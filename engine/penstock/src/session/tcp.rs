@@ -54,7 +54,7 @@ async fn reach(door: &Door, pool: PoolId, timer: &mut Timer) -> Option<Reached> 
     let (mut tried, mut waited) = (Tried::default(), Duration::ZERO);
     for tries in 1..=settings.retry.policy.tries {
         let begun = ring::now();
-        let endpoint = cluster.pick(&tried, policy_now(begun))?;
+        let endpoint = cluster.pick(&tried, true, policy_now(begun))?;
         let dialled = cluster.dial(&endpoint, settings.timeouts.connect, timer, counters).await;
         let class = dialled.as_ref().map_or_else(Class::from, |_| Class::Answered(StatusClass::Success));
         let outcome = Outcome::new(ring::now().since(begun), class);
@@ -62,7 +62,8 @@ async fn reach(door: &Door, pool: PoolId, timer: &mut Timer) -> Option<Reached> 
             return Some(Reached { stream, endpoint, outcome });
         }
         cluster.record(&endpoint, policy_now(ring::now()), &outcome);
-        let repetition = Repetition { outcome: &outcome, replay: Replay::Unsent, tries, waited, tried: &tried };
+        let repetition =
+            Repetition { endpoint: &endpoint, outcome: &outcome, replay: Replay::Unsent, tries, waited, tried: &tried };
         match cluster.repeats(&settings.retry.policy, &repetition, policy_now(ring::now())) {
             Ok(after) => waited = after,
             Err(Stop::Budget) => {

@@ -1,6 +1,6 @@
 //! One pool as one worker sees it.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,6 +18,7 @@ use super::dial::{self, DialError};
 use super::endpoint::{Endpoint, Tried};
 use super::{Member, proxy_header};
 use crate::conn::Conn;
+use crate::limits;
 use crate::snapshot::{self, Balance};
 use crate::telemetry::Counters;
 
@@ -27,6 +28,8 @@ pub struct Cluster {
     budget: RefCell<RetryBudget>,
     patience: RefCell<Patience>,
     random: RefCell<Random>,
+    /// When to look again for endpoints that want a trial.
+    look_at: Cell<Now>,
     worker: usize,
     workers: usize,
 }
@@ -45,6 +48,7 @@ pub struct Wanted<'a> {
 
 /// A try that has ended, for which another one may be granted.
 pub struct Repetition<'a> {
+    pub endpoint: &'a Rc<Endpoint>,
     pub outcome: &'a Outcome,
     pub replay: Replay,
     /// Tries begun.
@@ -56,7 +60,7 @@ pub struct Repetition<'a> {
 
 /// A try that is out, of which to know how long it may take.
 pub struct Impatient<'a> {
-    pub endpoint: &'a Endpoint,
+    pub endpoint: &'a Rc<Endpoint>,
     /// When the whole request had been sent.
     pub sent: Now,
     /// There will be no other one.
@@ -94,6 +98,7 @@ impl Cluster {
             budget: RefCell::new(RetryBudget::new(budget)),
             patience: RefCell::new(Patience::new(PatienceSettings::default(), 0)),
             random: RefCell::new(Random::new(seed)),
+            look_at: Cell::new(Now::ZERO),
             worker,
             workers,
         };
@@ -140,14 +145,44 @@ impl Cluster {
         Ref::map(self.endpoints.borrow(), Vec::as_slice)
     }
 
-    /// The endpoint for one try, none of those that have been tried; `None` when none may be asked.
-    pub fn pick(&self, tried: &Tried, now: Now) -> Option<Rc<Endpoint>> {
-        let view = View { endpoints: &self.endpoints.borrow(), now };
+    /// The endpoint for one try, none of those that have been tried; `None` when none may be asked. A `repeatable` request may
+    /// be sent twice: it is such requests that find out whether an endpoint is back.
+    pub fn pick(&self, tried: &Tried, repeatable: bool, now: Now) -> Option<Rc<Endpoint>> {
+        let trial = if repeatable { self.trial(tried, now) } else { None };
+        let picked = trial.or_else(|| self.balance(tried, repeatable, now)).or_else(|| {
+            self.look_at.set(now);
+            self.trial(tried, now)
+        })?;
+        picked.begin(now);
+        Some(picked)
+    }
+
+    fn balance(&self, tried: &Tried, repeatable: bool, now: Now) -> Option<Rc<Endpoint>> {
+        let view = View { endpoints: &self.endpoints.borrow(), repeatable, now };
         let ask = Ask { avoid: tried.places(), ..Ask::default() };
         let picked = self.balancer.borrow_mut().pick(&view, &ask, &mut self.random.borrow_mut()).ok()?.index;
-        let endpoint = &view.endpoints[picked];
-        endpoint.begin(now);
-        Some(Rc::clone(endpoint))
+        Some(Rc::clone(&view.endpoints[picked]))
+    }
+
+    /// An endpoint whose breaker wants to know whether it is back. The balancer would not ask it: it remembers it as slow. Where
+    /// fewer than half of the pool are left, open breakers do not wait for their time.
+    fn trial(&self, tried: &Tried, now: Now) -> Option<Rc<Endpoint>> {
+        if now < self.look_at.get() {
+            return None;
+        }
+        let endpoints = self.endpoints.borrow();
+        if endpoints.iter().all(|endpoint| endpoint.is_closed(now)) {
+            self.look_at.set(now.plus(limits::HOUSEKEEPING));
+            return None;
+        }
+        self.look_at.set(now.plus(limits::TRIALS_EVERY));
+        let untried = || endpoints.iter().filter(|endpoint| !tried.contains(endpoint));
+        if let Some(waiting) = untried().find(|endpoint| endpoint.wants_trial(now)) {
+            return Some(Rc::clone(waiting));
+        }
+        let ready = endpoints.iter().filter(|endpoint| endpoint.standing(now, true) == Standing::Ready).count();
+        let scarce = ready * 2 < endpoints.len();
+        untried().find(|endpoint| scarce && endpoint.hurry(now)).map(Rc::clone)
     }
 
     /// The same endpoint once more for the same request, whose first connection turned out to be dead. `None` when it has
@@ -168,6 +203,9 @@ impl Cluster {
     /// What became of a try that [`pick`](Self::pick) began.
     pub fn record(&self, endpoint: &Endpoint, now: Now, outcome: &Outcome) {
         endpoint.record(now, outcome, &mut self.patience.borrow_mut());
+        if !endpoint.is_closed(now) {
+            self.look_at.set(self.look_at.get().min(now.plus(limits::TRIALS_EVERY)));
+        }
     }
 
     /// A request has come: the retry budget grows.
@@ -177,8 +215,8 @@ impl Cluster {
 
     /// Whether another try may follow, and after what pause. One that may is charged to the budget.
     pub fn repeats(&self, policy: &RetryPolicy, repetition: &Repetition<'_>, now: Now) -> Result<Duration, Stop> {
-        let Repetition { outcome, replay, tries, waited, tried } = *repetition;
-        let elsewhere = self.has_other_than(tried, 1);
+        let Repetition { endpoint, outcome, replay, tries, waited, tried } = *repetition;
+        let elsewhere = self.has_other(tried, endpoint, now);
         let tried = policy::Tried { tries, replay, deadline: None, waited, elsewhere };
         let (budget, random) = (&mut self.budget.borrow_mut(), &mut self.random.borrow_mut());
         match policy.decide(now, outcome, &tried, budget, random) {
@@ -190,15 +228,18 @@ impl Cluster {
     /// How long after it was sent a try should be thought about; `None`: it has all the time that it is configured to have.
     pub fn patience(&self, impatient: &Impatient<'_>, now: Now) -> Option<Duration> {
         let Impatient { endpoint, sent, last, replay, tried, per_try, configured } = *impatient;
-        let elsewhere = self.has_other_than(tried, 1);
+        let elsewhere = self.endpoints.borrow().iter().any(|one| !tried.contains(one) && !Rc::ptr_eq(one, endpoint));
         let waiting = Try { sent, last, replay, elsewhere, configured, remaining: None };
         let learnt = endpoint.patience(now, &self.patience.borrow(), &waiting)?;
         Some(per_try.unwrap_or(learnt))
     }
 
-    /// Whether there are endpoints beyond those tried, and beyond so many more.
-    fn has_other_than(&self, tried: &Tried, more: usize) -> bool {
-        self.endpoints.borrow().len() > tried.len() + more
+    /// Whether there is an endpoint to go to that the request has not been to, this one left out. If it takes a trial ahead of its
+    /// time, there is one.
+    pub fn has_other(&self, tried: &Tried, than: &Rc<Endpoint>, now: Now) -> bool {
+        let endpoints = self.endpoints.borrow();
+        let mut others = endpoints.iter().filter(|one| !tried.contains(one) && !Rc::ptr_eq(one, than));
+        others.clone().any(|other| other.standing(now, true) == Standing::Ready) || others.any(|other| other.hurry(now))
     }
 
     /// A connection to an endpoint: an idle one, or with `fresh` or for want of one a new one. A pool that tells its
@@ -233,6 +274,7 @@ impl Cluster {
 
 struct View<'a> {
     endpoints: &'a [Rc<Endpoint>],
+    repeatable: bool,
     now: Now,
 }
 
@@ -242,7 +284,7 @@ impl Endpoints for View<'_> {
     }
 
     fn standing(&self, index: usize) -> Standing {
-        self.endpoints[index].standing(self.now)
+        self.endpoints[index].standing(self.now, self.repeatable)
     }
 
     fn load(&self, index: usize) -> Load {
@@ -283,7 +325,7 @@ mod tests {
     fn picks(cluster: &Cluster, tried: &Tried) -> Vec<String> {
         let now = Now::from_secs(1);
         let mut names: Vec<String> = (0..6)
-            .filter_map(|_| cluster.pick(tried, now))
+            .filter_map(|_| cluster.pick(tried, true, now))
             .map(|endpoint| {
                 cluster.record(&endpoint, now, &Outcome::answered(Duration::from_millis(1), 200));
                 endpoint.name.to_string()
@@ -308,7 +350,7 @@ mod tests {
         let other = cluster.endpoints()[1].clone();
         tried.add(&other);
         for _ in 0..5 {
-            let picked = cluster.pick(&tried, now).unwrap();
+            let picked = cluster.pick(&tried, true, now).unwrap();
             assert_eq!(&*picked.name, A);
             cluster.record(&picked, now, &Outcome::new(Duration::ZERO, Class::Refused));
         }
@@ -342,7 +384,7 @@ mod tests {
         let (a, b) = (member(A, 1), member(B, 1));
         let cluster = Cluster::new(&pool, std::slice::from_ref(&a), 0, 1, 1);
         let now = Now::from_secs(1);
-        let picked = cluster.pick(&Tried::default(), now).unwrap();
+        let picked = cluster.pick(&Tried::default(), true, now).unwrap();
         cluster.follow(&pool, &[b], &counters);
         assert_eq!((a.shared.sums().in_flight, picked.is_retired()), (1, true));
         assert!(cluster.pick_again(Rc::clone(&picked)).is_none());

@@ -5,7 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::{Avoid, Breaker, BreakerVerdict, EndpointPatience, Load, Now, Outcome, Patience, PeakEwma, Standing, Try};
+use policy::{
+    Avoid, Breaker, BreakerState, BreakerVerdict, EndpointPatience, Load, Now, Outcome, Patience, PeakEwma, Standing,
+    Try,
+};
 
 use super::Member;
 use super::pool::Idle;
@@ -76,7 +79,8 @@ impl Endpoint {
         self.addresses.borrow().is_empty()
     }
 
-    pub(super) fn standing(&self, now: Now) -> Standing {
+    /// `repeatable`: the request may be sent twice, so that it can be the one to find out whether the endpoint is back.
+    pub(super) fn standing(&self, now: Now, repeatable: bool) -> Standing {
         self.hear(now);
         let admin = self.shared.admin();
         match admin.state {
@@ -84,8 +88,29 @@ impl Endpoint {
             AdminState::Drain => Standing::Draining,
             AdminState::Ready if self.is_unresolved() || !self.breaker_admits(admin.breaker, now) => Standing::Down,
             AdminState::Ready if self.shared.health() == Health::Down => Standing::Suspect,
+            AdminState::Ready if !repeatable && self.is_on_trial(now) => Standing::Suspect,
             AdminState::Ready => Standing::Ready,
         }
+    }
+
+    fn is_on_trial(&self, now: Now) -> bool {
+        self.shared.admin().breaker == BreakerOrder::Auto && self.breaker.borrow().state(now) == BreakerState::HalfOpen
+    }
+
+    /// It wants a trial, and has room for one.
+    pub(super) fn wants_trial(&self, now: Now) -> bool {
+        self.standing(now, true) == Standing::Ready && self.is_on_trial(now)
+    }
+
+    /// Lets trials through ahead of their time; false when it is not the breaker that keeps it out, or it was tried just now.
+    pub(super) fn hurry(&self, now: Now) -> bool {
+        let admin = self.shared.admin();
+        let judged = admin.state == AdminState::Ready && admin.breaker == BreakerOrder::Auto;
+        judged && self.shared.health() != Health::Down && self.breaker.borrow_mut().hurry(now)
+    }
+
+    pub(super) fn is_closed(&self, now: Now) -> bool {
+        self.breaker.borrow().state(now) == BreakerState::Closed
     }
 
     fn breaker_admits(&self, order: BreakerOrder, now: Now) -> bool {
@@ -183,9 +208,8 @@ impl Tried {
         self.count == 0
     }
 
-    /// How many of them are still in the list.
-    pub(super) fn len(&self) -> usize {
-        self.endpoints.iter().flatten().filter(|endpoint| !endpoint.is_retired()).count()
+    pub(super) fn contains(&self, endpoint: &Rc<Endpoint>) -> bool {
+        self.endpoints.iter().flatten().any(|tried| Rc::ptr_eq(tried, endpoint))
     }
 
     /// The places that they have in the list now.
