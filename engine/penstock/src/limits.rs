@@ -166,6 +166,31 @@ pub const DISCOVERY_THREADS: usize = 4;
 /// what there is.
 pub const DISCOVERY_FIRST: Duration = Duration::from_secs(5);
 
+/// Segments of a route's path: a look-up goes so deep, each step a function's frame.
+pub const PATH_SEGMENTS_MAX: usize = 64;
+
+/// Paths, and client networks, of one route: longer lists are data and not configuration.
+pub const ROUTE_PATHS_MAX: usize = 1024;
+
+/// Conditions on fields, and on the query, of one route, and the bytes of each: they are looked at one after another.
+pub const CONDITIONS_MAX: usize = 16;
+pub const CONDITION_BYTES_MAX: usize = 256;
+
+/// Fields that a route may set and add to a head: they are listed on the stack while it is composed.
+pub const HEADER_RULES_MAX: usize = 24;
+
+/// Content of an answer that the configuration gives: each worker copies it once an answer.
+pub const FIXED_BODY_BYTES_MAX: usize = 256 << 10;
+
+/// Copies of requests that a worker has under way to mirrors at a time: at a head and [`MIRROR_BODY_BYTES_MAX`] each, 5 MiB.
+pub const MIRRORS_MAX: usize = 64;
+
+/// Content of a request that is copied to a mirror: what is larger is an upload, and would be kept in memory twice.
+pub const MIRROR_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// A mirror's answer is read up to this, so that its connection can carry another copy; a longer one costs the connection.
+pub const MIRROR_ANSWER_BYTES_MAX: usize = 1 << 20;
+
 // ── Workers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Workers of one process: the largest machine sold has 768 hardware threads, and a CPU set has 1024 bits.

@@ -1,12 +1,27 @@
 //! Configuration files as an operator meets them: what is refused and how, what is understood, and that what is printed
 //! is what was read.
 
-use penstock::snapshot::{self, PoolId, RouteId, Snapshot};
+use penstock::snapshot::{self, Action, Asked, Found, PoolId, Question, RouteId, Snapshot, Target};
+use proto::http::Fields;
 
 fn compile(text: &str) -> Snapshot {
     match snapshot::read("edge.toml", text) {
         Ok(compiled) => compiled.snapshot,
         Err(report) => panic!("{}", report.render()),
+    }
+}
+
+/// A request that says nothing beside these three.
+fn find(table: &snapshot::RouteTable, host: &str, path: &str, method: &str) -> Option<RouteId> {
+    let (host, path, method) = (host.as_bytes(), path.as_bytes(), method.as_bytes());
+    let asked = Asked { host, path, query: b"", method, client: None, fields: &Fields::with_limit(0), bytes: b"" };
+    table.find(&asked).map(|found| found.route)
+}
+
+fn target(snapshot: &Snapshot, route: u16) -> Target {
+    match &snapshot[RouteId(route)].action {
+        Action::Pool(target) => *target,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -66,8 +81,8 @@ pool = "pages"
 fn the_example_compiles() {
     let snapshot = compile(EXAMPLE);
     assert_eq!(snapshot.pools.len(), 3);
-    assert_eq!(snapshot.table.find(b"API.example.net", b"/v1/x", b"GET"), Some(RouteId(0)));
-    assert_eq!(snapshot.table.find(b"api.example.net", b"/v2", b"GET"), Some(RouteId(1)));
+    assert_eq!(find(&snapshot.table, "API.example.net", "/v1/x", "GET"), Some(RouteId(0)));
+    assert_eq!(find(&snapshot.table, "api.example.net", "/v2", "GET"), Some(RouteId(1)));
     assert_eq!(snapshot.pool_named("db"), Some(PoolId(2)));
     assert_eq!(report(EXAMPLE), "");
 }
@@ -310,6 +325,7 @@ fn documented_defaults_are_those_of_the_snapshot() {
     use std::time::Duration;
     let snapshot = compile(&around(""));
     let (listener, pool, route) = (&snapshot.listeners[0], &snapshot.pools[0], &snapshot.routes[0]);
+    let timeouts = target(&snapshot, 0).timeouts;
     let secs = Duration::from_secs;
     assert_eq!(snapshot.engine.drain_timeout, secs(30));
     assert_eq!(snapshot.engine.via.to_string(), "penstock");
@@ -326,7 +342,7 @@ fn documented_defaults_are_those_of_the_snapshot() {
     assert_eq!(retry.on.statuses.iter().collect::<Vec<_>>(), [500, 502, 503, 504]);
     assert_eq!((retry.per_try, retry.non_idempotent, pool.retry.buffer), (None, false, 64 << 10));
     assert_eq!((pool.retry.budget.percent, pool.retry.budget.per_second_min), (20, 3));
-    assert_eq!((route.timeouts.connect, route.timeouts.head, route.timeouts.idle), (secs(1), secs(60), secs(60)));
+    assert_eq!((timeouts.connect, timeouts.head, timeouts.idle), (secs(1), secs(60), secs(60)));
     assert_eq!(pool.resolve_every, secs(10));
     assert_eq!(route.forwarded, snapshot::Forwarded::XForwarded);
 }
@@ -334,7 +350,7 @@ fn documented_defaults_are_those_of_the_snapshot() {
 #[test]
 fn a_route_inherits_the_times_it_does_not_set() {
     let snapshot = compile(EXAMPLE);
-    let times = |id: u16| snapshot[RouteId(id)].timeouts;
+    let times = |id: u16| target(&snapshot, id).timeouts;
     assert_eq!((times(0).head.as_secs(), times(0).idle.as_secs()), (5, 60));
     assert_eq!(times(1).head.as_secs(), 60);
 }
@@ -385,8 +401,7 @@ fn the_most_specific_route_wins() {
         ("", "", "", 0),
     ];
     for (host, path, method, wanted) in table {
-        let found = snapshot.route(host.as_bytes(), path.as_bytes(), method.as_bytes());
-        assert_eq!(found.map(|(id, _)| id), Some(RouteId(wanted)), "{method} {host}{path}");
+        assert_eq!(find(&snapshot.table, host, path, method), Some(RouteId(wanted)), "{method} {host}{path}");
     }
 }
 
@@ -395,9 +410,7 @@ fn a_miss_is_an_answer() {
     let snapshot = compile(&around(
         "[[route]]\nhost = \"a\"\npath = [\"/x\", \"/y/*\"]\nmethod = [\"GET\", \"HEAD\"]\npool = \"api\"",
     ));
-    let hit = |host: &str, path: &str, method: &str| {
-        snapshot.route(host.as_bytes(), path.as_bytes(), method.as_bytes()).is_some()
-    };
+    let hit = |host, path, method| find(&snapshot.table, host, path, method).is_some();
     assert!(hit("a", "/x", "GET") && hit("a", "/y/z", "HEAD"));
     assert!(!hit("a", "/x", "POST") && !hit("a", "/z", "GET") && !hit("b", "/x", "GET"));
 }
@@ -418,7 +431,8 @@ fn the_table_finds_what_looking_at_all_finds() {
         host: snapshot::HostPattern::Any,
         path: format!("{prefix}/*").parse().unwrap(),
         method: None,
-        route: RouteId(at as u16),
+        conditions: None,
+        to: Found { route: RouteId(at as u16), path: 0 },
     });
     let table = snapshot::RouteTable::new(rules.collect());
     for _ in 0..20_000 {
@@ -429,18 +443,22 @@ fn the_table_finds_what_looking_at_all_finds() {
         let wanted =
             prefixes.iter().enumerate().filter(|(_, prefix)| covers(prefix)).max_by_key(|(_, prefix)| prefix.len());
         let wanted = wanted.map(|(at, _)| RouteId(at as u16));
-        assert_eq!(table.find(b"any", asked.as_bytes(), b"GET"), wanted, "{asked}");
+        assert_eq!(find(&table, "any", &asked, "GET"), wanted, "{asked}");
     }
 }
 
 #[test]
 fn explaining_a_request() {
     let snapshot = compile(EXAMPLE);
-    let explain = |url: &str| snapshot::explain(&snapshot, "GET", url).map(|found| found.render());
+    let explain = |url: &str| {
+        let question = Question { method: "GET".into(), url: url.into(), ..Question::default() };
+        snapshot::explain(&snapshot, &question).map(|found| found.render())
+    };
     let wanted = "\
 request    GET /v1/users, host api.example.net
 listener   web (:8080)
 route      api.example.net/v1/*
+why        host api.example.net, path /v1/*, any method
 pool       api (adaptive)
 endpoints  10.0.0.1:8080  weight 1 (33 %)
            10.0.0.2:8080  weight 2 (67 %)

@@ -27,6 +27,7 @@ pub mod queue;
 pub mod random;
 pub mod retry;
 pub mod shape;
+pub mod split;
 pub mod time;
 pub mod window;
 
@@ -50,5 +51,6 @@ pub use queue::{QueueSettings, Reason, Served, Waiting};
 pub use random::Random;
 pub use retry::{RetryCauses, RetryDecision, RetryPolicy, StatusSet, Stop, Tried};
 pub use shape::{Flows, Grant, Pacer, Turn};
+pub use split::Split;
 pub use time::Now;
 pub use window::Window;

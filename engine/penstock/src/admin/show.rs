@@ -1,10 +1,12 @@
 //! `/show/…`: what an operator asks at three in the morning, as lists of flat objects that `penstock show` makes tables of.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::view::{self, EndpointView};
 use crate::engine::Engine;
-use crate::snapshot::PoolId;
+use crate::snapshot::{PoolId, Route, Target};
 use crate::telemetry::Counters;
 use crate::upstream::policy_now;
 
@@ -100,20 +102,34 @@ fn breakers(engine: &Engine, pool: Option<PoolId>) -> Vec<Value> {
     endpoints_of(engine, pool).map(row).collect()
 }
 
+/// A row a route and pool; one that asks no pool has a row too.
 fn routes(engine: &Engine, only: Option<PoolId>) -> Vec<Value> {
     let snapshot = engine.snapshot();
-    let row = |route: &crate::snapshot::Route| {
-        let serving = endpoints_of(engine, Some(route.pool)).filter(EndpointView::serves).count();
+    let row = |route: &Route, does: &str, target: Option<&Target>| {
+        let serving = |target: &Target| endpoints_of(engine, Some(target.pool)).filter(EndpointView::serves).count();
+        let millis = |time: fn(&Target) -> Duration| target.map(|target| time(target).as_millis() as u64);
         json!({
             "route": route.name,
-            "pool": snapshot[route.pool].name,
-            "serving": serving,
-            "connect_ms": route.timeouts.connect.as_millis() as u64,
-            "head_ms": route.timeouts.head.as_millis() as u64,
-            "idle_ms": route.timeouts.idle.as_millis() as u64,
+            "does": does,
+            "pool": target.map(|target| &*snapshot[target.pool].name),
+            "serving": target.map(serving),
+            "connect_ms": millis(|target| target.timeouts.connect),
+            "head_ms": millis(|target| target.timeouts.head),
+            "idle_ms": millis(|target| target.timeouts.idle),
         })
     };
-    snapshot.routes.iter().filter(|route| only.is_none_or(|only| only == route.pool)).map(row).collect()
+    let rows = snapshot.routes.iter().flat_map(|route| {
+        let asked = |target: &Target| only.is_none_or(|only| only == target.pool);
+        let targets = route.targets().iter().filter(|target| asked(target));
+        let own = (only.is_none() && route.targets().is_empty()).then(|| row(route, route.action.word(), None));
+        let mirror = route.mirror.iter().map(|mirror| &mirror.target).filter(|target| asked(target));
+        targets
+            .map(|target| row(route, route.action.word(), Some(target)))
+            .chain(own)
+            .chain(mirror.map(|target| row(route, "mirror", Some(target))))
+            .collect::<Vec<_>>()
+    });
+    rows.collect()
 }
 
 /// What is bounded, how far it is used, and how often the bound was met. A room that bounds something adds rows here.

@@ -1,7 +1,7 @@
 //! `penstock check`: what is wrong with a configuration, or what it means.
 
 use super::{CONFIG_INVALID, ConfigArgs, FAILED, Format, Refusal, read_config, refuse, say, usable_cores};
-use crate::snapshot::{self, Compiled};
+use crate::snapshot::{self, Compiled, Question};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
@@ -16,6 +16,12 @@ pub(super) struct CheckArgs {
     /// The method of the request to explain
     #[arg(long, value_name = "METHOD", default_value = "GET", requires = "explain")]
     method: String,
+    /// A field of the request to explain; as often as needed
+    #[arg(long, value_name = "NAME: VALUE", requires = "explain")]
+    header: Vec<String>,
+    /// The address that the request to explain comes from
+    #[arg(long, value_name = "IP", requires = "explain")]
+    client: Option<std::net::IpAddr>,
     /// Prints the configuration with every default filled in
     #[arg(long)]
     defaults: bool,
@@ -44,10 +50,18 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
 fn answer(args: &CheckArgs, compiled: &Compiled) -> ExitCode {
     let explanation = match &args.explain {
         None => None,
-        Some(url) => match snapshot::explain(&compiled.snapshot, &args.method, url) {
-            Ok(explanation) => Some(explanation),
-            Err(wrong) => return refuse(FAILED, &wrong),
-        },
+        Some(url) => {
+            let question = Question {
+                method: args.method.clone(),
+                url: url.clone(),
+                headers: args.header.clone(),
+                client: args.client,
+            };
+            match snapshot::explain(&compiled.snapshot, &question) {
+                Ok(explanation) => Some(explanation),
+                Err(wrong) => return refuse(FAILED, &wrong),
+            }
+        }
     };
     // A CPU that this host lacks is no fault of the file, which may be meant for another host.
     let elsewhere = usable_cores(&compiled.snapshot.engine.cores).err();

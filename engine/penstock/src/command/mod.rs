@@ -184,7 +184,16 @@ impl Refusal {
 
 fn read_config(path: &Path) -> Result<Compiled, Refusal> {
     let (origin, text) = read_text(path).map_err(|error| Refusal::File(format!("{}: {error}", path.display())))?;
-    snapshot::read(&origin, &text).map_err(|report| Refusal::Report(Box::new(report)))
+    // Paths are the file's, wherever the program was started.
+    let folder = path.parent().filter(|_| path != Path::new("-")).unwrap_or(Path::new("")).to_owned();
+    let files = |name: &str| {
+        let mut content = Vec::new();
+        std::fs::File::open(folder.join(name))?
+            .take(crate::limits::FIXED_BODY_BYTES_MAX as u64 + 1)
+            .read_to_end(&mut content)?;
+        Ok(content)
+    };
+    snapshot::read_with(&origin, &text, &files).map_err(|report| Refusal::Report(Box::new(report)))
 }
 
 /// What the file is called, and its text; both bounded.

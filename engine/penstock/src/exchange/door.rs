@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use proto::http::Fields;
 
-use super::Request;
-use crate::snapshot::{Listener, ListenerId, PoolId, Route, RouteId, Snapshot};
+use crate::snapshot::{Listener, ListenerId, PoolId, Snapshot};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
 use crate::upstream::Cluster;
@@ -41,6 +40,12 @@ pub struct Desk {
     pub value: RefCell<Vec<u8>>,
     /// Bytes of requests' content that are kept for another try.
     pub kept_bytes: Cell<usize>,
+    /// A request's path in normal form.
+    pub path: RefCell<Vec<u8>>,
+    /// Copies of requests in the making or on their way to mirrors.
+    pub mirrors: Cell<usize>,
+    /// For what is decided by lot.
+    pub random: RefCell<policy::Random>,
     /// A drain has begun: every response is the last of its connection.
     pub draining: Cell<bool>,
 }
@@ -55,6 +60,9 @@ impl Default for Desk {
             head: RefCell::new(Vec::with_capacity(4 << 10)),
             value: RefCell::new(Vec::with_capacity(512)),
             kept_bytes: Cell::new(0),
+            path: RefCell::new(Vec::with_capacity(512)),
+            mirrors: Cell::new(0),
+            random: RefCell::new(policy::Random::new(0)),
             draining: Cell::new(false),
         }
     }
@@ -108,12 +116,5 @@ impl Door {
     #[must_use]
     pub fn cluster(&self, pool: PoolId) -> &Cluster {
         &self.clusters[usize::from(pool.0)]
-    }
-
-    /// Where a request goes; `None` is an answer too.
-    pub(super) fn route(&self, request: &Request) -> Option<(RouteId, &Route)> {
-        let bytes = request.bytes.bytes();
-        let (host, _) = proto::http::authority::split_port(request.head.authority.of(bytes));
-        self.snapshot.route(host, request.head.path.of(bytes), request.head.method_text.of(bytes))
     }
 }

@@ -9,6 +9,7 @@ use proto::h1::{Connection, Role, Trailers};
 use ring::{Buf, Stream};
 
 use super::Door;
+use super::mirror::Copy;
 use crate::conn::{Broken, Conn, Read, Reads};
 use crate::limits;
 
@@ -21,6 +22,8 @@ pub(super) struct Half {
     pub(super) state: Going,
     /// Content bytes passed on.
     pub(super) bytes: u64,
+    /// Takes in what passes.
+    pub(super) copy: Option<Copy>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,7 +70,7 @@ pub(super) trait Sink {
 
 impl Half {
     pub(super) fn new(lead: Option<Buf>) -> Self {
-        Self { lead, hold: None, state: Going::On, bytes: 0 }
+        Self { lead, hold: None, state: Going::On, bytes: 0, copy: None }
     }
 
     /// Moves what can be moved. Ready at the end of the message, or when one side is cut.
@@ -109,6 +112,9 @@ impl Half {
         let mut out = match piece.data {
             Some(mut data) => {
                 self.bytes += data.len() as u64;
+                if self.copy.as_mut().is_some_and(|copy| !copy.take(data.bytes())) {
+                    self.copy = None;
+                }
                 sink.frame(&mut data)?;
                 self.join_lead(data, sink)
             }

@@ -3,38 +3,80 @@
 use std::time::Duration;
 
 use proto::h1::{FixedSink, RequestRewrite, ResponseHead, ResponseRewrite, write_request, write_response};
-use proto::http::{Fields, Framing, Known, Span, hop};
+use proto::http::{Fields, Framing, Known, KnownSet, Span, hop};
 use ring::Buf;
 
+use super::relay::Exchange;
+use super::route::{Matched, Way};
 use super::{Door, Peer, Request};
 use crate::conn::Conn;
 use crate::limits;
-use crate::snapshot::{Forwarded, HostPolicy, Route, ServerPolicy, ViaName};
+use crate::snapshot::{Facts, Forwarded, HeaderRule, HeaderRules, HostPolicy, ServerPolicy, ViaName, normal};
 use proto::h1::{HeadLimits, Server};
 
 /// Room for what a head gains: the forwarding fields of a client and of the proxies before us.
 const GAIN_BYTES_MAX: usize = 2 << 10;
 
+/// Fields that we add of our own accord: three of `X-Forwarded-*`, `Forwarded`, `Via`, and `Server` in a response.
+const OWN_FIELDS_MAX: usize = 6;
+
+/// What a field's line has beside name and value: `: ` and CRLF.
+const FIELD_EXTRA: usize = 4;
+
 /// The request's head as it goes to an endpoint, with room behind it for content. `None` when it would outgrow every buffer.
-pub(super) fn request_head(door: &Door, request: &Request, peer: &Peer, route: &Route, endpoint: &str) -> Option<Buf> {
+/// `content` is how a copy's content is framed, which is all there.
+pub(super) fn request_head(
+    door: &Door,
+    request: &Request,
+    peer: &Peer,
+    way: &Way<'_>,
+    endpoint: &str,
+    content: Option<Framing>,
+) -> Option<Buf> {
+    if way.matched.route.rewrite.request.add.is_empty() {
+        compose_request::<OWN_FIELDS_MAX>(door, request, peer, way, endpoint, content)
+    } else {
+        compose_request::<{ OWN_FIELDS_MAX + limits::HEADER_RULES_MAX }>(door, request, peer, way, endpoint, content)
+    }
+}
+
+/// Room for `FIELDS` more fields, ours and the route's.
+fn compose_request<const FIELDS: usize>(
+    door: &Door,
+    request: &Request,
+    peer: &Peer,
+    way: &Way<'_>,
+    endpoint: &str,
+    content: Option<Framing>,
+) -> Option<Buf> {
+    let (route, rules) = (way.matched.route, &way.matched.route.rewrite.request);
     let bytes = request.bytes.bytes();
     let mut fields = door.desk.request_fields.borrow_mut();
     ensure_parsed(door, request, &mut fields);
-    let stripped = hop::strip(&mut fields, bytes, request.head.framing);
+    let framing = content.unwrap_or(request.head.framing);
+    let stripped = hop::strip(&mut fields, bytes, framing);
     // What is marked now would be missing when the same request is composed for another endpoint.
     door.desk.request_of.set(0);
 
     let mut rewrite = RequestRewrite::new(&request.head);
     rewrite.te_trailers = stripped.te_trailers;
-    rewrite.host = match &door.snapshot[route.pool].host {
+    rewrite.framing = framing;
+    if content.is_some() {
+        rewrite.without.insert(Known::Expect);
+    }
+    rewrite.host = match route.rewrite.host.as_ref().unwrap_or(&door.snapshot[way.pool].host) {
         HostPolicy::Keep => None,
         HostPolicy::Endpoint => Some(endpoint.as_bytes()),
         HostPolicy::Literal(host) => Some(host.as_bytes()),
     };
     let mut value = door.desk.value.borrow_mut();
-    let mut added = Added::default();
+    let mut added = Added::<FIELDS>::default();
     let mut spans = forwarding(&mut value, bytes, request, &fields, peer, route.forwarded);
     spans.via = via(&mut value, door);
+    let mut values = [Place::default(); FIELDS];
+    let target = rewritten(door, request, peer, &way.matched, &fields, &mut value, &mut values);
+    rewrite.target = Some(target.of(&value)).filter(|target| !target.is_empty());
+    remove(rules, &mut rewrite.without, &mut fields, bytes);
     let authority = request.head.authority.of(bytes);
     if matches!(route.forwarded, Forwarded::XForwarded | Forwarded::Both) {
         added.add(b"x-forwarded-for", spans.x_for.of(&value));
@@ -55,9 +97,13 @@ pub(super) fn request_head(door: &Door, request: &Request, peer: &Peer, route: &
     if !spans.via.is_empty() {
         added.add(b"via", spans.via.of(&value));
     }
+    for (rule, place) in rules.add.iter().zip(values) {
+        added.add(rule.name.as_bytes(), place.of(&value));
+    }
     rewrite.add = added.as_slice();
 
-    let mut out = Buf::with_room(bytes.len() + value.len() + GAIN_BYTES_MAX);
+    let names: usize = rules.add.iter().map(|rule| rule.name.len() + FIELD_EXTRA).sum();
+    let mut out = Buf::with_room(bytes.len() + value.len() + names + GAIN_BYTES_MAX);
     let mut sink = FixedSink::new(out.spare_mut());
     write_request(bytes, &request.head, &fields, &rewrite, &mut sink).ok()?;
     let length = sink.written().len();
@@ -65,21 +111,94 @@ pub(super) fn request_head(door: &Door, request: &Request, peer: &Peer, route: &
     Some(out)
 }
 
-/// Composes the response's head on the desk. False when it cannot be told to this client.
-pub(super) fn response_head(
+/// Writes the target that an endpoint gets and the values of the route's fields behind what `value` holds. No target: as it
+/// came.
+fn rewritten(
     door: &Door,
     request: &Request,
+    peer: &Peer,
+    matched: &Matched<'_>,
+    fields: &Fields,
+    value: &mut Vec<u8>,
+    values: &mut [Place],
+) -> Place {
+    let rewrite = &matched.route.rewrite;
+    let sent = request.head.path.of(request.bytes.bytes());
+    let as_sent = matched.route.raw_path || !door.snapshot.table.tells_paths_apart || normal::is_plain(sent);
+    if rewrite.path.is_none() && rewrite.request.add.is_empty() && as_sent {
+        return Place::default();
+    }
+    door.with_facts(request, fields, peer, matched, |facts| {
+        write_values(&rewrite.request.add, facts, value, values);
+        let start = value.len();
+        match &rewrite.path {
+            // `*` and CONNECT's target are no paths.
+            _ if !facts.path.starts_with(b"/") => return Place::default(),
+            Some(path) => path.write(facts, value),
+            None if as_sent => return Place::default(),
+            None => value.extend_from_slice(facts.path),
+        }
+        if !facts.query.is_empty() {
+            value.push(b'?');
+            value.extend_from_slice(facts.query);
+        }
+        Place { start, end: value.len() }
+    })
+}
+
+pub(super) fn write_values(rules: &[HeaderRule], facts: &Facts<'_>, value: &mut Vec<u8>, values: &mut [Place]) {
+    for (rule, place) in rules.iter().zip(values) {
+        let start = value.len();
+        rule.value.write(facts, value);
+        *place = Place { start, end: value.len() };
+    }
+}
+
+/// Leaves the fields out that a route removes or replaces.
+fn remove(rules: &HeaderRules, without: &mut KnownSet, fields: &mut Fields, bytes: &[u8]) {
+    for (known, name) in &rules.remove {
+        match known {
+            Known::Other => fields.drop_where(|field| field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes())),
+            known => without.insert(*known),
+        }
+    }
+}
+
+/// How a response will be sent.
+pub(super) struct Told {
+    pub(super) framing: Framing,
+    pub(super) persistent: bool,
+}
+
+/// Composes the response's head on the desk. False when it cannot be told to this client.
+pub(super) fn response_head(
+    exchange: Exchange<'_>,
     head: &ResponseHead,
     bytes: &[u8],
     fields: &mut Fields,
-    framing: Framing,
-    persistent: bool,
+    told: Told,
 ) -> bool {
+    if exchange.way.matched.route.rewrite.response.add.is_empty() {
+        return compose_response::<OWN_FIELDS_MAX>(exchange, head, bytes, fields, told);
+    }
+    compose_response::<{ OWN_FIELDS_MAX + limits::HEADER_RULES_MAX }>(exchange, head, bytes, fields, told)
+}
+
+/// Room for `FIELDS` more fields, ours and the route's.
+fn compose_response<const FIELDS: usize>(
+    exchange: Exchange<'_>,
+    head: &ResponseHead,
+    bytes: &[u8],
+    fields: &mut Fields,
+    told: Told,
+) -> bool {
+    let Exchange { door, request, peer, way } = exchange;
+    let rules = &way.matched.route.rewrite.response;
     hop::strip(fields, bytes, head.framing);
     let mut rewrite = ResponseRewrite::new(head, request.head.version);
-    rewrite.framing = framing;
-    rewrite.persistent = persistent;
-    let mut added = Added::default();
+    rewrite.framing = told.framing;
+    rewrite.persistent = told.persistent;
+    let mut added = Added::<FIELDS>::default();
     match &door.snapshot.engine.server {
         ServerPolicy::Keep => {}
         ServerPolicy::Remove => rewrite.without.insert(Known::Server),
@@ -91,8 +210,20 @@ pub(super) fn response_head(
     let mut value = door.desk.value.borrow_mut();
     value.clear();
     let via = via(&mut value, door);
+    let mut values = [Place::default(); FIELDS];
+    if !rules.add.is_empty() {
+        let mut asked = door.desk.request_fields.borrow_mut();
+        ensure_parsed(door, request, &mut asked);
+        door.with_facts(request, &asked, peer, &way.matched, |facts| {
+            write_values(&rules.add, facts, &mut value, &mut values);
+        });
+    }
+    remove(rules, &mut rewrite.without, fields, bytes);
     if !via.is_empty() {
         added.add(b"via", via.of(&value));
+    }
+    for (rule, place) in rules.add.iter().zip(values) {
+        added.add(rule.name.as_bytes(), place.of(&value));
     }
     rewrite.add = added.as_slice();
     let mut out = door.desk.head.borrow_mut();
@@ -117,7 +248,7 @@ pub(super) fn retry_after(fields: &Fields, bytes: &[u8]) -> Option<Duration> {
 }
 
 /// The desk tells of the request that was read last; another one is read anew from its own bytes.
-fn ensure_parsed(door: &Door, request: &Request, fields: &mut Fields) {
+pub(super) fn ensure_parsed(door: &Door, request: &Request, fields: &mut Fields) {
     if door.desk.request_of.get() == request.id() {
         return;
     }
@@ -144,19 +275,24 @@ impl Request {
 }
 
 /// A few fields to add, without a heap.
-#[derive(Default)]
-struct Added<'a> {
-    fields: [(&'a [u8], &'a [u8]); 6],
+pub(super) struct Added<'a, const FIELDS: usize> {
+    fields: [(&'a [u8], &'a [u8]); FIELDS],
     count: usize,
 }
 
-impl<'a> Added<'a> {
-    fn add(&mut self, name: &'a [u8], value: &'a [u8]) {
+impl<const FIELDS: usize> Default for Added<'_, FIELDS> {
+    fn default() -> Self {
+        Self { fields: [(&[], &[]); FIELDS], count: 0 }
+    }
+}
+
+impl<'a, const FIELDS: usize> Added<'a, FIELDS> {
+    pub(super) fn add(&mut self, name: &'a [u8], value: &'a [u8]) {
         self.fields[self.count] = (name, value);
         self.count += 1;
     }
 
-    fn as_slice(&self) -> &[(&'a [u8], &'a [u8])] {
+    pub(super) fn as_slice(&self) -> &[(&'a [u8], &'a [u8])] {
         &self.fields[..self.count]
     }
 }
@@ -170,13 +306,13 @@ struct Spans {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Place {
+pub(super) struct Place {
     start: usize,
     end: usize,
 }
 
 impl Place {
-    fn of(self, bytes: &[u8]) -> &[u8] {
+    pub(super) fn of(self, bytes: &[u8]) -> &[u8] {
         &bytes[self.start..self.end]
     }
 

@@ -7,9 +7,11 @@
 mod door;
 mod half;
 mod headers;
+mod mirror;
 mod relay;
 mod replay;
 mod respond;
+mod route;
 mod tries;
 mod tunnel;
 
@@ -21,6 +23,7 @@ use ring::{Buf, Now, Timer};
 pub use self::door::{Desk, Door, Peer};
 use self::relay::{Exchange, Relayed};
 pub use self::respond::{Reason, refuse};
+use self::route::Routed;
 use self::tries::Tries;
 pub use self::tunnel::{Tunnelled, tunnel};
 use crate::conn::Conn;
@@ -44,6 +47,8 @@ struct Settled {
     endpoint: Option<Rc<Endpoint>>,
     route: Option<usize>,
     tries: u8,
+    /// Whether it is copied to a mirror has been decided.
+    mirrored: bool,
 }
 
 /// Serves one request on `conn`. What the connection may do afterwards, its machine knows.
@@ -64,38 +69,48 @@ async fn attempt(
     timer: &mut Timer,
     settled: &mut Settled,
 ) {
-    let Some((id, route)) = door.route(request) else {
-        door.cells.counters.requests_unrouted_total.add(1);
-        return settled.refused(door, conn, request, Reason::NoRoute);
+    let routed = match door.route(request, peer) {
+        Ok(routed) => routed,
+        Err(reason) => {
+            door.cells.counters.requests_unrouted_total.add(u64::from(reason == Reason::NoRoute));
+            return settled.refused(door, conn, request, reason);
+        }
     };
-    let pool = &door.snapshot[route.pool];
-    let cluster = door.cluster(route.pool);
-    settled.route = Some(usize::from(id.0));
+    settled.route = Some(routed.matched().index());
+    let way = match routed {
+        Routed::To(way) => way,
+        Routed::Here(matched) => {
+            settled.status = respond::of_route(door, conn, request, peer, &matched);
+            return;
+        }
+    };
+    let pool = &door.snapshot[way.pool];
+    let cluster = door.cluster(way.pool);
     cluster.count_request(policy_now(ring::now()));
-    let mut tries = Tries::new(door, request, route);
-    let exchange = Exchange { door, request, peer, route };
+    let mut tries = Tries::new(door, request, way);
+    let exchange = Exchange { door, request, peer, way };
     loop {
         if !tries.pause().is_zero() {
             ring::sleep(tries.pause()).await;
         }
         let Some(mut attempt) = tries.pick() else {
-            return settled.refused(door, conn, request, tries.last_reason());
+            return settled.refused(door, conn, request, tries.reason());
         };
         settled.tried(&attempt.endpoint);
         let wanted = Wanted {
             endpoint: &attempt.endpoint,
             pool,
-            connect: route.timeouts.connect,
+            connect: way.connect(),
             fresh: attempt.fresh,
             path: peer.path(),
         };
         let mut lease = match cluster.lease(wanted, timer, &door.cells.counters).await {
             Ok(lease) => lease,
             Err(error) => {
-                if tries.failed(&attempt, &attempt.outcome((&error).into())) {
+                if tries.failed(&attempt, &attempt.outcome((&error).into())) && !way.is_over() {
                     continue;
                 }
-                return settled.refused(door, conn, request, tries.last_reason());
+                return settled.refused(door, conn, request, tries.reason());
             }
         };
         attempt.reused = lease.reused;
@@ -108,7 +123,7 @@ async fn attempt(
             Relayed::Upgraded => {
                 let switched = policy::Class::Answered(policy::StatusClass::Informational);
                 tries.ended(&attempt, &attempt.outcome(switched));
-                settled.bytes += tunnel::upgraded(door, conn, lease, timer, route.timeouts.idle).await;
+                settled.bytes += tunnel::upgraded(door, conn, lease, timer, way.timeouts.idle).await;
                 return;
             }
             Relayed::GivenUp(outcome) => {
@@ -117,8 +132,8 @@ async fn attempt(
             }
             Relayed::Unanswered(class) => {
                 drop(lease);
-                if !tries.failed(&attempt, &attempt.outcome(class)) {
-                    return settled.refused(door, conn, request, tries.last_reason());
+                if !tries.failed(&attempt, &attempt.outcome(class)) || way.is_over() {
+                    return settled.refused(door, conn, request, tries.reason());
                 }
             }
         }

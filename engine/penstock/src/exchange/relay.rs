@@ -20,11 +20,11 @@ use ring::{Buf, Now, Timer};
 
 use super::half::{Body, Cut, Going, Half, Out, Piece};
 use super::replay::Repeatable;
+use super::route::Way;
 use super::tries::{Attempt, Tries};
-use super::{Door, Peer, Reason, Request, Settled, headers};
+use super::{Door, Peer, Reason, Request, Settled, headers, mirror};
 use crate::conn::{Broken, Conn, Read};
 use crate::limits;
-use crate::snapshot::Route;
 use crate::upstream::Lease;
 
 /// How a try at an endpoint went.
@@ -45,7 +45,7 @@ pub(super) struct Exchange<'a> {
     pub(super) door: &'a Door,
     pub(super) request: &'a Request,
     pub(super) peer: &'a Peer,
-    pub(super) route: &'a Route,
+    pub(super) way: Way<'a>,
 }
 
 /// Sends the request to the lease's endpoint and its answer to the client.
@@ -58,10 +58,9 @@ pub(super) async fn run(
     timer: &mut Timer,
     settled: &mut Settled,
 ) -> Relayed {
-    let Exchange { door, request, peer, route } = exchange;
+    let Exchange { door, request, peer, way } = exchange;
     let up = &mut lease.conn;
-    let name = &lease.endpoint.authority;
-    let Some(head) = headers::request_head(door, request, peer, route, name) else {
+    let Some(head) = headers::request_head(door, request, peer, &way, &lease.endpoint.authority, None) else {
         return Relayed::Unanswered(Class::Shed);
     };
     let framing = request.head.framing;
@@ -87,10 +86,14 @@ pub(super) async fn run(
         status: 0,
         whole: None,
         moved: ring::now(),
-        head_by: ring::now() + route.timeouts.head,
+        head_by: ring::now() + way.timeouts.head,
         impatient_at: None,
         refused: None,
     };
+    if !settled.mirrored {
+        settled.mirrored = true;
+        relay.upload.copy = mirror::begin(door, request, &way.matched);
+    }
     relay.begin_upload();
     let relayed = poll_fn(|cx| relay.poll(cx)).await;
     settled.status = relay.status;
@@ -184,8 +187,17 @@ impl Relay<'_, '_> {
 
     /// The whole request is on its way: from here on the endpoint's time runs.
     fn begin_waiting(&mut self) {
+        self.mirror();
         self.attempt.sent();
         self.impatient_at = self.tries.impatience(self.attempt);
+    }
+
+    /// The request has left in full: its copy may follow.
+    fn mirror(&mut self) {
+        let Exchange { door, request, peer, way } = self.exchange;
+        if let Some(copy) = self.upload.copy.take().filter(|_| self.upload.state == Going::Done) {
+            copy.launch(door, request, peer, &way.matched);
+        }
     }
 
     /// Moves the request. What goes wrong here is told by the response, or by its absence.
@@ -261,7 +273,7 @@ impl Relay<'_, '_> {
             }
         }
         self.up.skip(length);
-        self.head_by = ring::now() + self.exchange.route.timeouts.head;
+        self.head_by = ring::now() + self.exchange.way.timeouts.head;
         self.impatient_at = None;
     }
 
@@ -313,15 +325,7 @@ impl Relay<'_, '_> {
         let composed = {
             let mut fields = self.exchange.door.desk.response_fields.borrow_mut();
             let bytes = &self.up.unread()[..length];
-            headers::response_head(
-                self.exchange.door,
-                self.exchange.request,
-                head,
-                bytes,
-                &mut fields,
-                framing,
-                persistent,
-            )
+            headers::response_head(self.exchange, head, bytes, &mut fields, headers::Told { framing, persistent })
         };
         if !composed {
             return Poll::Ready(Relayed::Unanswered(Class::Malformed));
@@ -419,7 +423,7 @@ impl Relay<'_, '_> {
         let idle = self.idle_limit();
         let mut at = match self.phase {
             // Content still going up moves the moment from which the answer is awaited.
-            Phase::Head => self.head_by.max(self.moved + self.exchange.route.timeouts.head),
+            Phase::Head => self.head_by.max(self.moved + self.exchange.way.timeouts.head),
             Phase::Content => self.moved + idle,
         };
         if self.phase == Phase::Head {
@@ -430,6 +434,9 @@ impl Relay<'_, '_> {
                 return Poll::Ready(Relayed::GivenUp(outcome));
             }
             at = at.min(self.impatient_at.unwrap_or(at));
+        }
+        if let Some(deadline) = self.exchange.way.deadline {
+            at = at.min(deadline);
         }
         if let Some(whole) = self.whole {
             if whole <= ring::now() {
@@ -472,7 +479,7 @@ impl Relay<'_, '_> {
 
     /// How long content may stand still: the stricter of the two sides'.
     fn idle_limit(&self) -> Duration {
-        self.exchange.door.listener().body_timeout.min(self.exchange.route.timeouts.idle)
+        self.exchange.door.listener().body_timeout.min(self.exchange.way.timeouts.idle)
     }
 
     fn timed_out(&mut self) -> Relayed {
@@ -482,6 +489,7 @@ impl Relay<'_, '_> {
                 self.cut_response();
                 Relayed::Done(Class::Truncated)
             }
+            Phase::Head if self.exchange.way.is_over() => Relayed::Unanswered(Class::TimedOut),
             Phase::Head if self.upload.state == Going::On && self.up.stream.unsent() == 0 => {
                 // The client stopped sending.
                 self.refused = Some(Reason::ClientTimedOut);

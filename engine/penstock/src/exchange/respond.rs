@@ -2,22 +2,30 @@
 
 use proto::Malformed;
 use proto::h1::{Respond, Server};
-use proto::http::{Method, Status, Version};
+use proto::http::{Known, Method, Status};
 use ring::Buf;
 
-use super::{Door, Request};
+use super::headers::{Added, Place, ensure_parsed, write_values};
+use super::route::Matched;
+use super::{Door, Peer, Request};
 use crate::conn::Conn;
+use crate::limits;
+use crate::snapshot::{Action, HeaderRule};
 
 /// Why the engine answers itself, or why an exchange did not end well.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reason {
     NoRoute,
+    /// The endpoint might read the path differently from our routes.
+    AmbiguousPath,
     NoEndpoint,
     ConnectFailed,
     ConnectTimedOut,
     Unresolved,
     UpstreamClosed,
     UpstreamTimedOut,
+    /// The route's time for a whole exchange is over.
+    DeadlinePassed,
     UpstreamMalformed,
     /// The response broke off after its head was sent.
     UpstreamTruncated,
@@ -33,12 +41,14 @@ impl Reason {
     pub fn text(self) -> &'static str {
         match self {
             Self::NoRoute => "no-route",
+            Self::AmbiguousPath => "ambiguous-path",
             Self::NoEndpoint => "no-endpoint",
             Self::ConnectFailed => "connect-failed",
             Self::ConnectTimedOut => "connect-timeout",
             Self::Unresolved => "unresolved",
             Self::UpstreamClosed => "upstream-closed",
             Self::UpstreamTimedOut => "upstream-timeout",
+            Self::DeadlinePassed => "deadline",
             Self::UpstreamMalformed => "upstream-malformed",
             Self::UpstreamTruncated => "upstream-truncated",
             Self::OutOfResources => "out-of-resources",
@@ -51,8 +61,9 @@ impl Reason {
     fn status(self) -> Status {
         match self {
             Self::NoRoute => Status::NOT_FOUND,
+            Self::AmbiguousPath => Status::BAD_REQUEST,
             Self::NoEndpoint | Self::OutOfResources => Status::SERVICE_UNAVAILABLE,
-            Self::ConnectTimedOut | Self::UpstreamTimedOut => Status::GATEWAY_TIMEOUT,
+            Self::ConnectTimedOut | Self::UpstreamTimedOut | Self::DeadlinePassed => Status::GATEWAY_TIMEOUT,
             Self::ClientMalformed(malformed) => malformed.status(),
             Self::ClientTimedOut => Status::REQUEST_TIMEOUT,
             Self::ConnectFailed
@@ -67,12 +78,14 @@ impl Reason {
     fn body(self) -> &'static [u8] {
         match self {
             Self::NoRoute => b"404: no route takes this request\n",
+            Self::AmbiguousPath => b"400: the path is ambiguous\n",
             Self::NoEndpoint => b"503: no endpoint is available\n",
             Self::ConnectFailed => b"502: no endpoint accepts a connection\n",
             Self::ConnectTimedOut => b"504: no endpoint accepts a connection in time\n",
             Self::Unresolved => b"502: the endpoint's name has no address\n",
             Self::UpstreamClosed => b"502: the endpoint closed the connection before it answered\n",
             Self::UpstreamTimedOut => b"504: the endpoint did not answer in time\n",
+            Self::DeadlinePassed => b"504: the time for this request is over\n",
             Self::UpstreamMalformed => b"502: the endpoint's answer is not valid HTTP\n",
             Self::UpstreamTruncated => b"502: the endpoint's answer broke off\n",
             Self::OutOfResources => b"503: out of resources\n",
@@ -91,28 +104,86 @@ pub(super) fn answer(door: &Door, conn: &mut Conn<Server>, request: &Request, re
     if door.desk.draining.get() {
         conn.machine.close_after();
     }
+    let mut respond = respond_to(conn, request, reason.status());
+    ours(&mut respond, reason);
+    send(door, conn, &respond)
+}
+
+/// The answer of a route that asks no endpoint: a redirect, or what the configuration says. Returns the status sent.
+pub(super) fn of_route(
+    door: &Door,
+    conn: &mut Conn<Server>,
+    request: &Request,
+    peer: &Peer,
+    matched: &Matched<'_>,
+) -> u16 {
+    let (status, headers, body): (_, &[HeaderRule], &[u8]) = match &matched.route.action {
+        Action::Redirect(redirect) => (redirect.status, &[], &[]),
+        Action::Respond(fixed) => (fixed.status, &fixed.headers, &fixed.body),
+        Action::Pool(_) | Action::Split { .. } => return answer(door, conn, request, Reason::NoEndpoint),
+    };
+    if door.desk.draining.get() {
+        conn.machine.close_after();
+    }
+    let more = &*matched.route.rewrite.response.add;
+    let mut value = door.desk.value.borrow_mut();
+    value.clear();
+    let mut places = [[Place::default(); limits::HEADER_RULES_MAX]; 2];
+    let mut fields = door.desk.request_fields.borrow_mut();
+    ensure_parsed(door, request, &mut fields);
+    let location = door.with_facts(request, &fields, peer, matched, |facts| {
+        write_values(headers, facts, &mut value, &mut places[0]);
+        write_values(more, facts, &mut value, &mut places[1]);
+        let start = value.len();
+        if let Action::Redirect(redirect) = &matched.route.action {
+            redirect.to.write(facts, redirect.keep_query, &mut value);
+        }
+        start
+    });
+    let mut added = Added::<{ 1 + 2 * limits::HEADER_RULES_MAX }>::default();
+    let rules = headers.iter().zip(places[0]).chain(more.iter().zip(places[1]));
+    for (rule, place) in rules {
+        added.add(rule.name.as_bytes(), place.of(&value));
+    }
+    if location < value.len() {
+        added.add(b"location", &value[location..]);
+    }
+    let mut respond = respond_to(conn, request, status);
+    respond.body = body;
+    let typed = headers.iter().chain(more).any(|rule| rule.known == Known::ContentType);
+    respond.content_type = if typed || body.is_empty() { b"" } else { b"text/plain; charset=utf-8" };
+    respond.add = added.as_slice();
+    send(door, conn, &respond)
+}
+
+/// An answer to a request whose head was read, still without anything in it.
+fn respond_to<'a>(conn: &Conn<Server>, request: &Request, status: Status) -> Respond<'a> {
+    let mut respond = Respond::new(status);
     // Content that nobody reads would be taken for the next request.
-    let persistent = conn.machine.is_persistent() && conn.machine.is_body_read();
-    let head_only = request.head.method == Method::Head;
-    send(door, conn, reason, persistent, head_only, request.head.version)
+    respond.persistent = conn.machine.is_persistent() && conn.machine.is_body_read();
+    respond.head_only = request.head.method == Method::Head;
+    respond.peer = request.head.version;
+    respond
 }
 
 /// Answers a client whose request could not even be read, and ends the connection.
 pub fn refuse(door: &Door, conn: &mut Conn<Server>, reason: Reason) -> u16 {
-    send(door, conn, reason, false, false, Version::Http11)
+    let mut respond = Respond::new(reason.status());
+    ours(&mut respond, reason);
+    send(door, conn, &respond)
 }
 
-fn send(door: &Door, conn: &mut Conn<Server>, reason: Reason, persistent: bool, head_only: bool, peer: Version) -> u16 {
-    let status = reason.status();
-    let mut respond = Respond::new(status);
+/// Says why.
+fn ours(respond: &mut Respond<'_>, reason: Reason) {
     respond.content_type = b"text/plain";
     respond.body = reason.body();
-    respond.persistent = persistent;
-    respond.head_only = head_only;
-    respond.peer = peer;
-    if status == Status::SERVICE_UNAVAILABLE {
+    if respond.status == Status::SERVICE_UNAVAILABLE {
         respond.retry_after = Some(1);
     }
+}
+
+fn send(door: &Door, conn: &mut Conn<Server>, respond: &Respond<'_>) -> u16 {
+    let (status, persistent) = (respond.status, respond.persistent);
     let mut head = door.desk.head.borrow_mut();
     head.clear();
     let framing = respond.framing();

@@ -7,8 +7,9 @@ use policy::{Class, Outcome, Replay};
 use ring::Now;
 
 use super::replay::Kept;
+use super::route::Way;
 use super::{Door, Reason, Request};
-use crate::snapshot::{Pool, Route};
+use crate::snapshot::Pool;
 use crate::telemetry::Counters;
 use crate::upstream::{Cluster, Endpoint, Impatient, Repetition, Tried, policy_now};
 
@@ -16,7 +17,7 @@ use crate::upstream::{Cluster, Endpoint, Impatient, Repetition, Tried, policy_no
 pub(super) struct Tries<'a> {
     cluster: &'a Cluster,
     pool: &'a Pool,
-    route: &'a Route,
+    way: Way<'a>,
     counters: &'a Counters,
     /// Endpoints that it has failed at.
     tried: Tried,
@@ -74,8 +75,8 @@ impl Attempt {
 }
 
 impl<'a> Tries<'a> {
-    pub(super) fn new(door: &'a Door, request: &Request, route: &'a Route) -> Self {
-        let pool = &door.snapshot[route.pool];
+    pub(super) fn new(door: &'a Door, request: &Request, way: Way<'a>) -> Self {
+        let pool = &door.snapshot[way.pool];
         let idempotent = request.head.method.is_idempotent();
         let content = if !request.head.framing.has_body() {
             Content::None
@@ -88,9 +89,9 @@ impl<'a> Tries<'a> {
             Content::Gone(false)
         };
         Self {
-            cluster: door.cluster(route.pool),
+            cluster: door.cluster(way.pool),
             pool,
-            route,
+            way,
             counters: &door.cells.counters,
             tried: Tried::default(),
             count: 0,
@@ -218,7 +219,7 @@ impl<'a> Tries<'a> {
             replay: self.replay(),
             tried: &self.tried,
             per_try: policy.per_try,
-            configured: self.route.timeouts.head,
+            configured: self.way.timeouts.head,
         };
         let soft = self.cluster.patience(&impatient, policy_now(ring::now()))?;
         Some(sent + soft)
@@ -248,8 +249,9 @@ impl<'a> Tries<'a> {
     }
 
     /// What to tell the client when there is nothing left to try.
-    pub(super) fn last_reason(&self) -> Reason {
+    pub(super) fn reason(&self) -> Reason {
         match self.last {
+            _ if self.way.is_over() => Reason::DeadlinePassed,
             None => Reason::NoEndpoint,
             Some(Class::Refused) => Reason::ConnectFailed,
             Some(Class::ConnectTimedOut) => Reason::ConnectTimedOut,

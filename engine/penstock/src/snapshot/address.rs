@@ -57,6 +57,18 @@ impl Cidr {
     }
 }
 
+impl Cidr {
+    /// The length of its prefix.
+    pub(super) const fn bits(&self) -> u8 {
+        self.bits
+    }
+
+    /// Whether all of `other` is in it.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        self.bits <= other.bits && self.contains(other.network)
+    }
+}
+
 fn mask(all: u128, width: u8, bits: u8) -> u128 {
     if bits == 0 { 0 } else { all & !((1_u128 << (width - bits)) - 1) }
 }

@@ -1,75 +1,230 @@
 //! What would become of a request: `penstock check --explain URL`.
+//!
+//! The request is written down and read by the parser that reads those of clients, and looked up in the table that
+//! workers use: what is explained is what happens.
 
 use super::{
     address::Bind,
-    compile::{HealthProbe, Listener, ListenerProtocol, Pool, PoolId, ProbeAsk, Snapshot},
+    compile::{
+        Action, HeaderRule, HealthProbe, Listener, ListenerProtocol, Pool, PoolId, ProbeAsk, Route, Snapshot, Target,
+    },
     endpoint::{Endpoint, Source},
-    literal::{Percent, Time},
-    route::RouteId,
+    literal::{HostPolicy, Percent, Time},
+    rewrite::Facts,
+    route::{Asked, Found, normal},
+    share::Sticky,
 };
+use crate::limits;
 use policy::RetryPolicy;
+use proto::h1::{HeadLimits, RequestHead};
+use proto::http::Fields;
+use proto::http::authority::split_port;
 use serde_json::{Value, json};
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, net::IpAddr, time::Duration};
+
+/// A request to explain.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    pub method: String,
+    /// `http://host[:port]/path?query`; the scheme may be left out.
+    pub url: String,
+    /// `Name: value`
+    pub headers: Vec<String>,
+    /// Where it comes from.
+    pub client: Option<IpAddr>,
+}
 
 /// A request and where it would go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    pub method: String,
-    pub host: String,
-    pub path: String,
-    /// `None`: 404.
-    pub route: Option<(RouteId, PoolId)>,
+    /// The request's route; `None` when there is none, or the request is refused before.
+    pub route: Option<Found>,
     lines: Vec<(&'static str, String)>,
 }
 
-/// Explains a URL: `http://host[:port]/path`, the scheme may be left out.
+/// Explains what becomes of a request.
 ///
 /// # Errors
-/// A sentence, when it is no such URL.
-pub fn explain(snapshot: &Snapshot, method: &str, url: &str) -> Result<Explanation, String> {
+/// A sentence, when it is no request.
+pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, String> {
+    let Question { method, url, headers, client } = question;
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     if scheme != "http" && scheme != "https" {
         return Err(format!("`{url}`: `{scheme}://` is not routed; write http://host/path"));
     }
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
-    let port_at = authority.rfind(':').filter(|&colon| !authority[colon..].contains(']'));
-    let (host, port) = port_at.map_or((authority, None), |colon| (&authority[..colon], Some(&authority[colon + 1..])));
-    let port: Option<u16> = match port.map(str::parse) {
-        None => None,
-        Some(Ok(port)) => Some(port),
-        Some(Err(_)) => return Err(format!("`{url}`: the port is not a number")),
-    };
-    if host.is_empty() {
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (authority, target) = rest.find(['/', '?']).map_or((rest, ""), |at| rest.split_at(at));
+    if authority.is_empty() {
         return Err(format!("`{url}`: there is no host; write http://host/path"));
     }
-    let found = snapshot.route(host.as_bytes(), path.as_bytes(), method.as_bytes());
-    let mut lines = vec![("request", format!("{method} {path}, host {host}")), ("listener", doors(snapshot, port))];
-    match found {
-        None => lines.push(("route", "none: answered 404".into())),
-        Some((_, route)) => {
-            lines.push(("route", route.name.to_string()));
-            pool_lines(snapshot, route.pool, &mut lines);
-            let timeouts = &route.timeouts;
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    let mut text = format!("{method} {slash}{target} HTTP/1.1\r\nHost: {authority}\r\n");
+    headers.iter().for_each(|header| text += &format!("{header}\r\n"));
+    text += "\r\n";
+    let limits = HeadLimits { fields: limits::FIELDS_MAX as u8, ..HeadLimits::DEFAULT };
+    let mut fields = Fields::with_limit(limits::FIELDS_MAX);
+    let head = match proto::h1::parse_request(text.as_bytes(), &limits, &mut fields) {
+        Ok(Some(head)) if usize::from(head.length) == text.len() => head,
+        Ok(_) => return Err("that is more than one request".into()),
+        Err(malformed) => return Err(format!("`{url}`: such a request is refused: {malformed:?}")),
+    };
+    let (host, port) = split_port(authority.as_bytes());
+    let port = port.or((scheme == "https").then_some(443));
+    let mut lines = vec![
+        ("request", format!("{method} {}, host {}", lossy(head.path.of(text.as_bytes())), lossy(host))),
+        ("listener", doors(snapshot, port.filter(|_| authority.as_bytes() != host))),
+    ];
+    let route = answer(snapshot, &text, &head, &fields, *client, &mut lines);
+    Ok(Explanation { route, lines })
+}
+
+fn answer(
+    snapshot: &Snapshot,
+    text: &str,
+    head: &RequestHead,
+    fields: &Fields,
+    client: Option<IpAddr>,
+    lines: &mut Vec<(&'static str, String)>,
+) -> Option<Found> {
+    let bytes = text.as_bytes();
+    let sent = head.path.of(bytes);
+    let mut path = Vec::new();
+    let ambiguous = normal::normalise(sent, &mut path) && snapshot.table.tells_paths_apart;
+    if !snapshot.table.tells_paths_apart {
+        path = sent.to_vec();
+    }
+    if path != sent {
+        lines.push(("path", format!("{} in normal form", lossy(&path))));
+    }
+    let asked = Asked {
+        host: split_port(head.authority.of(bytes)).0,
+        path: &path,
+        query: head.query.of(bytes),
+        method: head.method_text.of(bytes),
+        client,
+        fields,
+        bytes,
+    };
+    if snapshot.table.asks_client && client.is_none() {
+        lines.push(("client", "not given (--client): routes for networks are passed over".into()));
+    }
+    let Some((found, route)) = snapshot.route(&asked) else {
+        lines.push(("route", "none: answered 404".into()));
+        return None;
+    };
+    lines.push(("route", route.name.to_string()));
+    lines.push(("why", why(route, found, &asked)));
+    if ambiguous && !route.raw_path {
+        lines.push(("answer", "400: the path is ambiguous, and the route has no raw_path".into()));
+        return Some(found);
+    }
+    let client = client.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
+    let facts = Facts {
+        client: client.as_bytes(),
+        host: asked.host,
+        path: asked.path,
+        query: asked.query,
+        method: asked.method,
+        pattern: &route.paths[usize::from(found.path)],
+    };
+    route_lines(snapshot, route, &facts, lines);
+    Some(found)
+}
+
+/// What made the route match.
+fn why(route: &Route, found: Found, asked: &Asked<'_>) -> String {
+    let host = lossy(asked.host).to_ascii_lowercase();
+    let host = route.hosts.iter().filter(|pattern| pattern.takes(host.trim_end_matches('.'))).max();
+    let pattern = &route.paths[usize::from(found.path)];
+    let mut reasons = vec![
+        format!("host {}", host.map_or_else(String::new, ToString::to_string)),
+        format!("path {pattern}"),
+        if route.methods.is_empty() { "any method".into() } else { format!("method {}", lossy(asked.method)) },
+    ];
+    for name in pattern.capture_names() {
+        reasons.push(format!("{{{name}}} is `{}`", lossy(pattern.capture(name, asked.path))));
+    }
+    if let Some(conditions) = &route.conditions {
+        reasons.extend(conditions.headers.iter().map(|condition| format!("header {condition}")));
+        reasons.extend(conditions.query.iter().map(|condition| format!("query {condition}")));
+        let networks: Vec<_> = conditions.clients.iter().map(ToString::to_string).collect();
+        reasons.extend((!networks.is_empty()).then(|| format!("client in {}", networks.join(", "))));
+    }
+    reasons.join(", ")
+}
+
+/// What becomes of the request on this route.
+fn route_lines(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>, lines: &mut Vec<(&'static str, String)>) {
+    match &route.action {
+        Action::Redirect(redirect) => {
+            let mut to = Vec::new();
+            redirect.to.write(facts, redirect.keep_query, &mut to);
             lines.push((
-                "timeouts",
-                format!(
-                    "connect {}, head {}, idle {}",
-                    time(timeouts.connect),
-                    time(timeouts.head),
-                    time(timeouts.idle)
-                ),
+                "answer",
+                format!("{} {}, to {}", redirect.status.code(), redirect.status.reason(), lossy(&to)),
             ));
-            lines.push(("forwarded", serialised(&route.forwarded)));
+        }
+        Action::Respond(fixed) => {
+            lines.push((
+                "answer",
+                format!("{} {}, {} bytes", fixed.status.code(), fixed.status.reason(), fixed.body.len()),
+            ));
+            lines.extend(added(&fixed.headers, facts).map(|header| ("answer", header)));
+        }
+        Action::Pool(target) => target_lines(snapshot, route, target, facts, lines),
+        Action::Split { targets, split, sticky } => {
+            let key = matches!(sticky, Sticky::Client).then(|| policy::split::key_of(facts.client));
+            let part = key.filter(|_| facts.client != b"unknown").and_then(|key| split.pick(key));
+            let names: Vec<_> = targets.iter().map(|target| &*snapshot[target.pool].name).collect();
+            let by = format!("{}, by {sticky}", names.join(" | "));
+            lines.push(("split", part.map_or_else(|| by.clone(), |part| format!("{by}: {}", names[part]))));
+            for target in targets.iter().enumerate().filter(|(at, _)| part.is_none_or(|part| part == *at)) {
+                target_lines(snapshot, route, target.1, facts, lines);
+            }
         }
     }
-    Ok(Explanation {
-        method: method.into(),
-        host: host.into(),
-        path: path.into(),
-        route: found.map(|(id, route)| (id, route.pool)),
-        lines,
+    lines.extend(added(&route.rewrite.response.add, facts).map(|header| ("response", header)));
+    lines.extend(route.rewrite.response.remove.iter().map(|(_, name)| ("response", format!("without {name}"))));
+}
+
+fn target_lines(
+    snapshot: &Snapshot,
+    route: &Route,
+    target: &Target,
+    facts: &Facts<'_>,
+    lines: &mut Vec<(&'static str, String)>,
+) {
+    if let Some(path) = &route.rewrite.path {
+        let mut rewritten = Vec::new();
+        path.write(facts, &mut rewritten);
+        lines.push(("rewrite", format!("path {}", lossy(&rewritten))));
+    }
+    lines.extend(added(&route.rewrite.request.add, facts).map(|header| ("rewrite", header)));
+    lines.extend(route.rewrite.request.remove.iter().map(|(_, name)| ("rewrite", format!("without {name}"))));
+    pool_lines(snapshot, target.pool, route.rewrite.host.as_ref(), lines);
+    let timeouts = &target.timeouts;
+    let mut times =
+        format!("connect {}, head {}, idle {}", time(timeouts.connect), time(timeouts.head), time(timeouts.idle));
+    if let Some(total) = route.total {
+        let _ = write!(times, ", total {}", time(total));
+    }
+    lines.push(("timeouts", times));
+    lines.push(("forwarded", serialised(&route.forwarded)));
+    if let Some(mirror) = &route.mirror {
+        lines.push(("mirror", format!("{} of the requests to {}", mirror.share, snapshot[mirror.target.pool].name)));
+    }
+}
+
+fn added(rules: &[HeaderRule], facts: &Facts<'_>) -> impl Iterator<Item = String> {
+    rules.iter().map(|rule| {
+        let mut value = Vec::new();
+        rule.value.write(facts, &mut value);
+        format!("{}: {}", rule.name, lossy(&value))
     })
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 impl Explanation {
@@ -84,8 +239,14 @@ impl Explanation {
 
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let lines = self.lines.iter().map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str())));
-        json!({ "matched": self.route.is_some(), "explanation": lines.collect::<serde_json::Map<_, _>>() })
+        let mut explanation = serde_json::Map::new();
+        for (name, value) in &self.lines {
+            // What is said several times is one text of several lines.
+            let entry = explanation.entry(*name).or_insert_with(|| Value::from(""));
+            let before = entry.as_str().unwrap_or_default();
+            *entry = if before.is_empty() { value.as_str().into() } else { format!("{before}\n{value}").into() };
+        }
+        json!({ "matched": self.route.is_some(), "explanation": explanation })
     }
 }
 
@@ -115,7 +276,7 @@ fn doors(snapshot: &Snapshot, port: Option<u16>) -> String {
     }
 }
 
-fn pool_lines(snapshot: &Snapshot, id: PoolId, lines: &mut Vec<(&'static str, String)>) {
+fn pool_lines(snapshot: &Snapshot, id: PoolId, host: Option<&HostPolicy>, lines: &mut Vec<(&'static str, String)>) {
     let pool = &snapshot[id];
     lines.push(("pool", format!("{} ({})", pool.name, serialised(&pool.balance))));
     let found_later = |endpoint: &&Endpoint| matches!(endpoint.source, Source::Srv(_) | Source::File(_));
@@ -131,7 +292,7 @@ fn pool_lines(snapshot: &Snapshot, id: PoolId, lines: &mut Vec<(&'static str, St
         format!("{}  weight {} ({share:.0} %)", endpoint.source, endpoint.weight)
     });
     lines.push(("endpoints", endpoints.collect::<Vec<_>>().join("\n")));
-    lines.push(("host", pool.host.to_string()));
+    lines.push(("host", host.unwrap_or(&pool.host).to_string()));
     lines.push(("retry", retry(pool)));
     lines.extend(pool.health.as_ref().map(|probe| ("health", health(probe))));
     let breaker = &pool.breaker;

@@ -6,7 +6,9 @@ use super::endpoint::{Endpoint, Nameserver};
 use super::probing::{ProbeTarget, Statuses};
 use super::quantity::{Bandwidth, Rate, Size};
 use super::repetition::{PerTry, RetryCause};
-use super::route::{HostPattern, Method, PathPattern};
+use super::rewrite::{HeaderLine, HeaderName, Location, PathFormat};
+use super::route::{HeaderCondition, HostPattern, Method, PathPattern, QueryCondition};
+use super::share::{Share, Sticky};
 use crate::limits;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
@@ -121,60 +123,53 @@ impl<T: Literal> schemars::JsonSchema for Listed<T> {
 
 /// Checks a text against the format that the schema names. A format of JSON Schema's own is nothing to check.
 pub(super) fn check(format: &str, text: &str) -> Result<(), Unreadable> {
-    fn parses<T: Literal>(text: &str) -> Result<(), Unreadable> {
-        text.parse::<T>().map(|_| ())
-    }
-    FORMATS.iter().find(|entry| entry.0 == format).map_or(Ok(()), |entry| match entry.0 {
-        Address::FORMAT => parses::<Address>(text),
-        Bind::FORMAT => parses::<Bind>(text),
-        Cidr::FORMAT => parses::<Cidr>(text),
-        Endpoint::FORMAT => parses::<Endpoint>(text),
-        Nameserver::FORMAT => parses::<Nameserver>(text),
-        HostPattern::FORMAT => parses::<HostPattern>(text),
-        Method::FORMAT => parses::<Method>(text),
-        PathPattern::FORMAT => parses::<PathPattern>(text),
-        ProbeTarget::FORMAT => parses::<ProbeTarget>(text),
-        Statuses::FORMAT => parses::<Statuses>(text),
-        Time::FORMAT => parses::<Time>(text),
-        Percent::FORMAT => parses::<Percent>(text),
-        Size::FORMAT => parses::<Size>(text),
-        PerTry::FORMAT => parses::<PerTry>(text),
-        RetryCause::FORMAT => parses::<RetryCause>(text),
-        Rate::FORMAT => parses::<Rate>(text),
-        Bandwidth::FORMAT => parses::<Bandwidth>(text),
-        Cores::FORMAT => parses::<Cores>(text),
-        Spin::FORMAT => parses::<Spin>(text),
-        HostPolicy::FORMAT => parses::<HostPolicy>(text),
-        ServerPolicy::FORMAT => parses::<ServerPolicy>(text),
-        ViaName::FORMAT => parses::<ViaName>(text),
-        _ => Ok(()),
-    })
+    FORMATS.iter().find(|known| known.name == format).map_or(Ok(()), |known| (known.check)(text))
 }
 
-/// Every format and what to write for it.
-pub(super) const FORMATS: &[(&str, &str)] = &[
-    (Address::FORMAT, Address::FORM),
-    (Bind::FORMAT, Bind::FORM),
-    (Cidr::FORMAT, Cidr::FORM),
-    (Endpoint::FORMAT, Endpoint::FORM),
-    (Nameserver::FORMAT, Nameserver::FORM),
-    (HostPattern::FORMAT, HostPattern::FORM),
-    (Method::FORMAT, Method::FORM),
-    (PathPattern::FORMAT, PathPattern::FORM),
-    (ProbeTarget::FORMAT, ProbeTarget::FORM),
-    (Statuses::FORMAT, Statuses::FORM),
-    (Time::FORMAT, Time::FORM),
-    (Percent::FORMAT, Percent::FORM),
-    (Size::FORMAT, Size::FORM),
-    (PerTry::FORMAT, PerTry::FORM),
-    (RetryCause::FORMAT, RetryCause::FORM),
-    (Rate::FORMAT, Rate::FORM),
-    (Bandwidth::FORMAT, Bandwidth::FORM),
-    (Cores::FORMAT, Cores::FORM),
-    (Spin::FORMAT, Spin::FORM),
-    (HostPolicy::FORMAT, HostPolicy::FORM),
-    (ServerPolicy::FORMAT, ServerPolicy::FORM),
-    (ViaName::FORMAT, ViaName::FORM),
+/// A kind of [`Literal`].
+pub(super) struct Format {
+    pub(super) name: &'static str,
+    /// What to write.
+    pub(super) form: &'static str,
+    check: fn(&str) -> Result<(), Unreadable>,
+}
+
+const fn format<T: Literal>() -> Format {
+    Format { name: T::FORMAT, form: T::FORM, check: |text| text.parse::<T>().map(|_| ()) }
+}
+
+/// Every format.
+pub(super) const FORMATS: &[Format] = &[
+    format::<Address>(),
+    format::<Bind>(),
+    format::<Cidr>(),
+    format::<Endpoint>(),
+    format::<Nameserver>(),
+    format::<HostPattern>(),
+    format::<Method>(),
+    format::<PathPattern>(),
+    format::<ProbeTarget>(),
+    format::<Statuses>(),
+    format::<HeaderCondition>(),
+    format::<QueryCondition>(),
+    format::<Share>(),
+    format::<Sticky>(),
+    format::<Location>(),
+    format::<PathFormat>(),
+    format::<HeaderLine>(),
+    format::<HeaderName>(),
+    format::<Time>(),
+    format::<Percent>(),
+    format::<Size>(),
+    format::<PerTry>(),
+    format::<RetryCause>(),
+    format::<Rate>(),
+    format::<Bandwidth>(),
+    format::<Cores>(),
+    format::<Spin>(),
+    format::<HostPolicy>(),
+    format::<ServerPolicy>(),
+    format::<ViaName>(),
 ];
 
 /// A length of time.

@@ -20,18 +20,21 @@ mod quantity;
 mod reference;
 mod repetition;
 mod report;
+mod rewrite;
 mod route;
 mod schema;
 mod shape;
+mod share;
 mod text;
 
 pub use address::{Address, Bind, Cidr, Host};
 pub use compile::{
-    AccessLog, EngineSettings, HealthProbe, Listener, ListenerId, ListenerProtocol, Networks, Pool, PoolId, ProbeAsk,
-    Retry, Reuse, Route, Snapshot, Timeouts,
+    AccessLog, Action, EngineSettings, Fixed, HeaderRule, HeaderRules, HealthProbe, Listener, ListenerId,
+    ListenerProtocol, Mirror, Networks, Pool, PoolId, ProbeAsk, Redirect, Retry, Reuse, Rewrite, Route, Snapshot,
+    Target, Timeouts,
 };
 pub use endpoint::{Endpoint, Nameserver, Source};
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, Question, explain};
 pub use literal::{
     Cores, HostPolicy, Listed, Literal, Percent, ServerPolicy, Spin, Text, Time, Unreadable, ViaName, cpu_list,
 };
@@ -41,11 +44,16 @@ pub use quantity::{Bandwidth, Rate, Size};
 pub use reference::reference;
 pub use repetition::{PerTry, RetryCause};
 pub use report::{Code, Problem, Report, nearest};
-pub use route::{HostPattern, Method, PathPattern, RouteId, RouteTable, Rule};
+pub use rewrite::{Facts, Format, HeaderLine, HeaderName, Location, PathFormat};
+pub use route::{
+    Asked, Conditions, Found, HeaderCondition, HostPattern, Method, PathPattern, QueryCondition, RouteId, RouteTable,
+    Rule, normal,
+};
 pub use schema::{
     AccessFormat, Balance, Document, Driver, Forwarded, ListenDoc, PoolDoc, Protocol, ProxyProtocol, RouteDoc,
     json_schema,
 };
+pub use share::{Share, Sticky};
 
 /// What a text came to: a snapshot and warnings, or errors.
 #[derive(Debug)]
@@ -56,19 +64,30 @@ pub struct Compiled {
     pub report: Report,
 }
 
-/// Reads a configuration. `origin` is what reports call it.
+/// How files that a configuration names are read; see [`read_with`].
+pub type Files<'a> = dyn Fn(&str) -> std::io::Result<Vec<u8>> + 'a;
+
+/// Reads a configuration that names no files. `origin` is what reports call it.
 ///
 /// # Errors
 /// Everything that is wrong with it, at once.
 pub fn read(origin: &str, text: &str) -> Result<Compiled, Report> {
+    read_with(origin, text, &|_| Err(std::io::Error::other("no files are read here")))
+}
+
+/// Reads a configuration, and through `files` what it names by path.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn read_with(origin: &str, text: &str, files: &Files<'_>) -> Result<Compiled, Report> {
     let (tree, mut problems) = text::parse(text);
     let document = shape::shape(&tree, &mut problems);
-    meaning::meaning(&document, &tree, text, &mut problems);
+    meaning::meaning(&document, &tree, text, files, &mut problems);
     report::drop_echoes(text, &mut problems);
     let report = Report::new(origin, text, problems);
     if report.has_errors() {
         return Err(report);
     }
-    let snapshot = compile::compile(&document);
+    let snapshot = compile::compile(&document, files);
     Ok(Compiled { document, snapshot, report })
 }

@@ -51,8 +51,8 @@ pub fn reference() -> String {
         rows(table, "", &mut out);
     }
     let _ = writeln!(out, "\n## Values\n\n| kind | what to write |\n|---|---|");
-    for (format, form) in literal::FORMATS {
-        let _ = writeln!(out, "| {format} | {} |", cell(form));
+    for format in literal::FORMATS {
+        let _ = writeln!(out, "| {} | {} |", format.name, cell(format.form));
     }
     out
 }

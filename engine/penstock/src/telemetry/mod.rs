@@ -104,6 +104,14 @@ counters! {
     retries_refused_total: "counter",
     /// Requests that no endpoint could be found for.
     no_endpoint_total: "counter",
+    /// Copies of requests sent to mirrors.
+    mirrors_total: "counter",
+    /// Copies on their way, or in the making.
+    mirrors_open: "gauge",
+    /// Copies not made: too much content, too many at a time, or no endpoint of the mirror available.
+    mirrors_dropped_total: "counter",
+    /// Copies that got no answer, or not in time.
+    mirrors_failed_total: "counter",
     /// Access log lines dropped because the writer was behind.
     log_lines_dropped_total: "counter",
     /// Tasks that ended in a panic: each is a bug.

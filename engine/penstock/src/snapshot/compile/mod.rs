@@ -8,7 +8,7 @@ mod route;
 pub use health::{HealthProbe, ProbeAsk};
 pub use listen::{Listener, ListenerProtocol};
 pub use pool::{Pool, Retry, Reuse, Timeouts};
-pub use route::Route;
+pub use route::{Action, Fixed, HeaderRule, HeaderRules, Mirror, Redirect, Rewrite, Route, Target};
 pub(super) use route::{default_route_name, rules_of};
 
 use std::{
@@ -19,9 +19,10 @@ use std::{
 };
 
 use super::{
+    Files,
     address::Cidr,
     literal::{Cores, Listed, ServerPolicy, Spin, Text, Time, ViaName},
-    route::{RouteId, RouteTable},
+    route::{Asked, Found, RouteId, RouteTable},
     schema::{AccessFormat, Document, Driver, PoolDoc, Protocol, RouteDoc},
 };
 use crate::snapshot::Address;
@@ -33,7 +34,7 @@ pub struct ListenerId(pub u16);
 pub struct PoolId(pub u16);
 
 /// A configuration that passed every check. It never changes: workers share it behind an `Arc`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     pub engine: EngineSettings,
     pub access_log: Option<AccessLog>,
@@ -86,9 +87,9 @@ impl Networks {
 impl Snapshot {
     /// The route of a request, or `None`: 404. See [`RouteTable::find`].
     #[must_use]
-    pub fn route(&self, host: &[u8], path: &[u8], method: &[u8]) -> Option<(RouteId, &Route)> {
-        let id = self.table.find(host, path, method)?;
-        Some((id, &self[id]))
+    pub fn route(&self, asked: &Asked<'_>) -> Option<(Found, &Route)> {
+        let found = self.table.find(asked)?;
+        Some((found, &self[found.route]))
     }
 
     #[must_use]
@@ -119,7 +120,7 @@ impl Index<RouteId> for Snapshot {
 }
 
 /// Compiles a document that `meaning` found no error in.
-pub(super) fn compile(document: &Document) -> Snapshot {
+pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
     let pools: Box<[Pool]> = document.pool.iter().map(pool::pool).collect();
     let pool_id = |name: &str| {
         let at = pools.iter().position(|pool| &*pool.name == name);
@@ -129,14 +130,16 @@ pub(super) fn compile(document: &Document) -> Snapshot {
     let mut rules = Vec::new();
     for doc in &document.route {
         let id = RouteId(routes.len() as u16);
-        routes.push(route::route(doc, pool_id(&doc.pool), &pools));
+        routes.push(route::route(doc, pool_id, &pools, files));
         rules.extend(rules_of(doc, id));
     }
     if let Some(only) = only_http_pool(document).filter(|_| document.route.is_empty()) {
-        let doc = RouteDoc { name: Some("everything".into()), pool: only.name.clone(), ..RouteDoc::default() };
-        routes.push(route::route(&doc, pool_id(&doc.pool), &pools));
+        let doc = RouteDoc { name: Some("everything".into()), pool: Some(only.name.clone()), ..RouteDoc::default() };
+        routes.push(route::route(&doc, pool_id, &pools, files));
         rules.extend(rules_of(&doc, RouteId(0)));
     }
+    let mut table = RouteTable::new(rules);
+    table.tells_paths_apart |= routes.iter().any(Route::uses_path);
     let listeners = document.listen.iter().map(|doc| listen::listener(doc, pool_id)).collect();
     Snapshot {
         engine: EngineSettings {
@@ -153,7 +156,7 @@ pub(super) fn compile(document: &Document) -> Snapshot {
         listeners,
         pools,
         routes: routes.into(),
-        table: RouteTable::new(rules),
+        table,
     }
 }
 

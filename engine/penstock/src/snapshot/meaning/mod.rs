@@ -13,6 +13,7 @@ mod route;
 use std::{collections::HashMap, hash::Hash};
 
 use super::{
+    Files,
     compile::http_pools,
     literal::{Text, Time},
     report::{Code, Place, Problem, nearest},
@@ -22,8 +23,8 @@ use super::{
 use crate::limits;
 
 /// Names, references, and what cannot work together.
-pub(super) fn meaning(document: &Document, tree: &Node, text: &str, problems: &mut Vec<Problem>) {
-    let mut meaning = Meaning { document, tree, text, problems };
+pub(super) fn meaning(document: &Document, tree: &Node, text: &str, files: &Files<'_>, problems: &mut Vec<Problem>) {
+    let mut meaning = Meaning { document, tree, text, files, problems };
     meaning.names();
     meaning.listeners();
     meaning.pools();
@@ -37,6 +38,7 @@ struct Meaning<'a> {
     document: &'a Document,
     tree: &'a Node,
     text: &'a str,
+    files: &'a Files<'a>,
     problems: &'a mut Vec<Problem>,
 }
 

@@ -100,7 +100,11 @@ impl Meaning<'_> {
             document.route.is_empty()
                 || document.listen.iter().any(|door| door.pool.as_deref() == Some(name))
                 // A route that leads nowhere is an error already, and may have been meant to lead here.
-                || document.route.iter().any(|route| route.pool == name || !known(&route.pool))
+                || document.route.iter().any(|route| {
+                    let mut pools = route.pools().chain(route.mirror.pool.as_deref());
+                    let answers = route.redirect.to.is_some() || route.respond.status.is_some();
+                    pools.any(|pool| pool == name || !known(pool)) || !answers && route.pools().next().is_none()
+                })
         };
         if !pool.name.is_empty() && !used(&pool.name) {
             self.report(

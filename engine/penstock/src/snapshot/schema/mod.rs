@@ -17,6 +17,7 @@ pub use listen::{ListenDoc, Protocol};
 pub use pool::{Balance, PoolDoc, ProxyProtocol};
 pub(super) use pool::{BreakerDoc, RetryDoc};
 pub use route::{Forwarded, RouteDoc};
+pub(super) use route::{HeadersDoc, MirrorDoc, RedirectDoc, RedirectQuery, RespondDoc, RewriteDoc, RouteTimeouts};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,9 +35,11 @@ pub struct Document {
     pub listen: Vec<ListenDoc>,
     /// A pool of endpoints that can stand in for each other.
     pub pool: Vec<PoolDoc>,
-    /// Which requests go to which pool. The most specific route wins, wherever it stands: an exact host before a wildcard
-    /// before any, then an exact path before the longest prefix, then one that names the method. Without any route,
-    /// everything goes to the only HTTP pool. A request that no route matches is answered 404.
+    /// Which requests go to which pool. The most specific route wins, wherever it stands: an exact host before the longest
+    /// wildcard before any; then the path, segment by segment from the left (a written one before a `{name}` before what takes the
+    /// rest); then one that names the method; then the one with the most `header` conditions, then the most of `query`, then the
+    /// narrowest `client` network; then the first in the file. One whose conditions do not hold is passed over. Without any
+    /// route, everything goes to the only HTTP pool. A request that no route matches is answered 404.
     pub route: Vec<RouteDoc>,
 }
 

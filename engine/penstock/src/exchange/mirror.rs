@@ -1,0 +1,200 @@
+//! Copies of requests for another pool, whose answers nobody sees.
+//!
+//! What holds here: the original never waits for its copy. A copy is made of bytes that pass by anyway, leaves when the
+//! original's last byte has, and is a task of its own with a time of its own. Copies are few
+//! ([`limits::MIRRORS_MAX`] a worker) and short ([`limits::MIRROR_BODY_BYTES_MAX`]); what would be more is not copied, and counted.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::{Class, Outcome, StatusClass};
+use proto::h1::Client;
+use proto::http::{Fields, Framing, Method};
+use ring::{Buf, Timer};
+
+use super::door::Desk;
+use super::headers;
+use super::route::{Matched, Way};
+use super::{Door, Peer, Request};
+use crate::conn::{Broken, Conn, Read};
+use crate::limits;
+use crate::snapshot::{PoolId, Snapshot};
+use crate::telemetry::WorkerCells;
+use crate::upstream::{Cluster, Endpoint, Tried, Wanted, policy_now};
+
+/// A copy in the making: one of those that a worker may have at a time.
+pub(super) struct Copy {
+    permit: Permit,
+    body: Vec<u8>,
+}
+
+/// The right to one copy.
+struct Permit {
+    desk: Rc<Desk>,
+    cells: Arc<WorkerCells>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.desk.mirrors.set(self.desk.mirrors.get() - 1);
+        self.cells.counters.mirrors_open.sub(1);
+    }
+}
+
+/// Begins a copy of this request, if its route has a mirror and the request falls in its share.
+pub(super) fn begin(door: &Door, request: &Request, matched: &Matched<'_>) -> Option<Copy> {
+    let mirror = matched.route.mirror.as_ref()?;
+    let (head, desk) = (&request.head, &door.desk);
+    let leaves_http = head.method == Method::Connect || !head.upgrade.is_empty();
+    if leaves_http || desk.random.borrow_mut().below(100) >= u64::from(mirror.share.0) {
+        return None;
+    }
+    let too_long = matches!(head.framing, Framing::Length(length) if length > limits::MIRROR_BODY_BYTES_MAX as u64);
+    if too_long || desk.mirrors.get() >= limits::MIRRORS_MAX || desk.draining.get() {
+        door.cells.counters.mirrors_dropped_total.add(1);
+        return None;
+    }
+    desk.mirrors.set(desk.mirrors.get() + 1);
+    door.cells.counters.mirrors_open.add(1);
+    Some(Copy { permit: Permit { desk: Rc::clone(desk), cells: Arc::clone(&door.cells) }, body: Vec::new() })
+}
+
+impl Copy {
+    /// Takes in a piece of content; false when the copy would become too long, and shall be dropped.
+    pub(super) fn take(&mut self, piece: &[u8]) -> bool {
+        if self.body.len() + piece.len() > limits::MIRROR_BODY_BYTES_MAX {
+            self.permit.cells.counters.mirrors_dropped_total.add(1);
+            return false;
+        }
+        self.body.extend_from_slice(piece);
+        true
+    }
+
+    /// The original has left: the copy follows.
+    pub(super) fn launch(self, door: &Door, request: &Request, peer: &Peer, matched: &Matched<'_>) {
+        let Some(mirror) = &matched.route.mirror else { return };
+        let target = &mirror.target;
+        let now = policy_now(ring::now());
+        let cluster = Rc::clone(&door.clusters[usize::from(target.pool.0)]);
+        let Some(endpoint) = cluster.pick(&Tried::default(), now) else {
+            return door.cells.counters.mirrors_dropped_total.add(1);
+        };
+        let way = Way { matched: *matched, pool: target.pool, timeouts: &target.timeouts, deadline: None };
+        let framing = match request.head.framing {
+            Framing::None => Framing::None,
+            _ => Framing::Length(self.body.len() as u64),
+        };
+        let Some(head) = headers::request_head(door, request, peer, &way, &endpoint.authority, Some(framing)) else {
+            cluster.record(&endpoint, now, &Outcome::new(Duration::ZERO, Class::Shed));
+            return door.cells.counters.mirrors_dropped_total.add(1);
+        };
+        door.cells.counters.mirrors_total.add(1);
+        let shadow = Shadow {
+            snapshot: Arc::clone(&door.snapshot),
+            pool: target.pool,
+            cluster,
+            endpoint,
+            path: peer.path(),
+            connect: target.timeouts.connect,
+            patience: target.timeouts.connect + target.timeouts.head,
+            method: request.head.method,
+            framing,
+            head,
+            copy: self,
+        };
+        ring::spawn(shadow.run());
+    }
+}
+
+/// A copy on its way.
+struct Shadow {
+    snapshot: Arc<Snapshot>,
+    pool: PoolId,
+    cluster: Rc<Cluster>,
+    endpoint: Rc<Endpoint>,
+    path: Option<(SocketAddr, SocketAddr)>,
+    connect: Duration,
+    patience: Duration,
+    method: Method,
+    framing: Framing,
+    head: Buf,
+    copy: Copy,
+}
+
+impl Shadow {
+    async fn run(self) {
+        let begun = ring::now();
+        let (cluster, endpoint, cells) =
+            (Rc::clone(&self.cluster), Rc::clone(&self.endpoint), Arc::clone(&self.copy.permit.cells));
+        let class = ring::until(begun + self.patience, self.exchange()).await.unwrap_or(Class::TimedOut);
+        let now = ring::now();
+        cluster.record(&endpoint, policy_now(now), &Outcome::new(now.since(begun), class));
+        cells.counters.mirrors_failed_total.add(u64::from(!matches!(class, Class::Answered(_))));
+    }
+
+    /// Sends the copy and hears its answer out.
+    async fn exchange(self) -> Class {
+        let Self { snapshot, pool, cluster, endpoint, path, connect, method, framing, head, copy, .. } = self;
+        let (pool, counters) = (&snapshot[pool], &copy.permit.cells.counters);
+        let mut timer = Timer::new();
+        let wanted = Wanted { endpoint: &endpoint, pool, connect, fresh: false, path };
+        let mut lease = match cluster.lease(wanted, &mut timer, counters).await {
+            Ok(lease) => lease,
+            Err(error) => return (&error).into(),
+        };
+        if !send(&mut lease.conn, method, framing, head, &copy.body) {
+            return Class::Shed;
+        }
+        let class = answer(&mut lease.conn).await;
+        if matches!(class, Class::Answered(_)) {
+            cluster.give_back(lease, pool, counters);
+        }
+        class
+    }
+}
+
+fn send(conn: &mut Conn<Client>, method: Method, framing: Framing, head: Buf, body: &[u8]) -> bool {
+    let machine = &mut conn.machine;
+    if machine.head_written(method, framing, true, false).is_err() {
+        return false;
+    }
+    if !body.is_empty() && machine.body_written(body.len()).is_err() || machine.end_written().is_err() {
+        return false;
+    }
+    conn.stream.send(head);
+    if !body.is_empty() {
+        conn.stream.send(Buf::copy_of(body));
+    }
+    true
+}
+
+/// Reads an answer to its end, or to as much as is worth the connection.
+async fn answer(conn: &mut Conn<Client>) -> Class {
+    let mut fields = Fields::with_limit(limits::FIELDS_MAX);
+    let (mut status, mut content) = (0, 0);
+    loop {
+        match poll_fn(|cx| conn.poll_read(cx, &mut fields)).await {
+            Ok(Read::Head(head)) => {
+                conn.skip(head.length as usize);
+                status = head.status.code();
+            }
+            Ok(Read::Data(data)) => {
+                content += data.len();
+                if content > limits::MIRROR_ANSWER_BYTES_MAX {
+                    break;
+                }
+            }
+            Ok(Read::End) => {
+                conn.settle(&mut fields);
+                break;
+            }
+            Ok(Read::Tunnel | Read::Closed(_)) | Err(Broken::Io(_)) if status < 200 => return Class::Reset,
+            Ok(Read::Tunnel | Read::Closed(_)) | Err(Broken::Io(_)) => return Class::Truncated,
+            Err(Broken::Malformed(_)) => return Class::Malformed,
+        }
+    }
+    Class::Answered(StatusClass::of(status))
+}

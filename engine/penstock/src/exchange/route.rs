@@ -1,0 +1,199 @@
+//! Which way a request goes, and what is known of it for rewriting.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use policy::split;
+use proto::http::authority::{Form, split_port};
+use proto::http::{Fields, Known, Method};
+use ring::Now;
+
+use super::headers::ensure_parsed;
+use super::{Door, Peer, Reason, Request};
+use crate::snapshot::{Action, Asked, Facts, Found, PathPattern, PoolId, Route, Sticky, Target, Timeouts, normal};
+
+/// The route that a request has matched.
+#[derive(Clone, Copy)]
+pub(super) struct Matched<'a> {
+    pub(super) route: &'a Route,
+    found: Found,
+}
+
+/// The way to an endpoint.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) matched: Matched<'a>,
+    pub(super) pool: PoolId,
+    pub(super) timeouts: &'a Timeouts,
+    /// Of the whole exchange.
+    pub(super) deadline: Option<Now>,
+}
+
+impl Way<'_> {
+    /// The exchange has no time left.
+    pub(super) fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= ring::now())
+    }
+
+    /// How long connecting may take now.
+    pub(super) fn connect(&self) -> Duration {
+        let left = self.deadline.map_or(Duration::MAX, |deadline| deadline.since(ring::now()));
+        self.timeouts.connect.min(left)
+    }
+}
+
+/// Where a request goes.
+pub(super) enum Routed<'a> {
+    To(Way<'a>),
+    /// The route answers by itself.
+    Here(Matched<'a>),
+}
+
+impl<'a> Matched<'a> {
+    /// The route's number.
+    pub(super) fn index(&self) -> usize {
+        usize::from(self.found.route.0)
+    }
+
+    /// What the request's path was matched by.
+    fn pattern(&self) -> &'a PathPattern {
+        &self.route.paths[usize::from(self.found.path)]
+    }
+}
+
+impl<'a> Routed<'a> {
+    pub(super) fn matched(&self) -> &Matched<'a> {
+        match self {
+            Self::To(way) => &way.matched,
+            Self::Here(matched) => matched,
+        }
+    }
+}
+
+impl Door {
+    /// Where a request goes; that it goes nowhere is an answer too.
+    pub(super) fn route(&self, request: &Request, peer: &Peer) -> Result<Routed<'_>, Reason> {
+        let bytes = request.bytes.bytes();
+        let mut fields = self.desk.request_fields.borrow_mut();
+        ensure_parsed(self, request, &mut fields);
+        let mut normal = self.desk.path.borrow_mut();
+        let (path, ambiguous) = self.path(request, &mut normal);
+        let asked = Asked {
+            host: split_port(request.head.authority.of(bytes)).0,
+            path,
+            query: request.head.query.of(bytes),
+            method: request.head.method_text.of(bytes),
+            client: if self.snapshot.table.asks_client { self.client(request, &fields, peer) } else { None },
+            fields: &fields,
+            bytes,
+        };
+        let (found, route) = self.snapshot.route(&asked).ok_or(Reason::NoRoute)?;
+        if ambiguous && !route.raw_path {
+            return Err(Reason::AmbiguousPath);
+        }
+        let matched = Matched { route, found };
+        let Target { pool, timeouts } = match &route.action {
+            Action::Pool(target) => target,
+            Action::Split { targets, split, sticky } => {
+                let part = split.pick(self.key(request, &fields, peer, sticky));
+                part.and_then(|part| targets.get(part)).ok_or(Reason::NoEndpoint)?
+            }
+            Action::Redirect(_) | Action::Respond(_) => return Ok(Routed::Here(matched)),
+        };
+        Ok(Routed::To(Way { matched, pool: *pool, timeouts, deadline: route.total.map(|total| request.begun + total) }))
+    }
+
+    /// The request's path in the form in which routes are matched, and whether it is ambiguous.
+    fn path<'a>(&self, request: &'a Request, normal: &'a mut Vec<u8>) -> (&'a [u8], bool) {
+        let head = &request.head;
+        let path = head.path.of(request.bytes.bytes());
+        if path.is_empty() && head.form == Form::Absolute && (head.method != Method::Options || !head.query.is_empty())
+        {
+            return (b"/", false);
+        }
+        if !self.snapshot.table.tells_paths_apart || normal::is_plain(path) {
+            return (path, false);
+        }
+        let ambiguous = normal::normalise(path, normal);
+        (normal, ambiguous)
+    }
+
+    /// Tells `then` what is known of a request.
+    pub(super) fn with_facts<T>(
+        &self,
+        request: &Request,
+        fields: &Fields,
+        peer: &Peer,
+        matched: &Matched<'_>,
+        then: impl FnOnce(&Facts<'_>) -> T,
+    ) -> T {
+        let bytes = request.bytes.bytes();
+        let mut normal = self.desk.path.borrow_mut();
+        let mut client = [0; 45];
+        then(&Facts {
+            client: self.client_text(request, fields, peer, &mut client),
+            host: split_port(request.head.authority.of(bytes)).0,
+            path: self.path(request, &mut normal).0,
+            query: request.head.query.of(bytes),
+            method: request.head.method_text.of(bytes),
+            pattern: matched.pattern(),
+        })
+    }
+
+    /// The client's address: the peer's, unless the peer is a trusted proxy, which says for whom it asks. Proxies append,
+    /// so the last address of `X-Forwarded-For` that is no trusted proxy's is the first one that nobody can make up.
+    fn client(&self, request: &Request, fields: &Fields, peer: &Peer) -> Option<IpAddr> {
+        let mut client = std::str::from_utf8(peer.text()).ok()?.parse().ok()?;
+        if !peer.trusted || !fields.has(Known::XForwardedFor) {
+            return Some(client);
+        }
+        let bytes = request.bytes.bytes();
+        let lines = fields.iter().rev().filter(|field| field.known == Known::XForwardedFor);
+        for hop in lines.flat_map(|field| field.value.of(bytes).rsplit(|&byte| byte == b',')) {
+            let Some(address) = address(hop) else { break };
+            client = address;
+            if !self.listener().trusted.contains(address) {
+                break;
+            }
+        }
+        Some(client)
+    }
+
+    fn client_text<'a>(&self, request: &Request, fields: &Fields, peer: &'a Peer, out: &'a mut [u8; 45]) -> &'a [u8] {
+        use std::io::Write;
+        if !peer.trusted || !fields.has(Known::XForwardedFor) {
+            return peer.text();
+        }
+        let Some(client) = self.client(request, fields, peer) else { return peer.text() };
+        let mut rest = &mut out[..];
+        // 45 bytes hold the longest IPv6 text.
+        let _ = write!(rest, "{}", client.to_canonical());
+        let length = 45 - rest.len();
+        &out[..length]
+    }
+
+    /// What a client is known by.
+    fn key(&self, request: &Request, fields: &Fields, peer: &Peer, sticky: &Sticky) -> u64 {
+        let bytes = request.bytes.bytes();
+        let value = match sticky {
+            Sticky::Client => None,
+            Sticky::Header(name) => fields.find(name.as_bytes(), bytes).map(|field| field.value.of(bytes)),
+            Sticky::Cookie(name) => fields
+                .all(Known::Cookie)
+                .flat_map(|field| field.value.of(bytes).split(|&byte| byte == b';'))
+                .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")),
+        };
+        let mut client = [0; 45];
+        split::key_of(match value {
+            Some(value) if !value.is_empty() => value,
+            _ => self.client_text(request, fields, peer, &mut client),
+        })
+    }
+}
+
+/// An element of `X-Forwarded-For`; some proxies add the port.
+fn address(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop.trim_ascii()).ok()?;
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
