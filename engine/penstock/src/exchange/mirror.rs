@@ -79,7 +79,8 @@ impl Copy {
         let target = &mirror.target;
         let now = policy_now(ring::now());
         let cluster = Rc::clone(&door.clusters[usize::from(target.pool.0)]);
-        let Some(endpoint) = cluster.pick(&Tried::default(), now) else {
+        // Nobody misses the answer to a copy: it may try endpoints that are doubtful.
+        let Some(endpoint) = cluster.pick(&Tried::default(), true, now) else {
             return door.cells.counters.mirrors_dropped_total.add(1);
         };
         let way = Way { matched: *matched, pool: target.pool, timeouts: &target.timeouts, deadline: None };
