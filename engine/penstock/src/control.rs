@@ -11,7 +11,6 @@ use ring::{Options, Ring, Signals};
 use crate::admin;
 use crate::engine::{self, Engine};
 use crate::snapshot::Snapshot;
-use crate::upstream::policy_now;
 
 /// Signals that end the process in order, and one that opens the log anew.
 const SIGHUP: i32 = 1;
@@ -90,8 +89,7 @@ pub(crate) fn look_after(engine: &Rc<RefCell<Engine>>) {
     ring::spawn(async move {
         loop {
             ring::sleep(LOOK_AFTER_EVERY).await;
-            engine.borrow_mut().catch_up();
-            engine.borrow().oversight().look(policy_now(ring::now()));
+            engine.borrow_mut().look_after();
         }
     });
 }

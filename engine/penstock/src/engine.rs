@@ -57,7 +57,7 @@ impl Engine {
             snapshot: Arc::clone(snapshot),
             cells: cpus.iter().map(|_| Arc::default()).collect(),
             roster: Roster::new(snapshot, cpus.len(), now()),
-            oversight: Oversight::new(snapshot),
+            oversight: Oversight::new(snapshot, now()),
             discovery: Discovery::start(snapshot),
             behind: BTreeSet::new(),
             granted: Granted::default(),
@@ -142,6 +142,13 @@ impl Engine {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining
+    }
+
+    /// What is due now and then: workers that were not told, breakers that have turned, endpoints to be compared.
+    pub fn look_after(&mut self) {
+        self.catch_up();
+        self.oversight.look(now());
+        self.oversight.judge(now());
     }
 
     /// Begins to probe endpoints, on the ring of this thread.

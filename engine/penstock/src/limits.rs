@@ -124,6 +124,9 @@ pub const LISTENERS_MAX: usize = 256;
 /// No more often than this is an endpoint probed: a probe is a connection, and ten a second are a load that shows.
 pub const PROBE_EVERY_MIN: Duration = Duration::from_millis(100);
 
+/// No more often than this are a pool's endpoints compared: a second is the shortest in which a hundred calls may be usual.
+pub const JUDGE_EVERY_MIN: Duration = Duration::from_secs(1);
+
 /// Bytes of an answer that a probe reads: a page of health is a few hundred; more than this is not one.
 pub const PROBE_BYTES_MAX: usize = 64 * 1024;
 

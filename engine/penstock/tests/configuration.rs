@@ -540,3 +540,33 @@ fn a_health_check_is_off_until_it_says_how_to_ask() {
     assert_eq!(bytes.ask, ProbeAsk::Bytes { send: "PING\r\n".into(), expect: "+PONG".into() });
     assert_eq!(bytes.settings.interval_in_doubt, Duration::from_secs(2));
 }
+
+// ── Outliers ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn outlier_detection_is_checked() {
+    for (outlier, message, advice) in [
+        ("on = [\"gatway\"]", "`gatway` is nothing that", "did you mean `gateway`?"),
+        ("every = \"5s\"", "warning[W103]: nothing says what to judge by", "on = ["),
+        ("on = [\"5xx\"], errors = 0", "`errors` cannot be 0", "from 1"),
+        ("on = [\"latency\"], endpoints_min = 1", "`endpoints_min` cannot be 1", "from 2 to 1024"),
+        ("on = [\"latency\"], every = \"500ms\"", "so short a time says nothing", "1s"),
+        ("on = [\"latency\"], eject_for = \"10m\"", "the longest ejection is shorter", "\"10m\""),
+        ("on = [\"latency\"], share_max = \"0%\"", "warning[W103]: a share of 0%", "leave `on` out"),
+    ] {
+        let found = report(&around(&format!("outlier = {{ {outlier} }}")));
+        assert!(found.contains(message) && found.contains(advice), "{outlier}\n---\n{found}");
+        assert_eq!(found.matches("-->").count(), 1, "one problem, said once\n{outlier}\n---\n{found}");
+    }
+}
+
+#[test]
+fn outlier_detection_is_off_until_it_says_what_by() {
+    assert_eq!(compile(&around("")).pools[0].outlier, None);
+    let settings = |keys: &str| compile(&around(keys)).pools[0].outlier.expect("it is on");
+    let all = settings("outlier.on = [\"gateway\", \"5xx\", \"success-rate\", \"latency\"]");
+    assert_eq!(all, policy::OutlierSettings::default());
+    let some = settings("outlier = { on = [\"success-rate\"], share_max = \"20%\" }");
+    assert_eq!((some.consecutive_gateway, some.consecutive_5xx, some.latency_factor, some.share_max), (0, 0, 0, 20));
+    assert_eq!(some.success_rate_factor, all.success_rate_factor);
+}

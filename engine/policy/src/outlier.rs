@@ -140,9 +140,17 @@ impl Outliers {
         self.members.get(index).is_some_and(|member| member.ejected)
     }
 
+    /// The endpoints have changed: for each of now the place that it had before, `None` for one that has joined. What is known
+    /// of those that stay moves with them. Allocates.
+    pub fn rearrange(&mut self, places: &[Option<usize>]) {
+        let known = |place: &Option<usize>| place.and_then(|place| self.members.get(place).copied());
+        self.members = places.iter().map(|place| known(place).unwrap_or_default()).collect();
+        self.scratch.reserve(places.len());
+    }
+
     /// Looks at the sums of one interval, one for each endpoint, and tells each change as it decides it.
     pub fn evaluate(&mut self, now: Now, sums: &[Sums], mut tell: impl FnMut(usize, Change)) {
-        debug_assert_eq!(sums.len(), self.members.len(), "a pool that changes has a new detector");
+        debug_assert_eq!(sums.len(), self.members.len(), "a pool that changes is rearranged");
         self.last = now;
         self.let_back(now, &mut tell);
         for why in [Oddity::ConsecutiveGateway, Oddity::Consecutive5xx, Oddity::SuccessRate, Oddity::Latency] {
@@ -355,6 +363,19 @@ mod tests {
         }
         let found = changes(&mut outliers, now + 400, &odd);
         assert_eq!(found, [(1, Change::Eject { why: Oddity::ConsecutiveGateway, until: Now::from_secs(now + 430) })]);
+    }
+
+    #[test]
+    fn what_is_known_moves_with_its_endpoint() {
+        let (mut outliers, mut odd) = (outliers(3), [well(); 3]);
+        odd[1].gateway_in_a_row = 9;
+        assert_eq!(changes(&mut outliers, 10, &odd).len(), 1);
+        outliers.rearrange(&[None, Some(2), Some(1), Some(0)]);
+        let ejected: Vec<_> = (0..4).map(|index| outliers.is_ejected(index)).collect();
+        assert_eq!(ejected, [false, false, true, false]);
+        assert_eq!(changes(&mut outliers, 40, &[well(); 4]), [(2, Change::Return)]);
+        outliers.rearrange(&[None]);
+        assert!(!outliers.is_ejected(0));
     }
 
     #[test]

@@ -12,6 +12,7 @@ type Family = (&'static str, &'static str, &'static str, fn(&EndpointView<'_>) -
 const FAMILIES: &[Family] = &[
     ("requests_total", "counter", "Tries that ended.", |of| of.sums.requests),
     ("failures_total", "counter", "Tries that count against it.", |of| of.sums.failures),
+    ("errors_total", "counter", "Answers with a 5xx, and failures to answer.", |of| of.errors),
     ("in_flight", "gauge", "Tries in progress.", |of| of.sums.in_flight),
     ("breakers_open", "gauge", "Workers whose breaker is open.", |of| of.sums.open as u64),
     ("breaker_order", "gauge", "The operator's: 0 none, 1 forced open, 2 forced closed.", |of| of.admin.breaker as u64),
@@ -20,6 +21,8 @@ const FAMILIES: &[Family] = &[
     ("probes_total", "counter", "Probes sent.", |of| of.probes().map_or(0, |probes| probes.sent())),
     ("probe_failures_total", "counter", "Without a good answer.", |of| of.probes().map_or(0, |probes| probes.failed())),
     ("down", "gauge", "Whether its probes fail.", |of| u64::from(of.health == Health::Down)),
+    ("ejected", "gauge", "Whether it is left out as worse than its pool.", |of| of.ejected.into()),
+    ("ejections_total", "counter", "How often it was.", |of| of.watched.map_or(0, |watched| watched.ejections())),
     ("serving", "gauge", "Whether new requests may go to it.", |of| of.serves().into()),
 ];
 

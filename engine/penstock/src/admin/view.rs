@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::engine::Engine;
 use crate::oversight::{Breaker, Probes, Watched};
 use crate::snapshot::{Pool, PoolId, nearest};
-use crate::upstream::{Admin, AdminState, BreakerOrder, EndpointSums, Health, Member};
+use crate::upstream::{Admin, AdminState, BreakerOrder, EndpointSums, Health, Member, policy_now};
 
 /// One endpoint of one pool.
 pub(super) struct EndpointView<'a> {
@@ -15,7 +15,11 @@ pub(super) struct EndpointView<'a> {
     pub(super) admin: Admin,
     pub(super) health: Health,
     pub(super) sums: EndpointSums,
+    /// Answers with a 5xx, and failures to answer.
+    pub(super) errors: u64,
     pub(super) watched: Option<&'a Rc<Watched>>,
+    /// The statistics of its pool keep it out.
+    pub(super) ejected: bool,
     /// Its pool is probed.
     probed: bool,
 }
@@ -56,7 +60,9 @@ impl<'a> EndpointView<'a> {
             weight: member.weight,
             admin: member.shared.admin(),
             health: member.shared.health(),
+            ejected: member.shared.is_ejected(policy_now(ring::now())),
             sums: member.shared.sums(),
+            errors: member.shared.judged().errors,
             watched,
         }
     }
@@ -67,6 +73,7 @@ impl<'a> EndpointView<'a> {
             (AdminState::Maint, _) => "maint",
             (AdminState::Drain, _) => "drain",
             _ if self.health == Health::Down => "down",
+            _ if self.ejected => "ejected",
             (_, BreakerOrder::Open) => "open",
             _ if self.weight == 0 => "no weight",
             (_, BreakerOrder::Closed) => "up",

@@ -1,10 +1,11 @@
-//! What the control thread knows of each endpoint beyond its cells: what its probes say, what was last decided of it, why, and
-//! when.
+//! What the control thread knows of each endpoint beyond its cells: what its probes say, how it compares with its pool, what
+//! was last decided of it, why, and when.
 //!
 //! What holds here: it follows the roster's lists, endpoint for endpoint and in their order; each endpoint of a probed pool has one
 //! prober, for the whole process, from when it joins to when it leaves; a decision is noted, and said on standard error, once.
 //! Deliberately absent: anything that a request waits for. Workers see verdicts in the endpoint's shared words, never this room.
 
+mod outliers;
 mod probe;
 mod prober;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use policy::Now;
 use ring::{Address, TaskRef};
 
+use self::outliers::Jury;
 pub use self::prober::Probes;
 use crate::snapshot::{PoolId, Snapshot};
 use crate::upstream::{EndpointShared, EndpointSums, Member, Members};
@@ -24,6 +26,8 @@ use crate::upstream::{EndpointShared, EndpointSums, Member, Members};
 pub struct Oversight {
     snapshot: Arc<Snapshot>,
     pools: Box<[Vec<Rc<Watched>>]>,
+    /// By pool; `None` where nobody is compared.
+    juries: Box<[Option<Jury>]>,
     /// Who joins is probed from then on: there is a ring to do it on.
     begun: bool,
 }
@@ -37,6 +41,7 @@ pub struct Watched {
     last: RefCell<Note>,
     breaker: Cell<Breaker>,
     probes: Probes,
+    ejections: Cell<u64>,
     prober: Cell<Option<TaskRef>>,
     /// Its pool has it no longer.
     retired: Cell<bool>,
@@ -61,9 +66,11 @@ pub enum Breaker {
 impl Oversight {
     /// Of the pools of a snapshot, with nobody in them yet.
     #[must_use]
-    pub fn new(snapshot: &Arc<Snapshot>) -> Self {
+    pub fn new(snapshot: &Arc<Snapshot>, now: Now) -> Self {
         let pools = snapshot.pools.iter().map(|_| Vec::new()).collect();
-        Self { snapshot: Arc::clone(snapshot), pools, begun: false }
+        let jury = |settings| Jury::new(settings, now);
+        let juries = snapshot.pools.iter().map(|pool| pool.outlier.map(jury)).collect();
+        Self { snapshot: Arc::clone(snapshot), pools, juries, begun: false }
     }
 
     /// Begins to probe, on the ring of this thread.
@@ -90,6 +97,9 @@ impl Oversight {
             }
             list.push(watched);
         }
+        if let Some(jury) = &mut self.juries[usize::from(pool.0)] {
+            jury.follow(&before, list);
+        }
         known.into_values().for_each(|watched| watched.retire());
     }
 
@@ -102,6 +112,15 @@ impl Oversight {
     /// Notes what workers have decided since the last look.
     pub fn look(&self, now: Now) {
         self.pools.iter().flatten().for_each(|watched| watched.look(now));
+    }
+
+    /// Compares the endpoints of each pool that is due.
+    pub fn judge(&mut self, now: Now) {
+        for (jury, list) in self.juries.iter_mut().zip(&self.pools) {
+            if let Some(jury) = jury {
+                jury.judge(list, now);
+            }
+        }
     }
 
     /// Notes what was decided of an endpoint, and says so.
@@ -122,6 +141,7 @@ impl Watched {
             last: RefCell::new(Note { at: now, text: "in the pool".into() }),
             breaker: Cell::default(),
             probes: Probes::default(),
+            ejections: Cell::default(),
             prober: Cell::new(None),
             retired: Cell::new(false),
         }
@@ -137,6 +157,12 @@ impl Watched {
     #[must_use]
     pub const fn probes(&self) -> &Probes {
         &self.probes
+    }
+
+    /// How often it was ejected.
+    #[must_use]
+    pub const fn ejections(&self) -> u64 {
+        self.ejections.get()
     }
 
     fn note(&self, text: String, now: Now) {

@@ -87,7 +87,9 @@ impl Endpoint {
             AdminState::Maint => Standing::Out,
             AdminState::Drain => Standing::Draining,
             AdminState::Ready if self.is_unresolved() || !self.breaker_admits(admin.breaker, now) => Standing::Down,
-            AdminState::Ready if self.shared.health() == Health::Down => Standing::Suspect,
+            AdminState::Ready if self.shared.health() == Health::Down || self.shared.is_ejected(now) => {
+                Standing::Suspect
+            }
             AdminState::Ready if !repeatable && self.is_on_trial(now) => Standing::Suspect,
             AdminState::Ready => Standing::Ready,
         }
@@ -169,6 +171,7 @@ impl Endpoint {
         patience.record(now, &mut own, outcome);
         self.patience.set(own);
         self.cell().ended(outcome.counts_for_breaker());
+        self.shared.compare(self.worker, outcome);
         self.cell().turned(breaker.state(now));
         self.cell().learnt(latency.nanos(now) as u64);
     }

@@ -25,7 +25,7 @@ pub use self::dial::{DialError, dial};
 pub use self::discovery::{Discovery, Report};
 pub use self::endpoint::{Endpoint, Tried};
 pub use self::members::{Finding, Found, Member, Members, Roster};
-pub use self::shared::{Admin, AdminState, BreakerOrder, EndpointShared, EndpointSums, Health};
+pub use self::shared::{Admin, AdminState, BreakerOrder, EndpointShared, EndpointSums, Health, Judged};
 use crate::snapshot::{Address, Host, ProxyProtocol};
 
 /// The header that tells an endpoint who asks, if the pool wants one.

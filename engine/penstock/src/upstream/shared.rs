@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use policy::{BreakerState, Now};
+use policy::{BreakerState, Fault, Now, Outcome, Sums, Verdict};
 
 /// One endpoint, as all workers share it. Outlives every list that names it.
 #[derive(Debug)]
@@ -24,6 +24,9 @@ struct Words {
     health: AtomicU32,
     breaker: AtomicU64,
     ready_since: AtomicU64,
+    ejected_until: AtomicU64,
+    /// Counts the intervals of outlier detection.
+    interval: AtomicU32,
 }
 
 /// What one worker tells of an endpoint. Alone on its cache lines.
@@ -36,7 +39,29 @@ pub(super) struct EndpointCell {
     latency_nanos: AtomicU64,
     requests: AtomicU64,
     failures: AtomicU64,
+    judged: JudgedCell,
 }
+
+/// What outlier detection compares.
+#[derive(Debug, Default)]
+struct JudgedCell {
+    calls: AtomicU64,
+    errors: AtomicU64,
+    latency_nanos: AtomicU64,
+    /// The interval in which the longest runs were seen.
+    interval: AtomicU32,
+    gateway: Run,
+    error: Run,
+}
+
+/// Errors in a row.
+#[derive(Debug, Default)]
+struct Run {
+    present: AtomicU32,
+    longest: AtomicU32,
+}
+
+const _: () = assert!(size_of::<EndpointCell>() == 128, "a cell is one pair of lines");
 
 /// What the operator wants of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +103,21 @@ pub enum Health {
     Unknown,
     Up,
     Down,
+}
+
+/// What was seen of an endpoint since it joined, and the longest runs of the present interval. What says nothing about the
+/// endpoint is left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Judged {
+    pub calls: u64,
+    /// Of those, 5xx and failures to answer.
+    pub errors: u64,
+    /// The latencies of the others, added up.
+    pub latency_nanos: u64,
+    /// 502, 503, 504 and failures to answer, in a row at one worker.
+    pub gateway_in_a_row: u32,
+    /// Errors of any kind, in a row at one worker.
+    pub errors_in_a_row: u32,
 }
 
 /// An endpoint, summed over the workers.
@@ -161,6 +201,47 @@ impl EndpointShared {
         self.words.health.store(health as u32, Ordering::Relaxed);
     }
 
+    /// Whether the statistics of its pool keep it out at this moment.
+    #[inline]
+    #[must_use]
+    pub fn is_ejected(&self, now: Now) -> bool {
+        now.nanos_since(Now::ZERO) < self.words.ejected_until.load(Ordering::Relaxed)
+    }
+
+    /// Only the control thread may. `Now::ZERO`: not at all.
+    pub fn set_ejected_until(&self, until: Now) {
+        self.words.ejected_until.store(until.nanos(), Ordering::Relaxed);
+    }
+
+    /// What outlier detection compares, over all workers.
+    #[must_use]
+    pub fn judged(&self) -> Judged {
+        let interval = self.words.interval.load(Ordering::Relaxed);
+        let mut sum = Judged::default();
+        for JudgedCell { calls, errors, latency_nanos, interval: seen, gateway, error } in
+            self.workers.iter().map(|cell| &cell.judged)
+        {
+            sum.calls += calls.load(Ordering::Relaxed);
+            sum.errors += errors.load(Ordering::Relaxed);
+            sum.latency_nanos += latency_nanos.load(Ordering::Relaxed);
+            if seen.load(Ordering::Relaxed) == interval {
+                sum.gateway_in_a_row = sum.gateway_in_a_row.max(gateway.longest.load(Ordering::Relaxed));
+                sum.errors_in_a_row = sum.errors_in_a_row.max(error.longest.load(Ordering::Relaxed));
+            }
+        }
+        sum
+    }
+
+    /// What has been seen is judged: runs are looked for anew. Only the control thread may.
+    pub fn begin_interval(&self) {
+        self.words.interval.change(|interval| interval.wrapping_add(1));
+    }
+
+    /// What a worker makes of a try is noted for comparison.
+    pub(super) fn compare(&self, worker: usize, outcome: &Outcome) {
+        self.cell(worker).judged.note(outcome, self.words.interval.load(Ordering::Relaxed));
+    }
+
     /// What workers agreed on of its breaker, in the form that `policy` gives it. Zero: nothing yet.
     #[inline]
     #[must_use]
@@ -211,6 +292,66 @@ impl EndpointCell {
 
     pub(super) fn learnt(&self, latency_nanos: u64) {
         self.latency_nanos.store(latency_nanos, Ordering::Relaxed);
+    }
+}
+
+impl JudgedCell {
+    fn note(&self, outcome: &Outcome, interval: u32) {
+        let verdict = outcome.verdict();
+        if verdict == Verdict::Neutral {
+            return;
+        }
+        self.enter(interval);
+        let error = outcome.fault() == Some(Fault::Upstream);
+        self.calls.change(|count| count + 1);
+        self.errors.change(|count| count + u64::from(error));
+        if !error {
+            let latency = u64::try_from(outcome.latency.as_nanos()).unwrap_or(u64::MAX);
+            self.latency_nanos.change(|sum| sum.wrapping_add(latency));
+        }
+        self.gateway.note(verdict == Verdict::Failure);
+        self.error.note(error);
+    }
+
+    /// A new interval: runs go on, their records do not. After one without a call nothing goes on.
+    fn enter(&self, interval: u32) {
+        let before = self.interval.load(Ordering::Relaxed);
+        if before != interval {
+            self.interval.store(interval, Ordering::Relaxed);
+            let next = before.wrapping_add(1) == interval;
+            self.gateway.enter(next);
+            self.error.enter(next);
+        }
+    }
+}
+
+impl Run {
+    fn note(&self, bad: bool) {
+        let present = if bad { self.present.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+        self.present.store(present, Ordering::Relaxed);
+        self.longest.change(|longest| longest.max(present));
+    }
+
+    fn enter(&self, goes_on: bool) {
+        self.longest.store(0, Ordering::Relaxed);
+        if !goes_on {
+            self.present.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Judged {
+    /// What has come since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Sums {
+        let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        Sums {
+            calls: narrow(self.calls.saturating_sub(before.calls)),
+            failures: narrow(self.errors.saturating_sub(before.errors)),
+            latency_ns: self.latency_nanos.wrapping_sub(before.latency_nanos),
+            gateway_in_a_row: self.gateway_in_a_row,
+            failures_in_a_row: self.errors_in_a_row,
+        }
     }
 }
 
@@ -308,6 +449,42 @@ mod tests {
             assert_eq!(shared.admits(), admits, "{state:?} {health:?}");
             assert_eq!(shared.health(), health);
         }
+    }
+
+    #[test]
+    fn runs_cross_intervals_and_their_records_do_not() {
+        use policy::Class;
+        use std::time::Duration;
+        let shared = EndpointShared::new(2, Now::ZERO);
+        let good = Outcome::answered(Duration::from_millis(2), 200);
+        let gateway = Outcome::answered(Duration::from_millis(1), 503);
+        let error = Outcome::answered(Duration::from_millis(1), 500);
+        let left = Outcome::new(Duration::from_millis(1), Class::Abandoned);
+        let note = |worker: usize, outcomes: &[Outcome]| outcomes.iter().for_each(|of| shared.compare(worker, of));
+        note(0, &[gateway, gateway, left, gateway, good, gateway]);
+        note(1, &[error, error, error, error, good]);
+        let first = shared.judged();
+        assert_eq!((first.calls, first.errors, first.latency_nanos), (10, 8, 4_000_000));
+        assert_eq!((first.gateway_in_a_row, first.errors_in_a_row), (3, 4));
+        shared.begin_interval();
+        assert_eq!((shared.judged().gateway_in_a_row, shared.judged().errors_in_a_row), (0, 0));
+        note(0, &[gateway]);
+        let second = shared.judged();
+        assert_eq!(second.gateway_in_a_row, 2, "it began before");
+        let sums = second.since(&first);
+        assert_eq!((sums.calls, sums.failures, sums.latency_ns, sums.gateway_in_a_row), (1, 1, 0, 2));
+        shared.begin_interval();
+        shared.begin_interval();
+        note(0, &[gateway]);
+        assert_eq!(shared.judged().gateway_in_a_row, 1, "a pause ends a run");
+    }
+
+    #[test]
+    fn an_ejection_ends_by_itself() {
+        let shared = EndpointShared::new(1, Now::ZERO);
+        assert!(!shared.is_ejected(Now::ZERO));
+        shared.set_ejected_until(Now::from_secs(5));
+        assert!(shared.is_ejected(Now::from_secs(4)) && !shared.is_ejected(Now::from_secs(5)));
     }
 
     #[test]

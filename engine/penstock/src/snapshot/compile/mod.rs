@@ -2,6 +2,7 @@
 
 mod health;
 mod listen;
+mod outlier;
 mod pool;
 mod route;
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use policy::breaker::{RateTrip, SlowTrip};
 use policy::retry::{RetryCauses, StatusSet};
-use policy::{Backoff, BreakerSettings, RetryBudgetSettings, RetryPolicy};
+use policy::{Backoff, BreakerSettings, OutlierSettings, RetryBudgetSettings, RetryPolicy};
 
 use super::health::{HealthProbe, health};
+use super::outlier::outlier;
 use super::time;
 use crate::limits;
 use crate::snapshot::endpoint::Endpoint;
@@ -23,6 +24,8 @@ pub struct Pool {
     pub breaker: BreakerSettings,
     /// `None`: its endpoints are not probed.
     pub health: Option<HealthProbe>,
+    /// `None`: they are not compared with each other.
+    pub outlier: Option<OutlierSettings>,
     pub reuse: Reuse,
     pub retry: Retry,
     pub timeouts: Timeouts,
@@ -63,6 +66,7 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
         host: doc.host.0.clone(),
         breaker: breaker(&doc.breaker),
         health: health(doc),
+        outlier: outlier(&doc.outlier),
         reuse: Reuse {
             idle: time(&doc.reuse.idle),
             max_idle: doc.reuse.max_idle,

@@ -7,6 +7,7 @@ macro_rules! path {
 
 mod health;
 mod listen;
+mod outlier;
 mod pool;
 mod route;
 

@@ -94,6 +94,7 @@ impl Meaning<'_> {
             );
         }
         self.health(at, &pool.health);
+        self.outlier(at, &pool.outlier);
         let document = self.document;
         let known = |name: &str| document.pool.iter().any(|pool| pool.name == name);
         let used = |name: &str| {

@@ -6,6 +6,7 @@
 mod engine;
 mod health;
 mod listen;
+mod outlier;
 mod pool;
 mod route;
 
@@ -14,6 +15,7 @@ pub use engine::{AccessFormat, Driver};
 use engine::{EngineDoc, LogDoc};
 pub(super) use health::HealthDoc;
 pub use listen::{ListenDoc, Protocol};
+pub(super) use outlier::{OutlierCause, OutlierDoc};
 pub use pool::{Balance, PoolDoc, ProxyProtocol};
 pub(super) use pool::{BreakerDoc, RetryDoc};
 pub use route::{Forwarded, RouteDoc};

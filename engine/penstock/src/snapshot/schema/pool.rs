@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::health::HealthDoc;
+use super::outlier::OutlierDoc;
 use crate::limits;
 use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
@@ -28,6 +29,8 @@ pub struct PoolDoc {
     pub breaker: BreakerDoc,
     /// Asks each endpoint by itself whether it is well. Off unless `http`, `tcp` or `expect` says how.
     pub health: HealthDoc,
+    /// Leaves out endpoints that are worse than the others of the pool, judged by what all workers saw. Off unless `on` says by what.
+    pub outlier: OutlierDoc,
     /// Which connections are kept for the next request.
     pub reuse: ReuseDoc,
     /// Which requests are tried again, at another endpoint where there is one.
@@ -49,6 +52,7 @@ impl Default for PoolDoc {
             host: Text::default(),
             breaker: BreakerDoc::default(),
             health: HealthDoc::default(),
+            outlier: OutlierDoc::default(),
             reuse: ReuseDoc::default(),
             retry: RetryDoc::default(),
             timeout: PoolTimeouts::default(),
