@@ -134,6 +134,9 @@ on_each_driver! {
         assert_eq!(location("/go/a%0d%0aset-cookie:b/x"), (302, "/x/a%0D%0Aset-cookie:b".into()));
         assert_eq!(location("/go/%2fevil.example/x").0, 400);
         assert_eq!(ask(&engine, "/up/y", "").field("x-path"), Some("/up/y"));
+        // Who names no host is not sent to whatever stands first in the path.
+        let nameless = engine.client().ask("GET /up/evil.example HTTP/1.0\r\n\r\n");
+        assert_eq!((nameless.status(), nameless.field("location")), (400, None));
         // Followed by somebody else, content and all.
         let url = format!("http://{}/old/x?y=z", engine.address);
         let curl = Tool::new("curl", 20).args(["-sS", "--fail", "-L", "--data", "hello", &url]).succeed().text();

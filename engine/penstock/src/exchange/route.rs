@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use policy::split;
+use proto::Malformed;
 use proto::http::authority::{Form, split_port};
 use proto::http::{Fields, Known, Method};
 use ring::Now;
@@ -97,6 +98,9 @@ impl Door {
             Action::Split { targets, split, sticky } => {
                 let part = split.pick(self.key(request, &fields, peer, sticky));
                 part.and_then(|part| targets.get(part)).ok_or(Reason::NoEndpoint)?
+            }
+            Action::Redirect(redirect) if asked.host.is_empty() && redirect.to.needs_host() => {
+                return Err(Reason::ClientMalformed(Malformed::HostMissing));
             }
             Action::Redirect(_) | Action::Respond(_) => return Ok(Routed::Here(matched)),
         };

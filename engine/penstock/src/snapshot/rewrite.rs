@@ -236,6 +236,13 @@ impl Location {
         }
     }
 
+    /// It leads to the host that the request names: one that names none (HTTP/1.0) leads nowhere. `https:///x` would be read as
+    /// the host `x`.
+    #[must_use]
+    pub fn needs_host(&self) -> bool {
+        self.0.0.contains(&Piece::Fact(Fact::Host))
+    }
+
     fn is_path(&self) -> bool {
         matches!(self.0.0.first(), Some(Piece::Text(text)) if text.starts_with('/'))
     }
