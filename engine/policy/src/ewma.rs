@@ -16,6 +16,10 @@ pub const DECAY: Duration = Duration::from_secs(10);
 /// be the fastest one, and draw all traffic to itself until its breaker opens.
 pub const FAILURE_COST: Duration = Duration::from_millis(250);
 
+/// What it counts as at the most. Each failure costs twice what the endpoint cost before, so that a few of them make it dearer
+/// than the others of however slow a pool; a minute without failures then brings it back.
+pub const FAILURE_COST_MAX: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PeakEwma {
     nanos: f64,
@@ -44,8 +48,13 @@ impl PeakEwma {
             // Any server error: a breaker must not open for one failing address of an application, but an endpoint that fails
             // where others do not should be asked less, and where all fail all cost the same.
             Verdict::Success if outcome.fault() != Some(Fault::Upstream) => self.observe(now, outcome.latency),
-            Verdict::Success | Verdict::Failure => self.observe(now, outcome.latency.max(FAILURE_COST)),
+            Verdict::Success | Verdict::Failure => self.observe(now, self.failure_cost(now).max(outcome.latency)),
         }
+    }
+
+    fn failure_cost(&self, now: Now) -> Duration {
+        let doubled = Duration::from_nanos((self.nanos(now) * 2.0) as u64);
+        doubled.clamp(FAILURE_COST, FAILURE_COST_MAX)
     }
 
     /// Nanoseconds, decayed up to `now`. Zero when nothing was ever observed.
@@ -86,6 +95,18 @@ mod tests {
         ewma.observe(Now::from_secs(10), Duration::from_millis(10));
         ewma.observe(Now::from_secs(9), Duration::from_millis(5));
         assert_eq!(ewma.nanos(Now::from_secs(8)), 10.0 * MS);
+    }
+
+    #[test]
+    fn failures_outbid_however_slow_a_pool() {
+        let mut ewma = PeakEwma::default();
+        let mut costs = Vec::new();
+        for _ in 0..8 {
+            ewma.record(Now::ZERO, &Outcome::answered(Duration::from_millis(1), 500));
+            costs.push(ewma.nanos(Now::ZERO) / MS);
+        }
+        assert_eq!(costs, [250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 10_000.0, 10_000.0]);
+        assert!(ewma.nanos(Now::from_secs(60)) < 30.0 * MS, "and a minute brings it back");
     }
 
     #[test]

@@ -129,8 +129,16 @@ impl Endpoint {
         let mut breaker = self.breaker.borrow_mut();
         if heard > breaker.verdict() {
             breaker.adopt(now, heard);
+            if breaker.state(now) == BreakerState::Closed {
+                self.forgive();
+            }
             self.cell().turned(breaker.state(now));
         }
+    }
+
+    /// It is back: what its failures have cost says nothing of it any more.
+    fn forgive(&self) {
+        self.latency.set(PeakEwma::default());
     }
 
     /// Given up by its pool's patience, and not heard of since.
@@ -160,7 +168,11 @@ impl Endpoint {
 
     pub(super) fn record(&self, now: Now, outcome: &Outcome, patience: &mut Patience) {
         let mut breaker = self.breaker.borrow_mut();
+        let was_open = breaker.state(now) != BreakerState::Closed;
         breaker.record(now, outcome);
+        if was_open && breaker.state(now) == BreakerState::Closed {
+            self.forgive();
+        }
         if breaker.verdict().bits() > self.shared.breaker_verdict() {
             self.shared.raise_breaker(breaker.verdict().bits());
         }
