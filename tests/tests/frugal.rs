@@ -44,6 +44,37 @@ on_each_driver! {
         assert!(wrong.is_empty(), "allocations: {wrong:?}");
     }
 
+    /// Nor do hashing, a sticky cookie (set with each answer, or taken off each request) and limits.
+    alone fn no_allocations_with_affinity(driver) {
+        let hashed = "hash = \"path\"\nlimits = { requests = 1000, connections = 1000 }\nbalance";
+        let token = |engine: &Engine| {
+            let answer = engine.client().get("/");
+            answer.field("set-cookie").and_then(|set| set.split(';').next()).map(str::to_owned)
+        };
+        for lines in [
+            &format!("{hashed} = \"ring\""),
+            &format!("{hashed} = \"maglev\""),
+            "sticky = { header = \"host\" }",
+            "sticky = { cookie = \"at\", ttl = \"1h\" }",
+        ] {
+            let (engine, _origin) = start_with(driver, 100, lines);
+            let cookies = [None, token(&engine)];
+            for cookie in cookies.iter().take(1 + usize::from(cookies[1].is_some())) {
+                let fields = cookie.as_ref().map_or_else(String::new, |cookie| format!("Cookie: a=1; {cookie}\r\n"));
+                let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+                run_with(open(&engine, 8), 2_000, &request, |clients| {
+                    let before = engine.metrics();
+                    let clients = run_with(clients, REQUESTS, &request, |clients| clients);
+                    let after = engine.metrics();
+                    drop(clients);
+                    report(driver, lines, &before, &after);
+                    let allocations = after.since(&before, "allocations_total");
+                    assert!(allocations < 10, "{lines}: {allocations} allocations for {REQUESTS} requests");
+                });
+            }
+        }
+    }
+
     /// One send to the origin and one to the client, whatever the response's size up to 64 KiB.
     alone fn one_send_to_each_side(driver) {
         for size in [100, 16 << 10, 64 << 10] {
@@ -80,9 +111,13 @@ on_each_driver! {
 }
 
 fn start(driver: Driver, size: usize) -> (Engine, Origin) {
+    start_with(driver, size, "")
+}
+
+fn start_with(driver: Driver, size: usize, pool_lines: &str) -> (Engine, Origin) {
     let response = answer(pattern(1, size));
     let origin = Origin::answering(move |_| Some(response.clone()));
-    let engine = Setup::new(driver).cores("0").origin(&origin).start();
+    let engine = Setup::new(driver).cores("0").origin(&origin).pool_line(pool_lines).start();
     (engine, origin)
 }
 
@@ -109,6 +144,10 @@ fn open(engine: &Engine, connections: usize) -> Vec<Client> {
 
 /// Exactly so many requests, by a few threads that keep every one of their connections busy.
 fn run<T>(clients: Vec<Client>, requests: usize, then: impl FnOnce(Vec<Client>) -> T) -> T {
+    run_with(clients, requests, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", then)
+}
+
+fn run_with<T>(clients: Vec<Client>, requests: usize, request: &str, then: impl FnOnce(Vec<Client>) -> T) -> T {
     let asked = Arc::new(AtomicUsize::new(0));
     let mut parts: Vec<Vec<Client>> = (0..4).map(|_| Vec::new()).collect();
     for (number, client) in clients.into_iter().enumerate() {
@@ -118,7 +157,7 @@ fn run<T>(clients: Vec<Client>, requests: usize, then: impl FnOnce(Vec<Client>) 
         .into_iter()
         .filter(|part| !part.is_empty())
         .map(|mut part| {
-            let asked = asked.clone();
+            let (asked, request) = (asked.clone(), request.to_owned());
             std::thread::spawn(move || {
                 loop {
                     let mut busy = 0;
@@ -126,7 +165,7 @@ fn run<T>(clients: Vec<Client>, requests: usize, then: impl FnOnce(Vec<Client>) 
                         if asked.fetch_add(1, Ordering::SeqCst) >= requests {
                             break;
                         }
-                        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                        client.send(&request);
                         busy += 1;
                     }
                     for client in &mut part[..busy] {

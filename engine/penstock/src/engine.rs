@@ -68,6 +68,7 @@ impl Engine {
             draining: false,
             cpus,
         };
+        engine.roster.sign(snapshot)?;
         if let Some(discovery) = &engine.discovery {
             discovery.wait(limits::DISCOVERY_FIRST);
         }

@@ -114,6 +114,12 @@ pub const ENDPOINTS_MAX: usize = 1024;
 /// An endpoint's weight. With [`ENDPOINTS_MAX`] of them sums stay far inside 32 bits.
 pub const WEIGHT_MAX: u32 = 65_535;
 
+/// A sticky cookie's name: with value and attributes it stays a fraction of what a head may hold, and browsers stop at 4 KiB a cookie.
+pub const COOKIE_NAME_BYTES_MAX: usize = 64;
+
+/// A sticky cookie is good for this long at least: it is dated to the minute.
+pub const STICKY_TTL_MIN: Duration = Duration::from_secs(60);
+
 /// Pools, listeners and routes are named by 16-bit indexes.
 pub const POOLS_MAX: usize = u16::MAX as usize;
 pub const ROUTES_MAX: usize = u16::MAX as usize;

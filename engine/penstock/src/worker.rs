@@ -177,10 +177,11 @@ async fn housekeeping(
     log: Option<Rc<RefCell<Writer>>>,
 ) {
     loop {
-        ring::sleep(limits::HOUSEKEEPING).await;
         for (cluster, pool) in clusters.iter().zip(&snapshot.pools) {
             cluster.sweep(pool, &cells.counters);
+            Cluster::warm(cluster, pool, &cells);
         }
+        ring::sleep(limits::HOUSEKEEPING).await;
         if let Some(log) = &log {
             let dropped = log.borrow_mut().flush();
             cells.counters.log_lines_dropped_total.add(dropped);

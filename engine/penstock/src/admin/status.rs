@@ -15,6 +15,7 @@ pub(super) fn status(engine: &Engine) -> Value {
     cells.iter().for_each(|cells| latency.add(&cells.latency));
     let reused = sum(|cells| cells.counters.upstream_reused_total.get());
     let connects = sum(|cells| cells.counters.upstream_connects_total.get());
+    let connecting = sum(|cells| cells.counters.upstream_connect_nanoseconds_total.get());
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": engine.uptime().as_secs(),
@@ -30,6 +31,12 @@ pub(super) fn status(engine: &Engine) -> Value {
         "malformed_requests": sum(|cells| cells.counters.requests_malformed_total.get()),
         "retries": sum(|cells| cells.counters.retries_total.get()),
         "reuse_percent": (reused * 100).checked_div(reused + connects).unwrap_or(0),
+        "upstream": {
+            "reused": reused,
+            "connects": connects,
+            "connect_mean_us": (connecting / 1_000).checked_div(connects).unwrap_or(0),
+            "discarded": sum(|cells| cells.counters.upstream_discarded_total.get()),
+        },
         "latency": {
             "p50_us": latency.quantile(0.50) / 1_000,
             "p99_us": latency.quantile(0.99) / 1_000,

@@ -1,5 +1,6 @@
 //! What a head gains and loses on its way: hop-by-hop fields go, forwarding fields come (RFC 9110 §7.6, RFC 7239).
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use proto::h1::{FixedSink, RequestRewrite, ResponseHead, ResponseRewrite, write_request, write_response};
@@ -8,17 +9,20 @@ use ring::Buf;
 
 use super::relay::Exchange;
 use super::route::{Matched, Way};
-use super::{Door, Peer, Request};
+use super::tries::Tries;
+use super::{Door, Peer, Request, affinity};
 use crate::conn::Conn;
 use crate::limits;
 use crate::snapshot::{Facts, Forwarded, HeaderRule, HeaderRules, HostPolicy, ServerPolicy, ViaName, normal};
+use crate::upstream::Endpoint;
 use proto::h1::{HeadLimits, Server};
 
 /// Room for what a head gains: the forwarding fields of a client and of the proxies before us.
 const GAIN_BYTES_MAX: usize = 2 << 10;
 
-/// Fields that we add of our own accord: three of `X-Forwarded-*`, `Forwarded`, `Via`, and `Server` in a response.
-const OWN_FIELDS_MAX: usize = 6;
+/// Fields that we add of our own accord: three of `X-Forwarded-*`, `Forwarded`, `Via`, cookies without ours; and `Server` and
+/// a sticky cookie in a response.
+const OWN_FIELDS_MAX: usize = 7;
 
 /// What a field's line has beside name and value: `: ` and CRLF.
 const FIELD_EXTRA: usize = 4;
@@ -73,6 +77,11 @@ fn compose_request<const FIELDS: usize>(
     let mut added = Added::<FIELDS>::default();
     let mut spans = forwarding(&mut value, bytes, request, &fields, peer, route.forwarded);
     spans.via = via(&mut value, door);
+    let cookies = affinity::cookie_to_strip(&door.snapshot[way.pool], &fields, bytes).map(|rule| {
+        let start = value.len();
+        affinity::strip_cookie(rule, &fields, bytes, &mut value);
+        Place { start, end: value.len() }
+    });
     let mut values = [Place::default(); FIELDS];
     let target = rewritten(door, request, peer, &way.matched, &fields, &mut value, &mut values);
     rewrite.target = Some(target.of(&value)).filter(|target| !target.is_empty());
@@ -96,6 +105,13 @@ fn compose_request<const FIELDS: usize>(
     }
     if !spans.via.is_empty() {
         added.add(b"via", spans.via.of(&value));
+    }
+    if let Some(cookies) = cookies {
+        let unwanted = rewrite.without.contains(Known::Cookie);
+        rewrite.without.insert(Known::Cookie);
+        if !cookies.is_empty() && !unwanted {
+            added.add(b"cookie", cookies.of(&value));
+        }
     }
     for (rule, place) in rules.add.iter().zip(values) {
         added.add(rule.name.as_bytes(), place.of(&value));
@@ -165,9 +181,12 @@ fn remove(rules: &HeaderRules, without: &mut KnownSet, fields: &mut Fields, byte
 }
 
 /// How a response will be sent.
-pub(super) struct Told {
+pub(super) struct Told<'a> {
     pub(super) framing: Framing,
     pub(super) persistent: bool,
+    /// Whose sticky cookie it may carry, and the endpoint that it is from.
+    pub(super) tries: &'a Tries<'a>,
+    pub(super) endpoint: &'a Rc<Endpoint>,
 }
 
 /// Composes the response's head on the desk. False when it cannot be told to this client.
@@ -176,7 +195,7 @@ pub(super) fn response_head(
     head: &ResponseHead,
     bytes: &[u8],
     fields: &mut Fields,
-    told: Told,
+    told: &Told<'_>,
 ) -> bool {
     if exchange.way.matched.route.rewrite.response.add.is_empty() {
         return compose_response::<OWN_FIELDS_MAX>(exchange, head, bytes, fields, told);
@@ -190,7 +209,7 @@ fn compose_response<const FIELDS: usize>(
     head: &ResponseHead,
     bytes: &[u8],
     fields: &mut Fields,
-    told: Told,
+    told: &Told<'_>,
 ) -> bool {
     let Exchange { door, request, peer, way } = exchange;
     let rules = &way.matched.route.rewrite.response;
@@ -217,6 +236,13 @@ fn compose_response<const FIELDS: usize>(
         door.with_facts(request, &asked, peer, &way.matched, |facts| {
             write_values(&rules.add, facts, &mut value, &mut values);
         });
+    }
+    let cookie = value.len();
+    if let Some(rule) = told.tries.cookie()
+        && !affinity::is_for_everybody(fields, bytes)
+        && told.tries.write_cookie(rule, told.endpoint, &mut value)
+    {
+        added.add(b"set-cookie", &value[cookie..]);
     }
     remove(rules, &mut rewrite.without, fields, bytes);
     if !via.is_empty() {

@@ -23,7 +23,7 @@ use crate::conn::{Broken, Conn, Read};
 use crate::limits;
 use crate::snapshot::{PoolId, Snapshot};
 use crate::telemetry::WorkerCells;
-use crate::upstream::{Cluster, Endpoint, Tried, Wanted, policy_now};
+use crate::upstream::{Affinity, Choice, Cluster, Endpoint, Tried, Wanted, policy_now};
 
 /// A copy in the making: one of those that a worker may have at a time.
 pub(super) struct Copy {
@@ -80,7 +80,8 @@ impl Copy {
         let now = policy_now(ring::now());
         let cluster = Rc::clone(&door.clusters[usize::from(target.pool.0)]);
         // Nobody misses the answer to a copy: it may try endpoints that are doubtful.
-        let Some(endpoint) = cluster.pick(&Tried::default(), true, now) else {
+        let choice = Choice { tried: &Tried::default(), affinity: &Affinity::default(), repeatable: true };
+        let Ok(endpoint) = cluster.pick(&choice, now, &door.cells.counters) else {
             return door.cells.counters.mirrors_dropped_total.add(1);
         };
         let way = Way { matched: *matched, pool: target.pool, timeouts: &target.timeouts, deadline: None };

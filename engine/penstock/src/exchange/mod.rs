@@ -4,6 +4,7 @@
 //! request is answered exactly once; it is tried again only while nothing has gone downstream; every try that picked an
 //! endpoint is recorded there once, whatever became of it.
 
+mod affinity;
 mod door;
 mod half;
 mod headers;
@@ -20,6 +21,7 @@ use std::rc::Rc;
 use proto::h1::{RequestHead, Server};
 use ring::{Buf, Now, Timer};
 
+pub use self::affinity::affinity_of_bytes;
 pub use self::door::{Desk, Door, Peer};
 use self::relay::{Exchange, Relayed};
 pub use self::respond::{Reason, refuse};
@@ -87,7 +89,7 @@ async fn attempt(
     let pool = &door.snapshot[way.pool];
     let cluster = door.cluster(way.pool);
     cluster.count_request(policy_now(ring::now()));
-    let mut tries = Tries::new(door, request, way);
+    let mut tries = Tries::new(door, request, peer, way);
     let exchange = Exchange { door, request, peer, way };
     loop {
         if !tries.pause().is_zero() {

@@ -325,7 +325,9 @@ impl Relay<'_, '_> {
         let composed = {
             let mut fields = self.exchange.door.desk.response_fields.borrow_mut();
             let bytes = &self.up.unread()[..length];
-            headers::response_head(self.exchange, head, bytes, &mut fields, headers::Told { framing, persistent })
+            let endpoint = &self.attempt.endpoint;
+            let told = headers::Told { framing, persistent, tries: self.tries, endpoint };
+            headers::response_head(self.exchange, head, bytes, &mut fields, &told)
         };
         if !composed {
             return Poll::Ready(Relayed::Unanswered(Class::Malformed));

@@ -19,6 +19,8 @@ pub enum Reason {
     /// The endpoint might read the path differently from our routes.
     AmbiguousPath,
     NoEndpoint,
+    /// All endpoints that would do have as much as they may.
+    EndpointsFull,
     ConnectFailed,
     ConnectTimedOut,
     Unresolved,
@@ -43,6 +45,7 @@ impl Reason {
             Self::NoRoute => "no-route",
             Self::AmbiguousPath => "ambiguous-path",
             Self::NoEndpoint => "no-endpoint",
+            Self::EndpointsFull => "endpoints-full",
             Self::ConnectFailed => "connect-failed",
             Self::ConnectTimedOut => "connect-timeout",
             Self::Unresolved => "unresolved",
@@ -62,7 +65,7 @@ impl Reason {
         match self {
             Self::NoRoute => Status::NOT_FOUND,
             Self::AmbiguousPath => Status::BAD_REQUEST,
-            Self::NoEndpoint | Self::OutOfResources => Status::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint | Self::EndpointsFull | Self::OutOfResources => Status::SERVICE_UNAVAILABLE,
             Self::ConnectTimedOut | Self::UpstreamTimedOut | Self::DeadlinePassed => Status::GATEWAY_TIMEOUT,
             Self::ClientMalformed(malformed) => malformed.status(),
             Self::ClientTimedOut => Status::REQUEST_TIMEOUT,
@@ -80,6 +83,7 @@ impl Reason {
             Self::NoRoute => b"404: no route takes this request\n",
             Self::AmbiguousPath => b"400: the path is ambiguous\n",
             Self::NoEndpoint => b"503: no endpoint is available\n",
+            Self::EndpointsFull => b"503: every endpoint has as much as it may have\n",
             Self::ConnectFailed => b"502: no endpoint accepts a connection\n",
             Self::ConnectTimedOut => b"504: no endpoint accepts a connection in time\n",
             Self::Unresolved => b"502: the endpoint's name has no address\n",

@@ -163,7 +163,13 @@ impl Door {
         Some(client)
     }
 
-    fn client_text<'a>(&self, request: &Request, fields: &Fields, peer: &'a Peer, out: &'a mut [u8; 45]) -> &'a [u8] {
+    pub(super) fn client_text<'a>(
+        &self,
+        request: &Request,
+        fields: &Fields,
+        peer: &'a Peer,
+        out: &'a mut [u8; 45],
+    ) -> &'a [u8] {
         use std::io::Write;
         if !peer.trusted || !fields.has(Known::XForwardedFor) {
             return peer.text();

@@ -3,15 +3,16 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use policy::{Class, Outcome, Replay};
+use policy::{Class, NoPick, Outcome, Replay};
 use ring::Now;
 
+use super::affinity::affinity;
 use super::replay::Kept;
 use super::route::Way;
-use super::{Door, Reason, Request};
-use crate::snapshot::Pool;
+use super::{Door, Peer, Reason, Request};
+use crate::snapshot::{CookieRule, Pool, Stickiness};
 use crate::telemetry::Counters;
-use crate::upstream::{Cluster, Endpoint, Impatient, Repetition, Tried, policy_now};
+use crate::upstream::{Affinity, Choice, Cluster, Endpoint, Impatient, Repetition, Tried, policy_now};
 
 /// The tries of one request.
 pub(super) struct Tries<'a> {
@@ -19,6 +20,8 @@ pub(super) struct Tries<'a> {
     pool: &'a Pool,
     way: Way<'a>,
     counters: &'a Counters,
+    /// What holds it to an endpoint.
+    affinity: Affinity,
     /// Endpoints that it has failed at.
     tried: Tried,
     /// Tries begun.
@@ -30,6 +33,8 @@ pub(super) struct Tries<'a> {
     /// Something of a try has gone downstream.
     interim: bool,
     last: Option<Class>,
+    /// Those that would do had as much as they may.
+    full: bool,
     /// How long to wait before the next one, and how long that was the last time.
     pause: Duration,
     /// Ask this endpoint once more, on a fresh connection: the pooled one had died of old age.
@@ -75,7 +80,7 @@ impl Attempt {
 }
 
 impl<'a> Tries<'a> {
-    pub(super) fn new(door: &'a Door, request: &Request, way: Way<'a>) -> Self {
+    pub(super) fn new(door: &'a Door, request: &Request, peer: &Peer, way: Way<'a>) -> Self {
         let pool = &door.snapshot[way.pool];
         let idempotent = request.head.method.is_idempotent();
         let content = if !request.head.framing.has_body() {
@@ -88,8 +93,10 @@ impl<'a> Tries<'a> {
         } else {
             Content::Gone(false)
         };
+        let cluster = door.cluster(way.pool);
         Self {
-            cluster: door.cluster(way.pool),
+            cluster,
+            affinity: affinity(door, request, peer, pool, cluster),
             pool,
             way,
             counters: &door.cells.counters,
@@ -99,6 +106,7 @@ impl<'a> Tries<'a> {
             content,
             interim: false,
             last: None,
+            full: false,
             pause: Duration::ZERO,
             again_at: None,
         }
@@ -110,12 +118,7 @@ impl<'a> Tries<'a> {
         let now = policy_now(begun);
         let again = self.again_at.take().and_then(|endpoint| self.cluster.pick_again(endpoint));
         let fresh = again.is_some();
-        let repeatable = self.idempotent && self.may_repeat() && self.count + 1 < self.pool.retry.policy.tries;
-        let endpoint = again.or_else(|| self.cluster.pick(&self.tried, repeatable, now)).or_else(|| {
-            // All have been tried. The only endpoint of a pool may get a second chance; a known failure may not.
-            let fits = self.tried.is_empty() || matches!(self.last, Some(Class::Reset | Class::Answered(_)));
-            fits.then(|| self.cluster.pick(&Tried::default(), repeatable, now))?
-        });
+        let endpoint = again.or_else(|| self.choose(now));
         if endpoint.is_none() {
             self.counters.no_endpoint_total.add(1);
             self.last = self.last.or_else(|| self.cluster.is_unresolved().then_some(Class::Unresolved));
@@ -125,6 +128,34 @@ impl<'a> Tries<'a> {
         }
         self.count += u8::from(!fresh);
         Some(Attempt { endpoint: endpoint?, fresh, reused: false, begun, sent: None, answered: None })
+    }
+
+    fn choose(&mut self, now: policy::Now) -> Option<Rc<Endpoint>> {
+        let repeatable = self.idempotent && self.may_repeat() && self.count + 1 < self.pool.retry.policy.tries;
+        let pick = |tried: &Tried| {
+            let wanted = Choice { tried, affinity: &self.affinity, repeatable };
+            self.cluster.pick(&wanted, now, self.counters)
+        };
+        let picked = pick(&self.tried).or_else(|why| {
+            // All have been tried. The only endpoint of a pool may get a second chance; a known failure may not.
+            let again = !self.tried.is_empty() && matches!(self.last, Some(Class::Reset | Class::Answered(_)));
+            if again { pick(&Tried::default()) } else { Err(why) }
+        });
+        self.full = matches!(picked, Err(NoPick::Full));
+        picked.ok()
+    }
+
+    /// The cookie that the pool holds sessions by.
+    pub(super) fn cookie(&self) -> Option<&'a CookieRule> {
+        match &self.pool.division.sticky {
+            Stickiness::Cookie(rule) => Some(rule),
+            Stickiness::Off | Stickiness::Key(_) => None,
+        }
+    }
+
+    /// Writes what an answer from `endpoint` is to set it to; false when there is nothing to say.
+    pub(super) fn write_cookie(&self, rule: &CookieRule, endpoint: &Rc<Endpoint>, out: &mut Vec<u8>) -> bool {
+        self.cluster.write_cookie(rule, &self.affinity, endpoint, out)
     }
 
     /// How long to wait before the next try.
@@ -252,6 +283,7 @@ impl<'a> Tries<'a> {
     pub(super) fn reason(&self) -> Reason {
         match self.last {
             _ if self.way.is_over() => Reason::DeadlinePassed,
+            None if self.full => Reason::EndpointsFull,
             None => Reason::NoEndpoint,
             Some(Class::Refused) => Reason::ConnectFailed,
             Some(Class::ConnectTimedOut) => Reason::ConnectTimedOut,

@@ -52,6 +52,7 @@ fn unconnected(error: DialError, timeout: Duration) -> Probed {
     let ours = policy::Class::from(&error) == policy::Class::Shed;
     match error {
         DialError::Unresolved => Probed::Nobody,
+        DialError::Full => Probed::Unsent("it has as many connections as it may".into()),
         DialError::TimedOut => Probed::Bad(format!("no connection within {timeout:?}")),
         DialError::Failed(error) if ours => Probed::Unsent(error.to_string()),
         DialError::Failed(error) => Probed::Bad(error.to_string()),

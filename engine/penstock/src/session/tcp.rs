@@ -1,5 +1,6 @@
 //! A TCP connection passed through: pick an endpoint, dial it, and join the two.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -7,9 +8,9 @@ use policy::{Class, Outcome, Replay, StatusClass, Stop};
 use ring::{Stream, Timer};
 
 use super::{Accepted, Sessions};
-use crate::exchange::{Door, tunnel};
+use crate::exchange::{Door, affinity_of_bytes, tunnel};
 use crate::snapshot::PoolId;
-use crate::upstream::{Endpoint, Repetition, Tried, policy_now, proxy_header};
+use crate::upstream::{Choice, Endpoint, Held, Repetition, Tried, policy_now, proxy_header};
 
 /// Serves a connection until both ends have ended.
 pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, accepted: Accepted, pool: PoolId) {
@@ -19,10 +20,10 @@ pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, accepted: Accept
 }
 
 async fn pass(door: &Door, accepted: Accepted, pool: PoolId) {
-    let Accepted { mut stream, path, unread, .. } = accepted;
+    let Accepted { mut stream, address, path, unread } = accepted;
     let mut timer = Timer::new();
     let settings = &door.snapshot[pool];
-    let Some(mut up) = reach(door, pool, &mut timer).await else {
+    let Some(mut up) = reach(door, pool, address, &mut timer).await else {
         door.cells.counters.no_endpoint_total.add(1);
         return stream.reset();
     };
@@ -44,22 +45,25 @@ struct Reached {
     stream: Stream,
     endpoint: Rc<Endpoint>,
     outcome: Outcome,
+    _held: Held,
 }
 
-async fn reach(door: &Door, pool: PoolId, timer: &mut Timer) -> Option<Reached> {
+async fn reach(door: &Door, pool: PoolId, client: Option<IpAddr>, timer: &mut Timer) -> Option<Reached> {
     let settings = &door.snapshot[pool];
     let cluster = door.cluster(pool);
     let counters = &door.cells.counters;
+    let affinity = affinity_of_bytes(settings, client);
     cluster.count_request(policy_now(ring::now()));
     let (mut tried, mut waited) = (Tried::default(), Duration::ZERO);
     for tries in 1..=settings.retry.policy.tries {
         let begun = ring::now();
-        let endpoint = cluster.pick(&tried, true, policy_now(begun))?;
+        let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true };
+        let endpoint = cluster.pick(&choice, policy_now(begun), counters).ok()?;
         let dialled = cluster.dial(&endpoint, settings.timeouts.connect, timer, counters).await;
         let class = dialled.as_ref().map_or_else(Class::from, |_| Class::Answered(StatusClass::Success));
         let outcome = Outcome::new(ring::now().since(begun), class);
-        if let Ok(stream) = dialled {
-            return Some(Reached { stream, endpoint, outcome });
+        if let Ok((stream, held)) = dialled {
+            return Some(Reached { stream, endpoint, outcome, _held: held });
         }
         cluster.record(&endpoint, policy_now(ring::now()), &outcome);
         let repetition =

@@ -2,6 +2,7 @@
 //! and printed in one canonical form.
 
 use super::address::{Address, Bind, Cidr};
+use super::division::{Bound, Excess, HashKey, Secret};
 use super::endpoint::{Endpoint, Nameserver};
 use super::probing::{ProbeTarget, Statuses};
 use super::quantity::{Bandwidth, Rate, Size};
@@ -165,6 +166,10 @@ pub(super) const FORMATS: &[Format] = &[
     format::<RetryCause>(),
     format::<Rate>(),
     format::<Bandwidth>(),
+    format::<HashKey>(),
+    format::<Excess>(),
+    format::<Bound>(),
+    format::<Secret>(),
     format::<Cores>(),
     format::<Spin>(),
     format::<HostPolicy>(),

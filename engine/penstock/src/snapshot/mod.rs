@@ -10,6 +10,7 @@
 
 mod address;
 mod compile;
+mod division;
 mod endpoint;
 mod explain;
 mod literal;
@@ -29,10 +30,11 @@ mod text;
 
 pub use address::{Address, Bind, Cidr, Host};
 pub use compile::{
-    AccessLog, Action, EngineSettings, Fixed, HeaderRule, HeaderRules, HealthProbe, Listener, ListenerId,
-    ListenerProtocol, Mirror, Networks, Pool, PoolId, ProbeAsk, Redirect, Retry, Reuse, Rewrite, Route, Snapshot,
-    Target, Timeouts,
+    AccessLog, Action, CookieRule, Division, EngineSettings, Fixed, HeaderRule, HeaderRules, HealthProbe, Listener,
+    ListenerId, ListenerProtocol, Mirror, Networks, Pool, PoolId, ProbeAsk, Redirect, Retry, Reuse, Rewrite, Route,
+    Snapshot, Stickiness, Target, Timeouts,
 };
+pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, Nameserver, Source};
 pub use explain::{Explanation, Question, explain};
 pub use literal::{

@@ -19,6 +19,7 @@ pub enum Code {
     Shadowed,
     Unused,
     NoEffect,
+    Temporary,
 }
 
 impl Code {
@@ -37,12 +38,13 @@ impl Code {
             Self::Shadowed => "W101",
             Self::Unused => "W102",
             Self::NoEffect => "W103",
+            Self::Temporary => "W104",
         }
     }
 
     #[must_use]
     pub const fn is_error(self) -> bool {
-        !matches!(self, Self::Shadowed | Self::Unused | Self::NoEffect)
+        !matches!(self, Self::Shadowed | Self::Unused | Self::NoEffect | Self::Temporary)
     }
 }
 

@@ -96,12 +96,22 @@ counters! {
     upstream_connects_total: "counter",
     /// Attempts that made no connection.
     upstream_connect_failures_total: "counter",
+    /// Time that was spent on making upstream connections, in nanoseconds; most of it exchanges waited for.
+    upstream_connect_nanoseconds_total: "counter",
+    /// Upstream connections let go between two exchanges: worn, too old or too many, closed by the endpoint, or wanted elsewhere.
+    upstream_discarded_total: "counter",
     /// Upstream connections lying idle.
     upstream_idle: "gauge",
     /// Tries after the first.
     retries_total: "counter",
     /// Tries that the retry budget refused.
     retries_refused_total: "counter",
+    /// Choices of an endpoint that found all that would do at their limits.
+    endpoints_full_total: "counter",
+    /// Choices of an endpoint made against the verdicts of health checks, because too few were healthy.
+    panic_picks_total: "counter",
+    /// Requests whose sticky cookie named an endpoint that could not have them: another one got them.
+    sticky_moved_total: "counter",
     /// Requests that no endpoint could be found for.
     no_endpoint_total: "counter",
     /// Copies of requests sent to mirrors.

@@ -8,23 +8,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::{
-    Ask, Balancer, Breaker, Endpoints, Load, Now, Outcome, Patience, PatienceSettings, Policy, Random, Replay,
-    RetryBudget, RetryDecision, RetryPolicy, Standing, Stop, Try,
+    Ask, Balancer, Breaker, Endpoints, Load, NoPick, Now, Outcome, Patience, PatienceSettings, Pick, Random, Replay,
+    RetryBudget, RetryDecision, RetryPolicy, SlowStart, Standing, Stop, Try,
 };
 use proto::h1::Client;
 use ring::{Stream, Timer};
 
 use super::dial::{self, DialError};
 use super::endpoint::{Endpoint, Tried};
-use super::{Member, proxy_header};
+use super::list::seats;
+use super::shared::Held;
+use super::{Affinity, Member, Members, PoolLoad, proxy_header};
 use crate::conn::Conn;
 use crate::limits;
-use crate::snapshot::{self, Balance};
+use crate::snapshot;
 use crate::telemetry::Counters;
 
 pub struct Cluster {
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
+    members: RefCell<Members>,
     balancer: RefCell<Balancer>,
+    /// For requests that are told by a key, where the pool's own policy does not hash.
+    sessions: RefCell<Option<Balancer>>,
+    slow_start: SlowStart,
     budget: RefCell<RetryBudget>,
     patience: RefCell<Patience>,
     random: RefCell<Random>,
@@ -44,6 +50,15 @@ pub struct Wanted<'a> {
     pub fresh: bool,
     /// From where to where the client connected.
     pub path: Option<(SocketAddr, SocketAddr)>,
+}
+
+/// What a try asks of the choice of its endpoint.
+#[derive(Clone, Copy)]
+pub struct Choice<'a> {
+    pub tried: &'a Tried,
+    pub affinity: &'a Affinity,
+    /// The request may be sent twice.
+    pub repeatable: bool,
 }
 
 /// A try that has ended, for which another one may be granted.
@@ -80,21 +95,23 @@ pub struct Lease {
     /// It has carried an exchange before: its end before a response says nothing about the endpoint.
     pub reused: bool,
     pub(super) requests: u32,
+    /// When the connection was made.
+    pub(super) made: ring::Now,
+    pub(super) held: Held,
 }
 
 impl Cluster {
     #[must_use]
-    pub fn new(pool: &snapshot::Pool, members: &[Member], worker: usize, workers: usize, seed: u64) -> Self {
+    pub fn new(pool: &snapshot::Pool, members: &Members, worker: usize, workers: usize, seed: u64) -> Self {
         let mut budget = pool.retry.budget;
         // The floor is the process's; each worker takes its share of it, and at least one.
         budget.per_second_min = (budget.per_second_min / workers.max(1) as u16).max(1);
-        let policy = match pool.balance {
-            Balance::Adaptive => Policy::Adaptive,
-            Balance::RoundRobin => Policy::RoundRobin,
-        };
         let cluster = Self {
             endpoints: RefCell::default(),
-            balancer: RefCell::new(Balancer::new(policy.into(), &[])),
+            members: RefCell::default(),
+            balancer: RefCell::new(Balancer::new(pool.division.settings, &[])),
+            sessions: RefCell::default(),
+            slow_start: SlowStart { window: pool.division.slow_start, ..SlowStart::default() },
             budget: RefCell::new(RetryBudget::new(budget)),
             patience: RefCell::new(Patience::new(PatienceSettings::default(), 0)),
             random: RefCell::new(Random::new(seed)),
@@ -108,7 +125,7 @@ impl Cluster {
 
     /// From now on the pool has these members. Those that stay keep breaker, latency, idle connections and what they have in
     /// flight; those that go finish what they have begun. Allocates: not for the request path.
-    pub fn follow(&self, pool: &snapshot::Pool, members: &[Member], counters: &Counters) {
+    pub fn follow(&self, pool: &snapshot::Pool, members: &Members, counters: &Counters) {
         let before = self.endpoints.take();
         // One that left and came back is another one: the process knows nothing of it any more.
         let known: HashMap<_, _> = before.iter().map(|endpoint| (Arc::as_ptr(&endpoint.shared), endpoint)).collect();
@@ -120,16 +137,17 @@ impl Cluster {
             })
             .collect();
         before.iter().for_each(|endpoint| endpoint.leave());
-        for (place, (endpoint, member)) in after.iter().zip(members).enumerate() {
+        for (place, (endpoint, member)) in after.iter().zip(members.iter()).enumerate() {
             endpoint.renew(member, place);
         }
         before.iter().filter(|endpoint| endpoint.is_retired()).for_each(|endpoint| endpoint.close_idle(counters));
-        let seats = members.iter().map(|Member { name, weight, tier, .. }| policy::Member {
-            name,
-            weight: *weight,
-            tier: *tier,
-        });
-        self.balancer.borrow_mut().update(&seats.collect::<Vec<_>>());
+        match members.balancer() {
+            // Its tables took the control thread milliseconds to build; nothing is learnt in them.
+            Some(built) => *self.balancer.borrow_mut() = built.clone(),
+            None => self.balancer.borrow_mut().update(&seats(members)),
+        }
+        self.sessions.replace(members.sessions().cloned());
+        self.members.replace(members.clone());
         self.patience
             .borrow_mut()
             .follow(after.len() as u32, after.iter().filter(|one| one.is_suspect()).count() as u32);
@@ -138,30 +156,62 @@ impl Cluster {
 
     fn enlist(&self, pool: &snapshot::Pool, member: &Member) -> Rc<Endpoint> {
         let breaker = Breaker::new(pool.breaker, self.random.borrow_mut().next_u64());
-        Rc::new(Endpoint::new(member, breaker.shared_by(self.workers as u16), self.worker))
+        Rc::new(Endpoint::new(member, breaker.shared_by(self.workers as u16), self.worker, pool))
     }
 
     pub(super) fn endpoints(&self) -> Ref<'_, [Rc<Endpoint>]> {
         Ref::map(self.endpoints.borrow(), Vec::as_slice)
     }
 
-    /// The endpoint for one try, none of those that have been tried; `None` when none may be asked. A `repeatable` request may
-    /// be sent twice: it is such requests that find out whether an endpoint is back.
-    pub fn pick(&self, tried: &Tried, repeatable: bool, now: Now) -> Option<Rc<Endpoint>> {
-        let trial = if repeatable { self.trial(tried, now) } else { None };
-        let picked = trial.or_else(|| self.balance(tried, repeatable, now)).or_else(|| {
-            self.look_at.set(now);
-            self.trial(tried, now)
-        })?;
-        picked.begin(now);
-        Some(picked)
+    pub(super) fn members(&self) -> Ref<'_, Members> {
+        self.members.borrow()
     }
 
-    fn balance(&self, tried: &Tried, repeatable: bool, now: Now) -> Option<Rc<Endpoint>> {
-        let view = View { endpoints: &self.endpoints.borrow(), repeatable, now };
-        let ask = Ask { avoid: tried.places(), ..Ask::default() };
-        let picked = self.balancer.borrow_mut().pick(&view, &ask, &mut self.random.borrow_mut()).ok()?.index;
-        Some(Rc::clone(&view.endpoints[picked]))
+    /// The endpoint for one try, none of those that have been tried. A `repeatable` request may be sent twice: it is such
+    /// requests that find out whether an endpoint is back, unless something holds them to one that can have them.
+    ///
+    /// # Errors
+    /// Whether there is none, or all that would do have as much as they may.
+    pub fn pick(&self, choice: &Choice<'_>, now: Now, counters: &Counters) -> Result<Rc<Endpoint>, NoPick> {
+        let free = choice.repeatable && !self.is_held(choice.affinity, now);
+        let trial = if free { self.trial(choice.tried, now) } else { None };
+        let picked = trial.map_or_else(|| self.balance(choice, now, counters), Ok).or_else(|why| {
+            self.look_at.set(now);
+            self.trial(choice.tried, now).ok_or(why)
+        });
+        let picked = picked.inspect_err(|why| counters.endpoints_full_total.add(u64::from(*why == NoPick::Full)))?;
+        picked.begin(now);
+        self.members().load().begun(self.worker);
+        Ok(picked)
+    }
+
+    /// Whether a request belongs to an endpoint, by its key or by a cookie of one that can have it.
+    fn is_held(&self, affinity: &Affinity, now: Now) -> bool {
+        let can_have = |place: usize| {
+            let standing = self.endpoints()[place].standing(now, true);
+            matches!(standing, Standing::Ready | Standing::Draining)
+        };
+        affinity.key.is_some() || self.home(affinity).is_some_and(can_have)
+    }
+
+    /// The place of the endpoint that a request's cookie names.
+    fn home(&self, affinity: &Affinity) -> Option<usize> {
+        self.members().badges()?.place(affinity.token?.id)
+    }
+
+    fn balance(&self, choice: &Choice<'_>, now: Now, counters: &Counters) -> Result<Rc<Endpoint>, NoPick> {
+        let Choice { tried, affinity, repeatable } = *choice;
+        let (endpoints, members) = (self.endpoints.borrow(), self.members());
+        let view = View { endpoints: &endpoints, pool: members.load(), slow_start: &self.slow_start, repeatable, now };
+        let ask = Ask { avoid: tried.places(), key: affinity.key, prefer: self.home(affinity) };
+        let Pick { index, sticky, panic } = match self.sessions.borrow_mut().as_mut().filter(|_| ask.key.is_some()) {
+            Some(sessions) => sessions.pick(&view, &ask, &mut self.random.borrow_mut()),
+            None => self.balancer.borrow_mut().pick(&view, &ask, &mut self.random.borrow_mut()),
+        }?;
+        counters.panic_picks_total.add(u64::from(panic));
+        counters.sticky_moved_total.add(u64::from(affinity.token.is_some() && !sticky));
+        affinity.lent.set(!sticky && ask.prefer.is_some_and(|home| view.standing(home) == Standing::Full));
+        Ok(Rc::clone(&endpoints[index]))
     }
 
     /// An endpoint whose breaker wants to know whether it is back. The balancer would not ask it: it remembers it as slow. Where
@@ -192,6 +242,7 @@ impl Cluster {
             return None;
         }
         endpoint.begin_again();
+        self.members().load().begun(self.worker);
         Some(endpoint)
     }
 
@@ -206,6 +257,7 @@ impl Cluster {
         if !endpoint.is_closed(now) {
             self.look_at.set(self.look_at.get().min(now.plus(limits::TRIALS_EVERY)));
         }
+        self.members().load().ended(self.worker);
     }
 
     /// A request has come: the retry budget grows.
@@ -249,31 +301,37 @@ impl Cluster {
         if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, counters) {
             return Ok(lease);
         }
-        let mut stream = self.dial(endpoint, connect, timer, counters).await?;
+        let (mut stream, held) = self.dial(endpoint, connect, timer, counters).await?;
         if let Some(header) = proxy_header(pool.proxy_protocol, path) {
             stream.send(header);
         }
-        Ok(Lease { conn: Conn::new(stream), endpoint: Rc::clone(endpoint), reused: false, requests: 0 })
+        let conn = Conn::new(stream);
+        Ok(Lease { conn, endpoint: Rc::clone(endpoint), reused: false, requests: 0, made: ring::now(), held })
     }
 
-    /// A new stream to an endpoint.
+    /// A new stream to an endpoint, and its place among those that the endpoint may have.
     pub async fn dial(
         &self,
         endpoint: &Endpoint,
         patience: Duration,
         timer: &mut Timer,
         counters: &Counters,
-    ) -> Result<Stream, DialError> {
+    ) -> Result<(Stream, Held), DialError> {
+        let held = endpoint.hold().ok_or(DialError::Full)?;
         let addresses = endpoint.addresses();
         counters.upstream_connects_total.add(1);
+        let begun = ring::now();
         let dialled = dial::dial(&addresses, patience, timer).await;
+        counters.upstream_connect_nanoseconds_total.add(ring::now().since(begun).as_nanos() as u64);
         counters.upstream_connect_failures_total.add(u64::from(dialled.is_err()));
-        dialled
+        dialled.map(|stream| (stream, held))
     }
 }
 
 struct View<'a> {
     endpoints: &'a [Rc<Endpoint>],
+    pool: &'a PoolLoad,
+    slow_start: &'a SlowStart,
     repeatable: bool,
     now: Now,
 }
@@ -290,6 +348,17 @@ impl Endpoints for View<'_> {
     fn load(&self, index: usize) -> Load {
         self.endpoints[index].load(self.now)
     }
+
+    fn ramp(&self, index: usize) -> f32 {
+        if self.slow_start.window.is_zero() {
+            return 1.0;
+        }
+        self.slow_start.factor(self.endpoints[index].ready_since(), self.now)
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.pool.sum()
+    }
 }
 
 impl std::fmt::Debug for Lease {
@@ -302,6 +371,7 @@ impl std::fmt::Debug for Lease {
 mod tests {
     use policy::Class;
 
+    use super::super::list::Maker;
     use super::super::{Admin, AdminState, EndpointShared};
     use super::*;
 
@@ -322,10 +392,19 @@ mod tests {
         snapshot::read("test", text).unwrap_or_else(|report| panic!("{}", report.render())).snapshot.pools[0].clone()
     }
 
+    fn list<const N: usize>(pool: &snapshot::Pool, members: [Member; N]) -> Members {
+        Maker::new(pool, 1).make(members.to_vec())
+    }
+
+    fn pick(cluster: &Cluster, tried: &Tried) -> Option<Rc<Endpoint>> {
+        let choice = Choice { tried, affinity: &Affinity::default(), repeatable: true };
+        cluster.pick(&choice, Now::from_secs(1), &Counters::default()).ok()
+    }
+
     fn picks(cluster: &Cluster, tried: &Tried) -> Vec<String> {
         let now = Now::from_secs(1);
         let mut names: Vec<String> = (0..6)
-            .filter_map(|_| cluster.pick(tried, true, now))
+            .filter_map(|_| pick(cluster, tried))
             .map(|endpoint| {
                 cluster.record(&endpoint, now, &Outcome::answered(Duration::from_millis(1), 200));
                 endpoint.name.to_string()
@@ -344,23 +423,23 @@ mod tests {
     fn a_breaker_that_opened_stays_open_in_a_new_list() {
         let (pool, counters) = (pool(), Counters::default());
         let (a, c) = (member(A, 1), member(C, 1));
-        let cluster = Cluster::new(&pool, &[a.clone(), member(B, 1)], 0, 1, 1);
+        let cluster = Cluster::new(&pool, &list(&pool, [a.clone(), member(B, 1)]), 0, 1, 1);
         let now = Now::from_secs(1);
         let mut tried = Tried::default();
         let other = cluster.endpoints()[1].clone();
         tried.add(&other);
         for _ in 0..5 {
-            let picked = cluster.pick(&tried, true, now).unwrap();
+            let picked = pick(&cluster, &tried).unwrap();
             assert_eq!(&*picked.name, A);
             cluster.record(&picked, now, &Outcome::new(Duration::ZERO, Class::Refused));
         }
         assert_eq!(picks(&cluster, &Tried::default()), [B]);
-        cluster.follow(&pool, &[c.clone(), a.clone()], &counters);
+        cluster.follow(&pool, &list(&pool, [c.clone(), a.clone()]), &counters);
         assert_eq!(picks(&cluster, &Tried::default()), [C]);
         assert_eq!((a.shared.sums().open, a.shared.sums().requests), (1, 5));
         // What left and came back has the name only.
-        cluster.follow(&pool, std::slice::from_ref(&c), &counters);
-        cluster.follow(&pool, &[c, member(A, 1)], &counters);
+        cluster.follow(&pool, &list(&pool, [c.clone()]), &counters);
+        cluster.follow(&pool, &list(&pool, [c, member(A, 1)]), &counters);
         assert_eq!(picks(&cluster, &Tried::default()), [A, C]);
     }
 
@@ -368,13 +447,13 @@ mod tests {
     fn a_request_avoids_the_endpoints_it_failed_at_wherever_they_stand_now() {
         let (pool, counters) = (pool(), Counters::default());
         let (a, b, c) = (member(A, 1), member(B, 1), member(C, 1));
-        let cluster = Cluster::new(&pool, &[a.clone(), b.clone(), c.clone()], 0, 1, 1);
+        let cluster = Cluster::new(&pool, &list(&pool, [a.clone(), b.clone(), c.clone()]), 0, 1, 1);
         let mut tried = Tried::default();
         tried.add(&cluster.endpoints()[0].clone());
         assert_eq!(picks(&cluster, &tried), [B, C]);
-        cluster.follow(&pool, &[b.clone(), a], &counters);
+        cluster.follow(&pool, &list(&pool, [b.clone(), a]), &counters);
         assert_eq!(picks(&cluster, &tried), [B]);
-        cluster.follow(&pool, &[c, b], &counters);
+        cluster.follow(&pool, &list(&pool, [c, b]), &counters);
         assert_eq!(picks(&cluster, &tried), [B, C]);
     }
 
@@ -382,10 +461,10 @@ mod tests {
     fn what_is_in_flight_at_one_that_left_still_ends_there() {
         let (pool, counters) = (pool(), Counters::default());
         let (a, b) = (member(A, 1), member(B, 1));
-        let cluster = Cluster::new(&pool, std::slice::from_ref(&a), 0, 1, 1);
+        let cluster = Cluster::new(&pool, &list(&pool, [a.clone()]), 0, 1, 1);
         let now = Now::from_secs(1);
-        let picked = cluster.pick(&Tried::default(), true, now).unwrap();
-        cluster.follow(&pool, &[b], &counters);
+        let picked = pick(&cluster, &Tried::default()).unwrap();
+        cluster.follow(&pool, &list(&pool, [b]), &counters);
         assert_eq!((a.shared.sums().in_flight, picked.is_retired()), (1, true));
         assert!(cluster.pick_again(Rc::clone(&picked)).is_none());
         cluster.record(&picked, now, &Outcome::answered(Duration::from_millis(1), 200));
@@ -397,13 +476,13 @@ mod tests {
     fn weights_change_live_and_a_drained_endpoint_gets_nothing() {
         let (pool, counters) = (pool(), Counters::default());
         let (a, b) = (member(A, 1), member(B, 1));
-        let cluster = Cluster::new(&pool, &[a.clone(), b.clone()], 0, 1, 1);
+        let cluster = Cluster::new(&pool, &list(&pool, [a.clone(), b.clone()]), 0, 1, 1);
         b.shared.set_admin(Admin { state: AdminState::Drain, ..Admin::default() });
         assert_eq!(picks(&cluster, &Tried::default()), [A]);
         b.shared.set_admin(Admin::default());
-        cluster.follow(&pool, &[Member { weight: 0, ..a }, b], &counters);
+        cluster.follow(&pool, &list(&pool, [Member { weight: 0, ..a }, b]), &counters);
         assert_eq!(picks(&cluster, &Tried::default()), [B]);
-        cluster.follow(&pool, &[], &counters);
+        cluster.follow(&pool, &list(&pool, []), &counters);
         assert!(picks(&cluster, &Tried::default()).is_empty());
     }
 }

@@ -17,6 +17,8 @@ pub enum DialError {
     /// The name stands for no address.
     Unresolved,
     TimedOut,
+    /// The endpoint has as many connections as it may.
+    Full,
     /// The last attempt's error.
     Failed(io::Error),
 }

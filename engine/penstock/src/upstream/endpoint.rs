@@ -12,8 +12,9 @@ use policy::{
 
 use super::Member;
 use super::pool::Idle;
-use super::shared::{AdminState, BreakerOrder, EndpointCell, EndpointShared, Health};
+use super::shared::{AdminState, BreakerOrder, EndpointCell, EndpointShared, Health, Held};
 use crate::limits;
+use crate::snapshot::Pool;
 
 /// Held by its cluster while the list names it, and by tries and leases for as long as they need it: it never moves, and an
 /// exchange never finds another one in its place.
@@ -32,10 +33,14 @@ pub struct Endpoint {
     /// Its place in the list; `None` when the list no longer names it.
     place: Cell<Option<u16>>,
     worker: usize,
+    /// Connections on their way that nobody waits for.
+    pub(super) warming: Cell<u32>,
+    requests_max: Option<u32>,
+    connections_max: Option<u32>,
 }
 
 impl Endpoint {
-    pub(super) fn new(member: &Member, breaker: Breaker, worker: usize) -> Self {
+    pub(super) fn new(member: &Member, breaker: Breaker, worker: usize, pool: &Pool) -> Self {
         Self {
             name: (&*member.name).into(),
             authority: member.authority.clone(),
@@ -47,6 +52,9 @@ impl Endpoint {
             patience: Cell::default(),
             place: Cell::new(None),
             worker,
+            warming: Cell::new(0),
+            requests_max: pool.division.requests_max,
+            connections_max: pool.division.connections_max,
         }
     }
 
@@ -85,12 +93,17 @@ impl Endpoint {
         let admin = self.shared.admin();
         match admin.state {
             AdminState::Maint => Standing::Out,
+            // Nobody is held to what is not there any more.
+            AdminState::Drain if self.shared.health() == Health::Down || !self.breaker_admits(admin.breaker, now) => {
+                Standing::Out
+            }
             AdminState::Drain => Standing::Draining,
             AdminState::Ready if self.is_unresolved() || !self.breaker_admits(admin.breaker, now) => Standing::Down,
             AdminState::Ready if self.shared.health() == Health::Down || self.shared.is_ejected(now) => {
                 Standing::Suspect
             }
             AdminState::Ready if !repeatable && self.is_on_trial(now) => Standing::Suspect,
+            AdminState::Ready if self.is_full() => Standing::Full,
             AdminState::Ready => Standing::Ready,
         }
     }
@@ -113,6 +126,38 @@ impl Endpoint {
 
     pub(super) fn is_closed(&self, now: Now) -> bool {
         self.breaker.borrow().state(now) == BreakerState::Closed
+    }
+
+    /// It has as many requests as it may, or as many connections and none of them lies ready here.
+    fn is_full(&self) -> bool {
+        if self.requests_max.is_some_and(|most| self.shared.in_flight() >= most) {
+            return true;
+        }
+        let taken = self.connections_max.is_some_and(|most| self.shared.connections() >= most);
+        let full = taken && self.idle.borrow().is_empty();
+        if full {
+            self.shared.want(self.worker);
+        }
+        full
+    }
+
+    /// Another worker needs a connection and may not make one: this one had better let go of one.
+    pub(super) fn is_wanted_elsewhere(&self) -> bool {
+        self.connections_max.is_some() && self.shared.is_wanted_by_another(self.worker)
+    }
+
+    /// A place for one more connection.
+    pub(super) fn hold(&self) -> Option<Held> {
+        self.shared.hold(self.connections_max)
+    }
+
+    /// Its place in the list.
+    pub(super) fn place(&self) -> Option<usize> {
+        self.place.get().map(usize::from)
+    }
+
+    pub(super) fn ready_since(&self) -> Now {
+        self.shared.ready_since()
     }
 
     fn breaker_admits(&self, order: BreakerOrder, now: Now) -> bool {
@@ -172,6 +217,7 @@ impl Endpoint {
         breaker.record(now, outcome);
         if was_open && breaker.state(now) == BreakerState::Closed {
             self.forgive();
+            self.shared.set_ready_since(now);
         }
         if breaker.verdict().bits() > self.shared.breaker_verdict() {
             self.shared.raise_breaker(breaker.verdict().bits());

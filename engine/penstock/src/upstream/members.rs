@@ -9,13 +9,15 @@
 //! thread; workers see lists, never the roster.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 
 use policy::Now;
 
-use super::{Admin, EndpointShared, discovery};
+use super::list::Maker;
+use super::{Admin, EndpointShared, Members, Seal, discovery};
 use crate::limits;
-use crate::snapshot::{Pool, PoolId, Snapshot};
+use crate::snapshot::{Pool, PoolId, Snapshot, Stickiness};
 
 /// One endpoint of a list.
 #[derive(Clone, Debug)]
@@ -31,9 +33,6 @@ pub struct Member {
     pub tier: u8,
     pub shared: Arc<EndpointShared>,
 }
-
-/// The whole list of a pool.
-pub type Members = Arc<[Member]>;
 
 /// An endpoint as its source tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +62,7 @@ pub struct Roster {
 
 #[derive(Debug)]
 struct Roll {
-    pool: Box<str>,
+    maker: Maker,
     sources: Box<[Vec<Found>]>,
     members: Members,
     /// What the operator said of an endpoint, by its name: it holds for one that left and comes back.
@@ -74,11 +73,25 @@ impl Roster {
     /// What the configuration says by itself: names stand for nothing yet.
     #[must_use]
     pub fn new(snapshot: &Snapshot, workers: usize, now: Now) -> Self {
-        let mut pools: Vec<Roll> = snapshot.pools.iter().map(Roll::new).collect();
+        let mut pools: Vec<Roll> = snapshot.pools.iter().map(|pool| Roll::new(pool, workers)).collect();
         for roll in &mut pools {
             roll.call(workers, now);
         }
         Self { pools, workers }
+    }
+
+    /// Reads the secrets of sticky cookies. Before that there are none.
+    ///
+    /// # Errors
+    /// One that is not to be had, named.
+    pub fn sign(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        for (roll, pool) in self.pools.iter_mut().zip(&snapshot.pools) {
+            if let Stickiness::Cookie(rule) = &pool.division.sticky {
+                roll.maker.seal = Some(Seal::of(rule.secret.as_ref())?);
+                roll.members = roll.maker.make(roll.members.to_vec());
+            }
+        }
+        Ok(())
     }
 
     /// The list of each pool, in the snapshot's order.
@@ -89,7 +102,7 @@ impl Roster {
     /// The list of a pool; empty for one that is not there.
     #[must_use]
     pub fn members(&self, pool: PoolId) -> Members {
-        self.pools.get(usize::from(pool.0)).map_or_else(Arc::default, |roll| Arc::clone(&roll.members))
+        self.pools.get(usize::from(pool.0)).map_or_else(Members::default, |roll| roll.members.clone())
     }
 
     /// Takes in what a source stands for now; true when the pool's list has changed by it. Nothing found changes nothing.
@@ -114,9 +127,9 @@ impl Roster {
 }
 
 impl Roll {
-    fn new(pool: &Pool) -> Self {
+    fn new(pool: &Pool, workers: usize) -> Self {
         let sources = pool.endpoints.iter().map(|endpoint| vec![discovery::one(endpoint)]).collect();
-        Self { pool: pool.name.clone(), sources, members: Arc::default(), orders: HashMap::new() }
+        Self { maker: Maker::new(pool, workers), sources, members: Members::default(), orders: HashMap::new() }
     }
 
     fn remember(&mut self, name: Arc<str>, admin: Admin) {
@@ -136,20 +149,27 @@ impl Roll {
     fn call(&mut self, workers: usize, now: Now) -> bool {
         let known: HashMap<&str, &Member> = self.members.iter().map(|member| (&*member.name, member)).collect();
         let mut named = HashSet::new();
+        // Those of a pool that could serve nothing so far have nobody to take their share meanwhile: they start at once.
+        let serves = self.members.iter().any(|member| !member.addresses.is_empty());
+        let ready_since = if serves { now } else { Now::ZERO };
         // Two sources may find the same endpoint: the first one speaks for it.
         let found = self.sources.iter().flatten().filter(|found| named.insert(&*found.name));
         let members: Vec<Member> = found
             .take(limits::ENDPOINTS_MAX)
-            .map(|found| found.enlist(known.get(&*found.name), self.orders.get(&*found.name), workers, now))
+            .map(|found| found.enlist(known.get(&*found.name), self.orders.get(&*found.name), workers, ready_since))
             .collect();
         let same = self.members.len() == members.len()
             && self.members.iter().zip(&members).all(|(before, member)| before.says_the_same(member));
         if !same {
             let count = self.sources.iter().map(Vec::len).sum::<usize>();
             if count > limits::ENDPOINTS_MAX && members.len() == limits::ENDPOINTS_MAX {
-                eprintln!("penstock: pool `{}`: {count} endpoints found, only {} are used", self.pool, members.len());
+                eprintln!(
+                    "penstock: pool `{}`: {count} endpoints found, only {} are used",
+                    self.maker.pool,
+                    members.len()
+                );
             }
-            self.members = members.into();
+            self.members = self.maker.make(members);
         }
         !same
     }
@@ -157,10 +177,10 @@ impl Roll {
 
 impl Found {
     /// As what is known of it already, or as a newcomer.
-    fn enlist(&self, known: Option<&&Member>, order: Option<&Admin>, workers: usize, now: Now) -> Member {
+    fn enlist(&self, known: Option<&&Member>, order: Option<&Admin>, workers: usize, ready_since: Now) -> Member {
         let (name, shared) = match known {
             Some(member) => (Arc::clone(&member.name), Arc::clone(&member.shared)),
-            None => (Arc::from(&*self.name), Arc::new(EndpointShared::new(workers, now))),
+            None => (Arc::from(&*self.name), Arc::new(EndpointShared::new(workers, ready_since))),
         };
         if let (None, Some(order)) = (known, order) {
             shared.set_admin(*order);

@@ -5,13 +5,16 @@
 //! belongs to one worker; what the process knows of an endpoint is in its [`EndpointShared`], and who is in a pool comes
 //! as whole lists from the control thread's [`Roster`].
 
+mod affinity;
 mod cluster;
 mod dial;
 mod discovery;
 mod endpoint;
+mod list;
 mod members;
 mod pool;
 mod shared;
+mod token;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,12 +23,15 @@ use policy::Now;
 use proto::proxy;
 use ring::Buf;
 
-pub use self::cluster::{Cluster, Impatient, Lease, Repetition, Wanted};
+pub use self::affinity::Affinity;
+pub use self::cluster::{Choice, Cluster, Impatient, Lease, Repetition, Wanted};
 pub use self::dial::{DialError, dial};
 pub use self::discovery::{Discovery, Report};
 pub use self::endpoint::{Endpoint, Tried};
-pub use self::members::{Finding, Found, Member, Members, Roster};
-pub use self::shared::{Admin, AdminState, BreakerOrder, EndpointShared, EndpointSums, Health, Judged};
+pub use self::list::{Badges, Members, PoolLoad};
+pub use self::members::{Finding, Found, Member, Roster};
+pub use self::shared::{Admin, AdminState, BreakerOrder, EndpointShared, EndpointSums, Health, Held, Judged};
+pub use self::token::{Seal, TOKEN_BYTES, Token};
 use crate::snapshot::{Address, Host, ProxyProtocol};
 
 /// The header that tells an endpoint who asks, if the pool wants one.
@@ -62,6 +68,7 @@ impl From<&DialError> for policy::Class {
         match error {
             DialError::Unresolved => Self::Unresolved,
             DialError::TimedOut => Self::ConnectTimedOut,
+            DialError::Full => Self::Shed,
             DialError::Failed(error) if is_ours(error) => Self::Shed,
             DialError::Failed(_) => Self::Refused,
         }

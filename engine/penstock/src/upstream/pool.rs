@@ -2,71 +2,138 @@
 //!
 //! The youngest has the least chance of having been closed by the origin, and those that a load no longer needs grow old
 //! at the bottom until the sweep lets them go.
+//!
+//! An endpoint with a limit of connections is everybody's: a worker that finds none of its own idle and no place left says so
+//! (`EndpointShared::want`), and whichever worker hands one back next lets go of it instead, or its next sweep of half
+//! of what lies idle.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::endpoint::Endpoint;
-use super::{Cluster, Lease};
+use super::shared::Held;
+use super::{Cluster, Lease, policy_now};
 use crate::conn::Conn;
-use crate::snapshot::{Pool, ProxyProtocol};
-use crate::telemetry::Counters;
+use crate::snapshot::{Pool, ProxyProtocol, Reuse};
+use crate::telemetry::{Counters, WorkerCells};
+use policy::Standing;
 use proto::h1::Client;
+use ring::Timer;
 
 pub(super) struct Idle {
     conn: Conn<Client>,
     since: ring::Now,
     requests: u32,
+    made: ring::Now,
+    held: Held,
+}
+
+impl Idle {
+    /// Open, silent, and neither idle for too long nor too old. One that the origin closed, or on which it said what nobody
+    /// asked for, is not to be used.
+    fn is_good(&self, reuse: &Reuse, now: ring::Now) -> bool {
+        self.conn.is_quiet()
+            && now.since(self.since) < reuse.idle
+            && reuse.max_age.is_none_or(|most| now.since(self.made) < most)
+    }
 }
 
 impl Endpoint {
     pub(super) fn take_idle(this: &Rc<Self>, settings: &Pool, counters: &Counters) -> Option<Lease> {
-        let mut idle = this.idle.borrow_mut();
-        while let Some(Idle { conn, since, requests }) = idle.pop() {
+        let mut all = this.idle.borrow_mut();
+        while let Some(idle) = all.pop() {
             counters.upstream_idle.sub(1);
-            // Closed by the origin meanwhile, or it said something that nobody asked for: not to be used.
-            if conn.is_quiet() && ring::now().since(since) < settings.reuse.idle {
+            if idle.is_good(&settings.reuse, ring::now()) {
                 counters.upstream_reused_total.add(1);
-                return Some(Lease { conn, endpoint: Rc::clone(this), reused: true, requests });
+                let Idle { conn, requests, made, held, .. } = idle;
+                return Some(Lease { conn, endpoint: Rc::clone(this), reused: true, requests, made, held });
             }
+            counters.upstream_discarded_total.add(1);
         }
         None
+    }
+
+    fn park(&self, idle: Idle, counters: &Counters) {
+        counters.upstream_idle.add(1);
+        self.idle.borrow_mut().push(idle);
     }
 
     pub(super) fn close_idle(&self, counters: &Counters) {
         let idle = self.idle.take();
         counters.upstream_idle.sub(idle.len() as u64);
+        counters.upstream_discarded_total.add(idle.len() as u64);
+    }
+
+    fn sweep(&self, reuse: &Reuse, counters: &Counters) {
+        let now = ring::now();
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        if !self.keeps_connections() {
+            idle.clear();
+        }
+        idle.retain(|idle| idle.is_good(reuse, now));
+        if !idle.is_empty() && self.is_wanted_elsewhere() {
+            let half = idle.len().div_ceil(2);
+            idle.drain(..half);
+        }
+        let gone = (before - idle.len()) as u64;
+        counters.upstream_idle.sub(gone);
+        counters.upstream_discarded_total.add(gone);
     }
 }
 
 impl Cluster {
     /// Takes a connection back after its exchange: parks it if it can carry another one.
     pub fn give_back(&self, lease: Lease, settings: &Pool, counters: &Counters) {
-        let Lease { mut conn, endpoint, requests, .. } = lease;
-        let requests = requests + 1;
-        let worn = settings.reuse.max_requests.is_some_and(|most| requests >= most);
-        let mut idle = endpoint.idle.borrow_mut();
+        let Lease { mut conn, endpoint, requests, made, held, .. } = lease;
+        let (reuse, requests) = (&settings.reuse, requests + 1);
+        let worn = reuse.max_requests.is_some_and(|most| requests >= most)
+            || reuse.max_age.is_some_and(|most| ring::now().since(made) >= most);
         let somebodys = settings.proxy_protocol != ProxyProtocol::Off;
-        let full = idle.len() >= settings.reuse.max_idle as usize;
+        let full = endpoint.idle.borrow().len() >= reuse.max_idle as usize;
         let unwanted = worn || full || somebodys || !endpoint.keeps_connections();
-        if unwanted || !conn.machine.is_reusable() || !conn.is_quiet() || conn.stream.unsent() > 0 {
+        let good = conn.machine.is_reusable() && conn.is_quiet() && conn.stream.unsent() == 0;
+        if unwanted || !good || endpoint.is_wanted_elsewhere() {
+            counters.upstream_discarded_total.add(1);
             return;
         }
         conn.stream.set_appetite(ring::Appetite::Any);
         conn.stream.watch();
-        counters.upstream_idle.add(1);
-        idle.push(Idle { conn, since: ring::now(), requests });
+        endpoint.park(Idle { conn, since: ring::now(), requests, made, held }, counters);
     }
 
     /// Lets go of connections that have been idle for too long, that the origin has closed, or that lead to an endpoint
     /// where nobody is thought to be.
     pub fn sweep(&self, settings: &Pool, counters: &Counters) {
-        let now = ring::now();
-        for endpoint in self.endpoints().iter() {
-            let mut idle = endpoint.idle.borrow_mut();
-            let before = idle.len();
-            let keeps = endpoint.keeps_connections();
-            idle.retain(|idle| keeps && idle.conn.is_quiet() && now.since(idle.since) < settings.reuse.idle);
-            counters.upstream_idle.sub((before - idle.len()) as u64);
+        self.endpoints().iter().for_each(|endpoint| endpoint.sweep(&settings.reuse, counters));
+    }
+
+    /// Begins to make connections ready until every endpoint has as many idle ones as the pool wants. An endpoint that
+    /// refuses them is asked again by the next call, and its breaker hears nothing: no request was lost.
+    pub fn warm(this: &Rc<Self>, settings: &Pool, cells: &Arc<WorkerCells>) {
+        let wanted = settings.reuse.warm as usize;
+        let now = policy_now(ring::now());
+        for endpoint in this.endpoints().iter().filter(|_| wanted > 0) {
+            if endpoint.standing(now, true) != Standing::Ready {
+                continue;
+            }
+            let ready = endpoint.idle.borrow().len() + endpoint.warming.get() as usize;
+            for _ in ready..wanted {
+                endpoint.warming.set(endpoint.warming.get() + 1);
+                let (cluster, endpoint, cells) = (Rc::clone(this), Rc::clone(endpoint), Arc::clone(cells));
+                let connect = settings.timeouts.connect;
+                ring::spawn(async move {
+                    let dialled = cluster.dial(&endpoint, connect, &mut Timer::new(), &cells.counters).await;
+                    endpoint.warming.set(endpoint.warming.get() - 1);
+                    let Ok((stream, held)) = dialled else { return };
+                    if endpoint.keeps_connections() {
+                        let mut conn = Conn::new(stream);
+                        conn.stream.watch();
+                        let now = ring::now();
+                        endpoint.park(Idle { conn, since: now, requests: 0, made: now, held }, &cells.counters);
+                    }
+                });
+            }
         }
     }
 

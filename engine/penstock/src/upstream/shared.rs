@@ -5,6 +5,7 @@
 //! read at every pick, so they have a line to themselves that every core keeps a copy of. No read-modify-write on the
 //! request path: the one there is publishes a verdict, when an endpoint's fate turns.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use policy::{BreakerState, Fault, Now, Outcome, Sums, Verdict};
@@ -13,6 +14,8 @@ use policy::{BreakerState, Fault, Now, Outcome, Sums, Verdict};
 #[derive(Debug)]
 pub struct EndpointShared {
     words: Words,
+    /// Open at it, over all workers. Counted where connections are made and closed, which is no request's path.
+    connections: Connections,
     workers: Box<[EndpointCell]>,
 }
 
@@ -28,6 +31,19 @@ struct Words {
     /// Counts the intervals of outlier detection.
     interval: AtomicU32,
 }
+
+/// Alone on its cache lines.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Connections {
+    open: AtomicU32,
+    /// One more than the worker that found no place left and none of its own idle; 0: nobody.
+    wanted: AtomicU32,
+}
+
+/// A connection's place among those of its endpoint, free again when it is dropped.
+#[derive(Debug)]
+pub struct Held(Arc<EndpointShared>);
 
 /// What one worker tells of an endpoint. Alone on its cache lines.
 #[derive(Debug, Default)]
@@ -138,7 +154,11 @@ impl EndpointShared {
     /// `ready_since`: when it joined, on the monotonic clock.
     #[must_use]
     pub fn new(workers: usize, ready_since: Now) -> Self {
-        let shared = Self { words: Words::default(), workers: (0..workers).map(|_| EndpointCell::default()).collect() };
+        let shared = Self {
+            words: Words::default(),
+            connections: Connections::default(),
+            workers: (0..workers).map(|_| EndpointCell::default()).collect(),
+        };
         shared.set_ready_since(ready_since);
         shared
     }
@@ -265,8 +285,42 @@ impl EndpointShared {
         self.words.ready_since.store(since.nanos_since(Now::ZERO), Ordering::Relaxed);
     }
 
+    /// Connections open at it, over all workers.
+    #[inline]
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.connections.open.load(Ordering::Relaxed)
+    }
+
+    /// A place for one more connection; `None` when it has as many as it may.
+    pub(super) fn hold(self: &Arc<Self>, most: Option<u32>) -> Option<Held> {
+        let most = most.unwrap_or(u32::MAX);
+        let one_more = |count| (count < most).then(|| count + 1);
+        self.connections.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Held(Arc::clone(self)))
+    }
+
+    /// This worker needs a connection and may not make one.
+    pub(super) fn want(&self, worker: usize) {
+        if self.connections.wanted.load(Ordering::Relaxed) == 0 {
+            self.connections.wanted.store(worker as u32 + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether another worker wants one; the caller lets go of one then. What this worker itself wanted it has.
+    pub(super) fn is_wanted_by_another(&self, worker: usize) -> bool {
+        let wanted = &self.connections.wanted;
+        wanted.load(Ordering::Relaxed) != 0 && ![0, worker as u32 + 1].contains(&wanted.swap(0, Ordering::Relaxed))
+    }
+
     pub(super) fn cell(&self, worker: usize) -> &EndpointCell {
         &self.workers[worker]
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.connections.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -192,7 +192,7 @@ impl Lists {
             return Ok(());
         }
         let members = self.roster.members(pool);
-        self.seen.push(Arc::clone(&members));
+        self.seen.push(members.clone());
         mail.send(Message::Members { pool, members })
     }
 }

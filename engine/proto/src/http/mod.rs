@@ -1,6 +1,7 @@
 //! What every version of HTTP shares: the words of RFC 9110, and the laws that decide what a message means.
 
 pub mod authority;
+pub mod cookie;
 mod fields;
 pub mod framing;
 pub mod hop;

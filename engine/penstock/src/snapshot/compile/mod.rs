@@ -1,11 +1,13 @@
 //! The snapshot: what workers read, with indexes for names and numbers for texts.
 
+mod balance;
 mod health;
 mod listen;
 mod outlier;
 mod pool;
 mod route;
 
+pub use balance::{CookieRule, Division, Stickiness};
 pub use health::{HealthProbe, ProbeAsk};
 pub use listen::{Listener, ListenerProtocol};
 pub use pool::{Pool, Retry, Reuse, Timeouts};

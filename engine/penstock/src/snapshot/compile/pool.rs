@@ -6,6 +6,7 @@ use policy::breaker::{RateTrip, SlowTrip};
 use policy::retry::{RetryCauses, StatusSet};
 use policy::{Backoff, BreakerSettings, OutlierSettings, RetryBudgetSettings, RetryPolicy};
 
+use super::balance::{Division, division};
 use super::health::{HealthProbe, health};
 use super::outlier::outlier;
 use super::time;
@@ -20,6 +21,7 @@ pub struct Pool {
     pub name: Box<str>,
     pub endpoints: Box<[Endpoint]>,
     pub balance: Balance,
+    pub division: Division,
     pub host: HostPolicy,
     pub breaker: BreakerSettings,
     /// `None`: its endpoints are not probed.
@@ -39,6 +41,9 @@ pub struct Reuse {
     /// A worker, an endpoint. Zero: none are kept.
     pub max_idle: u32,
     pub max_requests: Option<u32>,
+    pub max_age: Option<Duration>,
+    /// Kept ready, a worker, an endpoint.
+    pub warm: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +68,7 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
         name: doc.name.as_str().into(),
         endpoints: doc.endpoints.iter().map(|endpoint| endpoint.0.clone()).collect(),
         balance: doc.balance,
+        division: division(doc),
         host: doc.host.0.clone(),
         breaker: breaker(&doc.breaker),
         health: health(doc),
@@ -71,6 +77,8 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
             idle: time(&doc.reuse.idle),
             max_idle: doc.reuse.max_idle,
             max_requests: doc.reuse.max_requests,
+            max_age: doc.reuse.max_age.as_ref().map(time),
+            warm: doc.reuse.warm,
         },
         retry: retry(&doc.retry),
         timeouts: Timeouts {

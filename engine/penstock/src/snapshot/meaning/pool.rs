@@ -74,6 +74,7 @@ impl Meaning<'_> {
                 "write at least 1, or leave it out",
             );
         }
+        self.division(at, pool);
         let times: [(&[Step<'_>], &Text<Time>); 6] = [
             (path!["pool", at, "timeout", "connect"], &pool.timeout.connect),
             (path!["pool", at, "timeout", "head"], &pool.timeout.head),

@@ -3,6 +3,7 @@
 //! The comments on the fields below are the configuration reference (`docs/configuration.md`) and the descriptions in
 //! the JSON Schema: they are written for the operator.
 
+mod balance;
 mod engine;
 mod health;
 mod listen;
@@ -10,14 +11,16 @@ mod outlier;
 mod pool;
 mod route;
 
+pub use balance::Balance;
+pub(super) use balance::{SameSite, StickyDoc};
 pub(super) use engine::AccessDoc;
 pub use engine::{AccessFormat, Driver};
 use engine::{EngineDoc, LogDoc};
 pub(super) use health::HealthDoc;
 pub use listen::{ListenDoc, Protocol};
 pub(super) use outlier::{OutlierCause, OutlierDoc};
-pub use pool::{Balance, PoolDoc, ProxyProtocol};
 pub(super) use pool::{BreakerDoc, RetryDoc};
+pub use pool::{PoolDoc, ProxyProtocol};
 pub use route::{Forwarded, RouteDoc};
 pub(super) use route::{HeadersDoc, MirrorDoc, RedirectDoc, RedirectQuery, RespondDoc, RewriteDoc, RouteTimeouts};
 

@@ -3,9 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::balance::{Balance, LimitsDoc, SpreadDoc, StickyDoc};
 use super::health::HealthDoc;
 use super::outlier::OutlierDoc;
 use crate::limits;
+use crate::snapshot::division::HashKey;
 use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
 use crate::snapshot::quantity::Size;
@@ -21,8 +23,23 @@ pub struct PoolDoc {
     /// Where its endpoints are: addresses, names (each A and AAAA record is an endpoint), SRV records, or files that are watched.
     /// `weight` (1 unless given) is a share; 0 gets nothing. Endpoints of a higher `tier` (0 unless given) are asked when the lower ones fail.
     pub endpoints: Vec<Text<Endpoint>>,
-    /// `adaptive`: the better of two by latency and work in flight. `round-robin`: in turn.
+    /// Which endpoint is next. `adaptive`: the better of two by latency and work in flight, right for nearly all.
+    /// `least-requests`: the one of `spread.choices` with the least work in flight, for requests of very unequal length.
+    /// `round-robin`: in turn, for exact shares. `random`: by weight alone. `ring`, `maglev`: the same `hash` goes to the same
+    /// endpoint, for caches and sessions behind it; `maglev` is more even, `ring` moves less when weights change. Every
+    /// machine with the same list chooses the same.
     pub balance: Balance,
+    /// What `ring` and `maglev` tell requests by; one that lacks it goes to any endpoint.
+    pub hash: Option<Text<HashKey>>,
+    /// How strictly requests are divided.
+    pub spread: SpreadDoc,
+    /// Which requests of a client go to the same endpoint again.
+    pub sticky: StickyDoc,
+    /// How long an endpoint that joins or comes back takes to its full share, from a tenth on. For those that must warm up;
+    /// others it only delays: nothing herds on them.
+    pub slow_start: Text<Time>,
+    /// What each endpoint is given at the most, over all workers.
+    pub limits: LimitsDoc,
     /// The `Host` that endpoints see: the client's (`keep`), their own address (`endpoint`), or the one given.
     pub host: Text<HostPolicy>,
     /// When to stop asking an endpoint.
@@ -49,6 +66,11 @@ impl Default for PoolDoc {
             name: String::new(),
             endpoints: Vec::new(),
             balance: Balance::default(),
+            hash: None,
+            spread: SpreadDoc::default(),
+            sticky: StickyDoc::default(),
+            slow_start: Text::secs(0),
+            limits: LimitsDoc::default(),
             host: Text::default(),
             breaker: BreakerDoc::default(),
             health: HealthDoc::default(),
@@ -60,14 +82,6 @@ impl Default for PoolDoc {
             resolve_every: Text::secs(10),
         }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Balance {
-    #[default]
-    Adaptive,
-    RoundRobin,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
@@ -132,11 +146,22 @@ pub struct ReuseDoc {
     pub max_idle: u32,
     /// Requests after which a connection is closed. None unless given.
     pub max_requests: Option<u32>,
+    /// Age at which a connection is closed, when it is idle or comes back: so that load follows what stands behind a name.
+    /// None unless given.
+    pub max_age: Option<Text<Time>>,
+    /// Connections to each endpoint that a worker makes ready ahead of requests. For handshakes that are dear, and bursts.
+    pub warm: u32,
 }
 
 impl Default for ReuseDoc {
     fn default() -> Self {
-        Self { idle: Text::secs(60), max_idle: limits::IDLE_UPSTREAM_DEFAULT, max_requests: None }
+        Self {
+            idle: Text::secs(60),
+            max_idle: limits::IDLE_UPSTREAM_DEFAULT,
+            max_requests: None,
+            max_age: None,
+            warm: 0,
+        }
     }
 }
 
