@@ -60,7 +60,7 @@ impl Meaning<'_> {
         for (key, effective, whose) in [
             ("choices", pool.balance == Balance::LeastRequests, "`least-requests`"),
             ("table_size", pool.balance == Balance::Maglev, "`maglev`"),
-            ("bound", hashes || pool.spread.bound.0 == Bound::Auto, "`ring` and `maglev`"),
+            ("bound", hashes || pool.spread.bound.0 == Bound::Auto, "a policy that hashes"),
         ] {
             if !effective && self.written(&of(key)) {
                 self.report(
