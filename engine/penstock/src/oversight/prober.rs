@@ -1,6 +1,6 @@
 //! The prober of one endpoint: asks when `policy` says so, and passes the verdict to every worker at once.
 //!
-//! A task of the control thread's ring (`docs/decisions/0012`): no request waits for it, and it waits for no request.
+//! A task of the control thread's ring (`docs/decisions/0014`): no request waits for it, and it waits for no request.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
