@@ -63,7 +63,7 @@ on_each_driver! {
         }
     }
 
-    /// No endpoint has more requests than it may; what is over is told to come again.
+    /// No endpoint has more requests than it may; what is over waits, and is then told to come again.
     fn a_limit_of_requests_holds(driver) {
         let (origin, busy) = slow(Duration::from_millis(300));
         let engine = Setup::new(driver).origin(&origin).pool_line("limits = { requests = 3 }").start();
@@ -74,7 +74,7 @@ on_each_driver! {
         assert_eq!((served.len(), refused.len()), (3, 9));
         assert!(refused.iter().all(|answer| answer.status() == 503 && answer.field("retry-after") == Some("1")));
         assert_eq!(busy.most(), 3);
-        assert_eq!(engine.metrics().sum("endpoints_full_total"), 9);
+        assert_eq!(engine.metrics().sum("class_unserved_total"), 9);
         assert_eq!(engine.client().get("/").status(), 200, "there is room again");
     }
 

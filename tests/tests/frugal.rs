@@ -28,6 +28,25 @@ on_each_driver! {
         assert!(allocations < 10, "{allocations} allocations for {REQUESTS} requests");
     }
 
+    /// The same with a class, limits of requests, and a limit of the pool.
+    alone fn no_allocations_with_limits_and_classes(driver) {
+        let response = answer(pattern(1, 100));
+        let origin = Origin::answering(move |_| Some(response.clone()));
+        let engine = Setup::new(driver)
+            .cores("0")
+            .origin(&origin)
+            .pool_line("concurrency = 1000")
+            .route_line("class = \"interactive\"")
+            .route_line("limit = [{ key = \"client-address\", rate = \"1000000/s\" }, { key = \"route\", rate = \"1000000/s\" }]")
+            .more("[classes.interactive]\nweight = 8")
+            .start();
+        load(&engine, 64, 5_000);
+        let (before, after) = measured(&engine, 64);
+        report(driver, "64 connections, limited", &before, &after);
+        let allocations = after.since(&before, "allocations_total");
+        assert!(allocations < 10, "{allocations} allocations for {REQUESTS} requests");
+    }
+
     /// The same with responses that are received in other ways. Beyond 64 KiB there are bulk buffers: told, not asserted.
     alone fn no_allocations_whatever_the_size(driver) {
         let mut wrong = Vec::new();

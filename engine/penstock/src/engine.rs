@@ -13,6 +13,7 @@ use ring::{DriverChoice, Granted, Now, Options, Ring, Sender, SpinPolicy};
 use crate::cores;
 use crate::limits;
 use crate::oversight::Oversight;
+use crate::qos;
 use crate::snapshot::{Driver, ListenerProtocol, PoolId, Snapshot, Spin};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
@@ -29,6 +30,7 @@ pub struct Started {
 pub struct Engine {
     snapshot: Arc<Snapshot>,
     cells: Vec<Arc<WorkerCells>>,
+    qos: Arc<qos::Shared>,
     roster: Roster,
     oversight: Oversight,
     discovery: Option<Discovery>,
@@ -56,6 +58,7 @@ impl Engine {
         let mut engine = Self {
             snapshot: Arc::clone(snapshot),
             cells: cpus.iter().map(|_| Arc::default()).collect(),
+            qos: qos::Shared::new(snapshot, cpus.len()),
             roster: Roster::new(snapshot, cpus.len(), now()),
             oversight: Oversight::new(snapshot, now()),
             discovery: Discovery::start(snapshot),
@@ -99,6 +102,7 @@ impl Engine {
             cells: Arc::clone(&self.cells[index]),
             members: self.roster.pools().cloned().collect(),
             log: self.log.as_ref().map(Log::writer),
+            qos: Arc::clone(&self.qos),
             index,
             count: self.cpus.len(),
             seed: RandomState::new().build_hasher().finish(),
@@ -113,6 +117,12 @@ impl Engine {
     #[must_use]
     pub fn cells(&self) -> &[Arc<WorkerCells>] {
         &self.cells
+    }
+
+    /// What limits, classes and paces count.
+    #[must_use]
+    pub fn qos(&self) -> &qos::Shared {
+        &self.qos
     }
 
     #[must_use]

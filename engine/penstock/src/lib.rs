@@ -15,6 +15,7 @@ pub mod exchange;
 pub mod limits;
 pub mod listen;
 pub mod oversight;
+pub mod qos;
 pub mod session;
 pub mod snapshot;
 pub mod start;

@@ -200,6 +200,47 @@ pub const MIRROR_BODY_BYTES_MAX: usize = 64 << 10;
 /// A mirror's answer is read up to this, so that its connection can carry another copy; a longer one costs the connection.
 pub const MIRROR_ANSWER_BYTES_MAX: usize = 1 << 20;
 
+// ── Overload, classes and limits ────────────────────────────────────────────────────────────────────────────────────
+
+/// Classes of requests, the default one included. Each has a queue of its own in every pool that is limited.
+pub const CLASSES_MAX: usize = 16;
+
+/// A class's weight: a thousandth of the work is the least that is worth a class.
+pub const CLASS_WEIGHT_MAX: u64 = 1_000;
+
+/// Requests of one class that may wait for one pool, a worker, unless the pool says otherwise: at 1 ms a request, a second's worth.
+/// 80 bytes each, taken when a worker starts.
+pub const QUEUE_DEFAULT: u32 = 1_024;
+
+/// What `queue.len` may be set to: 5 MiB a class and worker.
+pub const QUEUE_MAX: u32 = 65_536;
+
+/// What `concurrency` may be set to: as many as a listener has connections.
+pub const CONCURRENCY_MAX: u32 = CONNECTIONS_MAX;
+
+/// The largest limit that a worker finds by itself. An origin that answers more at a time without slowing down needs no limit.
+pub const CONCURRENCY_FOUND_MAX: u32 = 4_096;
+
+/// How soon a worker with waiting requests looks for places that other workers gave back: a timer's tick.
+pub const PLACES_LOOK: Duration = Duration::from_millis(1);
+
+/// Keys that one limit tells apart, over all workers: 1 MiB. 32,768 clients at once find cells of their own; with more, those
+/// that ask least share (`policy::limit`). Grants are never more than the rate, whoever asks.
+pub const RATE_KEYS: usize = 65_536;
+
+/// Limits with a key, and paces per client, of one configuration: 256 MiB of keys at most.
+pub const KEYED_LIMITS_MAX: usize = 256;
+
+/// Limits of one route: each is looked at for each request.
+pub const ROUTE_LIMITS_MAX: usize = 8;
+
+/// The least that is received at once of content that keeps to a pace: a page.
+pub const PACED_BYTES_MIN: usize = 4 << 10;
+
+/// The longest that a request waits for its turn where a class, route or client has a pace. Who is further back is told so
+/// at once: a person has left by then, and a connection that waits holds a buffer of 16 KiB.
+pub const PACE_WAIT_MAX: Duration = Duration::from_secs(10);
+
 // ── Workers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Workers of one process: the largest machine sold has 768 hardware threads, and a CPU set has 1024 bits.

@@ -11,11 +11,12 @@ use ring::{Now, Receiver};
 use crate::exchange::{Desk, Door};
 use crate::limits;
 use crate::listen::{self, Gate};
+use crate::qos::{self, Qos};
 use crate::session::Sessions;
 use crate::snapshot::{ListenerId, PoolId, ProxyProtocol, Snapshot};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
-use crate::upstream::{Cluster, Members};
+use crate::upstream::{Cluster, Members, policy_now};
 
 /// What a worker is made from.
 pub struct Plan {
@@ -24,6 +25,7 @@ pub struct Plan {
     /// Who is in each pool at the start.
     pub members: Vec<Members>,
     pub log: Option<Writer>,
+    pub qos: Arc<qos::Shared>,
     pub index: usize,
     pub count: usize,
     /// Of all chance on this worker.
@@ -48,6 +50,7 @@ pub struct Worker {
     snapshot: Arc<Snapshot>,
     cells: Arc<WorkerCells>,
     clusters: Rc<[Rc<Cluster>]>,
+    qos: Rc<Qos>,
     sessions: Rc<Sessions>,
     gates: Vec<Rc<Gate>>,
     accepting: Rc<Cell<usize>>,
@@ -61,7 +64,7 @@ impl Worker {
     /// # Errors
     /// The first address that cannot be bound, named.
     pub fn open(plan: Plan) -> io::Result<Self> {
-        let Plan { snapshot, cells, members, log, index, count, seed } = plan;
+        let Plan { snapshot, cells, members, log, qos, index, count, seed } = plan;
         let clusters: Rc<[Rc<Cluster>]> = snapshot
             .pools
             .iter()
@@ -71,10 +74,13 @@ impl Worker {
                 Rc::new(Cluster::new(pool, members, index, count, seed.wrapping_add(at as u64)))
             })
             .collect();
+        let qos = Rc::new(Qos::new(qos, &snapshot, index, seed));
+        attend(&qos, &snapshot, &clusters);
         let mut worker = Self {
             snapshot,
             cells,
             clusters,
+            qos,
             sessions: Rc::default(),
             gates: Vec::new(),
             accepting: Rc::default(),
@@ -100,6 +106,7 @@ impl Worker {
             listener: id,
             clusters: Rc::clone(&self.clusters),
             cells: Arc::clone(&self.cells),
+            qos: Rc::clone(&self.qos),
             log: self.log.clone(),
             desk: Rc::clone(&self.desk),
             open: Cell::new(0),
@@ -165,6 +172,16 @@ impl Worker {
     fn follow(&self, pool: PoolId, members: &Members) {
         if let Some(cluster) = self.clusters.get(usize::from(pool.0)) {
             cluster.follow(&self.snapshot[pool], members, &self.cells.counters);
+        }
+    }
+}
+
+/// Lets those who wait for an endpoint know when one has a place.
+fn attend(qos: &Qos, snapshot: &Snapshot, clusters: &[Rc<Cluster>]) {
+    for (at, (pool, cluster)) in snapshot.pools.iter().zip(clusters).enumerate() {
+        if let Some(room) = qos.room(PoolId(at as u16)).filter(|_| pool.admission.by_endpoint) {
+            let cluster = Rc::clone(cluster);
+            room.attend(move || !cluster.is_full(policy_now(ring::now())));
         }
     }
 }

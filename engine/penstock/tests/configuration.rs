@@ -41,6 +41,13 @@ admin = ["127.0.0.1:9180", "unix:/run/penstock.sock"]
 [log]
 access = { path = "-", format = "common" }
 
+[classes.bulk]
+bandwidth = "25MB/s"
+
+[classes.interactive]
+weight = 8
+queue = "200ms"
+
 [[listen]]
 name = "web"
 addr = [":8080", "[::1]:8081"]

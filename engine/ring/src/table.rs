@@ -203,6 +203,11 @@ impl Table {
         false
     }
 
+    /// Whether the other end has closed its side.
+    pub(crate) fn ended(&self, stream: u32) -> bool {
+        self.streams.get(stream).flags.ended
+    }
+
     /// Keeps an eye on an idle connection, so that [`is_quiet`](Self::is_quiet) sees its end.
     pub(crate) fn watch(&mut self, stream: u32) {
         self.streams.get_mut(stream).recv_task = TaskRef::NONE;

@@ -6,6 +6,7 @@
 
 mod metrics;
 mod order;
+mod qos;
 mod show;
 mod status;
 mod trust;

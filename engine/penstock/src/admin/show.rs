@@ -140,6 +140,7 @@ fn limits(engine: &Engine, only: Option<PoolId>) -> Vec<Value> {
     if only.is_none() {
         rows.extend(connection_limits(engine));
     }
+    rows.extend(super::qos::limits(engine, only));
     for (_, pool) in view::pools(engine).filter(|(id, _)| only.is_none_or(|only| only == *id)) {
         let idle = u64::from(pool.reuse.max_idle) * engine.cpus().len() as u64;
         rows.push(limit("idle connections to an endpoint", &pool.name, None, idle, None));
@@ -158,7 +159,7 @@ fn connection_limits(engine: &Engine) -> impl Iterator<Item = Value> {
     listeners.iter().map(move |of| limit("connections", &of.name, used, of.max_connections.into(), met))
 }
 
-fn limit(what: &str, of: &str, used: Option<u64>, most: u64, met: Option<u64>) -> Value {
+pub(super) fn limit(what: &str, of: &str, used: Option<u64>, most: u64, met: Option<u64>) -> Value {
     json!({ "limit": what, "of": of, "used": used, "most": most, "met": met })
 }
 

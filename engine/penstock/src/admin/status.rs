@@ -44,6 +44,7 @@ pub(super) fn status(engine: &Engine) -> Value {
         },
         "cores": cores(engine),
         "listeners": listeners(engine),
+        "classes": super::qos::classes(engine),
         "pools": pools(engine),
     })
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use proto::http::Fields;
 
+use crate::qos::{HeldClient, Qos};
 use crate::snapshot::{Listener, ListenerId, PoolId, Snapshot};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
@@ -18,6 +19,7 @@ pub struct Door {
     pub listener: ListenerId,
     pub clusters: Rc<[Rc<Cluster>]>,
     pub cells: Arc<WorkerCells>,
+    pub qos: Rc<Qos>,
     pub log: Option<Rc<RefCell<Writer>>>,
     pub desk: Rc<Desk>,
     /// Connections open through it, on this worker.
@@ -69,13 +71,15 @@ impl Default for Desk {
 }
 
 /// Who is at the other end of a client connection. Held by every idle one, so it is small.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Peer {
     /// The address as text: made once a connection, told with every request.
-    text: [u8; 45],
+    text: [u8; 40],
     length: u8,
     /// Its forwarding fields are believed.
     pub trusted: bool,
+    /// Counted among its client's connections.
+    pub held: Option<HeldClient>,
     /// From where to where it connected; kept only where a pool tells its endpoints (PROXY protocol).
     path: Option<Box<(SocketAddr, SocketAddr)>>,
 }
@@ -85,15 +89,15 @@ impl Peer {
     #[must_use]
     pub fn new(address: Option<IpAddr>, trusted: bool, path: Option<(SocketAddr, SocketAddr)>) -> Self {
         use std::io::Write;
-        let mut text = [0; 45];
+        let mut text = [0; 40];
         let mut rest = &mut text[..];
-        // 45 bytes hold the longest IPv6 text.
+        // 39 bytes are the longest text of an IPv6 address that is no mapped one.
         let _ = match address.map(|ip| ip.to_canonical()) {
             Some(ip) => write!(rest, "{ip}"),
             None => write!(rest, "unknown"),
         };
-        let length = (45 - rest.len()) as u8;
-        Self { text, length, trusted, path: path.map(Box::new) }
+        let length = (40 - rest.len()) as u8;
+        Self { text, length, trusted, held: None, path: path.map(Box::new) }
     }
 
     #[must_use]

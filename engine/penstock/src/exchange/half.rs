@@ -6,15 +6,19 @@
 use std::task::{Context, Poll};
 
 use proto::h1::{Connection, Role, Trailers};
-use ring::{Buf, Stream};
+use ring::{Buf, Now, Stream};
 
 use super::Door;
+use super::admit::Paced;
 use super::mirror::Copy;
 use crate::conn::{Broken, Conn, Read, Reads};
 use crate::limits;
+use crate::qos::Direction;
 
 /// One direction.
-pub(super) struct Half {
+pub(super) struct Half<'a> {
+    /// When pieces may go; `None`: at once.
+    pub(super) pacing: Option<Pacing<'a>>,
     /// Goes before the first piece, in the same send if it can.
     pub(super) lead: Option<Buf>,
     /// Collects all pieces until the last.
@@ -68,9 +72,15 @@ pub(super) trait Sink {
     fn send(&mut self, buf: Buf);
 }
 
-impl Half {
-    pub(super) fn new(lead: Option<Buf>) -> Self {
-        Self { lead, hold: None, state: Going::On, bytes: 0, copy: None }
+impl<'a> Half<'a> {
+    pub(super) fn new(lead: Option<Buf>, pacing: Option<Pacing<'a>>) -> Self {
+        Self { pacing, lead, hold: None, state: Going::On, bytes: 0, copy: None }
+    }
+
+    /// Until when the next piece has to wait for its turn.
+    pub(super) fn turn(&self) -> Option<Now> {
+        let turn = self.pacing.as_ref()?.turn;
+        (turn != Now::NEVER).then_some(turn)
     }
 
     /// Moves what can be moved. Ready at the end of the message, or when one side is cut.
@@ -86,7 +96,11 @@ impl Half {
                 Poll::Ready(Err(cut)) => return Poll::Ready(Err(cut)),
                 Poll::Ready(Ok(())) => {}
             }
-            let piece = match source.poll_piece(cx) {
+            let next = match &mut self.pacing {
+                None => source.poll_piece(cx),
+                Some(pacing) => pacing.poll_piece(source, cx),
+            };
+            let piece = match next {
                 Poll::Pending => {
                     if self.hold.is_none() {
                         self.release_lead(sink);
@@ -172,6 +186,51 @@ impl Half {
         if let Some(hold) = self.hold.take() {
             sink.send(hold);
         }
+    }
+}
+
+/// Cuts content into quanta, and lets each go when its turn has come.
+pub(super) struct Pacing<'a> {
+    paced: &'a Paced<'a>,
+    direction: Direction,
+    /// What was received and has not gone yet.
+    rest: Option<Piece>,
+    /// When the next quantum of it may go; [`Now::NEVER`] while it has not asked.
+    turn: Now,
+}
+
+impl<'a> Pacing<'a> {
+    pub(super) fn new(paced: &'a Paced<'a>, direction: Direction) -> Self {
+        Self { paced, direction, rest: None, turn: Now::NEVER }
+    }
+
+    /// As [`Source::poll_piece`]. While a turn is awaited nothing is received, and nobody is woken: the caller has the timer.
+    fn poll_piece(&mut self, source: &mut impl Source, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>> {
+        let mut piece = match self.rest.take() {
+            Some(piece) => piece,
+            None => match source.poll_piece(cx) {
+                Poll::Ready(Ok(piece)) => piece,
+                other => return other,
+            },
+        };
+        let Some(data) = piece.data.as_mut().filter(|data| !data.is_empty()) else { return Poll::Ready(Ok(piece)) };
+        let length = data.len().min(self.paced.quantum);
+        if self.turn == Now::NEVER {
+            self.turn = self.paced.turns.content(self.direction, length);
+        }
+        if self.turn > ring::now() {
+            self.rest = Some(piece);
+            return Poll::Pending;
+        }
+        self.turn = Now::NEVER;
+        self.paced.gone.add(length as u64);
+        if length == data.len() {
+            return Poll::Ready(Ok(piece));
+        }
+        let front = Buf::copy_of(&data.bytes()[..length]);
+        data.consume(length);
+        self.rest = Some(piece);
+        Poll::Ready(Ok(Piece { data: Some(front), ..Piece::default() }))
     }
 }
 

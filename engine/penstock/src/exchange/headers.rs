@@ -211,7 +211,7 @@ fn compose_response<const FIELDS: usize>(
     fields: &mut Fields,
     told: &Told<'_>,
 ) -> bool {
-    let Exchange { door, request, peer, way } = exchange;
+    let Exchange { door, request, peer, way, .. } = exchange;
     let rules = &way.matched.route.rewrite.response;
     hop::strip(fields, bytes, head.framing);
     let mut rewrite = ResponseRewrite::new(head, request.head.version);

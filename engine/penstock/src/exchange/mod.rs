@@ -1,9 +1,10 @@
 //! The straight line: what happens to a request, from top to bottom.
 //!
-//! admit → route → pick → lease → forward and relay → settle. Read [`serve`] to know the product. What holds here: a
+//! route → admit → pick → lease → forward and relay → settle. Read [`serve`] to know the product. What holds here: a
 //! request is answered exactly once; it is tried again only while nothing has gone downstream; every try that picked an
 //! endpoint is recorded there once, whatever became of it.
 
+mod admit;
 mod affinity;
 mod door;
 mod half;
@@ -86,18 +87,29 @@ async fn attempt(
             return;
         }
     };
+    let (paced, mut place) = match door.admit(conn, request, peer, &way, timer).await {
+        Ok(admitted) => admitted,
+        Err(reason) => return settled.refused(door, conn, request, reason),
+    };
     let pool = &door.snapshot[way.pool];
     let cluster = door.cluster(way.pool);
     cluster.count_request(policy_now(ring::now()));
     let mut tries = Tries::new(door, request, peer, way);
-    let exchange = Exchange { door, request, peer, way };
+    let exchange = Exchange { door, request, peer, way, paced: paced.as_ref() };
     loop {
         if !tries.pause().is_zero() {
             ring::sleep(tries.pause()).await;
         }
         let Some(mut attempt) = tries.pick() else {
+            if tries.found_all_full() && place.can_wait() {
+                if let Err(reason) = place.again(conn, request, timer).await {
+                    return settled.refused(door, conn, request, reason);
+                }
+                continue;
+            }
             return settled.refused(door, conn, request, tries.reason());
         };
+        place.has_endpoint();
         settled.tried(&attempt.endpoint);
         let wanted = Wanted {
             endpoint: &attempt.endpoint,
@@ -118,7 +130,9 @@ async fn attempt(
         attempt.reused = lease.reused;
         match relay::run(exchange, conn, &mut lease, &mut tries, &mut attempt, timer, settled).await {
             Relayed::Done(class) => {
-                tries.ended(&attempt, &attempt.outcome(class));
+                let outcome = attempt.outcome(class);
+                tries.ended(&attempt, &outcome);
+                place.end(&outcome);
                 cluster.give_back(lease, pool, &door.cells.counters);
                 return;
             }
@@ -134,7 +148,9 @@ async fn attempt(
             }
             Relayed::Unanswered(class) => {
                 drop(lease);
-                if !tries.failed(&attempt, &attempt.outcome(class)) || way.is_over() {
+                let outcome = attempt.outcome(class);
+                if !tries.failed(&attempt, &outcome) || way.is_over() {
+                    place.end(&outcome);
                     return settled.refused(door, conn, request, tries.reason());
                 }
             }

@@ -18,6 +18,7 @@ use proto::h1::{Client, Eof, ResponseHead, Server};
 use proto::http::{Framing, Method, Status, Version};
 use ring::{Buf, Now, Timer};
 
+use super::admit::Paced;
 use super::half::{Body, Cut, Going, Half, Out, Piece};
 use super::replay::Repeatable;
 use super::route::Way;
@@ -25,6 +26,7 @@ use super::tries::{Attempt, Tries};
 use super::{Door, Peer, Reason, Request, Settled, headers, mirror};
 use crate::conn::{Broken, Conn, Read};
 use crate::limits;
+use crate::qos::Direction;
 use crate::upstream::Lease;
 
 /// How a try at an endpoint went.
@@ -46,6 +48,7 @@ pub(super) struct Exchange<'a> {
     pub(super) request: &'a Request,
     pub(super) peer: &'a Peer,
     pub(super) way: Way<'a>,
+    pub(super) paced: Option<&'a Paced<'a>>,
 }
 
 /// Sends the request to the lease's endpoint and its answer to the client.
@@ -58,7 +61,7 @@ pub(super) async fn run(
     timer: &mut Timer,
     settled: &mut Settled,
 ) -> Relayed {
-    let Exchange { door, request, peer, way } = exchange;
+    let Exchange { door, request, peer, way, paced } = exchange;
     let up = &mut lease.conn;
     let Some(head) = headers::request_head(door, request, peer, &way, &lease.endpoint.authority, None) else {
         return Relayed::Unanswered(Class::Shed);
@@ -71,7 +74,9 @@ pub(super) async fn run(
     if let Framing::Length(length) = framing
         && !down.machine.is_body_read()
     {
-        down.expect(length.saturating_sub(down.unread().len() as u64));
+        let rest = length.saturating_sub(down.unread().len() as u64);
+        down.expect(rest);
+        paced.inspect(|paced| paced.curb(down, rest));
     }
     let mut relay = Relay {
         exchange,
@@ -80,8 +85,8 @@ pub(super) async fn run(
         tries,
         attempt,
         timer,
-        upload: Half::new(Some(head)),
-        download: Half::new(None),
+        upload: Half::new(Some(head), paced.map(|paced| paced.pacing(Direction::Up))),
+        download: Half::new(None, paced.map(|paced| paced.pacing(Direction::Down))),
         phase: Phase::Head,
         status: 0,
         whole: None,
@@ -126,8 +131,8 @@ struct Relay<'a, 'b> {
     tries: &'a mut Tries<'b>,
     attempt: &'a mut Attempt,
     timer: &'a mut Timer,
-    upload: Half,
-    download: Half,
+    upload: Half<'a>,
+    download: Half<'a>,
     phase: Phase,
     /// Of the final response, once its head was read.
     status: u16,
@@ -165,7 +170,7 @@ impl Relay<'_, '_> {
         {
             return Poll::Ready(relayed);
         }
-        if self.upload.bytes + self.download.bytes != before {
+        if self.upload.bytes + self.download.bytes != before || self.turn().is_some() {
             self.moved = ring::now();
         }
         if self.down.stream.poll_broken(cx).is_ready() {
@@ -194,7 +199,7 @@ impl Relay<'_, '_> {
 
     /// The request has left in full: its copy may follow.
     fn mirror(&mut self) {
-        let Exchange { door, request, peer, way } = self.exchange;
+        let Exchange { door, request, peer, way, .. } = self.exchange;
         if let Some(copy) = self.upload.copy.take().filter(|_| self.upload.state == Going::Done) {
             copy.launch(door, request, peer, &way.matched);
         }
@@ -352,7 +357,9 @@ impl Relay<'_, '_> {
         let composed = self.exchange.door.desk.head.borrow();
         let here = self.up.unread().len() as u64;
         if let Framing::Length(length) = framing {
-            self.up.expect(length.saturating_sub(here));
+            let rest = length.saturating_sub(here);
+            self.up.expect(rest);
+            self.exchange.paced.inspect(|paced| paced.curb(self.up, rest));
             if length > here && length <= limits::WHOLE_RESPONSE_BYTES_MAX {
                 self.whole = Some(ring::now() + limits::WHOLE_RESPONSE_WAIT);
                 let mut whole = Buf::with_room(composed.len() + length as usize);
@@ -362,6 +369,7 @@ impl Relay<'_, '_> {
             }
         } else if framing != Framing::None {
             self.up.expect(limits::BULK_FROM);
+            self.exchange.paced.inspect(|paced| paced.curb(self.up, limits::BULK_FROM));
         }
         self.download.lead = Some(Buf::copy_of(&composed));
     }
@@ -440,6 +448,7 @@ impl Relay<'_, '_> {
         if let Some(deadline) = self.exchange.way.deadline {
             at = at.min(deadline);
         }
+        at = self.turn().map_or(at, |turn| at.min(turn));
         if let Some(whole) = self.whole {
             if whole <= ring::now() {
                 self.whole = None;
@@ -457,6 +466,12 @@ impl Relay<'_, '_> {
             return Poll::Pending;
         }
         Poll::Ready(self.timed_out())
+    }
+
+    /// When content that keeps to a pace may go on, if that is what it waits for.
+    fn turn(&self) -> Option<Now> {
+        let turns = [self.upload.turn(), self.download.turn()].into_iter().flatten();
+        turns.filter(|turn| *turn > ring::now()).min()
     }
 
     /// The endpoint is slower than its pool ever is: the request goes elsewhere, if it may. If it may not, it waits on, for an

@@ -5,11 +5,13 @@ use proto::h1::{Respond, Server};
 use proto::http::{Known, Method, Status};
 use ring::Buf;
 
+use super::admit::Limited;
 use super::headers::{Added, Place, ensure_parsed, write_values};
 use super::route::Matched;
 use super::{Door, Peer, Request};
 use crate::conn::Conn;
 use crate::limits;
+use crate::qos::Refused;
 use crate::snapshot::{Action, HeaderRule};
 
 /// Why the engine answers itself, or why an exchange did not end well.
@@ -32,6 +34,12 @@ pub enum Reason {
     /// The response broke off after its head was sent.
     UpstreamTruncated,
     OutOfResources,
+    /// A limit of the route.
+    Limited(Limited),
+    /// Its turn would come too late.
+    Crowded,
+    /// No place in the pool in time.
+    Overloaded(Refused),
     ClientMalformed(Malformed),
     ClientTimedOut,
     ClientGone,
@@ -55,6 +63,13 @@ impl Reason {
             Self::UpstreamMalformed => "upstream-malformed",
             Self::UpstreamTruncated => "upstream-truncated",
             Self::OutOfResources => "out-of-resources",
+            Self::Limited(_) => "rate-limited",
+            Self::Crowded => "turn-too-late",
+            Self::Overloaded(refused) => match refused.reason {
+                policy::Reason::Full => "queue-full",
+                policy::Reason::Codel => "queue-too-slow",
+                policy::Reason::Deadline => "queue-timeout",
+            },
             Self::ClientMalformed(_) => "client-malformed",
             Self::ClientTimedOut => "client-timeout",
             Self::ClientGone => "client-gone",
@@ -65,7 +80,10 @@ impl Reason {
         match self {
             Self::NoRoute => Status::NOT_FOUND,
             Self::AmbiguousPath => Status::BAD_REQUEST,
-            Self::NoEndpoint | Self::EndpointsFull | Self::OutOfResources => Status::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint | Self::EndpointsFull | Self::OutOfResources | Self::Crowded | Self::Overloaded(_) => {
+                Status::SERVICE_UNAVAILABLE
+            }
+            Self::Limited(limited) => Status::new(limited.status).unwrap_or(Status::TOO_MANY_REQUESTS),
             Self::ConnectTimedOut | Self::UpstreamTimedOut | Self::DeadlinePassed => Status::GATEWAY_TIMEOUT,
             Self::ClientMalformed(malformed) => malformed.status(),
             Self::ClientTimedOut => Status::REQUEST_TIMEOUT,
@@ -75,6 +93,17 @@ impl Reason {
             | Self::UpstreamMalformed
             | Self::UpstreamTruncated
             | Self::ClientGone => Status::BAD_GATEWAY,
+        }
+    }
+
+    /// When it would be worth to ask again, s (RFC 9110 §10.2.3).
+    fn retry_secs(self) -> Option<u32> {
+        match self {
+            Self::Limited(limited) => limited.told.retry_secs,
+            Self::Overloaded(refused) => Some(refused.retry_secs),
+            Self::Crowded => Some(limits::PACE_WAIT_MAX.as_secs() as u32),
+            Self::NoEndpoint | Self::EndpointsFull | Self::OutOfResources => Some(1),
+            _ => None,
         }
     }
 
@@ -93,6 +122,9 @@ impl Reason {
             Self::UpstreamMalformed => b"502: the endpoint's answer is not valid HTTP\n",
             Self::UpstreamTruncated => b"502: the endpoint's answer broke off\n",
             Self::OutOfResources => b"503: out of resources\n",
+            Self::Limited(_) => b"too many requests: slow down\n",
+            Self::Crowded => b"503: too many requests are ahead of this one\n",
+            Self::Overloaded(_) => b"503: too many requests at once\n",
             Self::ClientMalformed(_) => b"the request is not valid HTTP\n",
             Self::ClientTimedOut => b"408: the request did not arrive in time\n",
             Self::ClientGone => b"",
@@ -108,8 +140,13 @@ pub(super) fn answer(door: &Door, conn: &mut Conn<Server>, request: &Request, re
     if door.desk.draining.get() {
         conn.machine.close_after();
     }
+    let mut value = door.desk.value.borrow_mut();
+    let fields = limit_fields(door, reason, &mut value);
     let mut respond = respond_to(conn, request, reason.status());
     ours(&mut respond, reason);
+    if let Some(fields) = &fields {
+        respond.add = fields;
+    }
     send(door, conn, &respond)
 }
 
@@ -170,6 +207,18 @@ fn respond_to<'a>(conn: &Conn<Server>, request: &Request, status: Status) -> Res
     respond
 }
 
+/// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10), for a request that a limit has turned away.
+fn limit_fields<'a>(door: &Door, reason: Reason, value: &'a mut Vec<u8>) -> Option<[(&'static [u8], &'a [u8]); 2]> {
+    let Reason::Limited(limited) = reason else { return None };
+    value.clear();
+    let name = &door.snapshot[limited.route].qos.limits[usize::from(limited.at)].name;
+    limited.told.write_limit(name, value);
+    let middle = value.len();
+    limited.told.write_policy(name, value);
+    let (limit, policy) = value.split_at(middle);
+    Some([(b"ratelimit", limit), (b"ratelimit-policy", policy)])
+}
+
 /// Answers a client whose request could not even be read, and ends the connection.
 pub fn refuse(door: &Door, conn: &mut Conn<Server>, reason: Reason) -> u16 {
     let mut respond = Respond::new(reason.status());
@@ -181,9 +230,7 @@ pub fn refuse(door: &Door, conn: &mut Conn<Server>, reason: Reason) -> u16 {
 fn ours(respond: &mut Respond<'_>, reason: Reason) {
     respond.content_type = b"text/plain";
     respond.body = reason.body();
-    if respond.status == Status::SERVICE_UNAVAILABLE {
-        respond.retry_after = Some(1);
-    }
+    respond.retry_after = reason.retry_secs();
 }
 
 fn send(door: &Door, conn: &mut Conn<Server>, respond: &Respond<'_>) -> u16 {

@@ -108,7 +108,7 @@ impl Door {
     }
 
     /// The request's path in the form in which routes are matched, and whether it is ambiguous.
-    fn path<'a>(&self, request: &'a Request, normal: &'a mut Vec<u8>) -> (&'a [u8], bool) {
+    pub(super) fn path<'a>(&self, request: &'a Request, normal: &'a mut Vec<u8>) -> (&'a [u8], bool) {
         let head = &request.head;
         let path = head.path.of(request.bytes.bytes());
         if path.is_empty() && head.form == Form::Absolute && (head.method != Method::Options || !head.query.is_empty())
@@ -146,7 +146,7 @@ impl Door {
 
     /// The client's address: the peer's, unless the peer is a trusted proxy, which says for whom it asks. Proxies append,
     /// so the last address of `X-Forwarded-For` that is no trusted proxy's is the first one that nobody can make up.
-    fn client(&self, request: &Request, fields: &Fields, peer: &Peer) -> Option<IpAddr> {
+    pub(super) fn client(&self, request: &Request, fields: &Fields, peer: &Peer) -> Option<IpAddr> {
         let mut client = std::str::from_utf8(peer.text()).ok()?.parse().ok()?;
         if !peer.trusted || !fields.has(Known::XForwardedFor) {
             return Some(client);

@@ -126,8 +126,14 @@ impl<'a> Tries<'a> {
         if let Content::Kept(kept) = &mut self.content {
             kept.rewind();
         }
+        let endpoint = endpoint?;
         self.count += u8::from(!fresh);
-        Some(Attempt { endpoint: endpoint?, fresh, reused: false, begun, sent: None, answered: None })
+        Some(Attempt { endpoint, fresh, reused: false, begun, sent: None, answered: None })
+    }
+
+    /// None has begun, because those endpoints that would do have as much as they may.
+    pub(super) fn found_all_full(&self) -> bool {
+        self.count == 0 && self.full
     }
 
     fn choose(&mut self, now: policy::Now) -> Option<Rc<Endpoint>> {
@@ -139,7 +145,10 @@ impl<'a> Tries<'a> {
         let picked = pick(&self.tried).or_else(|why| {
             // All have been tried. The only endpoint of a pool may get a second chance; a known failure may not.
             let again = !self.tried.is_empty() && matches!(self.last, Some(Class::Reset | Class::Answered(_)));
-            if again { pick(&Tried::default()) } else { Err(why) }
+            // Where endpoints have limits, a place may have come free on another worker while this one looked: once more says how
+            // things stand.
+            let moved = why == NoPick::None && self.tried.is_empty() && self.pool.admission.by_endpoint;
+            if again || moved { pick(&Tried::default()) } else { Err(why) }
         });
         self.full = matches!(picked, Err(NoPick::Full));
         picked.ok()

@@ -41,8 +41,12 @@ pub async fn tunnel(
     let counters = &door.cells.counters;
     counters.tunnels_total.add(1);
     counters.tunnels_open.add(1);
-    let mut halves =
-        Halves { upward: Half::new(first_up), downward: Half::new(first_down), ended: [false; 2], moved: ring::now() };
+    let mut halves = Halves {
+        upward: Half::new(first_up, None),
+        downward: Half::new(first_down, None),
+        ended: [false; 2],
+        moved: ring::now(),
+    };
     let cut = poll_fn(|cx| halves.poll(down, up, timer, idle, cx)).await;
     counters.tunnels_open.sub(1);
     let moved = Tunnelled { up: halves.upward.bytes, down: halves.downward.bytes, cut };
@@ -69,8 +73,8 @@ pub(super) async fn upgraded(
 }
 
 struct Halves {
-    upward: Half,
-    downward: Half,
+    upward: Half<'static>,
+    downward: Half<'static>,
     ended: [bool; 2],
     moved: ring::Now,
 }
@@ -104,7 +108,13 @@ impl Halves {
     }
 
     /// Moves one direction; true when it broke.
-    fn poll_half(half: &mut Half, ended: &mut bool, from: &mut Stream, to: &mut Stream, cx: &mut Context<'_>) -> bool {
+    fn poll_half(
+        half: &mut Half<'_>,
+        ended: &mut bool,
+        from: &mut Stream,
+        to: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> bool {
         if *ended {
             return false;
         }

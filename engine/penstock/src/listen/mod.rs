@@ -121,15 +121,25 @@ fn admit(gate: &Rc<Gate>, stream: Stream) {
         let (door, sessions) = (Rc::clone(door), Rc::clone(sessions));
         ring::spawn(async move {
             if let Some(accepted) = proxied(&door, stream).await {
-                session::start(&door, &sessions, accepted);
+                enter(&door, &sessions, accepted);
             }
         });
         return;
     }
     let local = || stream.local().ok().and_then(|address| address.inet());
     let path = if door.tells_path { peer.zip(local()) } else { None };
-    let accepted = Accepted { address: peer.map(|peer| peer.ip()), path, unread: None, stream };
-    session::start(door, sessions, accepted);
+    enter(door, sessions, Accepted { address: peer.map(|peer| peer.ip()), path, unread: None, held: None, stream });
+}
+
+/// Serves a connection, unless its client has as many as it may.
+fn enter(door: &Rc<Door>, sessions: &Rc<Sessions>, accepted: Accepted) {
+    match door.qos.hold(door.listener, accepted.address) {
+        Some(held) => session::start(door, sessions, Accepted { held, ..accepted }),
+        None => {
+            door.cells.counters.connections_refused_total.add(1);
+            accepted.stream.reset();
+        }
+    }
 }
 
 /// Reads the PROXY header that this peer must begin with; `None` when it does not, and the connection ends.
@@ -177,5 +187,5 @@ async fn proxied(door: &Door, mut stream: Stream) -> Option<Accepted> {
         proxy::Peer::Unknown | proxy::Peer::Unix => None,
     };
     let address = path.map(|(source, _)| source.ip());
-    Some(Accepted { stream, address, path, unread: Some(unread).filter(|unread| !unread.is_empty()) })
+    Some(Accepted { stream, address, path, held: None, unread: Some(unread).filter(|unread| !unread.is_empty()) })
 }

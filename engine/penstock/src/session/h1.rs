@@ -42,7 +42,8 @@ impl Session {
     pub(super) fn new(door: Rc<Door>, sessions: Rc<Sessions>, accepted: Accepted) -> Self {
         let trusted = accepted.address.is_some_and(|ip| door.listener().trusted.contains(ip));
         let told = door.snapshot.pools.iter().any(|pool| pool.proxy_protocol != ProxyProtocol::Off);
-        let peer = Peer::new(accepted.address, trusted, accepted.path.filter(|_| told));
+        let mut peer = Peer::new(accepted.address, trusted, accepted.path.filter(|_| told));
+        peer.held = accepted.held;
         let mut conn = Conn::new(accepted.stream);
         if let Some(unread) = accepted.unread {
             conn.put_back(unread);
@@ -70,7 +71,7 @@ pub(super) fn run(mut session: Session) -> impl Future<Output = ()> {
         if session.conn.is_cut() {
             session.conn.stream.reset_on_close();
         }
-        session.sessions.leave(&session.door);
+        session.sessions.leave(&session.door, session.peer.held.take());
     }
 }
 

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use ring::{Buf, Now, Stream, TaskRef};
 
 use crate::exchange::Door;
+use crate::qos::HeldClient;
 use crate::snapshot::ListenerProtocol;
 
 /// The sessions of one worker, and whether they shall end.
@@ -54,7 +55,8 @@ impl Sessions {
         tasks.push(ring::current_task());
     }
 
-    fn leave(&self, door: &Door) {
+    fn leave(&self, door: &Door, held: Option<HeldClient>) {
+        door.qos.release(door.listener, held);
         self.open.set(self.open.get() - 1);
         door.open.set(door.open.get() - 1);
         door.cells.counters.connections_open.sub(1);
@@ -70,6 +72,8 @@ pub struct Accepted {
     pub path: Option<(SocketAddr, SocketAddr)>,
     /// What came behind the PROXY header.
     pub unread: Option<Buf>,
+    /// Counted among its client's connections.
+    pub held: Option<HeldClient>,
 }
 
 /// Serves a connection until it ends, as a task of its own.

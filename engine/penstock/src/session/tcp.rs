@@ -13,14 +13,15 @@ use crate::snapshot::PoolId;
 use crate::upstream::{Choice, Endpoint, Held, Repetition, Tried, policy_now, proxy_header};
 
 /// Serves a connection until both ends have ended.
-pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, accepted: Accepted, pool: PoolId) {
+pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, mut accepted: Accepted, pool: PoolId) {
     sessions.enter(&door);
+    let held = accepted.held.take();
     pass(&door, accepted, pool).await;
-    sessions.leave(&door);
+    sessions.leave(&door, held);
 }
 
 async fn pass(door: &Door, accepted: Accepted, pool: PoolId) {
-    let Accepted { mut stream, address, path, unread } = accepted;
+    let Accepted { mut stream, address, path, unread, .. } = accepted;
     let mut timer = Timer::new();
     let settings = &door.snapshot[pool];
     let Some(mut up) = reach(door, pool, address, &mut timer).await else {

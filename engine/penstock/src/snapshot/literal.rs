@@ -4,6 +4,7 @@
 use super::address::{Address, Bind, Cidr};
 use super::division::{Bound, Excess, HashKey, Secret};
 use super::endpoint::{Endpoint, Nameserver};
+use super::limit::{ConcurrencyLimit, LimitKey};
 use super::probing::{ProbeTarget, Statuses};
 use super::quantity::{Bandwidth, Rate, Size};
 use super::repetition::{PerTry, RetryCause};
@@ -170,6 +171,8 @@ pub(super) const FORMATS: &[Format] = &[
     format::<Excess>(),
     format::<Bound>(),
     format::<Secret>(),
+    format::<LimitKey>(),
+    format::<ConcurrencyLimit>(),
     format::<Cores>(),
     format::<Spin>(),
     format::<HostPolicy>(),

@@ -13,6 +13,7 @@ mod compile;
 mod division;
 mod endpoint;
 mod explain;
+mod limit;
 mod literal;
 mod meaning;
 mod print;
@@ -30,13 +31,14 @@ mod text;
 
 pub use address::{Address, Bind, Cidr, Host};
 pub use compile::{
-    AccessLog, Action, CookieRule, Division, EngineSettings, Fixed, HeaderRule, HeaderRules, HealthProbe, Listener,
-    ListenerId, ListenerProtocol, Mirror, Networks, Pool, PoolId, ProbeAsk, Redirect, Retry, Reuse, Rewrite, Route,
-    Snapshot, Stickiness, Target, Timeouts,
+    AccessLog, Action, Admission, Class, ClassId, CookieRule, Division, EngineSettings, Fixed, HeaderRule, HeaderRules,
+    HealthProbe, Limit, Listener, ListenerId, ListenerProtocol, Mirror, Networks, Pace, Paces, Pool, PoolId, ProbeAsk,
+    Redirect, Retry, Reuse, Rewrite, Route, RouteQos, Snapshot, Stickiness, Target, Timeouts,
 };
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, Nameserver, Source};
 pub use explain::{Explanation, Question, explain};
+pub use limit::{ConcurrencyLimit, LimitKey};
 pub use literal::{
     Cores, HostPolicy, Listed, Literal, Percent, ServerPolicy, Spin, Text, Time, Unreadable, ViaName, cpu_list,
 };
@@ -52,8 +54,8 @@ pub use route::{
     Rule, normal,
 };
 pub use schema::{
-    AccessFormat, Balance, Document, Driver, Forwarded, ListenDoc, PoolDoc, Protocol, ProxyProtocol, RouteDoc,
-    json_schema,
+    AccessFormat, Balance, ClassDoc, Document, Driver, Forwarded, LimitDoc, ListenDoc, PaceDoc, PoolDoc, Protocol,
+    ProxyProtocol, QueueDoc, RouteDoc, json_schema,
 };
 pub use share::{Share, Sticky};
 

@@ -1,6 +1,6 @@
 //! A document as canonical TOML: sections in the schema's order, what lies deeper inline, defaults left out or all said.
 
-use super::schema::{AccessDoc, Document, ListenDoc, PoolDoc, RouteDoc};
+use super::schema::{AccessDoc, ClassDoc, Document, ListenDoc, PoolDoc, RouteDoc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt::Write;
@@ -9,6 +9,9 @@ use std::fmt::Write;
 #[must_use]
 pub fn print(document: &Document) -> String {
     let mut full = value(document);
+    for class in full["classes"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        strip(class, &value(&ClassDoc::default()));
+    }
     for (section, default) in defaults() {
         match &mut full[section] {
             Value::Array(items) => items.iter_mut().for_each(|item| strip(item, &default)),

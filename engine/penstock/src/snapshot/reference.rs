@@ -44,6 +44,9 @@ pub fn reference() -> String {
     for (name, section) in schema["properties"].as_object().into_iter().flatten() {
         let (heading, table) = match section.get("items") {
             Some(items) => (format!("[[{name}]]"), items),
+            None if section["additionalProperties"].is_object() => {
+                (format!("[{name}.NAME]"), &section["additionalProperties"])
+            }
             None => (format!("[{name}]"), section),
         };
         let _ = writeln!(out, "\n## `{heading}`\n\n{}\n", description(section));
@@ -62,6 +65,11 @@ fn rows(table: &Value, prefix: &str, out: &mut String) {
     let required: Vec<_> = table["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (key, property) in table["properties"].as_object().into_iter().flatten() {
         let name = format!("{prefix}{key}");
+        if property["items"].get("properties").is_some() {
+            let _ = writeln!(out, "| `{name}` | a table, or a list of them | – | {} |", cell(description(property)));
+            rows(&property["items"], &format!("{name}."), out);
+            continue;
+        }
         if property.get("properties").is_some() {
             rows(property, &format!("{name}."), out);
             continue;
@@ -92,6 +100,7 @@ fn kind(schema: &Value) -> String {
     };
     match (types.as_slice(), format) {
         _ if !words.is_empty() => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
+        (["string", "integer"], Some(format)) => format.into(),
         (["string", "array"], Some(format)) => format!("{format}, or a list"),
         (["array"], _) => format!("list of {}", kind(&schema["items"])),
         (["integer"], _) => "number".into(),

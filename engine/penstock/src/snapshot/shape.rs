@@ -7,7 +7,7 @@ use super::{
     literal,
     report::{Code, Problem, nearest},
     schema::{Document, json_schema},
-    text::{Kind, Node},
+    text::{Entry, Kind, Node},
 };
 use serde_json::{Map, Value};
 
@@ -35,6 +35,11 @@ impl Shape<'_> {
         }
         match &node.kind {
             Kind::Table(_) if accepts(schema, "object") => self.table(node, schema, name),
+            // One table where a list of tables may stand. A section says by its brackets which of the two it is.
+            Kind::Table(_) if schema["items"]["type"] == "object" && !name.starts_with("[[") => {
+                let only = self.table(node, &schema["items"], name).unwrap_or_else(|| Map::new().into());
+                Some(vec![only].into())
+            }
             Kind::Array(items) if accepts(schema, "array") => {
                 let items = items.iter().map(|item| {
                     // What does not fit keeps its place, so that indexes still lead to the right line.
@@ -61,6 +66,9 @@ impl Shape<'_> {
         let Kind::Table(entries) = &node.kind else {
             return None;
         };
+        if schema["additionalProperties"].is_object() {
+            return Some(self.named_tables(entries, &schema["additionalProperties"], name));
+        }
         let properties = schema["properties"].as_object()?;
         let place = if name.is_empty() { "the file".to_owned() } else { name.to_owned() };
         let mut fitting = Map::new();
@@ -94,6 +102,19 @@ impl Shape<'_> {
             }
         }
         Some(fitting.into())
+    }
+
+    /// Tables that the operator names.
+    fn named_tables(&mut self, entries: &[Entry], schema: &Value, name: &str) -> Value {
+        let section = name.trim_start_matches('[').trim_end_matches(']');
+        let mut tables = Map::new();
+        for entry in entries {
+            let inner = format!("[{section}.{}]", entry.key);
+            // What does not fit keeps its name, which others refer to.
+            let table = self.value(&entry.value, schema, &inner).unwrap_or_else(|| Map::new().into());
+            tables.insert(entry.key.clone(), table);
+        }
+        tables.into()
     }
 
     fn text(&mut self, node: &Node, text: &str, schema: &Value, name: &str) -> Option<Value> {

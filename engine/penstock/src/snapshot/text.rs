@@ -66,6 +66,8 @@ impl Node {
             let next = match (*step, &node.kind) {
                 (Step::Key(key), _) => node.entry(key).map(|entry| &entry.value),
                 (Step::Index(index), Kind::Array(items)) => items.get(index),
+                // A table where a list of them may stand is a list of one.
+                (Step::Index(0), Kind::Table(_)) => Some(node),
                 (Step::Index(_), _) => None,
             };
             match next {

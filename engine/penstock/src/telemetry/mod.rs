@@ -62,6 +62,8 @@ counters! {
     connections_total: "counter",
     /// Client connections open.
     connections_open: "gauge",
+    /// Client connections closed at once because their client has as many as it may.
+    connections_refused_total: "counter",
     /// Pauses of accepting because the listener's limit of connections was reached.
     accept_pauses_total: "counter",
     /// Requests begun: a head was read.

@@ -185,6 +185,14 @@ impl Cluster {
         Ok(picked)
     }
 
+    /// Every endpoint that would do has as much as it may. A place may come free.
+    pub fn is_full(&self, now: Now) -> bool {
+        let endpoints = self.endpoints.borrow();
+        let mut standings = endpoints.iter().map(|endpoint| endpoint.standing(now, true));
+        standings.clone().any(|standing| standing == Standing::Full)
+            && standings.all(|standing| standing != Standing::Ready)
+    }
+
     /// Whether a request belongs to an endpoint, by its key or by a cookie of one that can have it.
     fn is_held(&self, affinity: &Affinity, now: Now) -> bool {
         let can_have = |place: usize| {
@@ -230,7 +238,10 @@ impl Cluster {
         if let Some(waiting) = untried().find(|endpoint| endpoint.wants_trial(now)) {
             return Some(Rc::clone(waiting));
         }
-        let ready = endpoints.iter().filter(|endpoint| endpoint.standing(now, true) == Standing::Ready).count();
+        let ready = endpoints
+            .iter()
+            .filter(|endpoint| matches!(endpoint.standing(now, true), Standing::Ready | Standing::Full))
+            .count();
         let scarce = ready * 2 < endpoints.len();
         untried().find(|endpoint| scarce && endpoint.hurry(now)).map(Rc::clone)
     }

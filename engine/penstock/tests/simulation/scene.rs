@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use penstock::qos;
 use penstock::snapshot::{self, PoolId, Snapshot};
 use penstock::telemetry::WorkerCells;
 use penstock::upstream::{Finding, Found, Members, Roster};
@@ -108,6 +109,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
     let cells: Arc<WorkerCells> = Arc::default();
     let roster = Roster::new(&snapshot, 1, policy::Now::ZERO);
     let plan = Plan {
+        qos: qos::Shared::new(&snapshot, 1),
         snapshot,
         cells: Arc::clone(&cells),
         members: roster.pools().cloned().collect(),

@@ -105,6 +105,16 @@ impl Stream {
         })
     }
 
+    /// Ready when the other end will send nothing more: it has closed, or the connection has failed. Bytes that came before
+    /// are left for a receive.
+    pub fn poll_ended(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        reactor::with(|reactor| {
+            let task = reactor.exec.current();
+            let mut table = reactor.table.borrow_mut();
+            if table.broken(self.index, task) || table.ended(self.index) { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
     /// Keeps an eye on a connection that lies idle, without a task waiting for it: [`is_quiet`](Self::is_quiet) then
     /// sees what happens to it.
     pub fn watch(&mut self) {

@@ -12,11 +12,15 @@ pub struct Listener {
     pub addresses: Box<[Bind]>,
     pub protocol: ListenerProtocol,
     pub max_connections: u32,
+    /// Over all workers.
+    pub max_connections_per_client: Option<u32>,
     pub backlog: u32,
     /// Peers whose connections begin with a PROXY header.
     pub proxy_protocol_from: Networks,
     /// Peers whose forwarding fields are kept.
     pub trusted: Networks,
+    /// The field in which those may name a request's class, in lower case.
+    pub class_header: Option<Box<str>>,
     pub head_timeout: Duration,
     pub keep_alive_timeout: Duration,
     pub body_timeout: Duration,
@@ -39,9 +43,11 @@ pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Lis
             _ => ListenerProtocol::Http,
         },
         max_connections: doc.max_connections,
+        max_connections_per_client: doc.max_connections_per_client,
         backlog: doc.backlog,
         proxy_protocol_from: networks(&doc.proxy_protocol.from),
         trusted: networks(&doc.trusted),
+        class_header: doc.class_header.as_ref().map(|name| name.to_ascii_lowercase().into()),
         head_timeout: time(&doc.timeout.head),
         keep_alive_timeout: time(&doc.timeout.keep_alive),
         body_timeout: time(&doc.timeout.body),

@@ -5,12 +5,15 @@ mod health;
 mod listen;
 mod outlier;
 mod pool;
+mod qos;
 mod route;
 
 pub use balance::{CookieRule, Division, Stickiness};
 pub use health::{HealthProbe, ProbeAsk};
 pub use listen::{Listener, ListenerProtocol};
 pub use pool::{Pool, Retry, Reuse, Timeouts};
+pub(super) use qos::DEFAULT_CLASS;
+pub use qos::{Admission, Class, ClassId, Limit, Pace, Paces, RouteQos};
 pub use route::{Action, Fixed, HeaderRule, HeaderRules, Mirror, Redirect, Rewrite, Route, Target};
 pub(super) use route::{default_route_name, rules_of};
 
@@ -41,6 +44,8 @@ pub struct PoolId(pub u16);
 pub struct Snapshot {
     pub engine: EngineSettings,
     pub access_log: Option<AccessLog>,
+    /// The default one first.
+    pub classes: Box<[Class]>,
     pub listeners: Box<[Listener]>,
     pub pools: Box<[Pool]>,
     pub routes: Box<[Route]>,
@@ -95,6 +100,12 @@ impl Snapshot {
         Some((found, &self[found.route]))
     }
 
+    /// The class of a name.
+    #[must_use]
+    pub fn class_named(&self, name: &[u8]) -> Option<ClassId> {
+        self.classes.iter().position(|class| class.name.as_bytes() == name).map(|at| ClassId(at as u8))
+    }
+
     #[must_use]
     pub fn pool_named(&self, name: &str) -> Option<PoolId> {
         self.pools.iter().position(|pool| &*pool.name == name).map(|at| PoolId(at as u16))
@@ -105,6 +116,13 @@ impl Index<PoolId> for Snapshot {
     type Output = Pool;
     fn index(&self, id: PoolId) -> &Pool {
         &self.pools[usize::from(id.0)]
+    }
+}
+
+impl Index<ClassId> for Snapshot {
+    type Output = Class;
+    fn index(&self, id: ClassId) -> &Class {
+        &self.classes[usize::from(id.0)]
     }
 }
 
@@ -124,6 +142,7 @@ impl Index<RouteId> for Snapshot {
 
 /// Compiles a document that `meaning` found no error in.
 pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
+    let classes = qos::classes(document);
     let pools: Box<[Pool]> = document.pool.iter().map(pool::pool).collect();
     let pool_id = |name: &str| {
         let at = pools.iter().position(|pool| &*pool.name == name);
@@ -133,12 +152,12 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
     let mut rules = Vec::new();
     for doc in &document.route {
         let id = RouteId(routes.len() as u16);
-        routes.push(route::route(doc, pool_id, &pools, files));
+        routes.push(route::route(doc, pool_id, &pools, &classes, files));
         rules.extend(rules_of(doc, id));
     }
     if let Some(only) = only_http_pool(document).filter(|_| document.route.is_empty()) {
         let doc = RouteDoc { name: Some("everything".into()), pool: Some(only.name.clone()), ..RouteDoc::default() };
-        routes.push(route::route(&doc, pool_id, &pools, files));
+        routes.push(route::route(&doc, pool_id, &pools, &classes, files));
         rules.extend(rules_of(&doc, RouteId(0)));
     }
     let mut table = RouteTable::new(rules);
@@ -156,6 +175,7 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
             server: document.engine.server.0.clone(),
         },
         access_log: access_log(document),
+        classes,
         listeners,
         pools,
         routes: routes.into(),

@@ -9,7 +9,7 @@ use policy::{Backoff, BreakerSettings, OutlierSettings, RetryBudgetSettings, Ret
 use super::balance::{Division, division};
 use super::health::{HealthProbe, health};
 use super::outlier::outlier;
-use super::time;
+use super::{Admission, qos, time};
 use crate::limits;
 use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::HostPolicy;
@@ -30,6 +30,7 @@ pub struct Pool {
     pub outlier: Option<OutlierSettings>,
     pub reuse: Reuse,
     pub retry: Retry,
+    pub admission: Admission,
     pub timeouts: Timeouts,
     pub proxy_protocol: ProxyProtocol,
     pub resolve_every: Duration,
@@ -81,6 +82,7 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
             warm: doc.reuse.warm,
         },
         retry: retry(&doc.retry),
+        admission: qos::admission(doc),
         timeouts: Timeouts {
             connect: time(&doc.timeout.connect),
             head: time(&doc.timeout.head),

@@ -1,6 +1,6 @@
 //! Routes, compiled, and the rules that find them.
 
-use super::{Pool, PoolId, Timeouts, time};
+use super::{Class, Pool, PoolId, RouteQos, Timeouts, qos, time};
 use crate::snapshot::Files;
 use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
 use crate::snapshot::rewrite::{Format, HeaderLine, Location, PathFormat};
@@ -27,6 +27,7 @@ pub struct Route {
     pub total: Option<Duration>,
     /// Ambiguous paths go on as they came.
     pub raw_path: bool,
+    pub qos: RouteQos,
     pub forwarded: Forwarded,
 }
 
@@ -166,7 +167,13 @@ fn conditions(doc: &RouteDoc) -> Option<Arc<Conditions>> {
     (!conditions.is_empty()).then(|| Arc::new(conditions))
 }
 
-pub(super) fn route(doc: &RouteDoc, pool_id: impl Fn(&str) -> PoolId, pools: &[Pool], files: &Files<'_>) -> Route {
+pub(super) fn route(
+    doc: &RouteDoc,
+    pool_id: impl Fn(&str) -> PoolId,
+    pools: &[Pool],
+    classes: &[Class],
+    files: &Files<'_>,
+) -> Route {
     let target = |name: &str| target(doc, pool_id(name), pools);
     let action = match (&doc.redirect.to, doc.respond.status) {
         (Some(to), _) => Action::Redirect(Redirect {
@@ -198,6 +205,7 @@ pub(super) fn route(doc: &RouteDoc, pool_id: impl Fn(&str) -> PoolId, pools: &[P
         mirror: doc.mirror.pool.as_deref().map(|pool| Mirror { target: target(pool), share: doc.mirror.share.0 }),
         total: doc.timeout.total.as_ref().map(time),
         raw_path: doc.raw_path,
+        qos: qos::route(doc, classes),
         forwarded: doc.forwarded,
     }
 }

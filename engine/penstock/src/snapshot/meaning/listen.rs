@@ -64,6 +64,7 @@ impl Meaning<'_> {
             1,
             limits::CONNECTIONS_MAX.into(),
         );
+        self.clients_of(at, door);
         self.within(path!["listen", at, "backlog"], door.backlog.into(), 1, limits::BACKLOG_MAX.into());
         for (key, time) in
             [("head", &door.timeout.head), ("keep_alive", &door.timeout.keep_alive), ("body", &door.timeout.body)]

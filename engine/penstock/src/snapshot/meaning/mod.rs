@@ -10,6 +10,7 @@ mod health;
 mod listen;
 mod outlier;
 mod pool;
+mod qos;
 mod route;
 
 use std::{collections::HashMap, hash::Hash};
@@ -28,9 +29,11 @@ use crate::limits;
 pub(super) fn meaning(document: &Document, tree: &Node, text: &str, files: &Files<'_>, problems: &mut Vec<Problem>) {
     let mut meaning = Meaning { document, tree, text, files, problems };
     meaning.names();
+    meaning.classes();
     meaning.listeners();
     meaning.pools();
     meaning.routes();
+    meaning.keyed_limits();
     meaning.where_everything_goes();
     meaning.access_log();
     meaning.counts();
@@ -245,6 +248,7 @@ impl Meaning<'_> {
         path.iter().try_fold(self.tree, |node, step| match (*step, &node.kind) {
             (Step::Key(key), _) => node.entry(key).map(|entry| &entry.value),
             (Step::Index(at), Kind::Array(items)) => items.get(at),
+            (Step::Index(0), Kind::Table(_)) => Some(node),
             (Step::Index(_), _) => None,
         })
     }

@@ -60,6 +60,7 @@ impl Meaning<'_> {
         self.within(path!["pool", at, "retry", "tries"], pool.retry.tries.into(), 1, limits::TRIES_MAX.into());
         self.repetition(at, pool);
         self.breaker(at, pool);
+        self.admission(at, pool);
         self.within(
             path!["pool", at, "reuse", "max_idle"],
             pool.reuse.max_idle.into(),

@@ -9,7 +9,7 @@ use crate::snapshot::report::Code;
 use crate::snapshot::rewrite::{Format, HeaderLine};
 use crate::snapshot::route::{RouteId, shadowed};
 use crate::snapshot::schema::{
-    Forwarded, HeadersDoc, MirrorDoc, RedirectDoc, RespondDoc, RewriteDoc, RouteDoc, RouteTimeouts,
+    Forwarded, HeadersDoc, MirrorDoc, PaceDoc, RedirectDoc, RespondDoc, RewriteDoc, RouteDoc, RouteTimeouts,
 };
 use crate::snapshot::share::Sticky;
 use crate::snapshot::text::Step;
@@ -40,6 +40,7 @@ impl Meaning<'_> {
             self.route_times(at, route);
             self.rewrites(at, route);
             self.answers(at, route);
+            self.qos_of(at, route);
         }
         self.shadows();
     }
@@ -107,6 +108,11 @@ impl Meaning<'_> {
             ("mirror", route.mirror.pool.is_some()),
             ("raw_path", route.raw_path),
             ("timeout", route.timeout != RouteTimeouts::default()),
+            ("class", route.class.is_some()),
+            ("limit", !route.limit.is_empty()),
+            ("bandwidth", route.bandwidth.is_some()),
+            ("rate", route.rate.is_some()),
+            ("per_client", route.per_client != PaceDoc::default()),
         ] {
             if said {
                 let message = format!("`{key}` has no effect: a route with `{action}` asks no endpoint");

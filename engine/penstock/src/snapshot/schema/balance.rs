@@ -104,7 +104,7 @@ pub enum SameSite {
 }
 
 /// What each endpoint is given at the most, over all workers. Beyond it other endpoints are asked, and when all have
-/// enough the answer is 503.
+/// enough requests wait in the pool's `queue`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsDoc {

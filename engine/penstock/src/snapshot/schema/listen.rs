@@ -22,12 +22,16 @@ pub struct ListenDoc {
     pub pool: Option<String>,
     /// Connections at one time; beyond that new ones wait in the backlog.
     pub max_connections: u32,
+    /// Connections of one client (IPv6: one /64) at one time, over all workers; further ones are closed at once. No limit unless given.
+    pub max_connections_per_client: Option<u32>,
     /// Connections that may wait to be accepted; the kernel clips it to net.core.somaxconn.
     pub backlog: u32,
     /// Who may say on whose behalf it connects.
     pub proxy_protocol: ProxyProtocolFrom,
     /// Proxies whose `X-Forwarded-*` and `Forwarded` fields are kept and added to. From anybody else they are replaced.
     pub trusted: Listed<Cidr>,
+    /// The field in which `trusted` clients name the class of a request. From anybody else it says nothing.
+    pub class_header: Option<String>,
     /// How long a client may take.
     pub timeout: ListenTimeouts,
 }
@@ -40,9 +44,11 @@ impl Default for ListenDoc {
             protocol: Protocol::default(),
             pool: None,
             max_connections: limits::CONNECTIONS_DEFAULT,
+            max_connections_per_client: None,
             backlog: limits::BACKLOG_DEFAULT,
             proxy_protocol: ProxyProtocolFrom::default(),
             trusted: Listed::default(),
+            class_header: None,
             timeout: ListenTimeouts::default(),
         }
     }

@@ -4,25 +4,33 @@
 //! the JSON Schema: they are written for the operator.
 
 mod balance;
+mod classes;
 mod engine;
 mod health;
+mod limit;
 mod listen;
 mod outlier;
 mod pool;
+mod queue;
 mod route;
 
 pub use balance::Balance;
 pub(super) use balance::{SameSite, StickyDoc};
+pub use classes::{ClassDoc, PaceDoc};
 pub(super) use engine::AccessDoc;
 pub use engine::{AccessFormat, Driver};
 use engine::{EngineDoc, LogDoc};
 pub(super) use health::HealthDoc;
+pub use limit::LimitDoc;
 pub use listen::{ListenDoc, Protocol};
 pub(super) use outlier::{OutlierCause, OutlierDoc};
 pub(super) use pool::{BreakerDoc, RetryDoc};
 pub use pool::{PoolDoc, ProxyProtocol};
+pub use queue::QueueDoc;
 pub use route::{Forwarded, RouteDoc};
 pub(super) use route::{HeadersDoc, MirrorDoc, RedirectDoc, RedirectQuery, RespondDoc, RewriteDoc, RouteTimeouts};
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,6 +44,10 @@ pub struct Document {
     pub engine: EngineDoc,
     /// What is written down.
     pub log: LogDoc,
+    /// A class of requests, by its name: whose go first, and how fast. Requests that nothing says otherwise of are of the class
+    /// `default`, which is always there. A request's class is what a believed `class_header` names, or else its route's, or else that of its
+    /// client's network.
+    pub classes: BTreeMap<String, ClassDoc>,
     /// A door: where connections come in. At least one.
     pub listen: Vec<ListenDoc>,
     /// A pool of endpoints that can stand in for each other.
@@ -72,7 +84,9 @@ fn drop_defaults_of_required(schema: &mut serde_json::Value) {
             drop_defaults_of_required(property);
         }
     }
-    if let Some(items) = schema.get_mut("items") {
-        drop_defaults_of_required(items);
+    for inner in ["items", "additionalProperties"] {
+        if let Some(inner) = schema.get_mut(inner) {
+            drop_defaults_of_required(inner);
+        }
     }
 }

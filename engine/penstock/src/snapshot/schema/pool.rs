@@ -3,12 +3,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::QueueDoc;
 use super::balance::{Balance, LimitsDoc, SpreadDoc, StickyDoc};
 use super::health::HealthDoc;
 use super::outlier::OutlierDoc;
 use crate::limits;
 use crate::snapshot::division::HashKey;
 use crate::snapshot::endpoint::Endpoint;
+use crate::snapshot::limit::ConcurrencyLimit;
 use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
 use crate::snapshot::quantity::Size;
 use crate::snapshot::repetition::{PerTry, RetryCause};
@@ -52,6 +54,11 @@ pub struct PoolDoc {
     pub reuse: ReuseDoc,
     /// Which requests are tried again, at another endpoint where there is one.
     pub retry: RetryDoc,
+    /// Requests that the pool works on at one time, over all workers; further ones wait in its `queue`. `auto`: as many as its
+    /// endpoints answer without slowing down, found by each worker for itself.
+    pub concurrency: ConcurrencyLimit,
+    /// Who may wait for a place in the pool, where it has a limit.
+    pub queue: QueueDoc,
     /// How long an endpoint may take.
     pub timeout: PoolTimeouts,
     /// Tells endpoints who the client is, with a PROXY header on each connection. Connections are then not shared by clients.
@@ -77,6 +84,8 @@ impl Default for PoolDoc {
             outlier: OutlierDoc::default(),
             reuse: ReuseDoc::default(),
             retry: RetryDoc::default(),
+            concurrency: ConcurrencyLimit::default(),
+            queue: QueueDoc::default(),
             timeout: PoolTimeouts::default(),
             proxy_protocol: ProxyProtocol::default(),
             resolve_every: Text::secs(10),

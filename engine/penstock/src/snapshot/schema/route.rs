@@ -3,8 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{LimitDoc, PaceDoc};
 use crate::snapshot::address::Cidr;
 use crate::snapshot::literal::{HostPolicy, Listed, Percent, Text, Time};
+use crate::snapshot::quantity::{Bandwidth, Rate};
 use crate::snapshot::rewrite::{HeaderLine, HeaderName, Location, PathFormat};
 use crate::snapshot::route::{HeaderCondition, HostPattern, Method, PathPattern, QueryCondition};
 use crate::snapshot::share::{Share, Sticky};
@@ -52,6 +54,16 @@ pub struct RouteDoc {
     /// Forwards paths as they came, even those that origins may read differently from routes. Otherwise, where routes tell paths apart, a
     /// path goes on in its normal form, and an ambiguous one (`%2f`, `%5c`, `..;`, a broken escape) is answered 400.
     pub raw_path: bool,
+    /// The class of such requests: whose turn it is when they wait.
+    pub class: Option<String>,
+    /// Rates beyond which such requests are turned away; all of several must grant one.
+    pub limit: Vec<LimitDoc>,
+    /// Content of all such exchanges together, over all workers: responses, and requests on their own.
+    pub bandwidth: Option<Text<Bandwidth>>,
+    /// Such requests begin no faster than this: those that come sooner wait for their turn.
+    pub rate: Option<Text<Rate>>,
+    /// The same for each client (IPv6: each /64) by itself.
+    pub per_client: PaceDoc,
     /// Times that differ from the pool's.
     pub timeout: RouteTimeouts,
     /// Which fields tell endpoints about the client: `X-Forwarded-For`, `-Proto` and `-Host`, or RFC 7239's `Forwarded`.
@@ -78,6 +90,11 @@ impl Default for RouteDoc {
             response_headers: HeadersDoc::default(),
             mirror: MirrorDoc::default(),
             raw_path: false,
+            class: None,
+            limit: Vec::new(),
+            bandwidth: None,
+            rate: None,
+            per_client: PaceDoc::default(),
             timeout: RouteTimeouts::default(),
             forwarded: Forwarded::default(),
         }

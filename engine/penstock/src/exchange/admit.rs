@@ -1,0 +1,251 @@
+//! What a request passes before anybody works on it: the limits of its route, its turn, and a place in its pool.
+//!
+//! [`crate::qos`] decides; here requests become classes and keys, and a wait is ended by whatever ends it first. What holds: a
+//! client that leaves while it waits is gone in that moment, and what it waited for goes to the next one.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::task::Poll;
+
+use policy::Outcome;
+use proto::h1::{Role, Server};
+use proto::http::{Fields, Known, authority};
+use ring::{Appetite, Now, Timer};
+
+use super::half::Pacing;
+use super::headers::ensure_parsed;
+use super::route::Way;
+use super::{Door, Peer, Reason, Request};
+use crate::conn::Conn;
+use crate::limits;
+use crate::qos::{Direction, Entering, Place, Told, Turns};
+use crate::snapshot::{ClassId, Limit, LimitKey, Route, RouteId};
+use crate::telemetry::Cell;
+use crate::upstream::policy_now;
+
+/// The pace of a request's content.
+pub(super) struct Paced<'a> {
+    pub(super) turns: Turns<'a>,
+    /// The most that goes at once.
+    pub(super) quantum: usize,
+    /// Counts what has gone.
+    pub(super) gone: &'a Cell,
+}
+
+/// A request's place in its pool, where that has a limit.
+pub(super) struct InPool<'a>(Option<Place<'a>>);
+
+/// A limit that a request has met.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limited {
+    pub(super) route: RouteId,
+    pub(super) at: u8,
+    pub(super) status: u16,
+    pub(super) told: Told,
+}
+
+impl Door {
+    /// Lets a request in: at once, when its turn has come and there is a place, or not.
+    pub(super) async fn admit(
+        &self,
+        conn: &mut Conn<Server>,
+        request: &Request,
+        peer: &Peer,
+        way: &Way<'_>,
+        timer: &mut Timer,
+    ) -> Result<(Option<Paced<'_>>, InPool<'_>), Reason> {
+        let (id, route) = (RouteId(way.matched.index() as u16), way.matched.route);
+        let class = self.class(request, peer, route);
+        let cells = &self.qos.cells().classes[usize::from(class.0)];
+        cells.requests.add(1);
+        self.within_limits(request, peer, id, route)?;
+        let turns = self.qos.turns(class, id, || self.client_key(request, peer));
+        if let Some(turns) = &turns {
+            let Some(turn) = turns.request() else {
+                cells.crowded.add(1);
+                return Err(Reason::Crowded);
+            };
+            if turn > ring::now() {
+                cells.paced.add(1);
+                wait_for(turn, conn, timer).await?;
+            }
+        }
+        let place = match self.qos.room(way.pool) {
+            None => None,
+            Some(room) => Some(enter(room.enter(class, way.deadline.map(policy_now)), conn, timer).await?),
+        };
+        let paced = turns.and_then(|turns| {
+            let quantum = turns.quantum()?;
+            Some(Paced { turns, quantum, gone: &cells.paced_bytes })
+        });
+        Ok((paced, InPool(place)))
+    }
+
+    /// Whose request it is: what a believed field says, or its route, or its client's network.
+    fn class(&self, request: &Request, peer: &Peer, route: &Route) -> ClassId {
+        let named = self.believed_class(request, peer).or(route.qos.class);
+        named.or_else(|| self.class_of_network(request, peer)).unwrap_or_default()
+    }
+
+    fn believed_class(&self, request: &Request, peer: &Peer) -> Option<ClassId> {
+        let name = self.listener().class_header.as_ref().filter(|_| peer.trusted)?;
+        let mut fields = self.desk.request_fields.borrow_mut();
+        ensure_parsed(self, request, &mut fields);
+        let bytes = request.bytes.bytes();
+        self.snapshot.class_named(fields.find(name.as_bytes(), bytes)?.value.of(bytes))
+    }
+
+    fn class_of_network(&self, request: &Request, peer: &Peer) -> Option<ClassId> {
+        if self.snapshot.classes.iter().all(|class| class.clients.is_empty()) {
+            return None;
+        }
+        let client = self.client_of(request, peer)?;
+        let at = self.snapshot.classes.iter().position(|class| class.clients.contains(client))?;
+        Some(ClassId(at as u8))
+    }
+
+    fn within_limits(&self, request: &Request, peer: &Peer, id: RouteId, route: &Route) -> Result<(), Reason> {
+        for (at, (limiter, limit)) in self.qos.limits(id).iter().zip(&route.qos.limits).enumerate() {
+            if let Err(told) = limiter.grant(|| self.counted_by(limit, request, peer)) {
+                self.qos.cells().limited[usize::from(id.0)].add(1);
+                return Err(Reason::Limited(Limited { route: id, at: at as u8, status: limit.status, told }));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a request is counted by.
+    fn counted_by(&self, limit: &Limit, request: &Request, peer: &Peer) -> u64 {
+        let mut fields = self.desk.request_fields.borrow_mut();
+        let bytes = request.bytes.bytes();
+        let text = match &limit.key {
+            LimitKey::Route => return 0,
+            LimitKey::Client => None,
+            LimitKey::Host => {
+                return self.qos.key_without_case(authority::split_port(request.head.authority.of(bytes)).0);
+            }
+            // In its normal form: spelling one path in many ways makes it no other one.
+            LimitKey::Path => return self.qos.key(self.path(request, &mut self.desk.path.borrow_mut()).0),
+            LimitKey::Header(name) => {
+                ensure_parsed(self, request, &mut fields);
+                fields.find(name.as_bytes(), bytes).map(|field| field.value.of(bytes))
+            }
+            LimitKey::Cookie(name) => {
+                ensure_parsed(self, request, &mut fields);
+                cookie(&fields, bytes, name)
+            }
+        };
+        match text {
+            Some(text) if !text.is_empty() => self.qos.key(text),
+            _ => {
+                drop(fields);
+                self.client_key(request, peer)
+            }
+        }
+    }
+
+    fn client_of(&self, request: &Request, peer: &Peer) -> Option<IpAddr> {
+        let mut fields = self.desk.request_fields.borrow_mut();
+        ensure_parsed(self, request, &mut fields);
+        self.client(request, &fields, peer)
+    }
+
+    fn client_key(&self, request: &Request, peer: &Peer) -> u64 {
+        self.client_of(request, peer).map_or(0, |client| self.qos.client_key(client))
+    }
+}
+
+impl<'a> Paced<'a> {
+    /// Of one direction.
+    pub(super) fn pacing(&'a self, direction: Direction) -> Pacing<'a> {
+        Pacing::new(self, direction)
+    }
+
+    /// Receives no more at once than will go soon: what waits for its turn waits at its source.
+    pub(super) fn curb<R: Role>(&self, conn: &mut Conn<R>, expected: u64) {
+        if expected < limits::BULK_FROM {
+            return;
+        }
+        let bytes = self.quantum.clamp(limits::PACED_BYTES_MIN, limits::UNSENT_BYTES_MAX);
+        conn.stream.set_appetite(Appetite::Bulk(bytes as u32));
+    }
+}
+
+impl InPool<'_> {
+    /// There is somewhere to wait.
+    pub(super) const fn can_wait(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// All endpoints turned out to be full: waits for one of them, no longer than at first.
+    pub(super) async fn again(
+        &mut self,
+        conn: &mut Conn<Server>,
+        request: &Request,
+        timer: &mut Timer,
+    ) -> Result<(), Reason> {
+        // Whoever came between has its endpoint by now: so nobody asks twice in one turn.
+        ring::yield_now().await;
+        if let Some(place) = self.0.take() {
+            self.0 = Some(enter(place.wait_again(policy_now(request.begun)), conn, timer).await?);
+        }
+        Ok(())
+    }
+
+    /// It has an endpoint.
+    pub(super) fn has_endpoint(&self) {
+        self.0.iter().for_each(Place::has_endpoint);
+    }
+
+    /// Its last try has ended: the pool's limit learns from it.
+    pub(super) fn end(self, outcome: &Outcome) {
+        if let Some(place) = self.0 {
+            place.end(outcome.latency, outcome.verdict());
+        }
+    }
+}
+
+/// Waits for a place in a pool, for as long as the client does.
+async fn enter<'a>(
+    mut entering: Entering<'a>,
+    conn: &mut Conn<Server>,
+    timer: &mut Timer,
+) -> Result<Place<'a>, Reason> {
+    timer.set(entering.latest());
+    poll_fn(|cx| match entering.poll(ring::current_task()) {
+        Poll::Ready(entered) => Poll::Ready(entered.map_err(Reason::Overloaded)),
+        Poll::Pending if conn.stream.poll_ended(cx).is_ready() => Poll::Ready(Err(gone(conn))),
+        Poll::Pending => {
+            if timer.poll_expired() {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Waits for the request's turn, for as long as the client does.
+async fn wait_for(turn: Now, conn: &mut Conn<Server>, timer: &mut Timer) -> Result<(), Reason> {
+    timer.set(turn);
+    poll_fn(|cx| {
+        if timer.poll_expired() {
+            Poll::Ready(Ok(()))
+        } else if conn.stream.poll_ended(cx).is_ready() {
+            Poll::Ready(Err(gone(conn)))
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+fn gone(conn: &mut Conn<Server>) -> Reason {
+    conn.machine.abort_written();
+    Reason::ClientGone
+}
+
+fn cookie<'a>(fields: &Fields, bytes: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let pairs = fields.all(Known::Cookie).flat_map(|field| field.value.of(bytes).split(|&byte| byte == b';'));
+    pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}

@@ -1,0 +1,202 @@
+//! The places of a pool whose limit is a number: one count for all workers.
+//!
+//! A place is taken by a compare-exchange on the count, so there is never one too many, and all of them can be had on one worker.
+//! A place that came free goes to those who wait. **Between workers that have somebody waiting** it goes by this law: a worker is entitled to
+//! `⌈limit × demand ÷ all demand⌉` places, where demand is what it has in flight and waiting. Who has less than that goes before who has not;
+//! of two that both have less, who got nothing for longer. So no worker starves however few places there are, and the split follows demand within
+//! a place a worker.
+//!
+//! A worker gives its own waiting requests what it gives back itself; what others give back it finds by looking, every
+//! [`limits::PLACES_LOOK`], only while somebody waits. Who has not looked for ten times that is not waited for: a worker that has stopped stops
+//! nobody else.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use policy::Now;
+
+use crate::limits;
+
+#[derive(Debug)]
+pub(super) struct Places {
+    limit: u32,
+    count: Count,
+    workers: Box<[WorkerPlaces]>,
+}
+
+/// Written at every request of a limited pool.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Count {
+    in_flight: AtomicU32,
+    /// Workers that have somebody waiting.
+    waiting: AtomicU32,
+}
+
+/// One writer: its worker.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct WorkerPlaces {
+    in_flight: AtomicU32,
+    waiting: AtomicU32,
+    /// Since when it has been waiting and got nothing, ns.
+    hungry_since: AtomicU64,
+    looked_at: AtomicU64,
+}
+
+impl Places {
+    pub(super) fn new(limit: u32, workers: usize) -> Self {
+        Self { limit, count: Count::default(), workers: (0..workers).map(|_| WorkerPlaces::default()).collect() }
+    }
+
+    pub(super) const fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.workers.len() > 1
+    }
+
+    /// Takes a place for `worker`, if there is one that no other worker should have.
+    pub(super) fn take(&self, worker: usize, now: Now) -> bool {
+        if self.yields(worker, now) {
+            return false;
+        }
+        let one_more = |count: u32| (count < self.limit).then_some(count + 1);
+        if self.count.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
+            return false;
+        }
+        let own = &self.workers[worker];
+        own.in_flight.store(own.in_flight.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        own.hungry_since.store(now.nanos(), Ordering::Relaxed);
+        true
+    }
+
+    pub(super) fn give_back(&self, worker: usize) {
+        let own = &self.workers[worker];
+        own.in_flight.store(own.in_flight.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+        self.count.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// So many wait on `worker`.
+    pub(super) fn set_waiting(&self, worker: usize, now: Now, waiting: u32) {
+        let own = &self.workers[worker];
+        let before = own.waiting.load(Ordering::Relaxed);
+        if before == 0 && waiting > 0 {
+            own.hungry_since.store(now.nanos(), Ordering::Relaxed);
+            own.looked_at.store(now.nanos(), Ordering::Relaxed);
+            self.count.waiting.fetch_add(1, Ordering::Relaxed);
+        } else if before > 0 && waiting == 0 {
+            self.count.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        own.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    /// `worker` is still there and looks for places.
+    pub(super) fn looks(&self, worker: usize, now: Now) {
+        self.workers[worker].looked_at.store(now.nanos(), Ordering::Relaxed);
+    }
+
+    /// Whether a place should be left to another worker.
+    fn yields(&self, worker: usize, now: Now) -> bool {
+        let own = &self.workers[worker];
+        let own_waiting = own.waiting.load(Ordering::Relaxed);
+        let others = self.count.waiting.load(Ordering::Relaxed).saturating_sub(u32::from(own_waiting > 0));
+        if others == 0 {
+            return false;
+        }
+        let demand = |of: &WorkerPlaces| {
+            u64::from(of.in_flight.load(Ordering::Relaxed)) + u64::from(of.waiting.load(Ordering::Relaxed))
+        };
+        // Who asks without having waited wants one.
+        let all: u64 = self.workers.iter().map(demand).sum::<u64>() + u64::from(own_waiting == 0);
+        let is_entitled = |of: &WorkerPlaces, demand: u64| {
+            let share = (u64::from(self.limit) * demand).div_ceil(all.max(1));
+            u64::from(of.in_flight.load(Ordering::Relaxed)) < share
+        };
+        let own_entitled = is_entitled(own, demand(own) + u64::from(own_waiting == 0));
+        let own_hungry = if own_waiting > 0 { own.hungry_since.load(Ordering::Relaxed) } else { now.nanos() };
+        let longest = 10 * limits::PLACES_LOOK.as_nanos() as u64;
+        self.workers.iter().enumerate().any(|(other, of)| {
+            other != worker
+                && of.waiting.load(Ordering::Relaxed) > 0
+                && now.nanos().saturating_sub(of.looked_at.load(Ordering::Relaxed)) < longest
+                && is_entitled(of, demand(of))
+                && (!own_entitled || of.hungry_since.load(Ordering::Relaxed) < own_hungry)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policy::Random;
+
+    const fn at(us: u64) -> Now {
+        Now::from_nanos(1_000_000_000 + us * 1000)
+    }
+
+    #[test]
+    fn one_worker_can_have_them_all_and_no_more() {
+        let places = Places::new(8, 2);
+        assert_eq!((0..20).filter(|_| places.take(0, at(0))).count(), 8);
+        assert!(!places.take(1, at(0)));
+        places.give_back(0);
+        assert!(places.take(1, at(0)));
+        let held = |worker: usize| places.workers[worker].in_flight.load(Ordering::Relaxed);
+        assert_eq!((held(0), held(1)), (7, 1));
+    }
+
+    /// Workers with so many always waiting; a place is held for a random time. Gives places held by each on the mean.
+    fn held(limit: u32, waiting: &[u32]) -> Vec<f64> {
+        let places = Places::new(limit, waiting.len());
+        let mut random = Random::new(7);
+        waiting.iter().enumerate().for_each(|(worker, &waiting)| places.set_waiting(worker, at(0), waiting));
+        let (mut ends, mut sums): (Vec<Vec<u64>>, _) = (vec![Vec::new(); waiting.len()], vec![0.0; waiting.len()]);
+        for us in 0..400_000 {
+            for (worker, ends) in ends.iter_mut().enumerate() {
+                let before = ends.len();
+                ends.retain(|&end| end > us);
+                let gave = before - ends.len();
+                (0..gave).for_each(|_| places.give_back(worker));
+                // As the room does: at once what it gave back, and by the clock what others did.
+                let looks = us % 1000 == 0;
+                if looks {
+                    places.looks(worker, at(us));
+                }
+                while (looks || gave > 0) && waiting[worker] > 0 && places.take(worker, at(us)) {
+                    ends.push(us + 1 + random.below(10_000));
+                }
+                sums[worker] += ends.len() as f64 / 400_000.0;
+            }
+        }
+        sums
+    }
+
+    #[test]
+    fn places_follow_demand_and_nobody_starves() {
+        for (limit, waiting, wanted) in [
+            (8, [50, 50], [4.0, 4.0]),
+            (8, [100, 2], [7.0, 0.5]),
+            (8, [60, 0], [7.5, 0.0]),
+            (20, [90, 30], [14.0, 5.4]),
+        ] {
+            let held = held(limit, &waiting);
+            for (held, wanted) in held.iter().zip(wanted) {
+                assert!((held - wanted).abs() <= 1.0, "{limit} places, {waiting:?} waiting: {held} for {wanted}");
+            }
+        }
+        let one = held(1, &[50, 50]);
+        assert!(one.iter().all(|held| (0.3..0.6).contains(held)), "{one:?}");
+    }
+
+    #[test]
+    fn a_worker_that_has_stopped_stops_nobody() {
+        let places = Places::new(1, 2);
+        assert!(places.take(0, at(0)));
+        places.set_waiting(1, at(0), 1);
+        places.set_waiting(0, at(1), 1);
+        places.give_back(0);
+        assert!(!places.take(0, at(500)), "worker 1 has got nothing for longer");
+        assert!(places.take(0, at(11_000)), "and has not looked");
+    }
+}

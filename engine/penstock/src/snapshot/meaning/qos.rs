@@ -1,0 +1,149 @@
+//! What `[classes]`, `limit`, `concurrency` and `queue` must mean.
+
+use super::Meaning;
+use crate::limits;
+use crate::snapshot::compile::DEFAULT_CLASS;
+use crate::snapshot::limit::{ConcurrencyLimit, LimitKey, is_token};
+use crate::snapshot::report::{Code, nearest};
+use crate::snapshot::schema::{ListenDoc, PoolDoc, Protocol, RouteDoc};
+
+impl Meaning<'_> {
+    pub(super) fn classes(&mut self) {
+        let document = self.document;
+        let count = document.classes.keys().filter(|name| *name != DEFAULT_CLASS).count() + 1;
+        if count > limits::CLASSES_MAX {
+            let advice = format!("at most {} are supported, the default one included", limits::CLASSES_MAX);
+            self.report(Code::BadValue, path!["classes"], format!("{count} classes"), advice);
+        }
+        for (name, class) in &document.classes {
+            if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) || name.is_empty() {
+                self.report(
+                    Code::BadValue,
+                    path!["classes", name.as_str()],
+                    format!("the class `{name}` has more than letters, digits, `-` and `_` in its name"),
+                    "it stands in metrics and in a field",
+                );
+            }
+            self.within(path!["classes", name.as_str(), "weight"], class.weight.into(), 1, limits::CLASS_WEIGHT_MAX);
+            if let Some(queue) = &class.queue {
+                self.not_zero(path!["classes", name.as_str(), "queue"], queue);
+            }
+        }
+    }
+
+    /// What a listener says about clients and classes.
+    pub(super) fn clients_of(&mut self, at: usize, door: &ListenDoc) {
+        if let Some(max) = door.max_connections_per_client {
+            self.within(path!["listen", at, "max_connections_per_client"], max.into(), 1, door.max_connections.into());
+        }
+        let Some(name) = &door.class_header else { return };
+        let path = path!["listen", at, "class_header"];
+        if !is_token(name) {
+            self.report(Code::BadValue, path, format!("`{name}` is no field's name"), "write \"x-priority\"");
+        } else if door.protocol == Protocol::Tcp {
+            self.report(Code::NoEffect, path, "a tcp listener sees no fields", "leave it out");
+        } else if door.trusted.0.is_empty() {
+            self.report(
+                Code::NoEffect,
+                path,
+                "nobody's class would be believed: `trusted` is empty",
+                "add trusted = [\"10.0.0.0/8\"], the networks that may choose a class",
+            );
+        }
+    }
+
+    pub(super) fn admission(&mut self, at: usize, pool: &PoolDoc) {
+        self.within(path!["pool", at, "queue", "len"], pool.queue.len.into(), 0, limits::QUEUE_MAX.into());
+        for (key, time) in
+            [("for", &pool.queue.wait), ("target", &pool.queue.target), ("interval", &pool.queue.interval)]
+        {
+            self.not_zero(path!["pool", at, "queue", key], time);
+        }
+        let limited = pool.concurrency != ConcurrencyLimit::Off
+            || pool.limits.requests.is_some()
+            || pool.limits.connections.is_some();
+        if !limited && self.written(path!["pool", at, "queue"]) {
+            self.report(
+                Code::NoEffect,
+                path!["pool", at, "queue"],
+                "nobody waits for a pool without a limit",
+                "add concurrency = \"auto\", or limits",
+            );
+        }
+        let behind_tcp = self.document.listen.iter().position(|door| door.pool.as_deref() == Some(&*pool.name));
+        if pool.concurrency != ConcurrencyLimit::Off && behind_tcp.is_some() {
+            self.report(
+                Code::NoEffect,
+                path!["pool", at, "concurrency"],
+                "a tcp listener leads here, and its connections are not counted as requests",
+                "limit them with the listener's max_connections",
+            );
+        }
+    }
+
+    pub(super) fn qos_of(&mut self, at: usize, route: &RouteDoc) {
+        let document = self.document;
+        if let Some(name) = &route.class
+            && name != DEFAULT_CLASS
+            && !document.classes.contains_key(name)
+        {
+            let known: Vec<_> = document.classes.keys().map(String::as_str).collect();
+            let advice = match (nearest(name, known.iter().copied()), known.as_slice()) {
+                (Some(near), _) => format!("did you mean `{near}`?"),
+                (None, []) => format!("write [classes.{name}]"),
+                (None, known) => format!("there is: {}", known.join(", ")),
+            };
+            self.report(Code::UnknownName, path!["route", at, "class"], format!("there is no class `{name}`"), advice);
+        }
+        if route.limit.len() > limits::ROUTE_LIMITS_MAX {
+            let advice = format!("at most {} are supported", limits::ROUTE_LIMITS_MAX);
+            self.report(Code::BadValue, path!["route", at, "limit"], format!("{} limits", route.limit.len()), advice);
+        }
+        for (index, limit) in route.limit.iter().enumerate() {
+            if !(400..=599).contains(&limit.status) {
+                self.report(
+                    Code::BadValue,
+                    path!["route", at, "limit", index, "status"],
+                    format!("`status` cannot be {}", limit.status),
+                    "write 429, or another from 400 to 599",
+                );
+            }
+            if limit.burst == Some(0) {
+                self.within(path!["route", at, "limit", index, "burst"], 0, 1, u32::MAX.into());
+            }
+            let named = limit.name.as_deref().unwrap_or("-");
+            if !named.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)) || named.is_empty() {
+                self.report(
+                    Code::BadValue,
+                    path!["route", at, "limit", index, "name"],
+                    format!("the limit's name `{named}` has more than letters, digits, `-`, `_`, `.` and `:` in it"),
+                    "it stands in a field",
+                );
+            }
+        }
+    }
+
+    /// Tables of keys take memory; so many and no more.
+    pub(super) fn keyed_limits(&mut self) {
+        let document = self.document;
+        let limits = document.route.iter().enumerate().flat_map(|(at, route)| {
+            let per_client = [&route.per_client.bandwidth.is_some(), &route.per_client.rate.is_some()];
+            let paces = per_client.into_iter().filter(|&&is| is).count();
+            let keyed = route.limit.iter().filter(|limit| limit.key.0 != LimitKey::Route).count();
+            std::iter::repeat_n(at, keyed + paces)
+        });
+        let of_classes = document.classes.values().map(|class| {
+            usize::from(class.per_client.bandwidth.is_some()) + usize::from(class.per_client.rate.is_some())
+        });
+        let left = limits::KEYED_LIMITS_MAX.saturating_sub(of_classes.sum());
+        let beyond = limits.enumerate().find(|(count, _)| *count >= left).map(|(_, at)| at);
+        if let Some(at) = beyond {
+            self.report(
+                Code::BadValue,
+                path!["route", at],
+                format!("more than {} limits with a key, or paces per client", limits::KEYED_LIMITS_MAX),
+                format!("each takes a table of {} keys", limits::RATE_KEYS),
+            );
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! More than there is room for: limits hold over all workers, queues are bounded, and who behaves is none the worse.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use harness::{Client, Engine, Message, Origin, PATIENCE, Setup, answer, on_each_driver, pattern, until};
+
+on_each_driver! {
+    /// A rate holds over two workers, whichever way connections fall.
+    alone fn a_rate_is_exact_over_two_workers(driver) {
+        for key in ["route", "client-address"] {
+            let origin = Origin::standard();
+            let limit = format!("limit = {{ key = \"{key}\", rate = \"400/s\", burst = 4 }}");
+            let engine = Setup::new(driver).cores("0-1").origin(&origin).route_line(&limit).start();
+            let begun = Instant::now();
+            let statuses = asking(&engine, 16, Duration::from_secs(4));
+            let secs = begun.elapsed().as_secs_f64();
+            let granted = statuses.iter().filter(|status| **status == 200).count() as f64;
+            let refused = statuses.len() as f64 - granted;
+            assert!(statuses.iter().all(|status| [200, 429].contains(status)));
+            assert!(granted <= 400.0 * secs + 4.0, "{key}: {granted} in {secs} s");
+            assert!(granted >= 400.0 * 4.0 * 0.99, "{key}: {granted} in {secs} s");
+            assert_eq!(engine.metrics().sum("route_limited_total") as f64, refused);
+        }
+    }
+
+    /// Who is turned away is told when to come back, and by which limit.
+    fn a_refusal_says_when_to_come_back(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver)
+            .origin(&origin)
+            .route_line("limit = { key = \"header:X-Api-Key\", rate = \"2/m\", burst = 1, status = 420, name = \"calls\" }")
+            .start();
+        let mut client = engine.client();
+        let mut ask = |key: &str| client.ask(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: {key}\r\n\r\n"));
+        assert_eq!(ask("one").status(), 200);
+        let refused = ask("one");
+        assert_eq!((refused.status(), refused.field("ratelimit-policy")), (420, Some("\"calls\";q=2;w=60")));
+        assert_eq!(refused.field("ratelimit"), Some("\"calls\";r=0;t=30"));
+        let retry: u64 = refused.field("retry-after").expect("Retry-After").parse().expect("seconds");
+        assert!((29..=30).contains(&retry), "{retry}");
+        assert!(!refused.is_closing(), "the connection is as good as before");
+        assert_eq!(ask("two").status(), 200);
+    }
+
+    /// Somebody who comes with a new key each time takes no memory, and takes nothing from those who keep theirs.
+    alone fn cycling_keys_costs_nobody_anything(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver)
+            .origin(&origin)
+            .route_line("limit = { key = \"header:x-api-key\", rate = \"1000/s\", burst = 50 }")
+            .start();
+        let mut client = engine.client();
+        client.get("/");
+        let before = engine.memory();
+        let mut legit = engine.client();
+        for round in 0..200 {
+            for number in 0..100 {
+                client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: {round}-{number}\r\n\r\n"));
+            }
+            for _ in 0..100 {
+                client.response(false).expect("an answer, whatever it says");
+            }
+            let response = legit.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: honest\r\n\r\n");
+            assert_eq!(response.status(), 200, "round {round}");
+        }
+        let grown = engine.memory().anonymous.saturating_sub(before.anonymous);
+        assert!(grown < 4 << 20, "20,000 keys took {grown} bytes");
+    }
+
+    /// Two workers never let one more through than the pool may have, and all of it can be had on one of them.
+    alone fn a_pools_limit_is_exact_over_two_workers(driver) {
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (seen, highest) = (Arc::clone(&now), Arc::clone(&most));
+        let origin = Origin::answering(move |_| {
+            highest.fetch_max(seen.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(5));
+            seen.fetch_sub(1, Ordering::SeqCst);
+            Some(answer("ok"))
+        });
+        // Workers that choose at the same moment may exceed an endpoint's limit by one each; a pool's, never.
+        for (line, allowed) in [("concurrency = 8", 8), ("limits = { requests = 8 }", 9)] {
+            most.store(0, Ordering::SeqCst);
+            let engine = Setup::new(driver)
+                .cores("0-1")
+                .origin(&origin)
+                .pool_line(line)
+                .pool_line("queue = { for = \"5s\", target = \"4s\" }")
+                .start();
+            let statuses = asking(&engine, 32, Duration::from_secs(2));
+            let failed: Vec<_> = statuses.iter().filter(|status| **status != 200).collect();
+            assert!(failed.is_empty(), "{line}: {failed:?} of {}", statuses.len());
+            let most = most.load(Ordering::SeqCst);
+            assert!((8..=allowed).contains(&most), "{line}: {most}");
+            assert!(statuses.len() > 500, "{line}: {} answers in 2 s", statuses.len());
+        }
+    }
+
+    /// A flood beyond the queue is turned away at once, takes no memory, and is over when it is over.
+    alone fn a_flood_is_turned_away_and_leaves_nothing(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver)
+            .origin(&origin)
+            .pool_line("concurrency = 2")
+            .pool_line("queue = { len = 8, for = \"500ms\" }")
+            .start();
+        engine.client().get("/");
+        let clients: Vec<JoinHandle<Message>> = (0..64)
+            .map(|_| {
+                let mut client = engine.client();
+                std::thread::spawn(move || client.get("/slow/100"))
+            })
+            .collect();
+        let responses: Vec<Message> = clients.into_iter().map(|client| client.join().expect("an answer")).collect();
+        let served = responses.iter().filter(|response| response.status() == 200).count();
+        let refused: Vec<_> = responses.iter().filter(|response| response.status() == 503).collect();
+        assert_eq!(served + refused.len(), 64);
+        assert!((4..=20).contains(&served), "{served} served");
+        assert!(refused.iter().all(|response| response.field("retry-after").is_some()));
+        let metrics = engine.metrics();
+        assert_eq!(metrics.sum("class_unserved_total") as usize, refused.len());
+        assert_eq!((metrics.sum("pool_in_flight"), metrics.sum("pool_waiting")), (0, 0));
+        assert_eq!(engine.client().get("/").status(), 200);
+    }
+
+    /// Whoever waits and leaves gives its seat up in that moment, closing or resetting.
+    fn who_leaves_the_queue_is_gone_at_once(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver)
+            .origin(&origin)
+            .pool_line("concurrency = 1")
+            .pool_line("queue = { len = 2, for = \"20s\", target = \"10s\" }")
+            .start();
+        let mut first = engine.client();
+        first.send("GET /slow/3000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        engine.until_metric("pool_in_flight", 1);
+        for resets in [false, true] {
+            let mut leaving = engine.client();
+            leaving.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            engine.until_metric("pool_waiting", 1);
+            if resets { leaving.reset() } else { drop(leaving) }
+            engine.until_metric("pool_waiting", 0);
+        }
+        let mut stays = engine.client();
+        stays.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(first.response(false).expect("its answer").status(), 200);
+        assert_eq!(stays.response(false).expect("its turn").status(), 200);
+        drop((first, stays));
+        engine.until_idle();
+    }
+
+    /// Those who wait when a drain begins are served like those who do not.
+    fn a_drain_serves_those_who_wait(driver) {
+        let origin = Origin::standard();
+        let mut engine = Setup::new(driver)
+            .origin(&origin)
+            .pool_line("concurrency = 1")
+            .pool_line("queue = { for = \"20s\", target = \"10s\" }")
+            .start();
+        let clients: Vec<Client> = (0..4)
+            .map(|_| {
+                let mut client = engine.client();
+                client.send("GET /slow/200 HTTP/1.1\r\nHost: a\r\n\r\n");
+                client
+            })
+            .collect();
+        engine.until_metric("pool_waiting", 3);
+        engine.terminate();
+        for mut client in clients {
+            let response = client.response(false).expect("an answer");
+            assert_eq!((response.status(), response.is_closing()), (200, true));
+        }
+        assert_eq!(engine.wait(PATIENCE).code(), Some(0), "{}", engine.err());
+    }
+
+    /// A class that floods its pool does not keep another one waiting.
+    alone fn interactive_requests_go_before_bulk(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver)
+            .origin(&origin)
+            .listen_line("trusted = \"127.0.0.0/8\"\nclass_header = \"X-Class\"")
+            .pool_line("concurrency = 2\nqueue = { for = \"10s\", target = \"9s\" }")
+            .route_line("class = \"bulk\"")
+            .more("[classes.interactive]\nweight = 50\n[classes.bulk]\nweight = 1")
+            .start();
+        let stop = Arc::new(AtomicBool::new(false));
+        let flood: Vec<_> = (0..16)
+            .map(|_| {
+                let (mut client, stop) = (engine.client(), Arc::clone(&stop));
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::SeqCst) {
+                        assert_eq!(client.get("/slow/20").status(), 200);
+                    }
+                })
+            })
+            .collect();
+        until("bulk waits", PATIENCE, || engine.metrics().sum("pool_waiting") >= 10);
+        let mut client = engine.client();
+        let begun = Instant::now();
+        for _ in 0..10 {
+            let response = client.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Class: interactive\r\n\r\n");
+            assert_eq!(response.status(), 200);
+        }
+        // In one row with bulk each would wait for some 14 × 20 ms ÷ 2.
+        let each = begun.elapsed() / 10;
+        stop.store(true, Ordering::SeqCst);
+        flood.into_iter().for_each(|client| client.join().expect("no complaint"));
+        assert!(each < Duration::from_millis(90), "{each:?} each");
+    }
+
+    /// Content keeps to its bandwidth, and all of it arrives.
+    alone fn content_goes_at_its_bandwidth(driver) {
+        let (size, rate) = (3_000_000, 1_000_000.0);
+        let body = pattern(3, size);
+        let whole = answer(body.clone());
+        let origin = Origin::answering(move |_| Some(whole.clone()));
+        let engine = Setup::new(driver)
+            .cores("0-1")
+            .origin(&origin)
+            .route_line("class = \"bulk\"")
+            .more("[classes.bulk]\nbandwidth = \"1MB/s\"")
+            .start();
+        let begun = Instant::now();
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                let mut client = engine.client();
+                std::thread::spawn(move || client.get("/").body)
+            })
+            .collect();
+        for client in clients {
+            assert!(client.join().expect("a response") == body, "the content is another one");
+        }
+        let secs = begun.elapsed().as_secs_f64();
+        let wanted = 2.0 * size as f64 / rate;
+        assert!((wanted * 0.98..wanted * 1.05).contains(&secs), "{secs} s for {wanted}");
+        assert_eq!(engine.metrics().sum("class_paced_bytes_total"), 2 * size as u64);
+    }
+
+    /// Requests keep to their rate by waiting: none is refused, and there is no burst.
+    alone fn requests_begin_at_their_rate(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver).cores("0-1").origin(&origin).route_line("rate = \"100/s\"").start();
+        let begun = Instant::now();
+        let statuses = asking(&engine, 8, Duration::from_secs(3));
+        let secs = begun.elapsed().as_secs_f64();
+        assert!(statuses.iter().all(|status| *status == 200));
+        let wanted = 100.0 * secs;
+        assert!((wanted * 0.96..wanted * 1.02 + 2.0).contains(&(statuses.len() as f64)), "{} in {secs} s", statuses.len());
+    }
+
+    /// One client's connections are bounded over all workers; those of others and those that end are not its concern.
+    fn a_client_has_so_many_connections(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver)
+            .cores("0-1")
+            .origin(&origin)
+            .listen_line("max_connections_per_client = 3")
+            .start();
+        let mut held: Vec<Client> = (0..3).map(|_| engine.client()).collect();
+        held.iter_mut().for_each(|client| assert_eq!(client.get("/").status(), 200));
+        // The reset may come before the connection is looked at for the first time.
+        if let Ok(mut refused) = Client::try_connect(engine.address) {
+            let asked = refused.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").is_ok();
+            assert!(!asked || refused.response(false).is_err(), "a fourth connection was served");
+        }
+        engine.until_metric("connections_refused_total", 1);
+        drop(held.pop());
+        engine.until_metric("connections_open", 2);
+        assert_eq!(engine.client().get("/").status(), 200);
+    }
+}
+
+/// The statuses that so many clients get in this time, each asking again as soon as it is answered.
+fn asking(engine: &Engine, clients: usize, time: Duration) -> Vec<u16> {
+    let end = Instant::now() + time;
+    let clients: Vec<JoinHandle<Vec<u16>>> = (0..clients)
+        .map(|_| {
+            let mut client = engine.client();
+            std::thread::spawn(move || {
+                let mut statuses = Vec::new();
+                while Instant::now() < end {
+                    statuses.push(client.get("/").status());
+                }
+                statuses
+            })
+        })
+        .collect();
+    clients.into_iter().flat_map(|client| client.join().expect("answers")).collect()
+}
