@@ -19,7 +19,7 @@ use crate::limits;
 const COUNT_BITS: u32 = 24;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
-/// A line and an eighth; the ninth word counts the strangers.
+/// Two cache lines: eight words for clients, and one for the strangers.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Set {
