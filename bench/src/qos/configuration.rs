@@ -47,11 +47,11 @@ addr = "{listen}"
 [[pool]]
 name = "origins"
 endpoints = [{origins}]
-max_requests = 8
+concurrency = "8"
 queue = { for = "200ms", len = 1000 }
 
 [[route]]
-host = "interactive.test"
+host = ["interactive.test", "*"]
 class = "interactive"
 pool = "origins"
 
@@ -68,7 +68,7 @@ cores = "{cores}"
 admin = "{admin}"
 
 [classes]
-bulk = { weight = 1, bytes = "10MB/s" }
+bulk = { weight = 1, bandwidth = "10MB/s" }
 
 [[listen]]
 name = "door"
@@ -90,7 +90,7 @@ cores = "{cores}"
 admin = "{admin}"
 
 [classes]
-bulk = { weight = 1, requests = "200/s" }
+bulk = { weight = 1, rate = "200/s" }
 
 [[listen]]
 name = "door"
@@ -136,7 +136,7 @@ mod tests {
             }
         }
         assert!(CLASSES.contains(INTERACTIVE_HOST) && CLASSES.contains(BULK_HOST));
-        assert!(CLASSES.contains(&format!("max_requests = {SLOTS}\n")));
+        assert!(CLASSES.contains(&format!("concurrency = \"{SLOTS}\"\n")));
         assert!(SHAPED_BYTES.contains(&format!("\"{}MB/s\"", SHAPED_BYTES_A_SECOND / 1e6)));
         assert!(SHAPED_REQUESTS.contains(&format!("\"{SHAPED_REQUESTS_A_SECOND}/s\"")));
         assert!(LIMITED.contains(&format!("\"{LIMIT_A_SECOND}/s\"")));
