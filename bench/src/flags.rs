@@ -61,13 +61,18 @@ impl Flags {
     }
 }
 
+/// A command line as a shell would split it, without its quotes.
+#[cfg(test)]
+pub(crate) fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(text: &str) -> Outcome<Flags> {
-        let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-        Flags::parse(&words, &["--rounds", "--rivals"], &["--smoke"])
+        Flags::parse(&words(text), &["--rounds", "--rivals"], &["--smoke"])
     }
 
     #[test]

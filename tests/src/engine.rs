@@ -268,9 +268,27 @@ impl Engine {
 
     #[track_caller]
     pub fn status(&self) -> Value {
-        let page = self.page("/status");
+        self.json("/status")
+    }
+
+    /// What `/show/endpoints` says of each endpoint.
+    #[track_caller]
+    pub fn endpoints(&self) -> Vec<Value> {
+        let Value::Array(rows) = self.json("/show/endpoints") else { panic!("/show/endpoints is no list") };
+        rows
+    }
+
+    /// What `/show/endpoints` says of one.
+    #[track_caller]
+    pub fn endpoint(&self, name: &str) -> Value {
+        row_of(&self.endpoints(), name)
+    }
+
+    #[track_caller]
+    fn json(&self, path: &str) -> Value {
+        let page = self.page(path);
         assert_eq!(page.status(), 200);
-        serde_json::from_slice(&page.body).unwrap_or_else(|error| panic!("/status: {error}\n{}", page.text()))
+        serde_json::from_slice(&page.body).unwrap_or_else(|error| panic!("{path}: {error}\n{}", page.text()))
     }
 
     #[track_caller]
@@ -381,6 +399,12 @@ impl Metrics {
     pub fn since(&self, earlier: &Self, name: &str) -> u64 {
         self.sum(name) - earlier.sum(name)
     }
+}
+
+/// The row of an endpoint, in what `penstock show` has of them.
+#[track_caller]
+pub fn row_of(rows: &[Value], endpoint: &str) -> Value {
+    rows.iter().find(|row| row["endpoint"] == endpoint).unwrap_or_else(|| panic!("no {endpoint}: {rows:?}")).clone()
 }
 
 /// A process's memory, in bytes.

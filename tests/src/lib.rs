@@ -17,7 +17,7 @@ mod wire;
 
 pub use dns::Nameserver;
 pub use driver::{Driver, Sharing, on_driver, run};
-pub use engine::{Engine, Memory, Metrics, Setup, memory_of};
+pub use engine::{Engine, Memory, Metrics, Setup, memory_of, row_of};
 pub use message::{Cut, Message, checksum, hex, pattern, unhex};
 pub use origin::{Origin, Peer, answer, fields_text, standard};
 pub use place::{Folder, binary, free_address, python, script};

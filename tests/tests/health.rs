@@ -21,7 +21,7 @@ on_each_driver! {
         let begun = Instant::now();
         until("it is down", PATIENCE, || {
             assert_eq!(clients.get(), 200);
-            row(&engine, &name)["state"] == "down"
+            engine.endpoint(&name)["state"] == "down"
         });
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(2), "two probes a tenth of a second apart, and it took {took:?}");
@@ -30,7 +30,7 @@ on_each_driver! {
             assert_eq!(clients.get(), 200);
         }
         assert_eq!(patients[0].asked(), before, "it is asked all the same");
-        let shown = row(&engine, &name);
+        let shown = engine.endpoint(&name);
         assert_eq!((&shown["health"], &shown["probe"]), (&"down".into(), &"503 instead of 200-299".into()));
         assert_eq!((engine.metrics().sum("endpoint_down"), engine.metrics().sum("endpoint_serving")), (1, 1));
         let idle = || patients[0].origin.open() - patients[0].probing.load(Ordering::SeqCst);
@@ -101,7 +101,7 @@ on_each_driver! {
             let name = name.to_string();
             let mut last = Value::Null;
             until("the verdict", PATIENCE, || {
-                last = row(&engine, &name);
+                last = engine.endpoint(&name);
                 last["state"] == state && last["probe"].as_str().is_some_and(|probe| probe.contains(told))
             });
         }
@@ -138,9 +138,9 @@ on_each_driver! {
             .more(&pool("silent", &redis.address, "expect = \"+PONG\""))
             .more(&pool("late", &late, "tcp = true"))
             .start();
-        until("mail", PATIENCE, || row(&engine, &good.address.to_string())["state"] == "up");
-        let shown = |name: &str| rows(&engine).into_iter().find(|row| row["pool"] == name).unwrap_or_default();
-        until("busy", PATIENCE, || row(&engine, &busy.address.to_string())["probe"] == "it said \"421 busy\\r\\n\"");
+        until("mail", PATIENCE, || engine.endpoint(&good.address.to_string())["state"] == "up");
+        let shown = |name: &str| engine.endpoints().into_iter().find(|row| row["pool"] == name).unwrap_or_default();
+        until("busy", PATIENCE, || engine.endpoint(&busy.address.to_string())["probe"] == "it said \"421 busy\\r\\n\"");
         until("redis", PATIENCE, || shown("redis")["health"] == "up");
         until("who says nothing", PATIENCE, || shown("silent")["probe"] == "no answer within 1s");
         until("who is not there", PATIENCE, || shown("late")["health"] == "down");
@@ -169,7 +169,7 @@ on_each_driver! {
             .pool_line("proxy_protocol = \"v2\"")
             .pool_line(&format!("health = {{ http = \"/\", port = {port}, every = \"100ms\" }}"))
             .start();
-        until("it is up", PATIENCE, || row(&engine, &endpoint.address.to_string())["health"] == "up");
+        until("it is up", PATIENCE, || engine.endpoint(&endpoint.address.to_string())["health"] == "up");
         assert!(health.accepted() >= 1 && endpoint.accepted() == 0);
     }
 
@@ -179,7 +179,7 @@ on_each_driver! {
         let engine = Setup::new(driver).origin(&origin).start();
         std::thread::sleep(Duration::from_millis(1500));
         assert_eq!((origin.accepted(), sent(&engine)), (0, 0));
-        assert_eq!(row(&engine, &origin.address.to_string())["health"], "not probed");
+        assert_eq!(engine.endpoint(&origin.address.to_string())["health"], "not probed");
     }
 }
 
@@ -260,19 +260,6 @@ fn sent(engine: &Engine) -> usize {
     engine.metrics().sum("endpoint_probes_total") as usize
 }
 
-#[track_caller]
-fn rows(engine: &Engine) -> Vec<Value> {
-    let page = engine.page("/show/endpoints");
-    assert_eq!(page.status(), 200);
-    serde_json::from_slice(&page.body).expect("a list")
-}
-
 fn states(engine: &Engine) -> Vec<Value> {
-    rows(engine).iter().map(|row| row["health"].clone()).collect()
-}
-
-#[track_caller]
-fn row(engine: &Engine, endpoint: &str) -> Value {
-    let rows = rows(engine);
-    rows.iter().find(|row| row["endpoint"] == endpoint).unwrap_or_else(|| panic!("no {endpoint}: {rows:?}")).clone()
+    engine.endpoints().iter().map(|row| row["health"].clone()).collect()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use harness::{
-    Client, Driver, Engine, Folder, Origin, PATIENCE, Ran, Setup, Tool, answer, binary, on_each_driver, until,
+    Client, Driver, Engine, Folder, Origin, PATIENCE, Ran, Setup, Tool, answer, binary, on_each_driver, row_of, until,
 };
 use serde_json::Value;
 
@@ -310,6 +310,5 @@ fn rows(engine: &Engine, args: &[&str]) -> Vec<Value> {
 /// An endpoint's row.
 #[track_caller]
 fn row(engine: &Engine, page: &str, endpoint: &str) -> Value {
-    let rows = rows(engine, &[page]);
-    rows.iter().find(|row| row["endpoint"] == endpoint).unwrap_or_else(|| panic!("no {endpoint}: {rows:?}")).clone()
+    row_of(&rows(engine, &[page]), endpoint)
 }

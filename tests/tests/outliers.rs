@@ -15,9 +15,9 @@ on_each_driver! {
         let engine = start(driver, &origins, line);
         let load = Load::begin(&engine);
         let name = origins[3].name();
-        until("it is ejected", PATIENCE, || row(&engine, &name)["state"] == "ejected");
+        until("it is ejected", PATIENCE, || engine.endpoint(&name)["state"] == "ejected");
         origins[3].is_left_alone(&origins[0]);
-        let shown = row(&engine, &name);
+        let shown = engine.endpoint(&name);
         assert!(shown["last"].as_str().is_some_and(|last| last.contains("ejected for 2 s: 30 % of its ")), "{shown}");
         assert_eq!(states(&engine).iter().filter(|state| *state == "up").count(), 4);
 
@@ -40,8 +40,8 @@ on_each_driver! {
         let line = "breaker.failures = 0\noutlier = { on = [\"gateway\"], every = \"1s\", eject_for = \"60s\" }";
         let engine = start(driver, &origins, line);
         let load = Load::begin(&engine);
-        until("it is ejected", PATIENCE, || row(&engine, &origins[0].name())["state"] == "ejected");
-        let last = row(&engine, &origins[0].name())["last"].to_string();
+        until("it is ejected", PATIENCE, || engine.endpoint(&origins[0].name())["state"] == "ejected");
+        let last = engine.endpoint(&origins[0].name())["last"].to_string();
         assert!(last.contains(" gateway errors in a row"), "{last}");
         origins[0].is_left_alone(&origins[1]);
         // Now the other one: it stays, because somebody must.
@@ -140,19 +140,6 @@ impl Load {
     }
 }
 
-#[track_caller]
-fn rows(engine: &Engine) -> Vec<Value> {
-    let page = engine.page("/show/endpoints");
-    assert_eq!(page.status(), 200);
-    serde_json::from_slice(&page.body).expect("a list")
-}
-
 fn states(engine: &Engine) -> Vec<Value> {
-    rows(engine).iter().map(|row| row["state"].clone()).collect()
-}
-
-#[track_caller]
-fn row(engine: &Engine, endpoint: &str) -> Value {
-    let rows = rows(engine);
-    rows.iter().find(|row| row["endpoint"] == endpoint).unwrap_or_else(|| panic!("no {endpoint}: {rows:?}")).clone()
+    engine.endpoints().iter().map(|row| row["state"].clone()).collect()
 }

@@ -15,12 +15,17 @@ pub(super) const SHAPED_BYTES_A_SECOND: f64 = 10e6;
 pub(super) const SHAPED_REQUESTS_A_SECOND: f64 = 200.0;
 pub(super) const LIMIT_A_SECOND: f64 = 100.0;
 
-/// One kind of traffic for everybody: what classes are measured against.
-pub(super) const PLAIN: &str = r#"
+/// A configuration: classes, if any, then the door and the pool that every part has, then what is its own.
+macro_rules! configuration {
+    (classes: $classes:literal, then: $rest:literal) => {
+        concat!(
+            r#"
 [engine]
 cores = "{cores}"
 admin = "{admin}"
-
+"#,
+            $classes,
+            r#"
 [[listen]]
 name = "door"
 addr = "{listen}"
@@ -28,26 +33,23 @@ addr = "{listen}"
 [[pool]]
 name = "origins"
 endpoints = [{origins}]
-"#;
+"#,
+            $rest
+        )
+    };
+}
+
+/// One kind of traffic for everybody: what classes are measured against.
+pub(super) const PLAIN: &str = configuration!(classes: "", then: "");
 
 /// Two classes before a pool that lets no more through than its origin serves at one time.
-pub(super) const CLASSES: &str = r#"
-[engine]
-cores = "{cores}"
-admin = "{admin}"
-
+pub(super) const CLASSES: &str = configuration!(
+    classes: r#"
 [classes]
 interactive = { weight = 8 }
 bulk = { weight = 1 }
-
-[[listen]]
-name = "door"
-addr = "{listen}"
-
-[[pool]]
-name = "origins"
-endpoints = [{origins}]
-concurrency = "8"
+"#,
+    then: r#"concurrency = "8"
 queue = { for = "200ms", len = 1000 }
 
 [[route]]
@@ -59,70 +61,44 @@ pool = "origins"
 host = "bulk.test"
 class = "bulk"
 pool = "origins"
-"#;
+"#
+);
 
 /// A class that may move so many bytes a second.
-pub(super) const SHAPED_BYTES: &str = r#"
-[engine]
-cores = "{cores}"
-admin = "{admin}"
-
+pub(super) const SHAPED_BYTES: &str = configuration!(
+    classes: r#"
 [classes]
 bulk = { weight = 1, bandwidth = "10MB/s" }
-
-[[listen]]
-name = "door"
-addr = "{listen}"
-
-[[pool]]
-name = "origins"
-endpoints = [{origins}]
-
+"#,
+    then: r#"
 [[route]]
 class = "bulk"
 pool = "origins"
-"#;
+"#
+);
 
 /// A class that may ask so often.
-pub(super) const SHAPED_REQUESTS: &str = r#"
-[engine]
-cores = "{cores}"
-admin = "{admin}"
-
+pub(super) const SHAPED_REQUESTS: &str = configuration!(
+    classes: r#"
 [classes]
 bulk = { weight = 1, rate = "200/s" }
-
-[[listen]]
-name = "door"
-addr = "{listen}"
-
-[[pool]]
-name = "origins"
-endpoints = [{origins}]
-
+"#,
+    then: r#"
 [[route]]
 class = "bulk"
 pool = "origins"
-"#;
+"#
+);
 
 /// A client that may ask so often; the rest is refused.
-pub(super) const LIMITED: &str = r#"
-[engine]
-cores = "{cores}"
-admin = "{admin}"
-
-[[listen]]
-name = "door"
-addr = "{listen}"
-
-[[pool]]
-name = "origins"
-endpoints = [{origins}]
-
+pub(super) const LIMITED: &str = configuration!(
+    classes: "",
+    then: r#"
 [[route]]
 pool = "origins"
 limit = { key = "client-address", rate = "100/s", burst = 1 }
-"#;
+"#
+);
 
 #[cfg(test)]
 mod tests {

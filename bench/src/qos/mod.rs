@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Outcome<Settings> {
-        Settings::read(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        Settings::read(&crate::flags::words(text))
     }
 
     #[test]
