@@ -1,0 +1,105 @@
+//! What is tried again, and what is not: content sent twice, statuses, silence.
+
+use std::time::{Duration, Instant};
+
+use harness::{Origin, Setup, answer, on_each_driver, pattern};
+
+/// Round robin and no breaker: every second first try goes to the bad one, as long as it is there.
+const LINES: &str = "balance = \"round-robin\"\nbreaker.failures = 0\nretry.budget = \"100%\"";
+
+on_each_driver! {
+    /// An origin that takes a request in and breaks off: the next one gets all of it, from the first byte.
+    fn content_is_sent_again_in_full(driver) {
+        let bad = Origin::start(|peer| {
+            peer.request();
+            peer.reset();
+        });
+        let good = Origin::answering(|request| Some(answer(&request.body)));
+        let engine = Setup::new(driver).origin(&bad).origin(&good).pool_line(LINES).start();
+        let mut client = engine.client();
+        for size in [1, 100, 5_000, 60_000] {
+            for _ in 0..4 {
+                let content = pattern(7, size);
+                let framed = [format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n").into_bytes(), content.clone()];
+                let response = client.ask(framed.concat());
+                assert_eq!((response.status(), response.body == content), (200, true), "PUT of {size} bytes");
+                let chunks = [format!("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{size:x}\r\n").into_bytes(), content.clone(), b"\r\n0\r\n\r\n".to_vec()];
+                let response = client.ask(chunks.concat());
+                assert_eq!((response.status(), response.body == content), (200, true), "PUT of a chunk of {size} bytes");
+            }
+        }
+        assert!(bad.accepted() >= 8, "the bad origin was asked {} times", bad.accepted());
+    }
+
+    /// More content than is kept cannot be sent again, and less than that no more than once if the method forbids it.
+    fn what_is_not_kept_is_not_sent_again(driver) {
+        let bad = Origin::start(|peer| {
+            peer.request();
+            peer.reset();
+        });
+        let good = Origin::answering(|request| Some(answer(&request.body)));
+        let engine = Setup::new(driver)
+            .origin(&bad)
+            .origin(&good)
+            .pool_line(LINES)
+            .pool_line("retry.buffer = \"1KiB\"")
+            .start();
+        let mut client = engine.client();
+        for (method, size, repeated) in [("PUT", 1_024, true), ("PUT", 1_025, false), ("POST", 10, false)] {
+            let content = pattern(7, size);
+            let mut lost = 0;
+            for _ in 0..6 {
+                let head = format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
+                let response = client.ask([head.into_bytes(), content.clone()].concat());
+                assert!([200, 502].contains(&response.status()), "{}", response.status());
+                assert!(response.status() == 502 || response.body == content);
+                lost += usize::from(response.status() == 502);
+                if response.is_closing() {
+                    client = engine.client();
+                }
+            }
+            assert_eq!(lost == 0, repeated, "{method} of {size} bytes: {lost} of 6 lost");
+        }
+    }
+
+    /// An answer that says "not here" is for the next endpoint, however long it is; only a request that may not be sent twice
+    /// gets it, and so does one that meets nothing else.
+    fn statuses_are_tried_elsewhere(driver) {
+        for size in [0, 1_000, 300_000] {
+            let busy = Origin::answering(move |_| {
+                let head = format!("HTTP/1.1 503 Busy\r\nContent-Length: {size}\r\n\r\n");
+                Some([head.into_bytes(), vec![b'x'; size]].concat())
+            });
+            let good = Origin::standard();
+            let engine = Setup::new(driver).origin(&busy).origin(&good).pool_line(LINES).start();
+            let mut client = engine.client();
+            for number in 0..10 {
+                assert_eq!(client.get("/").status(), 200, "GET {number}, answers of {size} bytes");
+            }
+            let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+            let refused = (0..10).filter(|_| engine.client().ask(post).status() == 503).count();
+            assert!((3..=7).contains(&refused), "{refused} of 10 POSTs");
+        }
+        let busy = Origin::answering(|_| Some(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy".to_vec()));
+        let engine = Setup::new(driver).origin(&busy).pool_line(LINES).start();
+        assert_eq!((engine.client().get("/").status(), engine.client().get("/").text()), (503, "busy".to_owned()));
+    }
+
+    /// An origin that takes requests and says nothing holds a request up for its pool's patience, and not for the minute that an
+    /// answer may take; what may not be sent twice waits on.
+    fn silence_is_left_for_another_endpoint(driver) {
+        let mute = Origin::start(|peer| {
+            peer.request();
+            std::thread::sleep(Duration::from_secs(120));
+        });
+        let good = Origin::standard();
+        let engine = Setup::new(driver).origin(&mute).origin(&good).pool_line(LINES).start();
+        let mut client = engine.client();
+        let begun = Instant::now();
+        for number in 0..6 {
+            assert_eq!(client.get("/").status(), 200, "GET {number}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?} for six requests", begun.elapsed());
+        assert!(engine.metrics().sum("retries_total") >= 2);
+    }
+}
