@@ -44,6 +44,24 @@ on_each_driver! {
         assert_eq!(engine.client().get("/").status(), 200);
     }
 
+    /// Bytes and an RST that arrive as one: the connection is not held until its client is out of time.
+    fn a_reset_right_behind_a_part_of_a_head_is_noticed(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver).origin(&origin).listen_line("timeout.head = \"10m\"").start();
+        for number in 0..10_000 {
+            let mut client = engine.client();
+            client.send(&REQUEST[..30]);
+            // From both at once to one well after the other.
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < std::time::Duration::from_micros(number % 100) {
+                std::hint::spin_loop();
+            }
+            client.reset();
+        }
+        engine.until_idle();
+        assert_eq!(engine.client().get("/").status(), 200);
+    }
+
     fn the_client_goes_at_every_byte_of_the_response(driver) {
         let origin = Origin::answering(|_| Some(CHUNKED.to_vec()));
         let engine = Setup::new(driver).origin(&origin).start();

@@ -286,6 +286,7 @@ impl Reactor {
             self.trimmed.set(self.now.get());
             buf::trim();
             exec::trim_blocks();
+            self.table.borrow_mut().look_again();
         }
     }
 

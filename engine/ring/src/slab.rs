@@ -26,6 +26,11 @@ impl<T> Slab<T> {
         (self.slots.len() - 1) as u32
     }
 
+    /// What there is, with its index.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
+        self.slots.iter_mut().enumerate().filter_map(|(index, slot)| Some((index as u32, slot.as_mut()?)))
+    }
+
     pub(crate) fn remove(&mut self, index: u32) {
         let gone = self.slots[index as usize].take();
         debug_assert!(gone.is_some(), "a slot was freed twice");

@@ -40,6 +40,8 @@ pub(crate) struct Table {
     #[allow(clippy::vec_box, reason = "the kernel knows their addresses")]
     gathers: Vec<Box<Gather>>,
     pub(crate) bell_rang: bool,
+    /// Streams whose receive is armed anew: empty between looks.
+    quiet: Vec<u32>,
 }
 
 /// How a stream receives.
@@ -85,6 +87,19 @@ struct Flags {
     listed: bool,
     fin_wanted: bool,
     reset: bool,
+    heard: Heard,
+}
+
+/// When bytes last came through a receive that stays armed ([`Table::look_again`]).
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+enum Heard {
+    /// Since the last look.
+    Lately,
+    /// Before it, and nothing since.
+    Before,
+    /// Not since the receive was armed, or it has been armed anew.
+    #[default]
+    Settled,
 }
 
 struct WaitSlot {
@@ -103,6 +118,7 @@ impl Table {
             unsent: Vec::new(),
             gathers: Vec::new(),
             bell_rang: false,
+            quiet: Vec::new(),
         }
     }
 
@@ -355,6 +371,29 @@ impl Table {
         }
     }
 
+    /// Arms receives anew that somebody waits for and that have gone quiet after they brought something; called about once a
+    /// second, and for each silence once.
+    ///
+    /// An armed receive learns of what follows by an edge. Where an RST comes right behind bytes, both are one edge: the kernel
+    /// (seen on 6.18) receives the bytes, is told that nothing is left to be read, and waits for an edge that will not come. A
+    /// receive that begins sees what there is.
+    pub(crate) fn look_again(&mut self) {
+        let mut quiet = std::mem::take(&mut self.quiet);
+        for (stream, slot) in self.streams.iter_mut() {
+            let waits = slot.flags.receiving_multi && !slot.recv_task.is_none();
+            match slot.flags.heard {
+                Heard::Lately => slot.flags.heard = Heard::Before,
+                Heard::Before if waits => quiet.push(stream),
+                Heard::Before | Heard::Settled => {}
+            }
+        }
+        for stream in quiet.drain(..) {
+            self.streams.get_mut(stream).flags.heard = Heard::Settled;
+            self.cancel_recv(stream);
+        }
+        self.quiet = quiet;
+    }
+
     fn cancel_recv(&mut self, stream: u32) {
         let slot = self.streams.get_mut(stream);
         if !slot.flags.cancelling_recv {
@@ -429,6 +468,7 @@ impl Table {
             0 => slot.flags.ended = true,
             count @ 1.. => {
                 debug_assert_eq!(count as usize, completion.bytes.len());
+                slot.flags.heard = Heard::Lately;
                 if slot.flags.owned {
                     slot.inbox.append(completion.bytes);
                 }
