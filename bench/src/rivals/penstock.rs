@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use xtask::{Outcome, place};
 
 use super::{Launch, Site};
-use crate::process::{free_address, get, words};
+use crate::process::{free_address, get, words, write_file};
 
 /// `PENSTOCK_BINARY`, or the release build.
 pub(super) fn program() -> Outcome<PathBuf> {
@@ -37,6 +37,62 @@ pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
         &admin.to_string(),
     ]);
     Ok(Launch { words: line, environment: Vec::new(), admin: Some(admin) })
+}
+
+/// Behind the pool's own lines: decisions that a proxy of one origin can do without are left out.
+pub(super) const BARE: &str = "\
+balance = \"round-robin\"
+breaker = { failures = 0 }
+retry = { tries = 1 }
+
+[[route]]
+pool = \"origin\"
+";
+
+/// The same with all that protects origins: shared load, a breaker by counts and rates, retries, outliers, probes, limits of the
+/// pool, of endpoints and of clients, and a class.
+pub(super) const FULL: &str = "\
+balance = \"adaptive\"
+breaker = { failures = 5, failure_rate = \"50%\" }
+concurrency = 100000
+limits = { requests = 100000, connections = 100000 }
+health = { tcp = true, every = \"1s\" }
+outlier = { on = [\"gateway\", \"5xx\"] }
+
+[[route]]
+pool = \"origin\"
+class = \"interactive\"
+limit = [{ key = \"client-address\", rate = \"100000000/s\" }]
+
+[classes.interactive]
+weight = 8
+";
+
+/// With a configuration of its own instead of what `serve` stands for.
+pub(super) fn launch_with(program: &Path, site: &Site<'_>, more: &str) -> Outcome<Launch> {
+    let admin = free_address()?;
+    let file = site.folder.join("penstock.toml");
+    write_file(&file, configuration(site, admin, more))?;
+    Ok(Launch { words: words([&program, &"run", &"-c", &file]), environment: Vec::new(), admin: Some(admin) })
+}
+
+fn configuration(site: &Site<'_>, admin: SocketAddr, more: &str) -> String {
+    let Site { listen, to, cpu, .. } = site;
+    format!(
+        "\
+[engine]
+cores = \"{cpu}\"
+admin = \"{admin}\"
+
+[[listen]]
+name = \"door\"
+addr = \"{listen}\"
+
+[[pool]]
+name = \"origin\"
+endpoints = [\"{to}\"]
+{more}"
+    )
 }
 
 /// Counters of the ring, all workers together.
