@@ -21,6 +21,7 @@
 
 pub mod event;
 pub mod h1;
+pub mod h2;
 pub mod http;
 mod malformed;
 pub mod proxy;
