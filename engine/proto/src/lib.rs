@@ -25,6 +25,7 @@ pub mod h2;
 pub mod http;
 mod malformed;
 pub mod proxy;
+mod role;
 
 pub use event::Event;
 pub use malformed::Malformed;

@@ -1,6 +1,7 @@
 //! What was wrong with a message. On a server's connection the peer is at fault, and [`Malformed::status`] answers it; on a
 //! client's connection the upstream is at fault, and the answer downstream is always 502.
 
+use crate::h2::ErrorCode;
 use crate::http::Status;
 use std::fmt;
 
@@ -71,6 +72,24 @@ pub enum Malformed {
     TooManyInterim,
     /// Input ended within a message.
     Truncated,
+    /// A pseudo-header field is missing, repeated, unknown, empty, or not where it belongs (RFC 9113 §8.3).
+    PseudoField,
+    /// A field that concerns a connection, where connections have no fields (RFC 9113 §8.2.2).
+    ConnectionField,
+    /// Host and `:authority` name different things (RFC 9113 §8.3.1).
+    HostContradicts,
+    /// Content is longer or shorter than Content-Length says (RFC 9113 §8.1.1).
+    LengthMismatch,
+    /// A head where only trailers could stand, or no more fields at all (RFC 9113 §8.1).
+    UnexpectedHead,
+    /// The stream broke a rule of HTTP/2 other than those of its message; this is the code that was sent for it.
+    Stream(ErrorCode),
+    /// Nothing is read of what was sent on the stream: its window did not open for too long.
+    Stalled,
+    /// The peer gave the stream up, for this reason.
+    Cancelled(ErrorCode),
+    /// The peer gave the stream up and promises that it did not look at the request: it may be sent again (RFC 9113 §8.7).
+    Unprocessed,
 }
 
 impl Malformed {
@@ -122,6 +141,15 @@ impl fmt::Display for Malformed {
             Self::UnexpectedUpgrade => "an upgrade that was not asked for",
             Self::TooManyInterim => "too many interim responses",
             Self::Truncated => "input ended within a message",
+            Self::PseudoField => "a pseudo-header field is missing, repeated, unknown or misplaced",
+            Self::ConnectionField => "a field that concerns a connection",
+            Self::HostContradicts => "Host and :authority name different things",
+            Self::LengthMismatch => "content is not as long as Content-Length says",
+            Self::UnexpectedHead => "a head where none can stand",
+            Self::Stream(code) => return write!(formatter, "the stream broke a rule: {code}"),
+            Self::Stalled => "the stream's window did not open",
+            Self::Cancelled(code) => return write!(formatter, "the peer gave the stream up: {code}"),
+            Self::Unprocessed => "the peer did not look at the request",
         };
         formatter.write_str(text)
     }

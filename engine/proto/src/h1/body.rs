@@ -210,6 +210,12 @@ impl Trailers {
         self.held = None;
     }
 
+    /// Trailers that another protocol brought, in lines as its machine wrote them; `fields` index `lines`.
+    pub fn of(lines: &[u8], fields: &Fields) -> Self {
+        let held = Held { bytes: lines.to_vec(), fields: fields.clone(), lines: fields.len() as u16 };
+        Self { held: (!fields.is_empty()).then(|| Box::new(held)) }
+    }
+
     fn begin_line(&mut self) -> Result<(), Malformed> {
         let held = self.held.get_or_insert_default();
         held.lines += 1;
@@ -277,7 +283,7 @@ const TRAILER_BYTES_MAX: usize = 8 * 1024;
 const TRAILER_FIELDS_MAX: u16 = 32;
 
 /// Framing and routing.
-const FORBIDDEN: KnownSet = KnownSet::of(&[
+pub(crate) const FORBIDDEN: KnownSet = KnownSet::of(&[
     Known::Connection,
     Known::ContentLength,
     Known::Expect,
@@ -293,7 +299,7 @@ const FORBIDDEN: KnownSet = KnownSet::of(&[
 ]);
 
 /// Of no use, or harmful, when they come late (RFC 9110 §6.5.1).
-const WITHHELD: KnownSet = KnownSet::of(&[
+pub(crate) const WITHHELD: KnownSet = KnownSet::of(&[
     Known::Age,
     Known::Authorization,
     Known::CacheControl,

@@ -20,32 +20,12 @@ mod server;
 
 use super::body::{Decoder, Trailers};
 use super::encode::{Encoder, Frame};
-use super::head::{HeadLimits, RequestHead, ResponseHead, head_complete_hint};
+use super::head::{HeadLimits, head_complete_hint};
 use super::sink::{Refused, Sink};
 use crate::http::{Framing, Method};
+use crate::role::{Client, Role, Server};
 use crate::{Event, Malformed};
 use std::marker::PhantomData;
-
-/// A side's own half of the machine: [`Server`] reads requests, [`Client`] reads responses.
-pub trait Role: sealed::Sealed + Sized {
-    type Head: Copy;
-}
-
-/// We answer.
-#[derive(Debug)]
-pub enum Server {}
-
-/// We ask.
-#[derive(Debug)]
-pub enum Client {}
-
-impl Role for Server {
-    type Head = RequestHead;
-}
-
-impl Role for Client {
-    type Head = ResponseHead;
-}
 
 /// The machine.
 #[derive(Debug)]
@@ -454,24 +434,10 @@ enum Writing {
     Closed,
 }
 
-mod sealed {
-    pub trait Sealed {
-        /// Whether this side answers (and the other asks).
-        const ANSWERS: bool;
-    }
-
-    impl Sealed for super::Server {
-        const ANSWERS: bool = true;
-    }
-
-    impl Sealed for super::Client {
-        const ANSWERS: bool = false;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::h1::{RequestHead, ResponseHead};
     use crate::http::{Fields, Status};
 
     #[test]

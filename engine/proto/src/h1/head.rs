@@ -222,7 +222,7 @@ pub fn head_complete_hint(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 /// The longest registered method is UPDATEREDIRECTREF, of 17.
-const METHOD_BYTES_MAX: usize = 32;
+pub(crate) const METHOD_BYTES_MAX: usize = 32;
 
 /// RFC 9113 §3.4.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -267,7 +267,7 @@ fn persistent(version: Version, options: ConnectionOptions) -> bool {
 
 /// RFC 9110 §10.1.1: only `100-continue` is defined, and HTTP/1.0 clients cannot mean it.
 #[inline]
-fn expects_continue(version: Version, fields: &Fields, bytes: &[u8]) -> Result<bool, Malformed> {
+pub(crate) fn expects_continue(version: Version, fields: &Fields, bytes: &[u8]) -> Result<bool, Malformed> {
     if version == Version::Http10 || !fields.has(Known::Expect) {
         return Ok(false);
     }

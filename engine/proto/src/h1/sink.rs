@@ -54,6 +54,8 @@ pub enum Refused {
     Field,
     /// More or fewer bytes of content than the head promised. Our fault, or the sender's that we relay.
     Length,
+    /// The stream or the connection takes no such thing, or no more of it (HTTP/2).
+    Gone,
 }
 
 #[inline]

@@ -45,6 +45,8 @@ pub struct Field {
     pub known: Known,
     /// Not to be forwarded.
     pub dropped: bool,
+    /// No hop may keep it in a compression table (RFC 7541 §7.1.3).
+    pub sensitive: bool,
 }
 
 /// The index of one head, in wire order, preallocated to its limit.
@@ -84,7 +86,7 @@ impl Fields {
             }
             self.present.insert(known);
         }
-        self.list.push(Field { name, value, known, dropped: false });
+        self.list.push(Field { name, value, known, dropped: false, sensitive: false });
         true
     }
 
@@ -157,6 +159,13 @@ impl Fields {
     pub fn drop_where(&mut self, mut unwanted: impl FnMut(&Field) -> bool) {
         for field in &mut self.list {
             field.dropped = field.dropped || unwanted(field);
+        }
+    }
+
+    /// Marks the field that was pushed last as [sensitive](Field::sensitive).
+    pub(crate) fn mark_sensitive(&mut self) {
+        if let Some(field) = self.list.last_mut() {
+            field.sensitive = true;
         }
     }
 

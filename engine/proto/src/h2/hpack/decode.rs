@@ -236,7 +236,7 @@ impl Budget {
 
     fn exceed(&mut self) {
         if self.fit == Fit::Whole {
-            self.fit = Fit::TooLong;
+            self.fit = if self.fields == 0 { Fit::TooManyFields } else { Fit::TooLong };
         }
     }
 

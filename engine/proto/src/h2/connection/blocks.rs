@@ -1,0 +1,251 @@
+//! Field blocks as they arrive: requests, responses and trailers (RFC 9113 §8).
+
+use std::time::Duration;
+
+use super::read::WholeBlock;
+use super::{Connection, Going, Input, Said, Step};
+use crate::h1::{RequestHead, ResponseHead};
+use crate::h2::error::{ErrorCode, Fault};
+use crate::h2::frame;
+use crate::h2::head::{self, HeadSpace, RequestRules};
+use crate::h2::hpack::Corrupt;
+use crate::h2::ledger::Offence;
+use crate::h2::settings::WINDOW_DEFAULT;
+use crate::h2::streams::{Incoming, Outgoing, Stream, UNKNOWN};
+use crate::h2::{Priority, StreamId};
+use crate::http::{Framing, Method};
+use crate::role::{Client, Role, Server};
+use crate::{Event, Malformed};
+
+impl Connection<Server> {
+    /// Reads the next step of the requests, from all bytes that are unread.
+    ///
+    /// # Errors
+    /// What the client did wrong. The connection has ended, and GOAWAY has been put: send it, and close.
+    #[inline]
+    pub fn read(
+        &mut self,
+        now: Duration,
+        bytes: &[u8],
+        space: &mut HeadSpace,
+        out: &mut Vec<u8>,
+    ) -> Result<Step<RequestHead>, Fault> {
+        self.read_with(now, bytes, out, |connection, block, out| connection.take_request(block, space, out))
+    }
+
+    fn take_request(
+        &mut self,
+        block: WholeBlock<'_>,
+        space: &mut HeadSpace,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Said<RequestHead>>, Fault> {
+        if block.stream <= self.last_peer {
+            return self.take_trailers(block, space, out);
+        }
+        self.last_peer = block.stream;
+        if matches!(self.going, Going::Final(_)) {
+            // We said that we would not look at it (RFC 9113 §6.8); it is safe elsewhere.
+            head::discard(&mut self.decoder, block.bytes, space).map_err(compression)?;
+            self.ledger.charge(block.now_ms, Offence::Refused)?;
+            self.recent.push(block.stream, true);
+            return Ok(None);
+        }
+        if self.streams.len() >= self.limits.streams as usize {
+            head::discard(&mut self.decoder, block.bytes, space).map_err(compression)?;
+            self.ledger.charge(block.now_ms, Offence::Refused)?;
+            frame::put_reset(out, block.stream, ErrorCode::REFUSED_STREAM);
+            self.recent.push(block.stream, true);
+            return Ok(None);
+        }
+        let rules = RequestRules {
+            limits: &self.limits.heads,
+            end_stream: block.end_stream,
+            connect_protocol: self.limits.connect_protocol,
+        };
+        let read = head::read_request(&mut self.decoder, block.bytes, &rules, space).map_err(compression)?;
+        let incoming = if block.end_stream { Incoming::Ended } else { Incoming::Content };
+        let mut stream = Stream::new(block.stream, incoming, Outgoing::Head);
+        let id = StreamId(block.stream);
+        let head = match read {
+            Ok(head) => head,
+            Err(why) if is_answerable(why) => {
+                stream.deaf = true;
+                self.open(stream);
+                return Ok(Some(Said::Refused { stream: id, why, answerable: true }));
+            }
+            Err(why) => {
+                self.ledger.charge(block.now_ms, Offence::MadeReset)?;
+                frame::put_reset(out, block.stream, ErrorCode::PROTOCOL_ERROR);
+                self.recent.push(block.stream, true);
+                return Ok(Some(Said::Refused { stream: id, why, answerable: false }));
+            }
+        };
+        stream.method = head.method;
+        stream.connect = head.method == Method::Connect || !head.upgrade.is_empty();
+        stream.extended = !head.upgrade.is_empty();
+        stream.incoming_left = promised(head.framing);
+        if let Some(field) = space.fields.find(b"priority", &space.text) {
+            stream.priority = Priority::parse(field.value.of(&space.text));
+        }
+        self.open(stream);
+        if block.end_stream {
+            self.input = Input::End { stream: block.stream, trailers: false };
+        }
+        Ok(Some(Said::Stream(id, Event::Head(head))))
+    }
+}
+
+impl Connection<Client> {
+    /// Reads the next step of the responses, from all bytes that are unread. Interim responses come as heads of their own.
+    ///
+    /// # Errors
+    /// What the server did wrong. The connection has ended, and GOAWAY has been put: send it, and close.
+    #[inline]
+    pub fn read(
+        &mut self,
+        now: Duration,
+        bytes: &[u8],
+        space: &mut HeadSpace,
+        out: &mut Vec<u8>,
+    ) -> Result<Step<ResponseHead>, Fault> {
+        self.read_with(now, bytes, out, |connection, block, out| connection.take_response(block, space, out))
+    }
+
+    fn take_response(
+        &mut self,
+        block: WholeBlock<'_>,
+        space: &mut HeadSpace,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Said<ResponseHead>>, Fault> {
+        let id = StreamId(block.stream);
+        let waiting = self.live(id).filter(|&slot| self.streams[slot].incoming == Incoming::Head);
+        let Some(slot) = waiting else { return self.take_trailers(block, space, out) };
+        let stream = &self.streams[slot];
+        let asked = (stream.method, stream.upgrade.as_deref());
+        let read =
+            head::read_response(&mut self.decoder, block.bytes, &self.limits.heads, asked, block.end_stream, space)
+                .map_err(compression)?;
+        let head = match read {
+            Ok(head) => head,
+            Err(why) => {
+                return self.break_stream(block.now_ms, block.stream, ErrorCode::PROTOCOL_ERROR, why, out);
+            }
+        };
+        let stream = &mut self.streams[slot];
+        if head.status.is_interim() {
+            stream.interims += 1;
+            if stream.interims > INTERIMS_MAX {
+                let why = Malformed::TooManyInterim;
+                return self.break_stream(block.now_ms, block.stream, ErrorCode::ENHANCE_YOUR_CALM, why, out);
+            }
+            return Ok(Some(Said::Stream(id, Event::Head(head))));
+        }
+        // A CONNECT that was not granted is answered like anything else.
+        stream.connect &= head.status.is_success() || !head.upgrade.is_empty();
+        stream.incoming = if block.end_stream { Incoming::Ended } else { Incoming::Content };
+        let no_content = head.framing == Framing::None && !stream.connect;
+        stream.incoming_left = if no_content { 0 } else { promised(head.framing) };
+        if block.end_stream {
+            self.input = Input::End { stream: block.stream, trailers: false };
+        }
+        Ok(Some(Said::Stream(id, Event::Head(head))))
+    }
+}
+
+impl<R: Role> Connection<R> {
+    /// A block on a stream that has had its head: trailers, or nothing good.
+    fn take_trailers(
+        &mut self,
+        block: WholeBlock<'_>,
+        space: &mut HeadSpace,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Said<R::Head>>, Fault> {
+        let slot = self.streams.find(block.stream).filter(|&slot| !self.streams[slot].broken);
+        let Some(slot) = slot else {
+            head::discard(&mut self.decoder, block.bytes, space).map_err(compression)?;
+            self.take_late(block.now_ms, block.stream, out)?;
+            return Ok(None);
+        };
+        let stream = &self.streams[slot];
+        if stream.deaf && stream.incoming == Incoming::Content {
+            head::discard(&mut self.decoder, block.bytes, space).map_err(compression)?;
+            if block.end_stream {
+                self.streams[slot].incoming = Incoming::Ended;
+                self.settle(slot, out);
+            }
+            return Ok(None);
+        }
+        let refused = match stream.incoming {
+            Incoming::Ended => Some((ErrorCode::STREAM_CLOSED, Malformed::Stream(ErrorCode::STREAM_CLOSED))),
+            Incoming::Head => Some((ErrorCode::PROTOCOL_ERROR, Malformed::UnexpectedHead)),
+            // RFC 9113 §8.1: whatever follows the head is the last of it; §8.5: a tunnel has none.
+            Incoming::Content if !block.end_stream || stream.connect => {
+                Some((ErrorCode::PROTOCOL_ERROR, Malformed::UnexpectedHead))
+            }
+            Incoming::Content if !matches!(stream.incoming_left, 0 | UNKNOWN) => {
+                Some((ErrorCode::PROTOCOL_ERROR, Malformed::LengthMismatch))
+            }
+            Incoming::Content => None,
+        };
+        if let Some((code, why)) = refused {
+            head::discard(&mut self.decoder, block.bytes, space).map_err(compression)?;
+            return self.break_stream(block.now_ms, block.stream, code, why, out);
+        }
+        let limits = &self.limits.heads;
+        let read = head::read_trailers(&mut self.decoder, block.bytes, limits, space).map_err(compression)?;
+        if let Err(why) = read {
+            return self.break_stream(block.now_ms, block.stream, ErrorCode::PROTOCOL_ERROR, why, out);
+        }
+        self.streams[slot].incoming = Incoming::Ended;
+        let trailers = space.fields.iter().any(|field| !field.dropped);
+        self.input = Input::End { stream: block.stream, trailers };
+        Ok(None)
+    }
+
+    fn open(&mut self, mut stream: Stream) {
+        stream.send_window = self.peer.initial_window_size as i32;
+        stream.receive_window = self.receive_window_initial();
+        self.streams.insert(stream);
+    }
+
+    /// Of a new stream: until the peer has taken our settings in, it knows only the default.
+    pub(super) fn receive_window_initial(&self) -> i32 {
+        if self.settings_acknowledged { self.limits.stream_window as i32 } else { WINDOW_DEFAULT as i32 }
+    }
+}
+
+/// An origin may send many 103s, though none sends more than a few.
+const INTERIMS_MAX: u8 = 16;
+
+pub(super) fn promised(framing: Framing) -> u64 {
+    match framing {
+        Framing::Length(length) => length,
+        _ => UNKNOWN,
+    }
+}
+
+/// Heads that are well-formed as HTTP/2 has it, but not to be served: their senders deserve to be told why.
+fn is_answerable(why: Malformed) -> bool {
+    matches!(
+        why,
+        Malformed::HeadTooLong
+            | Malformed::TooManyFields
+            | Malformed::TargetTooLong
+            | Malformed::MethodTooLong
+            | Malformed::HostMissing
+            | Malformed::HostInvalid
+            | Malformed::Expectation
+    )
+}
+
+/// RFC 9113 §4.3.
+fn compression(corrupt: Corrupt) -> Fault {
+    let why = match corrupt {
+        Corrupt::Integer => "an integer overflows or is cut off (RFC 7541 5.1)",
+        Corrupt::Index => "an index means nothing (RFC 7541 2.3.3)",
+        Corrupt::Truncated => "a string is cut off (RFC 7541 5.2)",
+        Corrupt::Huffman => "a Huffman code is wrong (RFC 7541 5.2)",
+        Corrupt::SizeUpdate => "a table size update is wrong (RFC 7541 4.2, 6.3)",
+    };
+    Fault { code: ErrorCode::COMPRESSION_ERROR, why }
+}

@@ -1,0 +1,377 @@
+//! The streams of a connection: a slab, found by identifier, and the order in which their content leaves (RFC 9218 §10).
+//!
+//! Slots are used again, so that a connection that serves its thousandth request allocates nothing for it. Among streams that can
+//! send, the most urgent go first; of one urgency, those that are useful only when complete go one after the other in the order of
+//! their requests, and those that are useful in part take turns, frame by frame; the two sorts share evenly.
+
+use super::Priority;
+use super::settings::WINDOW_MAX;
+use crate::http::Method;
+
+/// How far what is read has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Incoming {
+    /// A client waits for the response.
+    Head,
+    Content,
+    Ended,
+}
+
+/// How far what is written has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outgoing {
+    /// A server owes the response.
+    Head,
+    Content,
+    /// The end is to go with the last of what is queued.
+    Ending,
+    Ended,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) id: u32,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
+    /// Reset, by whichever side; it counts until the caller lets go of it.
+    pub(super) broken: bool,
+    /// By us.
+    pub(super) broken_by_us: bool,
+    /// What is still sent is not wanted: its head was refused.
+    pub(super) deaf: bool,
+    /// A CONNECT, which has no trailers and no other heads once it is answered (RFC 9113 §8.5).
+    pub(super) connect: bool,
+    /// Extended (RFC 8441).
+    pub(super) extended: bool,
+    pub(super) interims: u8,
+    pub(super) method: Method,
+    pub(super) priority: Priority,
+    /// In the list of those that can send.
+    listed: bool,
+    next: u16,
+    previous: u16,
+    /// May be negative (RFC 9113 §6.9.2).
+    pub(super) send_window: i32,
+    pub(super) receive_window: i32,
+    /// Content that was delivered and not given back as credit.
+    pub(super) owed: u32,
+    /// Credit that the peer has not been told of.
+    pub(super) credit: u32,
+    /// Bytes that the caller has ready to be sent.
+    pub(super) queued: u32,
+    /// Sent since `moved_ms`.
+    pub(super) moved: u32,
+    pub(super) moved_ms: u64,
+    /// What Content-Length promises of what is yet to come or to be sent.
+    pub(super) incoming_left: u64,
+    pub(super) outgoing_left: u64,
+    /// The protocol that extended CONNECT asked for.
+    pub(super) upgrade: Option<Box<[u8]>>,
+}
+
+/// No length was promised.
+pub(super) const UNKNOWN: u64 = u64::MAX;
+
+const NOBODY: u16 = u16::MAX;
+
+impl Stream {
+    pub(super) fn new(id: u32, incoming: Incoming, outgoing: Outgoing) -> Self {
+        Self {
+            id,
+            incoming,
+            outgoing,
+            broken: false,
+            broken_by_us: false,
+            deaf: false,
+            connect: false,
+            extended: false,
+            interims: 0,
+            method: Method::Other,
+            priority: Priority::default(),
+            listed: false,
+            next: NOBODY,
+            previous: NOBODY,
+            send_window: 0,
+            receive_window: 0,
+            owed: 0,
+            credit: 0,
+            queued: 0,
+            moved: 0,
+            moved_ms: 0,
+            incoming_left: UNKNOWN,
+            outgoing_left: UNKNOWN,
+            upgrade: None,
+        }
+    }
+
+    /// Has content, and a window for it.
+    #[inline]
+    pub(super) fn can_send(&self) -> bool {
+        self.queued > 0 && self.send_window > 0 && !self.broken
+    }
+
+    /// Raises (or lowers) the window for sending. False on overflow.
+    #[inline]
+    pub(super) fn widen(&mut self, by: i64) -> bool {
+        let window = i64::from(self.send_window) + by;
+        match i32::try_from(window) {
+            Ok(window) => {
+                self.send_window = window;
+                true
+            }
+            Err(_) => {
+                debug_assert!(window > i64::from(WINDOW_MAX) || window < i64::from(i32::MIN));
+                false
+            }
+        }
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    slots: Vec<Stream>,
+    free: Vec<u16>,
+    /// Identifier and slot of those that are there, by identifier.
+    index: Vec<(u32, u16)>,
+    ready: [Lists; Priority::LEVELS],
+    /// Of urgencies that have somebody.
+    urgencies: u8,
+}
+
+/// Those of one urgency that can send.
+#[derive(Debug, Clone, Copy)]
+struct Lists {
+    /// One after the other, by identifier.
+    whole: List,
+    /// In turns.
+    partial: List,
+    /// Whose turn it is, where there are both.
+    partial_next: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct List {
+    first: u16,
+    last: u16,
+}
+
+impl Default for Lists {
+    fn default() -> Self {
+        let empty = List { first: NOBODY, last: NOBODY };
+        Self { whole: empty, partial: empty, partial_next: false }
+    }
+}
+
+impl Streams {
+    /// How many there are, those that are broken and not let go of included.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    #[inline]
+    pub(super) fn find(&self, id: u32) -> Option<usize> {
+        let at = self.index.binary_search_by_key(&id, |entry| entry.0).ok()?;
+        Some(self.index[at].1 as usize)
+    }
+
+    /// The slot of the stream with the so manieth lowest identifier.
+    #[inline]
+    pub(super) fn slot_at(&self, at: usize) -> usize {
+        self.index[at].1 as usize
+    }
+
+    /// The slots of all, by identifier.
+    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = usize> {
+        self.index.iter().map(|entry| entry.1 as usize)
+    }
+
+    /// Takes in a stream whose identifier is above all others'.
+    pub(super) fn insert(&mut self, stream: Stream) -> usize {
+        debug_assert!(self.index.last().is_none_or(|last| last.0 < stream.id));
+        let id = stream.id;
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = stream;
+                slot
+            }
+            None => {
+                self.slots.push(stream);
+                (self.slots.len() - 1) as u16
+            }
+        };
+        self.index.push((id, slot));
+        slot as usize
+    }
+
+    pub(super) fn remove(&mut self, slot: usize) {
+        self.unlist(slot);
+        if let Ok(at) = self.index.binary_search_by_key(&self.slots[slot].id, |entry| entry.0) {
+            self.index.remove(at);
+            self.slots[slot].upgrade = None;
+            self.free.push(slot as u16);
+        }
+    }
+
+    /// Puts a stream among those that can send, or takes it out, as its state has it.
+    #[inline]
+    pub(super) fn relist(&mut self, slot: usize) {
+        match (self.slots[slot].can_send(), self.slots[slot].listed) {
+            (true, false) => self.list(slot),
+            (false, true) => self.unlist(slot),
+            _ => {}
+        }
+    }
+
+    pub(super) fn set_priority(&mut self, slot: usize, priority: Priority) {
+        self.unlist(slot);
+        self.slots[slot].priority = priority;
+        self.relist(slot);
+    }
+
+    /// Who sends next.
+    #[inline]
+    pub(super) fn pick(&self) -> Option<usize> {
+        let urgency = self.urgencies.trailing_zeros() as usize;
+        let lists = self.ready.get(urgency)?;
+        let partial = lists.whole.first == NOBODY || lists.partial.first != NOBODY && lists.partial_next;
+        let first = if partial { lists.partial.first } else { lists.whole.first };
+        (first != NOBODY).then_some(first as usize)
+    }
+
+    /// It has sent a frame: others' turn.
+    #[inline]
+    pub(super) fn rotate(&mut self, slot: usize) {
+        let Priority { urgency, incremental } = self.slots[slot].priority;
+        self.ready[urgency as usize].partial_next = !incremental;
+        if incremental && self.slots[slot].listed {
+            self.unlist(slot);
+            self.relist(slot);
+        } else {
+            self.relist(slot);
+        }
+    }
+
+    /// Gives back memory that nobody uses.
+    pub(super) fn trim(&mut self) {
+        if self.index.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.slots.capacity() * size_of::<Stream>()
+            + self.free.capacity() * size_of::<u16>()
+            + self.index.capacity() * size_of::<(u32, u16)>()
+    }
+
+    fn list(&mut self, slot: usize) {
+        let Priority { urgency, incremental } = self.slots[slot].priority;
+        let lists = &self.ready[urgency as usize];
+        let mut after = if incremental { lists.partial.last } else { lists.whole.last };
+        if !incremental {
+            while after != NOBODY && self.slots[after as usize].id > self.slots[slot].id {
+                after = self.slots[after as usize].previous;
+            }
+        }
+        let before = match after {
+            NOBODY if incremental => lists.partial.first,
+            NOBODY => lists.whole.first,
+            after => self.slots[after as usize].next,
+        };
+        self.join(urgency, incremental, after, slot as u16);
+        self.join(urgency, incremental, slot as u16, before);
+        self.slots[slot].listed = true;
+        self.urgencies |= 1 << urgency;
+    }
+
+    fn unlist(&mut self, slot: usize) {
+        if !self.slots[slot].listed {
+            return;
+        }
+        let Priority { urgency, incremental } = self.slots[slot].priority;
+        self.join(urgency, incremental, self.slots[slot].previous, self.slots[slot].next);
+        self.slots[slot].listed = false;
+        let lists = &self.ready[urgency as usize];
+        if lists.whole.first == NOBODY && lists.partial.first == NOBODY {
+            self.urgencies &= !(1 << urgency);
+        }
+    }
+
+    /// Makes `left` and `right` neighbours; nobody on one side makes the other an end of the list.
+    fn join(&mut self, urgency: u8, incremental: bool, left: u16, right: u16) {
+        let lists = &mut self.ready[urgency as usize];
+        let list = if incremental { &mut lists.partial } else { &mut lists.whole };
+        match left {
+            NOBODY => list.first = right,
+            left => self.slots[left as usize].next = right,
+        }
+        match right {
+            NOBODY => list.last = left,
+            right => self.slots[right as usize].previous = left,
+        }
+    }
+}
+
+impl std::ops::Index<usize> for Streams {
+    type Output = Stream;
+
+    #[inline]
+    fn index(&self, slot: usize) -> &Stream {
+        &self.slots[slot]
+    }
+}
+
+impl std::ops::IndexMut<usize> for Streams {
+    #[inline]
+    fn index_mut(&mut self, slot: usize) -> &mut Stream {
+        &mut self.slots[slot]
+    }
+}
+
+/// The streams that ended last, and how: what may still arrive for them means different things (RFC 9113 §5.1).
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    ids: [u32; RECENT_MAX],
+    by_us: u32,
+    at: u8,
+    /// The highest of those that were forgotten.
+    forgotten: u32,
+}
+
+/// As many as a peer can have in flight that does not know yet: a third of the streams that it may have open.
+const RECENT_MAX: usize = 32;
+
+/// What is known of a stream that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    /// We reset it, or let it go: frames may have been on their way.
+    ByUs,
+    /// It ended, or the peer reset it: nothing should follow.
+    ByPeer,
+    /// It ended so long ago that nobody remembers how.
+    Forgotten,
+    /// It was passed over when a later one was opened, and can never be used (RFC 9113 §5.1.1).
+    Skipped,
+}
+
+impl Recent {
+    pub(super) fn push(&mut self, id: u32, by_us: bool) {
+        let at = self.at as usize;
+        self.forgotten = self.forgotten.max(self.ids[at]);
+        self.ids[at] = id;
+        self.by_us = self.by_us & !(1 << at) | u32::from(by_us) << at;
+        self.at = ((at + 1) % RECENT_MAX) as u8;
+    }
+
+    pub(super) fn find(&self, id: u32) -> Past {
+        match self.ids.iter().position(|&other| other == id) {
+            Some(at) if self.by_us >> at & 1 == 1 => Past::ByUs,
+            Some(_) => Past::ByPeer,
+            None if id <= self.forgotten => Past::Forgotten,
+            None => Past::Skipped,
+        }
+    }
+}
