@@ -229,6 +229,8 @@ pub struct Rig<S: Side> {
     unread: Vec<u8>,
     /// Content is given back as soon as it is delivered.
     pub generous: bool,
+    /// Everything that was ever said.
+    pub story: Vec<Seen>,
 }
 
 pub fn server() -> Rig<Server> {
@@ -257,16 +259,30 @@ impl<S: Side> Rig<S> {
         let mut out = Vec::new();
         connection.start(Duration::ZERO, &mut out);
         let space = HeadSpace::default();
-        Self { connection, space, out, now: Duration::ZERO, unread: Vec::new(), generous: true }
+        Self { connection, space, out, now: Duration::ZERO, unread: Vec::new(), generous: true, story: Vec::new() }
     }
 
     /// Feeds bytes and drains to the pause.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Seen>, Fault> {
-        self.unread.extend_from_slice(bytes);
         let mut seen = Vec::new();
+        let fed = self.drain(bytes, &mut seen);
+        for seen in &seen {
+            match (self.story.last_mut(), seen) {
+                (Some(Seen::Data { stream, bytes }), Seen::Data { stream: same, bytes: more }) if stream == same => {
+                    bytes.extend_from_slice(more);
+                }
+                _ => self.story.push(seen.clone()),
+            }
+        }
+        fed.map(|()| seen)
+    }
+
+    fn drain(&mut self, bytes: &[u8], seen: &mut Vec<Seen>) -> Result<(), Fault> {
+        self.unread.extend_from_slice(bytes);
         let mut at = 0;
         loop {
             let step = S::read(&mut self.connection, self.now, &self.unread[at..], &mut self.space, &mut self.out)?;
+            self.connection.sent();
             at += step.skipped;
             match step.said {
                 Said::Pause => break,
@@ -312,9 +328,8 @@ impl<S: Side> Rig<S> {
             }
         }
         self.unread.drain(..at);
-        assert!(self.unread.len() <= 16_384 + 9, "a pause leaves less than a frame");
-        self.connection.sent();
-        Ok(seen)
+        assert!(self.unread.len() < 16_384 + 9, "a pause leaves less than a frame");
+        Ok(())
     }
 
     /// The frames put since the last time.
@@ -419,4 +434,31 @@ impl Blocks {
         read.unwrap();
         list
     }
+}
+
+/// Feeds a stream in the pieces that it is cut into; what was said, what was put but for credit, and the error that ended it.
+pub fn tell<S: Side>(mut rig: Rig<S>, pieces: &[&[u8]]) -> (Vec<Seen>, Vec<Put>, Option<Fault>) {
+    let mut fault = None;
+    for piece in pieces {
+        if let Err(why) = rig.feed(piece) {
+            fault = Some(why);
+            break;
+        }
+    }
+    let put = rig.put().into_iter().filter(|frame| frame.kind != WINDOW_UPDATE).collect();
+    assert!(rig.connection.memory() <= 200 * 1024, "{}", rig.connection.memory());
+    (rig.story, put, fault)
+}
+
+/// Cuts `bytes` at places that `seed` decides.
+pub fn cut(bytes: &[u8], mut seed: u64) -> Vec<&[u8]> {
+    let (mut pieces, mut rest) = (Vec::new(), bytes);
+    while !rest.is_empty() {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let longest = if seed >> 60 == 0 { 4096 } else { 24 };
+        let (piece, after) = rest.split_at(((seed >> 33) as usize % longest + 1).min(rest.len()));
+        pieces.push(piece);
+        rest = after;
+    }
+    pieces
 }
