@@ -409,6 +409,9 @@ fn rfc9113_6_8_servers_leave_in_two_steps() {
     rig.answer(1, Framing::None);
     rig.answer(3, Framing::None);
     assert!(rig.connection.is_finished());
+    rig.put();
+    rig.feed(&data(0, b"", false)).unwrap_err();
+    assert_eq!(rig.put()[0].word(0), 3, "the last stream is never raised");
 
     let mut rig = server();
     rig.connection.drain(rig.now, &mut rig.out);
@@ -445,6 +448,23 @@ fn rfc9113_5_1_2_clients_respect_the_servers_limit() {
     assert_eq!(rig.send_request(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", Framing::None), Err(proto::h1::Refused::Gone));
     rig.feed(&headers(3, OK, true)).unwrap();
     assert!(rig.connection.can_open());
+}
+
+#[test]
+fn limits_beyond_the_protocol_are_brought_within_it() {
+    let giant = Limits {
+        streams: u16::MAX,
+        stream_window: u32::MAX,
+        connection_window: u32::MAX,
+        header_table: u16::MAX,
+        ..Limits::DEFAULT
+    };
+    let mut rig = Rig::<Server>::new(giant);
+    rig.feed(&[PREFACE, &settings(&[]), &frame(SETTINGS, ACK, 0, &[])].concat()).unwrap();
+    let put = rig.put();
+    assert!(put[0].payload.chunks(6).any(|entry| entry == [0, 4, 0x7f, 0xff, 0xff, 0xff]));
+    assert_eq!(put[1].word(0), 0x7fff_ffff - 65_535);
+    assert_eq!(met(&mut rig, &[open(1), data(1, &[0; 16_384], true)].concat()), Fine);
 }
 
 #[test]

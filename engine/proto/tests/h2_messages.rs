@@ -49,6 +49,7 @@ fn requests_read_as_http1_would_have_sent_them() {
             with(GET, &[("cookie", "a=b"), ("x", "y"), ("cookie", "c=d"), ("cookie", "e=f")]),
             "GET / HTTP/1.1|host: a|x: y|cookie: a=b; c=d; e=f||",
         ),
+        (with(GET, &[("cookie", ""), ("cookie", "a=b"), ("cookie", "")]), "GET / HTTP/1.1|host: a|cookie: a=b||"),
         // RFC 8441 §4.
         (
             vec![

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use super::error::{ErrorCode, Fault};
 use super::frame::{self, Kind};
-use super::hpack::{Decoder, Encoder};
+use super::hpack::{Decoder, Encoder, TABLE_SIZE_DEFAULT};
 use super::ledger::Ledger;
-use super::settings::{self, PeerSettings, WINDOW_DEFAULT, put_settings};
+use super::settings::{self, PeerSettings, WINDOW_DEFAULT, WINDOW_MAX, put_settings};
 use super::streams::{Incoming, Outgoing, Recent, Streams};
 use super::{Priority, StreamId};
 use crate::h1::HeadLimits;
@@ -64,6 +64,19 @@ impl Limits {
         connect_protocol: true,
         secure: true,
     };
+}
+
+impl Limits {
+    /// What the protocol and our own counters can express.
+    fn bounded(self) -> Self {
+        Self {
+            streams: self.streams.min(u16::MAX - 1),
+            stream_window: self.stream_window.min(WINDOW_MAX),
+            connection_window: self.connection_window.min(WINDOW_MAX),
+            header_table: self.header_table.min(TABLE_SIZE_DEFAULT as u16),
+            ..self
+        }
+    }
 }
 
 impl Default for Limits {
@@ -194,7 +207,7 @@ fn ms(now: Duration) -> u64 {
 impl<R: Role> Connection<R> {
     pub fn new(limits: Limits) -> Self {
         Self {
-            limits,
+            limits: limits.bounded(),
             peer: PeerSettings::INITIAL,
             decoder: Decoder::new(),
             encoder: Encoder::new(),
@@ -425,7 +438,9 @@ impl<R: Role> Connection<R> {
 
     /// The connection has ended.
     fn fail(&mut self, fault: Fault, out: &mut Vec<u8>) {
-        frame::put_go_away(out, self.last_peer, &fault);
+        // Never above what a GOAWAY has said before (RFC 9113 §6.8).
+        let last = if let Going::Final(last) = self.going { last } else { self.last_peer };
+        frame::put_go_away(out, last, &fault);
         self.fault = Some(fault);
         self.block = None;
     }
@@ -474,4 +489,25 @@ const LEAVING: Fault = Fault { code: ErrorCode::NO_ERROR, why: "" };
 /// What a SETTINGS acknowledgement is.
 fn put_settings_ack(out: &mut Vec<u8>) {
     frame::put(out, Kind::Settings, frame::ACK, 0, &[]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h1::{Client, Refused, RequestRewrite, parse_request};
+    use crate::http::Fields;
+
+    #[test]
+    fn rfc9113_5_1_1_identifiers_run_out() {
+        let mut connection = Connection::<Client>::new(Limits::DEFAULT);
+        connection.next_id = StreamId::MAX;
+        let (text, mut fields, mut out) = (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", Fields::default(), Vec::new());
+        let head = parse_request(text, &HeadLimits::DEFAULT, &mut fields).unwrap().unwrap();
+        let mut ask = || {
+            let asked = connection.write_request(text, &head, &fields, &RequestRewrite::new(&head), &mut out);
+            (asked, connection.is_open(), connection.can_open())
+        };
+        assert_eq!(ask(), (Ok(StreamId(StreamId::MAX)), false, false));
+        assert_eq!(ask(), (Err(Refused::Gone), false, false));
+    }
 }

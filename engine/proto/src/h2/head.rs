@@ -226,7 +226,7 @@ impl Gathered {
             return Err(Malformed::ConnectionField);
         }
         if known == Known::Cookie && self.sort == Sort::Request {
-            if !cookie.is_empty() {
+            if !cookie.is_empty() && !value.is_empty() {
                 cookie.extend_from_slice(b"; ");
             }
             cookie.extend_from_slice(value);
