@@ -102,4 +102,30 @@ on_each_driver! {
         assert!(begun.elapsed() < Duration::from_secs(30), "{:?} for six requests", begun.elapsed());
         assert!(engine.metrics().sum("retries_total") >= 2);
     }
+
+    /// An origin that answers before it was asked in full, and then stands still: the answer is cut when its idle time is over.
+    fn an_early_answer_that_stands_still_is_cut(driver) {
+        let early = || Origin::start(|peer| {
+            let Ok(_) = peer.wire.head() else { return };
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+            std::thread::sleep(Duration::from_secs(30));
+        });
+        let origins = [early(), early()];
+        let engine = Setup::new(driver)
+            .origin(&origins[0])
+            .origin(&origins[1])
+            .pool_line(LINES)
+            .pool_line("timeout.idle = \"1s\"")
+            .start();
+        let mut client = engine.client();
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+        assert_eq!(client.head().expect("a head").status(), 200);
+        // The rest of the request leaves after the answer has begun.
+        client.send("67890");
+        let begun = Instant::now();
+        let (body, end) = client.rest();
+        assert_eq!((body.as_slice(), end), (&b"half"[..], harness::End::Reset));
+        assert!(begun.elapsed() < Duration::from_secs(10), "cut after {:?}", begun.elapsed());
+        engine.until_idle();
+    }
 }

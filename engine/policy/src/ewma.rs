@@ -5,7 +5,7 @@
 //! that nobody asks any more becomes attractive again, and so is tried again.
 //! Source: Finagle's `PeakEwma` (Twitter, 2014), as also used by linkerd and tower-load.
 
-use crate::{Fault, Now, Outcome, Verdict, time::nanos};
+use crate::{Class, Fault, Now, Outcome, Verdict, time::nanos};
 use std::time::Duration;
 
 /// Time after which an old value weighs 1/e. Finagle's and linkerd's default: long against a pause in traffic, short
@@ -44,6 +44,12 @@ impl PeakEwma {
     /// Takes in an outcome: its latency, or the price of a failure. Neutral outcomes teach nothing.
     pub fn record(&mut self, now: Now, outcome: &Outcome) {
         match outcome.verdict() {
+            // It would have taken longer: known to be at least as slow as that, and never quicker.
+            Verdict::Neutral if outcome.class == Class::Overtaken => {
+                if nanos(outcome.latency) as f64 > self.nanos(now) {
+                    self.observe(now, outcome.latency);
+                }
+            }
             Verdict::Neutral => {}
             // Any server error: a breaker must not open for one failing address of an application, but an endpoint that fails
             // where others do not should be asked less, and where all fail all cost the same.
@@ -71,7 +77,6 @@ fn decay(elapsed_nanos: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Class;
 
     const MS: f64 = 1e6;
 
@@ -95,6 +100,16 @@ mod tests {
         ewma.observe(Now::from_secs(10), Duration::from_millis(10));
         ewma.observe(Now::from_secs(9), Duration::from_millis(5));
         assert_eq!(ewma.nanos(Now::from_secs(8)), 10.0 * MS);
+    }
+
+    #[test]
+    fn what_was_overtaken_is_at_least_so_slow() {
+        let mut ewma = PeakEwma::default();
+        ewma.observe(Now::ZERO, Duration::from_millis(20));
+        ewma.record(Now::ZERO, &Outcome::new(Duration::from_millis(5), Class::Overtaken));
+        assert_eq!(ewma.nanos(Now::ZERO), 20.0 * MS);
+        ewma.record(Now::ZERO, &Outcome::new(Duration::from_millis(50), Class::Overtaken));
+        assert_eq!(ewma.nanos(Now::ZERO), 50.0 * MS);
     }
 
     #[test]

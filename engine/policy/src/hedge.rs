@@ -4,17 +4,25 @@
 //! The price is known beforehand: as a share of 5 % exceeds the 95th percentile, so 5 % more requests; the budget makes it
 //! the most that they can ever be, also when everything is slow, and then hedges would only feed the fire.
 //! At most one copy, only of what may be sent twice, and only to another endpoint. The loser is cancelled by whoever sent it
-//! and recorded as [`Class::Abandoned`](crate::Class::Abandoned): it says nothing about its endpoint.
+//! and recorded as [`Class::Overtaken`](crate::Class::Overtaken): no failure of its endpoint, and a sample that was cut short, so
+//! that hedging does not talk the quantile down that it goes by.
 //! Off unless asked for. Source: Dean and Barroso, "The Tail at Scale" (CACM 2013), hedged requests; gRPC's hedging policy (A6).
 
 use crate::{Latencies, Now, Replay, RetryBudget, RetryBudgetSettings};
 use std::time::Duration;
 
+/// How long the first copy is alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// The quantile of recent latency, in thousandths.
+    Permille(u16),
+    Fixed(Duration),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HedgeSettings {
-    /// The quantile of recent latency that the first copy is given, in thousandths.
-    pub permille: u16,
-    /// It is given at least this: below it, a hedge costs more than it saves.
+    pub after: HedgeAfter,
+    /// The first copy is given at least this, whatever was learnt: below it, a hedge costs more than it saves.
     pub floor: Duration,
     /// Hedges per hundred requests of the last ten seconds.
     pub percent: u8,
@@ -22,7 +30,7 @@ pub struct HedgeSettings {
 
 impl Default for HedgeSettings {
     fn default() -> Self {
-        Self { permille: 950, floor: Duration::from_millis(10), percent: 5 }
+        Self { after: HedgeAfter::Permille(950), floor: Duration::from_millis(10), percent: 5 }
     }
 }
 
@@ -45,8 +53,13 @@ impl Hedge {
     pub fn begin(&mut self, now: Now, replay: Replay, elsewhere: bool, latencies: &Latencies) -> Option<Duration> {
         self.budget.request(now);
         let repeatable = matches!(replay, Replay::Unsent | Replay::Idempotent);
-        let delay = (repeatable && elsewhere).then(|| latencies.quantile(now, self.settings.permille))??;
-        Some(delay.max(self.settings.floor))
+        if !repeatable || !elsewhere {
+            return None;
+        }
+        match self.settings.after {
+            HedgeAfter::Permille(permille) => Some(latencies.quantile(now, permille)?.max(self.settings.floor)),
+            HedgeAfter::Fixed(delay) => Some(delay),
+        }
     }
 
     /// The delay has passed, and there is no answer: whether to send the one copy now. Charged if so.
@@ -76,6 +89,9 @@ mod tests {
         let floor = Duration::from_millis(70);
         let mut patient = Hedge::new(HedgeSettings { floor, ..HedgeSettings::default() });
         assert_eq!(patient.begin(now, Replay::Unsent, true, &latencies()), Some(floor));
+        let after = HedgeAfter::Fixed(Duration::from_millis(3));
+        let mut told = Hedge::new(HedgeSettings { after, ..HedgeSettings::default() });
+        assert_eq!(told.begin(now, Replay::Idempotent, true, &Latencies::new(50)), Some(Duration::from_millis(3)));
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub use budget::{RetryBudget, RetryBudgetSettings};
 pub use classes::{ClassSettings, Dropped, Next, Seat, WaitingRoom};
 pub use ewma::PeakEwma;
 pub use health::{Health, HealthCheck, HealthSettings, ProbeResult};
-pub use hedge::{Hedge, HedgeSettings};
+pub use hedge::{Hedge, HedgeAfter, HedgeSettings};
 pub use latency::Latencies;
 pub use limit::{Decision, Held, HeldTable, KeyTable, Lease, Rate, RateSettings, RateTable, Wait};
 pub use outcome::{Class, Fault, Outcome, Replay, RetryOn, StatusClass, Verdict};

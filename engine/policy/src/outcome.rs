@@ -37,6 +37,8 @@ pub enum Class {
     Truncated,
     /// The client went away, or broke its own protocol, before the end.
     Abandoned,
+    /// Another copy of the request was answered first ([`Hedge`](crate::Hedge)): this one would have taken at least so long.
+    Overtaken,
     /// We gave up for a reason of ours: a bound reached, a drain.
     Shed,
 }
@@ -140,7 +142,7 @@ impl Outcome {
         match self.class {
             Class::Answered(StatusClass::ServerError | StatusClass::Unavailable) => Some(Fault::Upstream),
             Class::Answered(StatusClass::ClientError) | Class::Abandoned => Some(Fault::Peer),
-            Class::Answered(_) => None,
+            Class::Answered(_) | Class::Overtaken => None,
             Class::Refused
             | Class::ConnectTimedOut
             | Class::Reset
@@ -160,7 +162,7 @@ impl Outcome {
         match self.class {
             Class::Answered(StatusClass::Unavailable) => Verdict::Failure,
             Class::Answered(_) => Verdict::Success,
-            Class::Abandoned | Class::Shed => Verdict::Neutral,
+            Class::Abandoned | Class::Overtaken | Class::Shed => Verdict::Neutral,
             _ => Verdict::Failure,
         }
     }

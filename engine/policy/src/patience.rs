@@ -168,6 +168,8 @@ impl Patience {
                     self.slow_at = Some(now);
                 }
             }
+            // Censored as one that was given up, and no reason to suspect anybody.
+            (Class::Overtaken, _) => endpoint.cut_short(outcome.latency),
             (Class::Answered(_), Verdict::Success) => {
                 self.suspects -= u32::from(endpoint.suspect).min(self.suspects);
                 self.take_pending(now, endpoint);
@@ -238,9 +240,14 @@ impl EndpointPatience {
 
     /// True when it has become a suspect by this.
     fn give_up(&mut self, waited: Duration) -> bool {
+        self.cut_short(waited);
+        !std::mem::replace(&mut self.suspect, true)
+    }
+
+    /// A sample of which it is known only that it is no shorter.
+    fn cut_short(&mut self, waited: Duration) {
         self.given_up_ns = self.given_up_ns.max(nanos(waited));
         self.pending = (self.pending + 1).min(PENDING_MAX);
-        !std::mem::replace(&mut self.suspect, true)
     }
 
     fn answered(&mut self, now: Now, latency: Duration) {
@@ -347,6 +354,19 @@ mod tests {
         patience.record(NOW, &mut far, &Outcome::answered(MS * 90, 200));
         let soft = patience.limit(NOW, &far, &ASK).soft.unwrap();
         assert!((MS * 530..MS * 550).contains(&soft), "{soft:?}");
+    }
+
+    #[test]
+    fn what_was_overtaken_counts_once_its_endpoint_answers_and_makes_no_suspect() {
+        let (mut patience, mut endpoint) = taught(MS * 10);
+        let before = patience.latencies().quantile(NOW, 950);
+        for _ in 0..200 {
+            patience.record(NOW, &mut endpoint, &Outcome::new(MS * 40, Class::Overtaken));
+        }
+        assert!(!endpoint.is_suspect());
+        assert_eq!(patience.latencies().quantile(NOW, 950), before);
+        patience.record(NOW, &mut endpoint, &Outcome::answered(MS * 10, 200));
+        assert!(patience.latencies().quantile(NOW, 950) >= Some(MS * 40));
     }
 
     #[test]

@@ -190,6 +190,19 @@ where
         }
     }
 
+    /// Receives until an answer's status line has come as far as its code, which is told and not read: a
+    /// [`poll_read`](Self::poll_read) begins with it. `None`: there is no status line, or none that is one.
+    pub fn poll_status(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<u16>, Broken>> {
+        // `HTTP/1.1 200`
+        while self.unread().len() < 12 {
+            if ready!(self.poll_more(cx))?.is_some() {
+                return Poll::Ready(Ok(None));
+            }
+        }
+        let code = std::str::from_utf8(&self.unread()[9..12]).ok().and_then(|code| code.parse().ok());
+        Poll::Ready(Ok(code))
+    }
+
     /// Drains the machine to its pause after a message's end: only then is it known to be fit for another one.
     pub fn settle(&mut self, fields: &mut Fields) {
         let bytes = self.unread.as_mut().map_or(&mut [][..], Buf::bytes_mut);

@@ -9,6 +9,7 @@ mod affinity;
 mod door;
 mod half;
 mod headers;
+mod hedge;
 mod mirror;
 mod relay;
 mod replay;

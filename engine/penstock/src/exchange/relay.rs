@@ -20,6 +20,7 @@ use ring::{Buf, Now, Timer};
 
 use super::admit::Paced;
 use super::half::{Body, Cut, Going, Half, Out, Piece};
+use super::hedge::{Ahead, Hedge};
 use super::replay::Repeatable;
 use super::route::Way;
 use super::tries::{Attempt, Tries};
@@ -41,6 +42,9 @@ pub(super) enum Relayed {
     GivenUp(Outcome),
 }
 
+/// How one copy of the request went. An error: it is recorded, and the other copy's answer has begun.
+type Copied = Result<Relayed, Box<Ahead>>;
+
 /// What stays the same over all tries of a request.
 #[derive(Clone, Copy)]
 pub(super) struct Exchange<'a> {
@@ -51,7 +55,8 @@ pub(super) struct Exchange<'a> {
     pub(super) paced: Option<&'a Paced<'a>>,
 }
 
-/// Sends the request to the lease's endpoint and its answer to the client.
+/// Sends the request to the lease's endpoint and its answer to the client; or that of another endpoint, whose lease it is then, if
+/// a second copy is answered first.
 pub(super) async fn run(
     exchange: Exchange<'_>,
     down: &mut Conn<Server>,
@@ -61,17 +66,35 @@ pub(super) async fn run(
     timer: &mut Timer,
     settled: &mut Settled,
 ) -> Relayed {
-    let Exchange { door, request, peer, way, paced } = exchange;
-    let up = &mut lease.conn;
-    let Some(head) = headers::request_head(door, request, peer, &way, &lease.endpoint.authority, None) else {
-        return Relayed::Unanswered(Class::Shed);
-    };
-    let framing = request.head.framing;
-    let upgrade = !request.head.upgrade.is_empty();
-    if up.machine.head_written(request.head.method, framing, true, upgrade).is_err() {
-        return Relayed::Unanswered(Class::Shed);
+    loop {
+        match copy(exchange, down, lease, tries, attempt, timer, settled).await {
+            Ok(relayed) => return relayed,
+            Err(ahead) => {
+                settled.tried(&ahead.attempt.endpoint);
+                (*lease, *attempt) = (ahead.lease, ahead.attempt);
+            }
+        }
     }
-    if let Framing::Length(length) = framing
+}
+
+async fn copy(
+    exchange: Exchange<'_>,
+    down: &mut Conn<Server>,
+    lease: &mut Lease,
+    tries: &mut Tries<'_>,
+    attempt: &mut Attempt,
+    timer: &mut Timer,
+    settled: &mut Settled,
+) -> Copied {
+    let Exchange { door, request, way, paced, .. } = exchange;
+    // A second copy has left already: its answer has begun.
+    let sent = attempt.is_sent();
+    let head = if sent { None } else { write_head(exchange, lease) };
+    if head.is_none() && !sent {
+        return Ok(Relayed::Unanswered(Class::Shed));
+    }
+    let up = &mut lease.conn;
+    if let Framing::Length(length) = request.head.framing
         && !down.machine.is_body_read()
     {
         let rest = length.saturating_sub(down.unread().len() as u64);
@@ -85,7 +108,7 @@ pub(super) async fn run(
         tries,
         attempt,
         timer,
-        upload: Half::new(Some(head), paced.map(|paced| paced.pacing(Direction::Up))),
+        upload: Half::new(head, paced.map(|paced| paced.pacing(Direction::Up))),
         download: Half::new(None, paced.map(|paced| paced.pacing(Direction::Down))),
         phase: Phase::Head,
         status: 0,
@@ -93,21 +116,36 @@ pub(super) async fn run(
         moved: ring::now(),
         head_by: ring::now() + way.timeouts.head,
         impatient_at: None,
+        hedge: Hedge::Off,
+        lost: None,
         refused: None,
     };
     if !settled.mirrored {
         settled.mirrored = true;
         relay.upload.copy = mirror::begin(door, request, &way.matched);
     }
-    relay.begin_upload();
+    if sent {
+        relay.upload.state = Going::Done;
+    } else {
+        relay.begin_upload();
+    }
     let relayed = poll_fn(|cx| relay.poll(cx)).await;
     settled.status = relay.status;
     settled.bytes = relay.download.bytes;
     door.cells.counters.bytes_in_total.add(relay.upload.bytes);
-    if let Relayed::Done(class) = &relayed {
+    if let Ok(Relayed::Done(class)) = &relayed {
         settled.reason = relay.refused.or_else(|| reason_of(door, *class));
     }
     relayed
+}
+
+/// The request's head as it leaves; `None` when it cannot.
+fn write_head(exchange: Exchange<'_>, lease: &mut Lease) -> Option<Buf> {
+    let Exchange { door, request, peer, way, .. } = exchange;
+    let head = headers::request_head(door, request, peer, &way, &lease.endpoint.authority, None)?;
+    let upgrade = !request.head.upgrade.is_empty();
+    lease.conn.machine.head_written(request.head.method, request.head.framing, true, upgrade).ok()?;
+    Some(head)
 }
 
 fn reason_of(door: &Door, class: Class) -> Option<Reason> {
@@ -144,6 +182,10 @@ struct Relay<'a, 'b> {
     head_by: Now,
     /// When to ask whether the answer is still worth waiting for.
     impatient_at: Option<Now>,
+    /// The request's second copy.
+    hedge: Hedge<'a>,
+    /// How this try ended, while the second copy may still be answered.
+    lost: Option<Class>,
     /// Why we answered in the endpoint's stead.
     refused: Option<Reason>,
 }
@@ -157,26 +199,26 @@ enum Phase {
 }
 
 impl Relay<'_, '_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Relayed> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Copied> {
         let before = self.upload.bytes + self.download.bytes;
         self.poll_upload(cx);
         if self.phase == Phase::Head
-            && let Poll::Ready(relayed) = self.poll_head(cx)
+            && let Poll::Ready(copied) = self.poll_answer(cx)
         {
-            return Poll::Ready(relayed);
+            return Poll::Ready(copied);
         }
         if self.phase == Phase::Content
             && let Poll::Ready(relayed) = self.poll_content(cx)
         {
-            return Poll::Ready(relayed);
+            return Poll::Ready(Ok(relayed));
         }
         if self.upload.bytes + self.download.bytes != before || self.turn().is_some() {
             self.moved = ring::now();
         }
         if self.down.stream.poll_broken(cx).is_ready() {
-            return Poll::Ready(self.client_left());
+            return Poll::Ready(Ok(self.client_left()));
         }
-        self.poll_deadline(cx)
+        self.poll_deadline(cx).map(Ok)
     }
 
     /// A request without content, or one that is tried again, is all there: its head and end leave at once.
@@ -194,7 +236,12 @@ impl Relay<'_, '_> {
     fn begin_waiting(&mut self) {
         self.mirror();
         self.attempt.sent();
+        if self.phase == Phase::Content {
+            // Answered before it was asked in full: there is nothing to wait for.
+            return;
+        }
         self.impatient_at = self.tries.impatience(self.attempt);
+        self.hedge = self.tries.hedge_at(self.attempt).map_or(Hedge::Off, Hedge::At);
     }
 
     /// The request has left in full: its copy may follow.
@@ -231,6 +278,31 @@ impl Relay<'_, '_> {
         }
         if self.upload.bytes > 0 {
             self.tries.content_moves();
+        }
+    }
+
+    /// Awaits the head of an answer, from the second copy too where one is out.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Copied> {
+        if self.lost.is_none()
+            && let Poll::Ready(relayed) = self.poll_head(cx)
+        {
+            match relayed {
+                Relayed::Unanswered(class) if self.hedge.is_out() => self.lost = Some(class),
+                relayed => return Poll::Ready(Ok(relayed)),
+            }
+        }
+        if self.phase == Phase::Content {
+            self.hedge = Hedge::Off;
+            return Poll::Pending;
+        }
+        let ahead = self.hedge.poll(self.exchange, self.tries, self.attempt, cx);
+        match (ahead, self.lost) {
+            (Some(ahead), lost) => {
+                self.tries.overtaken(self.attempt, lost.unwrap_or(Class::Overtaken));
+                Poll::Ready(Err(Box::new(ahead)))
+            }
+            (None, Some(class)) if !self.hedge.is_out() => Poll::Ready(Ok(Relayed::Unanswered(class))),
+            (None, _) => Poll::Pending,
         }
     }
 
@@ -275,6 +347,7 @@ impl Relay<'_, '_> {
                 self.down.machine.interim_written(head.status);
                 self.down.stream.send(Buf::copy_of(&out));
                 self.tries.forbid_repetition();
+                self.hedge = Hedge::Off;
             }
         }
         self.up.skip(length);
@@ -443,7 +516,7 @@ impl Relay<'_, '_> {
             if let Some(outcome) = self.lose_patience() {
                 return Poll::Ready(Relayed::GivenUp(outcome));
             }
-            at = at.min(self.impatient_at.unwrap_or(at));
+            at = at.min(self.impatient_at.unwrap_or(at)).min(self.hedge.at().unwrap_or(at));
         }
         if let Some(deadline) = self.exchange.way.deadline {
             at = at.min(deadline);
@@ -461,7 +534,8 @@ impl Relay<'_, '_> {
         if !self.timer.poll_expired() {
             return Poll::Pending;
         }
-        if self.whole.is_some() || self.impatient_at.is_some_and(|at| at <= ring::now()) {
+        let thinks = [self.impatient_at, self.hedge.at()].into_iter().flatten().any(|at| at <= ring::now());
+        if self.whole.is_some() || thinks {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -68,8 +68,17 @@ impl Attempt {
         self.sent = Some(ring::now());
     }
 
+    pub(super) const fn is_sent(&self) -> bool {
+        self.sent.is_some()
+    }
+
     pub(super) fn answered(&mut self) {
         self.answered = Some(ring::now());
+    }
+
+    /// A pooled connection died before it answered, which says nothing about the endpoint.
+    pub(super) fn is_stale(&self, class: Class) -> bool {
+        self.reused && class == Class::Reset
     }
 
     /// How it ended, and how long the endpoint took for its part of it.
@@ -194,8 +203,7 @@ impl<'a> Tries<'a> {
 
     /// A try has ended without an answer; true when another one may follow.
     pub(super) fn failed(&mut self, attempt: &Attempt, outcome: &Outcome) -> bool {
-        let stale = attempt.reused && outcome.class == Class::Reset;
-        // A pooled connection that died before it answered says nothing about the endpoint.
+        let stale = attempt.is_stale(outcome.class);
         let recorded = if stale { Outcome::new(outcome.latency, Class::Shed) } else { *outcome };
         self.cluster.record(&attempt.endpoint, policy_now(ring::now()), &recorded);
         self.last = Some(outcome.class);
@@ -211,6 +219,33 @@ impl<'a> Tries<'a> {
     pub(super) fn given_up(&mut self, attempt: &Attempt, outcome: &Outcome) {
         self.cluster.record(&attempt.endpoint, policy_now(ring::now()), outcome);
         self.last = Some(outcome.class);
+    }
+
+    /// When to think about a second copy of what has been sent.
+    pub(super) fn hedge_at(&self, attempt: &Attempt) -> Option<Now> {
+        let sent = attempt.sent?;
+        let alone = self.count == 1 && matches!(self.content, Content::None) && self.may_repeat();
+        if !alone || !self.cluster.hedges() {
+            return None;
+        }
+        let after = self.cluster.hedge_after(&attempt.endpoint, self.replay(), policy_now(sent))?;
+        Some(sent + after)
+    }
+
+    /// The second copy's try, if it may be sent now and there is somewhere to send it.
+    pub(super) fn second(&mut self, first: &Attempt) -> Option<Attempt> {
+        let begun = ring::now();
+        self.tried.add(&first.endpoint);
+        let endpoint = self.cluster.hedge(&self.tried, &self.affinity, policy_now(begun), self.counters)?;
+        self.count += 1;
+        Some(Attempt { endpoint, fresh: false, reused: false, begun, sent: None, answered: None })
+    }
+
+    /// The second copy of `first` is answered before it, whatever has become of it.
+    pub(super) fn overtaken(&mut self, first: &Attempt, class: Class) {
+        let class = if first.is_stale(class) { Class::Shed } else { class };
+        self.cluster.record(&first.endpoint, policy_now(ring::now()), &first.outcome(class));
+        self.counters.hedges_won_total.add(1);
     }
 
     /// A try was answered, or ended in a way that leaves nothing to try.

@@ -15,7 +15,7 @@ use super::{
     share::Sticky,
 };
 use crate::limits;
-use policy::RetryPolicy;
+use policy::{HedgeAfter, RetryPolicy};
 use proto::h1::{HeadLimits, RequestHead};
 use proto::http::Fields;
 use proto::http::authority::split_port;
@@ -329,7 +329,13 @@ fn retry(pool: &Pool) -> String {
     if tries < 2 || causes.is_empty() {
         return "none".into();
     }
-    format!("{tries} tries, on {}, budget {}", causes.join(", "), Percent(pool.retry.budget.percent))
+    let hedge = pool.hedge.map_or_else(String::new, |hedge| match hedge.after {
+        HedgeAfter::Permille(permille) => {
+            format!("; a second copy after {} of answers", Percent((permille / 10) as u8))
+        }
+        HedgeAfter::Fixed(after) => format!("; a second copy after {}", time(after)),
+    });
+    format!("{tries} tries, on {}, budget {}{hedge}", causes.join(", "), Percent(pool.retry.budget.percent))
 }
 
 fn time(duration: Duration) -> Time {

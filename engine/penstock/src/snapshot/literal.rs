@@ -7,7 +7,7 @@ use super::endpoint::{Endpoint, Nameserver};
 use super::limit::{ConcurrencyLimit, LimitKey};
 use super::probing::{ProbeTarget, Statuses};
 use super::quantity::{Bandwidth, Rate, Size};
-use super::repetition::{PerTry, RetryCause};
+use super::repetition::{CopyAfter, PerTry, RetryCause};
 use super::rewrite::{HeaderLine, HeaderName, Location, PathFormat};
 use super::route::{HeaderCondition, HostPattern, Method, PathPattern, QueryCondition};
 use super::share::{Share, Sticky};
@@ -164,6 +164,7 @@ pub(super) const FORMATS: &[Format] = &[
     format::<Percent>(),
     format::<Size>(),
     format::<PerTry>(),
+    format::<CopyAfter>(),
     format::<RetryCause>(),
     format::<Rate>(),
     format::<Bandwidth>(),

@@ -46,7 +46,7 @@ pub use print::{complete, print};
 pub use probing::{ProbeTarget, Statuses};
 pub use quantity::{Bandwidth, Rate, Size};
 pub use reference::reference;
-pub use repetition::{PerTry, RetryCause};
+pub use repetition::{CopyAfter, PerTry, RetryCause};
 pub use report::{Code, Problem, Report, nearest};
 pub use rewrite::{Facts, Format, HeaderLine, HeaderName, Location, PathFormat};
 pub use route::{

@@ -1,6 +1,6 @@
 //! What the configuration says about trying again: causes, and the time of one try.
 
-use super::literal::{Literal, Time, Unreadable};
+use super::literal::{Literal, Percent, Time, Unreadable};
 use std::{fmt, str::FromStr};
 
 /// A cause for another try.
@@ -86,6 +86,45 @@ impl fmt::Display for PerTry {
     }
 }
 
+/// When a second copy of a request is sent elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyAfter {
+    /// When this share of the pool's answers would have come.
+    Share(Percent),
+    Fixed(Time),
+}
+
+impl Literal for CopyAfter {
+    const FORMAT: &'static str = "slowness";
+    const FORM: &'static str = "the share of answers that would have come, `50%` to `99%`, or a time: `30ms`";
+}
+
+impl FromStr for CopyAfter {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        if text.ends_with('%') {
+            return match text.parse::<Percent>()? {
+                share @ Percent(50..=99) => Ok(Self::Share(share)),
+                _ => Err(Unreadable::new("is not what is slower than most", "write one from `50%` to `99%`")),
+            };
+        }
+        match text.parse::<Time>()? {
+            zero if zero.0.is_zero() => Err(Unreadable::new("doubles every request", "write `95%`, or a time: `30ms`")),
+            time => Ok(Self::Fixed(time)),
+        }
+    }
+}
+
+impl fmt::Display for CopyAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Share(share) => share.fmt(f),
+            Self::Fixed(time) => time.fmt(f),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +145,12 @@ mod tests {
         assert!(read::<RetryCause>("5xx").contains("no cause"));
         assert!(read::<PerTry>("0s").contains("no endpoint a chance"));
         assert!(read::<PerTry>("soon").contains("not a time"));
+        for text in ["95%", "30ms"] {
+            assert_eq!(read::<CopyAfter>(text), text);
+        }
+        assert!(read::<CopyAfter>("100%").contains("not what is slower"));
+        assert!(read::<CopyAfter>("20%").contains("not what is slower"));
+        assert!(read::<CopyAfter>("0ms").contains("doubles every request"));
+        assert!(read::<CopyAfter>("late").contains("not a time"));
     }
 }

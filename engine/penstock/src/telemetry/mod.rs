@@ -108,6 +108,12 @@ counters! {
     retries_total: "counter",
     /// Tries that the retry budget refused.
     retries_refused_total: "counter",
+    /// Second copies sent of requests that were slower than most.
+    hedges_total: "counter",
+    /// Second copies whose answer began first.
+    hedges_won_total: "counter",
+    /// Second copies that the hedging budget refused.
+    hedges_refused_total: "counter",
     /// Choices of an endpoint that found all that would do at their limits.
     endpoints_full_total: "counter",
     /// Choices of an endpoint made against the verdicts of health checks, because too few were healthy.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::{
-    Ask, Balancer, Breaker, Endpoints, Load, NoPick, Now, Outcome, Patience, PatienceSettings, Pick, Random, Replay,
-    RetryBudget, RetryDecision, RetryPolicy, SlowStart, Standing, Stop, Try,
+    Ask, Balancer, Breaker, Endpoints, Hedge, Load, NoPick, Now, Outcome, Patience, PatienceSettings, Pick, Random,
+    Replay, RetryBudget, RetryDecision, RetryPolicy, SlowStart, Standing, Stop, Try,
 };
 use proto::h1::Client;
 use ring::{Stream, Timer};
@@ -32,6 +32,7 @@ pub struct Cluster {
     sessions: RefCell<Option<Balancer>>,
     slow_start: SlowStart,
     budget: RefCell<RetryBudget>,
+    hedge: Option<RefCell<Hedge>>,
     patience: RefCell<Patience>,
     random: RefCell<Random>,
     /// When to look again for endpoints that want a trial.
@@ -113,6 +114,7 @@ impl Cluster {
             sessions: RefCell::default(),
             slow_start: SlowStart { window: pool.division.slow_start, ..SlowStart::default() },
             budget: RefCell::new(RetryBudget::new(budget)),
+            hedge: pool.hedge.map(|settings| RefCell::new(Hedge::new(settings))),
             patience: RefCell::new(Patience::new(PatienceSettings::default(), 0)),
             random: RefCell::new(Random::new(seed)),
             look_at: Cell::new(Now::ZERO),
@@ -295,6 +297,35 @@ impl Cluster {
         let waiting = Try { sent, last, replay, elsewhere, configured, remaining: None };
         let learnt = endpoint.patience(now, &self.patience.borrow(), &waiting)?;
         Some(per_try.unwrap_or(learnt))
+    }
+
+    /// Slow requests are sent a second time.
+    #[inline]
+    pub const fn hedges(&self) -> bool {
+        self.hedge.is_some()
+    }
+
+    /// How long after it was sent to `endpoint` a second copy of a request should be thought about. Counts the request.
+    pub fn hedge_after(&self, endpoint: &Rc<Endpoint>, replay: Replay, now: Now) -> Option<Duration> {
+        let mut hedge = self.hedge.as_ref()?.borrow_mut();
+        let endpoints = self.endpoints.borrow();
+        let mut others = endpoints.iter().filter(|one| !Rc::ptr_eq(one, endpoint));
+        let elsewhere = others.any(|other| other.standing(now, false) == Standing::Ready);
+        hedge.begin(now, replay, elsewhere, self.patience.borrow().latencies())
+    }
+
+    /// The endpoint for a second copy, if the budget has one: none of those tried, and none that is on trial.
+    pub fn hedge(&self, tried: &Tried, affinity: &Affinity, now: Now, counters: &Counters) -> Option<Rc<Endpoint>> {
+        let choice = Choice { tried, affinity, repeatable: false };
+        if !self.hedge.as_ref()?.borrow_mut().fire(now) {
+            counters.hedges_refused_total.add(1);
+            return None;
+        }
+        let picked = self.balance(&choice, now, counters).ok()?;
+        counters.hedges_total.add(1);
+        picked.begin(now);
+        self.members().load().begun(self.worker);
+        Some(picked)
     }
 
     /// Whether there is an endpoint to go to that the request has not been to, this one left out. If it takes a trial ahead of its

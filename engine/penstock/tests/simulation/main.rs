@@ -32,6 +32,7 @@ fn simulation_well_behaved() {
     take_turns("simulation_well_behaved", 0, |faults, turn| Scene {
         faults: faults.harmless(),
         moves: turn % 2 == 1,
+        hedges: turn % 3 == 1,
         ..Scene::default()
     });
 }
@@ -39,9 +40,10 @@ fn simulation_well_behaved() {
 /// Clients leave in the middle, read nothing or send too little; the others must not notice.
 #[test]
 fn simulation_rude_clients() {
-    take_turns("simulation_rude_clients", 1, |faults, _| Scene {
+    take_turns("simulation_rude_clients", 1, |faults, turn| Scene {
         faults: faults.harmless(),
         rude_clients: true,
+        hedges: turn % 3 == 1,
         ..Scene::default()
     });
 }
@@ -49,9 +51,10 @@ fn simulation_rude_clients() {
 /// Origins break off, reset, say what nobody asked, or nothing; some are not there.
 #[test]
 fn simulation_rude_origins() {
-    take_turns("simulation_rude_origins", 2, |faults, _| Scene {
+    take_turns("simulation_rude_origins", 2, |faults, turn| Scene {
         faults: faults.harmless(),
         rude_origins: true,
+        hedges: turn % 3 == 1,
         ..Scene::default()
     });
 }
@@ -65,6 +68,7 @@ fn simulation_everything_breaks() {
         rude_clients: true,
         tunnels: true,
         moves: turn % 2 == 1,
+        hedges: turn % 3 == 1,
         ..Scene::default()
     });
 }

@@ -44,6 +44,9 @@ endpoints = ["10.3.0.1:7000", "10.3.0.2:7000"]
 pool = "app"
 "#;
 
+/// For the pool of a scene that hedges: as many second copies as there can be.
+const HEDGE: &str = "timeout = { head = \"20s\" }\nhedge = { after = \"20ms\", budget = \"100%\" }";
+
 pub(crate) struct Scene {
     pub(crate) faults: Faults,
     pub(crate) web: bool,
@@ -52,6 +55,8 @@ pub(crate) struct Scene {
     pub(crate) rude_origins: bool,
     /// Endpoints come and go all the time.
     pub(crate) moves: bool,
+    /// What is slow is sent to another endpoint too.
+    pub(crate) hedges: bool,
     /// The engine is told to end after this time, while everybody is at work.
     pub(crate) drain: Option<Duration>,
 }
@@ -65,6 +70,7 @@ impl Default for Scene {
             rude_clients: false,
             rude_origins: false,
             moves: false,
+            hedges: false,
             drain: None,
         }
     }
@@ -83,13 +89,18 @@ pub(crate) fn address(text: &str) -> Address {
     Address::Inet(text.parse::<SocketAddr>().expect("written here"))
 }
 
-fn snapshot() -> Arc<Snapshot> {
-    static SNAPSHOT: OnceLock<Arc<Snapshot>> = OnceLock::new();
-    let compile = || match snapshot::read("simulation", CONFIGURATION) {
+fn snapshot(hedges: bool) -> Arc<Snapshot> {
+    static PLAIN: OnceLock<Arc<Snapshot>> = OnceLock::new();
+    static HEDGING: OnceLock<Arc<Snapshot>> = OnceLock::new();
+    let compile = |text: &str| match snapshot::read("simulation", text) {
         Ok(compiled) => Arc::new(compiled.snapshot),
         Err(report) => panic!("{}", report.render()),
     };
-    Arc::clone(SNAPSHOT.get_or_init(compile))
+    let hedging = || CONFIGURATION.replacen("timeout = { head = \"20s\" }", HEDGE, 1);
+    Arc::clone(match hedges {
+        true => HEDGING.get_or_init(|| compile(&hedging())),
+        false => PLAIN.get_or_init(|| compile(CONFIGURATION)),
+    })
 }
 
 /// Plays a scene and sweeps up behind it.
@@ -101,11 +112,11 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
     world.limit(Duration::from_secs(48 * 3600));
     // Narrow pipes carry less, in about the same number of events.
     let size_max = if scene.faults.buffer.0 < 2_048 { 12_000 } else { 200_000 };
-    let ledger = Ledger::new(seed, size_max);
+    let ledger = Ledger::new(seed, size_max, scene.hedges);
     let clients = people(&world, scene, &ledger, size_max);
     let ring = Ring::new(Options { driver: DriverChoice::Sim(world.node()), ..Options::default() })
         .map_err(|error| error.to_string())?;
-    let snapshot = snapshot();
+    let snapshot = snapshot(scene.hedges);
     let cells: Arc<WorkerCells> = Arc::default();
     let roster = Roster::new(&snapshot, 1, policy::Now::ZERO);
     let plan = Plan {

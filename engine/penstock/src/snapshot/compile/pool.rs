@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use policy::breaker::{RateTrip, SlowTrip};
 use policy::retry::{RetryCauses, StatusSet};
-use policy::{Backoff, BreakerSettings, OutlierSettings, RetryBudgetSettings, RetryPolicy};
+use policy::{Backoff, BreakerSettings, HedgeAfter, HedgeSettings, OutlierSettings, RetryBudgetSettings, RetryPolicy};
 
 use super::balance::{Division, division};
 use super::health::{HealthProbe, health};
@@ -13,8 +13,8 @@ use super::{Admission, qos, time};
 use crate::limits;
 use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::HostPolicy;
-use crate::snapshot::repetition::{PerTry, RetryCause};
-use crate::snapshot::schema::{Balance, BreakerDoc, PoolDoc, ProxyProtocol, RetryDoc};
+use crate::snapshot::repetition::{CopyAfter, PerTry, RetryCause};
+use crate::snapshot::schema::{Balance, BreakerDoc, HedgeDoc, PoolDoc, ProxyProtocol, RetryDoc};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
@@ -30,6 +30,7 @@ pub struct Pool {
     pub outlier: Option<OutlierSettings>,
     pub reuse: Reuse,
     pub retry: Retry,
+    pub hedge: Option<HedgeSettings>,
     pub admission: Admission,
     pub timeouts: Timeouts,
     pub proxy_protocol: ProxyProtocol,
@@ -82,6 +83,7 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
             warm: doc.reuse.warm,
         },
         retry: retry(&doc.retry),
+        hedge: hedge(&doc.hedge),
         admission: qos::admission(doc),
         timeouts: Timeouts {
             connect: time(&doc.timeout.connect),
@@ -108,6 +110,14 @@ fn breaker(doc: &BreakerDoc) -> BreakerSettings {
         open_for: time(&doc.open_for),
         trials: doc.trials,
     }
+}
+
+fn hedge(doc: &HedgeDoc) -> Option<HedgeSettings> {
+    let after = match doc.after.as_ref()?.0 {
+        CopyAfter::Share(share) => HedgeAfter::Permille(u16::from(share.0) * 10),
+        CopyAfter::Fixed(time) => HedgeAfter::Fixed(time.0),
+    };
+    Some(HedgeSettings { after, floor: time(&doc.at_least), percent: doc.budget.0.0 })
 }
 
 fn retry(doc: &RetryDoc) -> Retry {

@@ -6,7 +6,7 @@ use super::Meaning;
 use crate::limits;
 use crate::snapshot::literal::{Text, Time};
 use crate::snapshot::quantity::Size;
-use crate::snapshot::repetition::{PerTry, RetryCause};
+use crate::snapshot::repetition::{CopyAfter, PerTry, RetryCause};
 use crate::snapshot::report::Code;
 use crate::snapshot::schema::PoolDoc;
 use crate::snapshot::text::Step;
@@ -59,6 +59,7 @@ impl Meaning<'_> {
         self.twice("the endpoint", addresses.collect::<Vec<_>>());
         self.within(path!["pool", at, "retry", "tries"], pool.retry.tries.into(), 1, limits::TRIES_MAX.into());
         self.repetition(at, pool);
+        self.hedging(at, pool);
         self.breaker(at, pool);
         self.admission(at, pool);
         self.within(
@@ -116,6 +117,37 @@ impl Meaning<'_> {
                 format!("nothing leads to the pool `{}`", pool.name),
                 "no route and no tcp listener names it",
             );
+        }
+    }
+
+    /// What `hedge` must mean.
+    fn hedging(&mut self, at: usize, pool: &PoolDoc) {
+        let hedge = &pool.hedge;
+        let Some(after) = &hedge.after else {
+            for key in ["at_least", "budget"] {
+                if self.written(path!["pool", at, "hedge", key]) {
+                    let message = format!("`{key}` for copies of slow requests, and nothing says what is slow");
+                    self.report(Code::NoEffect, path!["pool", at, "hedge", key], message, "add after = \"95%\"");
+                }
+            }
+            return;
+        };
+        if matches!(after.0, CopyAfter::Fixed(_)) && self.written(path!["pool", at, "hedge", "at_least"]) {
+            let message = "the soonest for what is learnt, and `after` is a time";
+            self.report(Code::NoEffect, path!["pool", at, "hedge", "at_least"], message, "leave it out");
+        }
+        if hedge.budget.0.0 == 0 {
+            let message = "a budget of nothing, and no copy is ever sent";
+            self.report(
+                Code::Conflict,
+                path!["pool", at, "hedge", "budget"],
+                message,
+                "write `5%`, or leave `after` out",
+            );
+        }
+        if pool.retry.tries < 2 {
+            let message = "a copy is a second try, and `retry.tries` allows one";
+            self.report(Code::Conflict, path!["pool", at, "hedge", "after"], message, "write retry.tries = 2 or more");
         }
     }
 

@@ -13,7 +13,7 @@ use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::limit::ConcurrencyLimit;
 use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
 use crate::snapshot::quantity::Size;
-use crate::snapshot::repetition::{PerTry, RetryCause};
+use crate::snapshot::repetition::{CopyAfter, PerTry, RetryCause};
 
 /// A pool of endpoints that can stand in for each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +54,8 @@ pub struct PoolDoc {
     pub reuse: ReuseDoc,
     /// Which requests are tried again, at another endpoint where there is one.
     pub retry: RetryDoc,
+    /// A second copy of a request that is slower than most, to another endpoint; the first answer wins. Off unless `after` is given.
+    pub hedge: HedgeDoc,
     /// Requests that the pool works on at one time, over all workers; further ones wait in its `queue`. `auto`: as many as its
     /// endpoints answer without slowing down, found by each worker for itself.
     pub concurrency: ConcurrencyLimit,
@@ -84,6 +86,7 @@ impl Default for PoolDoc {
             outlier: OutlierDoc::default(),
             reuse: ReuseDoc::default(),
             retry: RetryDoc::default(),
+            hedge: HedgeDoc::default(),
             concurrency: ConcurrencyLimit::default(),
             queue: QueueDoc::default(),
             timeout: PoolTimeouts::default(),
@@ -217,6 +220,26 @@ impl Default for RetryDoc {
             buffer: Text(Size(64 << 10)),
             budget: Text(Percent(percent)),
         }
+    }
+}
+
+/// When a second copy of a request is sent elsewhere. Only of requests without content that may be sent twice; it counts as one of
+/// `retry.tries`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HedgeDoc {
+    /// When this share of the pool's answers would have come: `95%`; or after a time. Unless given, nothing is sent twice.
+    pub after: Option<Text<CopyAfter>>,
+    /// No copy is sent sooner because of a share: below this a copy costs more than it saves.
+    pub at_least: Text<Time>,
+    /// Copies as a share of the requests of the last ten seconds: all that hedging can add to the load when everything is slow.
+    pub budget: Text<Percent>,
+}
+
+impl Default for HedgeDoc {
+    fn default() -> Self {
+        let policy::HedgeSettings { floor, percent, .. } = policy::HedgeSettings::default();
+        Self { after: None, at_least: Text(Time(floor)), budget: Text(Percent(percent)) }
     }
 }
 

@@ -1,0 +1,161 @@
+//! A second copy of a request that is slower than most, and which of the two the client gets.
+//!
+//! The law is `policy::Hedge`. What holds here: a copy is only of a request without content that may be sent twice, and at most one;
+//! whoever's answer begins first has won, and the other one is dropped with its connection; each is recorded at its
+//! endpoint once, whatever became of it. An answer that would be tried again anyway does not win.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use policy::{Class, Outcome, StatusClass};
+use ring::{Now, Timer};
+
+use super::headers;
+use super::relay::Exchange;
+use super::tries::{Attempt, Tries};
+use crate::upstream::{Cluster, Lease, Wanted, policy_now};
+
+/// The second copy's connection, on which its answer has begun.
+pub(super) struct Ahead {
+    pub(super) lease: Lease,
+    pub(super) attempt: Attempt,
+}
+
+type Copy<'a> = Pin<Box<dyn Future<Output = Option<Ahead>> + 'a>>;
+
+/// What is known of a request's second copy.
+#[derive(Default)]
+pub(super) enum Hedge<'a> {
+    /// There will be none.
+    #[default]
+    Off,
+    /// To be thought about then.
+    At(Now),
+    /// It is out.
+    Out(Copy<'a>),
+}
+
+impl<'a> Hedge<'a> {
+    /// When to look at it again, if that is a matter of time.
+    pub(super) const fn at(&self) -> Option<Now> {
+        match self {
+            Self::At(at) => Some(*at),
+            Self::Off | Self::Out(_) => None,
+        }
+    }
+
+    /// Whether an answer may still come of it.
+    pub(super) const fn is_out(&self) -> bool {
+        matches!(self, Self::Out(_))
+    }
+
+    /// Sends the copy when it is time, and waits for its answer; it is over when there is none to be had.
+    pub(super) fn poll(
+        &mut self,
+        exchange: Exchange<'a>,
+        tries: &mut Tries<'_>,
+        first: &Attempt,
+        cx: &mut Context<'_>,
+    ) -> Option<Ahead> {
+        if self.at().is_some_and(|at| at <= ring::now()) {
+            *self = match tries.second(first) {
+                Some(attempt) => Self::Out(Box::pin(run(exchange, Out::new(exchange, attempt)))),
+                None => Self::Off,
+            };
+        }
+        let Self::Out(copy) = self else { return None };
+        match copy.as_mut().poll(cx) {
+            Poll::Pending => None,
+            Poll::Ready(ahead) => {
+                *self = Self::Off;
+                ahead
+            }
+        }
+    }
+}
+
+/// A copy that is out: recorded as overtaken, unless something else became of it.
+struct Out<'a> {
+    cluster: &'a Cluster,
+    attempt: Option<Attempt>,
+}
+
+impl<'a> Out<'a> {
+    fn new(exchange: Exchange<'a>, attempt: Attempt) -> Self {
+        Self { cluster: exchange.door.cluster(exchange.way.pool), attempt: Some(attempt) }
+    }
+
+    fn ended(mut self, class: Class) {
+        self.record(class);
+    }
+
+    fn record(&mut self, class: Class) {
+        if let Some(attempt) = self.attempt.take() {
+            let class = if attempt.is_stale(class) { Class::Shed } else { class };
+            self.cluster.record(&attempt.endpoint, policy_now(ring::now()), &attempt.outcome(class));
+        }
+    }
+}
+
+impl Drop for Out<'_> {
+    fn drop(&mut self) {
+        self.record(Class::Overtaken);
+    }
+}
+
+/// Sends the copy, and waits for the beginning of its answer.
+async fn run(exchange: Exchange<'_>, mut out: Out<'_>) -> Option<Ahead> {
+    let (door, way) = (exchange.door, exchange.way);
+    let mut timer = Timer::new();
+    let attempt = out.attempt.as_mut()?;
+    let wanted = Wanted {
+        endpoint: &attempt.endpoint,
+        pool: &door.snapshot[way.pool],
+        connect: way.connect(),
+        fresh: false,
+        path: exchange.peer.path(),
+    };
+    let mut lease = match out.cluster.lease(wanted, &mut timer, &door.cells.counters).await {
+        Ok(lease) => lease,
+        Err(error) => {
+            out.ended((&error).into());
+            return None;
+        }
+    };
+    attempt.reused = lease.reused;
+    if !send(exchange, &mut lease) {
+        out.ended(Class::Shed);
+        return None;
+    }
+    attempt.sent();
+    let status = match poll_fn(|cx| lease.conn.poll_status(cx)).await {
+        Ok(Some(status)) => status,
+        Ok(None) | Err(_) => {
+            out.ended(Class::Reset);
+            return None;
+        }
+    };
+    if door.snapshot[way.pool].retry.policy.on.statuses.contains(status) {
+        attempt.answered();
+        let outcome = Outcome { status, ..attempt.outcome(Class::Answered(StatusClass::of(status))) };
+        out.cluster.record(&out.attempt.take()?.endpoint, policy_now(ring::now()), &outcome);
+        return None;
+    }
+    Some(Ahead { lease, attempt: out.attempt.take()? })
+}
+
+/// The whole request in one piece: it has no content.
+fn send(exchange: Exchange<'_>, lease: &mut Lease) -> bool {
+    let Exchange { door, request, peer, way, .. } = exchange;
+    let Some(head) = headers::request_head(door, request, peer, &way, &lease.endpoint.authority, None) else {
+        return false;
+    };
+    let machine = &mut lease.conn.machine;
+    let written = machine.head_written(request.head.method, request.head.framing, true, false);
+    if written.is_err() || machine.end_written().is_err() {
+        return false;
+    }
+    lease.conn.stream.send(head);
+    true
+}
