@@ -242,7 +242,7 @@ impl<'a> Tries<'a> {
     }
 
     /// The second copy of `first` is answered before it, whatever has become of it.
-    pub(super) fn overtaken(&mut self, first: &Attempt, class: Class) {
+    pub(super) fn overtaken(&self, first: &Attempt, class: Class) {
         let class = if first.is_stale(class) { Class::Shed } else { class };
         self.cluster.record(&first.endpoint, policy_now(ring::now()), &first.outcome(class));
         self.counters.hedges_won_total.add(1);
