@@ -227,12 +227,14 @@ fn answers_that_are_not_read() {
         .find_map(|round| connection.read(at(round), &ping(), &mut space, &mut out).err().map(|fault| (round, fault)));
     let (round, fault) = cut.unwrap();
     assert_eq!((round, fault.code), (964, ErrorCode::ENHANCE_YOUR_CALM), "16 KiB of 17 bytes");
-    // Whoever reads them may go on for ever.
+    // Whoever reads them may go on for ever, however long each has waited.
     let mut connection = Connection::<Server>::new(Limits::DEFAULT);
     connection.read(Duration::ZERO, &[PREFACE, &settings(&[])].concat(), &mut space, &mut out).unwrap();
     for round in 1..20_000 {
         connection.read(at(round), &ping(), &mut space, &mut out).unwrap();
-        connection.sent();
+        if round % 400 == 0 {
+            connection.sent();
+        }
     }
 }
 

@@ -2,11 +2,10 @@
 
 mod wire;
 
-use proto::h1::{FixedSink, HeadLimits, Refused, RequestRewrite, Respond, Server, parse_request, write_request};
-use proto::h2::{Connection, ErrorCode, HeadSpace, Limits, Priority, Said, StreamId};
-use proto::http::{Fields, Framing, Known, Method, Status};
-use proto::{Event, Malformed};
-use std::time::Duration;
+use proto::Malformed;
+use proto::h1::{HeadLimits, Refused, Respond, Server};
+use proto::h2::{ErrorCode, Limits, StreamId};
+use proto::http::{Fields, Framing, Method};
 use wire::*;
 
 /// What a server says of one request, and the code of the RST_STREAM if it was reset.
@@ -315,83 +314,6 @@ fn rfc9113_8_1_responses() {
 }
 
 #[test]
-fn requests_are_written() {
-    let mut rig = client(0);
-    let mut blocks = Blocks::default();
-    let mut asked = |text: &str, framing| {
-        rig.send_request(text.as_bytes(), framing).unwrap();
-        let put = rig.put();
-        let joined: Vec<String> =
-            blocks.read(&put[0]).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        (joined.join("|"), put[0].flags & END_STREAM != 0)
-    };
-    assert_eq!(
-        asked("GET /p?q HTTP/1.1\r\nHost: a:1\r\nX-Mixed: Yes\r\nCookie: a=b; c=d\r\n\r\n", Framing::None),
-        (":method=GET|:scheme=https|:authority=a:1|:path=/p?q|x-mixed=Yes|cookie=a=b; c=d".into(), true)
-    );
-    assert_eq!(
-        asked("POST http://b HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n", Framing::Length(3)),
-        (":method=POST|:scheme=https|:authority=b|:path=/|content-length=3".into(), false)
-    );
-    assert_eq!(
-        asked(
-            "OPTIONS http://b HTTP/1.1\r\nHost: a\r\nConnection: x\r\nKeep-Alive: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Framing::Chunked
-        ),
-        (":method=OPTIONS|:scheme=https|:authority=b|:path=*".into(), false)
-    );
-    assert_eq!(
-        asked("CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n", Framing::None),
-        (":method=CONNECT|:authority=b:443".into(), false)
-    );
-    assert_eq!(
-        asked("M-SEARCH * HTTP/1.1\r\nHost: a\r\n\r\n".replace("M-SEARCH", "OPTIONS").as_str(), Framing::None).0,
-        ":method=OPTIONS|:scheme=https|:authority=a|:path=*"
-    );
-}
-
-#[test]
-fn responses_of_ours_are_written() {
-    let mut rig = server();
-    rig.feed(
-        &[headers(1, &with(&[(":method", "HEAD")], &GET[1..]), true), headers(3, GET, true), headers(5, GET, true)]
-            .concat(),
-    )
-    .unwrap();
-    let added: &[(&[u8], &[u8])] = &[(b"X-A", b"b")];
-    let respond = Respond {
-        body: b"1234",
-        content_type: b"text/plain",
-        retry_after: Some(7),
-        add: added,
-        head_only: true,
-        ..Respond::new(Status::SERVICE_UNAVAILABLE)
-    };
-    rig.connection.respond(StreamId(1), &respond, &mut rig.out).unwrap();
-    assert_eq!(rig.connection.respond(StreamId(1), &respond, &mut rig.out), Err(Refused::Gone), "once");
-    let put = rig.put();
-    let fields = Blocks::default().read(&put[0]);
-    let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, [":status", "content-type", "content-length", "retry-after", "x-a"]);
-    assert_eq!((put.len(), put[0].flags), (1, END_HEADERS | END_STREAM));
-    // A promise of content is kept, or the stream is reset.
-    rig.answer(3, Framing::Length(3));
-    assert_eq!(rig.connection.queue(rig.now, StreamId(3), 4, &mut rig.out), Err(Refused::Length));
-    rig.answer(5, Framing::Length(3));
-    rig.queue(5, 2);
-    assert_eq!(rig.connection.finish(StreamId(5), &mut rig.out), Err(Refused::Length));
-    let resets: Vec<_> = rig
-        .put()
-        .into_iter()
-        .filter(|frame| frame.kind == RST_STREAM)
-        .map(|frame| (frame.stream, frame.word(0)))
-        .collect();
-    assert_eq!(resets, [(3, 2), (5, 2)]);
-    rig.send();
-    assert_eq!((rig.put(), rig.connection.streams()), (vec![], 0));
-}
-
-#[test]
 fn rfc8441_extended_connect_is_an_upgrade_on_both_sides() {
     const WEBSOCKET: &[u8] = b"GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n";
     let mut ours = client(0);
@@ -476,86 +398,4 @@ fn rfc9113_8_5_connect_is_a_tunnel_without_trailers() {
     assert_eq!(rig.put()[0].payload.len(), 7);
     let seen = rig.feed(&[data(1, b"in", false), headers(1, &[("a", "b")], true)].concat()).unwrap();
     assert_eq!(seen[1], Seen::Reset { stream: 1, why: Malformed::UnexpectedHead });
-}
-
-#[test]
-fn heads_pass_between_protocols_without_translation() {
-    // From HTTP/2 to an HTTP/1 origin: the writer of HTTP/1 takes what HTTP/2 read.
-    let (mut connection, mut space, mut out) =
-        (Connection::<Server>::new(Limits::DEFAULT), HeadSpace::default(), Vec::new());
-    let bytes = [
-        PREFACE,
-        &settings(&[]),
-        &headers(1, &with(POST, &[("x-a", "b"), ("te", "trailers"), ("cookie", "a=b"), ("cookie", "c=d")]), false),
-    ]
-    .concat();
-    let step = connection.read(Duration::ZERO, &bytes, &mut space, &mut out).unwrap();
-    let Said::Stream(_, Event::Head(head)) = step.said else { panic!("{:?}", step.said) };
-    let stripped = proto::http::hop::strip(&mut space.fields, &space.text, head.framing);
-    let rewrite = RequestRewrite { te_trailers: stripped.te_trailers, ..RequestRewrite::new(&head) };
-    let mut storage = [0; 500];
-    let mut sink = FixedSink::new(&mut storage);
-    write_request(&space.text, &head, &space.fields, &rewrite, &mut sink).unwrap();
-    assert_eq!(
-        std::str::from_utf8(sink.written()).unwrap(),
-        "POST / HTTP/1.1\r\nhost: a\r\nx-a: b\r\ncookie: a=b; c=d\r\ntransfer-encoding: chunked\r\nte: trailers\r\nconnection: te\r\n\r\n"
-    );
-    // And the text that HTTP/2 made of it reads as HTTP/1.
-    let again = parse_request(&space.text, &HeadLimits::DEFAULT, &mut Fields::default()).unwrap().unwrap();
-    assert_eq!((again.path, again.host), (head.path, head.host));
-}
-
-#[test]
-fn secrets_are_never_indexed_and_stay_so() {
-    // RFC 7541 §7.1.3: a field that came as never indexed leaves so.
-    let literal = |name: &str, value: &str| [&[0x10][..], &block(&[(name, value)])[1..]].concat();
-    let (mut connection, mut space, mut out) =
-        (Connection::<Server>::new(Limits::DEFAULT), HeadSpace::default(), Vec::new());
-    let request = [block(GET), literal("x-key", "k"), literal("cookie", "long-enough-to-be-indexed=1")].concat();
-    let bytes = [PREFACE, &settings(&[]), &frame(HEADERS, END_HEADERS | END_STREAM, 1, &request)].concat();
-    let step = connection.read(Duration::ZERO, &bytes, &mut space, &mut out).unwrap();
-    let Said::Stream(_, Event::Head(head)) = step.said else { panic!() };
-    assert!(space.fields.find(b"x-key", &space.text).unwrap().sensitive);
-    assert!(space.fields.get(Known::Cookie).unwrap().sensitive && !space.fields.get(Known::Host).unwrap().sensitive);
-    let mut upstream = client(0);
-    upstream
-        .connection
-        .write_request(&space.text, &head, &space.fields, &RequestRewrite::new(&head), &mut upstream.out)
-        .unwrap();
-    let put = upstream.put();
-    let mut decoder = proto::h2::hpack::Decoder::new();
-    let mut marked = Vec::new();
-    let limits = proto::h2::hpack::ListLimits { bytes: 9999, fields: 99 };
-    decoder
-        .decode(&put[0].payload, &limits, &mut Vec::new(), |text, line| {
-            if line.never_indexed {
-                marked.push(String::from_utf8_lossy(line.name(text)).into_owned());
-            }
-        })
-        .unwrap();
-    assert_eq!(marked, ["x-key", "cookie"]);
-}
-
-#[test]
-fn rfc9218_the_urgent_go_first_and_the_incremental_share() {
-    let mut rig = server();
-    let asked = |stream, priority| headers(stream, &with(GET, &[("priority", priority)]), true);
-    let update =
-        |stream: u32, text: &str| frame(PRIORITY_UPDATE, 0, 0, &[&stream.to_be_bytes()[..], text.as_bytes()].concat());
-    rig.feed(&[settings(&[(4, 1 << 20)]), window_update(0, 1 << 20)].concat()).unwrap();
-    rig.feed(
-        &[asked(1, "u=5"), asked(3, "u=1, i"), asked(5, "u=1, i"), asked(7, ""), asked(9, "u=1"), update(7, "u=0")]
-            .concat(),
-    )
-    .unwrap();
-    assert_eq!(rig.connection.priority(StreamId(7)), Some(Priority { urgency: 0, incremental: false }));
-    for stream in [9, 5, 7, 3, 1] {
-        rig.answer(stream, Framing::Chunked);
-        rig.queue(stream, 2 * 16_384);
-        rig.finish(stream);
-    }
-    rig.put();
-    rig.send();
-    let order: Vec<u32> = rig.put().iter().map(|frame| frame.stream).collect();
-    assert_eq!(order, [7, 7, 9, 5, 9, 3, 5, 3, 1, 1]);
 }

@@ -199,7 +199,7 @@ impl Trailers {
     }
 
     /// Names and values that may be forwarded, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         self.held.iter().flat_map(|held| {
             let kept = held.fields.iter().filter(|field| !field.dropped);
             kept.map(|field| (field.name.of(&held.bytes), field.value.of(&held.bytes)))

@@ -1,6 +1,6 @@
 //! Where outgoing bytes are put, and the few things that are put there by everyone.
 
-use crate::http::{is_field_value, is_token};
+use crate::http::{decimal, is_field_value, is_token};
 
 /// Where bytes go. `false` means that they did not fit, and that whatever was put so far is to be thrown away.
 pub trait Sink {
@@ -76,15 +76,6 @@ pub(super) fn put_field(sink: &mut impl Sink, name: &[u8], value: &[u8]) -> Resu
 }
 
 #[inline]
-pub(super) fn put_decimal(sink: &mut impl Sink, mut value: u64) -> Result<(), Refused> {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            return put(sink, &digits[at..]);
-        }
-    }
+pub(super) fn put_decimal(sink: &mut impl Sink, value: u64) -> Result<(), Refused> {
+    put(sink, decimal(value, &mut [0; 20]))
 }

@@ -145,8 +145,8 @@ pub struct Connection<R: Role> {
     /// When the connection's window last let enough through, and how much since.
     moved_ms: u64,
     moved: u32,
-    /// Bytes of answers that have not been sent.
-    unsent: usize,
+    /// Bytes of answers since the last [`Connection::sent`], and before it since the one before.
+    unsent: [usize; 2],
     fault: Option<Fault>,
     /// For the law: bytes that the last step left unread.
     #[cfg(debug_assertions)]
@@ -229,7 +229,7 @@ impl<R: Role> Connection<R> {
             stalls_due: None,
             moved_ms: 0,
             moved: 0,
-            unsent: 0,
+            unsent: [0; 2],
             fault: None,
             #[cfg(debug_assertions)]
             unread: 0,
@@ -366,9 +366,10 @@ impl<R: Role> Connection<R> {
         frame::put_ping(out, 0, mark.to_be_bytes());
     }
 
-    /// Everything that was put into `out` so far has been sent. Answers that a peer asks for and does not read are bounded by this.
+    /// Everything that had been put into `out` when this was last called has been sent. Answers that a peer asks for and does not read
+    /// are bounded by this; so it is to be called as sends are completed, on a busy connection whose backlog is never empty too.
     pub fn sent(&mut self) {
-        self.unsent = 0;
+        self.unsent = [0, self.unsent[0]];
     }
 
     /// Whether the processor has no time for a peer's oddities.

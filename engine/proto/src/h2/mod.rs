@@ -1,6 +1,6 @@
 //! HTTP/2 (RFC 9113): many messages on one connection.
 //!
-//! [`Connection`] is the machine, for either [side](crate::h1::Role). It speaks the neutral language ([`Event`](crate::Event), heads with
+//! [`Connection`] is the machine, for either [side](Role). It speaks the neutral language ([`Event`](crate::Event), heads with
 //! spans over text, [`Fields`](crate::http::Fields)), and a head that it read is laid out as HTTP/1 would have sent it; so a relay joins
 //! it with HTTP/1 as with itself. HPACK, frames, settings, priorities and the abuse [`ledger`] stand beside it, each by itself.
 //!
@@ -10,7 +10,7 @@
 //!    until [`Said::Pause`]. A frame's payload is handed on as it comes; what else is not complete stays with the caller, less than a
 //!    frame of 16 KiB.
 //! 2. **Everything appends to `out`**, in the order of the calls, and that order is the order on the wire: a caller has one `out` a
-//!    connection and turn, and sends it once. Say [`sent`](Connection::sent) when all of it has left.
+//!    connection and turn, and sends it once. Say [`sent`](Connection::sent) as it leaves.
 //! 3. **Reading is paid for in credit.** Content that was delivered is the caller's until it is passed on; then
 //!    [`credit`](Connection::credit) lets the peer send as much again. No credit, no window update.
 //! 4. **Content is sent by turns.** The caller keeps it, says how much there is ([`queue`](Connection::queue)) and that it is all
@@ -19,7 +19,7 @@
 //!    what was queued has gone.
 //! 5. **Streams end by themselves** when both messages are complete. One that is [reset](crate::Event::Reset) counts until the caller
 //!    [lets go](Connection::release) of it, so that a peer cannot open more by giving up what still costs us (CVE-2025-8671). Whatever is
-//!    asked of a stream that is gone does nothing.
+//!    asked of a stream that is gone does nothing; the end of a message that is complete is told in any case, once.
 //! 6. A fault ends the connection: GOAWAY is in `out` already. Between bytes there is [`next_deadline`](Connection::next_deadline), and
 //!    [`expire`](Connection::expire).
 //!
@@ -29,8 +29,8 @@
 //!
 //! ```
 //! use proto::Event;
-//! use proto::h1::{Client, HeadLimits, RequestRewrite, Respond, Server, parse_request};
-//! use proto::h2::{Connection, HeadSpace, Limits, Said};
+//! use proto::h1::{HeadLimits, RequestRewrite, Respond, parse_request};
+//! use proto::h2::{Client, Connection, HeadSpace, Limits, Said, Server};
 //! use proto::http::{Fields, Status};
 //! use std::time::Duration;
 //!
@@ -101,6 +101,7 @@ mod priority;
 pub mod settings;
 mod streams;
 
+pub use crate::role::{Client, Role, Server};
 pub use connection::{Connection, DataFrame, Limits, Said, Step};
 pub use error::{ErrorCode, Fault};
 pub use head::HeadSpace;

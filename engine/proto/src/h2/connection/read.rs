@@ -60,8 +60,8 @@ impl<R: Role> Connection<R> {
         debug_assert!(bytes.len() >= self.unread, "bytes were skipped: hand back all that the last step left unread");
         let before = out.len();
         let step = self.advance(ms(now), bytes, out, &mut heads).and_then(|step| {
-            self.unsent += out.len() - before;
-            if self.unsent > ANSWERS_BYTES_MAX {
+            self.unsent[0] += out.len() - before;
+            if self.unsent[0] + self.unsent[1] > ANSWERS_BYTES_MAX {
                 return Err(Fault::calm("answers are asked for and not read"));
             }
             Ok(step)

@@ -9,7 +9,9 @@ use crate::h2::hpack::{Encoder, Indexing};
 use crate::h2::settings::FRAME_SIZE_DEFAULT;
 use crate::h2::streams::{Incoming, Outgoing, Stream, UNKNOWN};
 use crate::http::authority::Form;
-use crate::http::{Fields, Framing, Known, KnownSet, Method, Status, is_field_value, is_target_byte, is_token};
+use crate::http::{
+    Fields, Framing, Known, KnownSet, Method, Status, decimal, is_field_value, is_target_byte, is_token,
+};
 use crate::role::{Client, Role, Server};
 
 impl Connection<Client> {
@@ -325,19 +327,9 @@ fn put_length(encoder: &mut Encoder, length: u64, out: &mut Vec<u8>) {
     put_number(encoder, b"content-length", length, out);
 }
 
-fn put_number(encoder: &mut Encoder, name: &[u8], mut value: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
+fn put_number(encoder: &mut Encoder, name: &[u8], value: u64, out: &mut Vec<u8>) {
     let how = if name == b":status" { Indexing::Store } else { Indexing::Pass };
-    encoder.field(name, &digits[at..], how, out);
+    encoder.field(name, decimal(value, &mut [0; 20]), how, out);
 }
 
 /// What is worth a place in the peer's table, and what must not have one.
@@ -394,4 +386,37 @@ fn is_impersonal(known: Known, name: &[u8]) -> bool {
             && [&b"accept"[..], b"grpc-encoding", b"grpc-accept-encoding"]
                 .iter()
                 .any(|other| name.eq_ignore_ascii_case(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn how<R: Role>(name: &str, value: &str) -> Indexing {
+        indexing::<R>(Known::from_name(name.as_bytes()), name.as_bytes(), value.as_bytes(), false)
+    }
+
+    #[test]
+    fn rfc7541_7_1_what_the_peers_table_may_hold() {
+        use Indexing::{Never, Pass, Store};
+        for (name, value, to_origin, to_client) in [
+            ("Authorization", "Bearer 0123456789abcdef0123456789", Never, Never),
+            ("cookie", "a=b", Never, Never),
+            ("set-cookie", "id=1", Never, Never),
+            ("set-cookie", "id=0123456789abcdef; Path=/", Pass, Pass),
+            ("content-type", "application/grpc", Store, Store),
+            ("Accept", "*/*", Store, Store),
+            ("grpc-encoding", "gzip", Store, Store),
+            ("etag", "\"1\"", Pass, Pass),
+            ("x-request-id", "1", Pass, Pass),
+            // Whose it is matters only where many share a connection.
+            ("user-agent", "somebody", Pass, Store),
+            ("x-tenant", "somebody", Pass, Store),
+            ("x-forwarded-for", "192.0.2.1", Pass, Store),
+        ] {
+            assert_eq!(how::<Client>(name, value), to_origin, "{name} to an origin");
+            assert_eq!(how::<Server>(name, value), to_client, "{name} to a client");
+        }
+        assert_eq!(indexing::<Server>(Known::Other, b"x", b"y", true), Never, "as it came");
+    }
 }

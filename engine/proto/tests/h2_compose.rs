@@ -1,0 +1,226 @@
+//! Messages as HTTP/2 writes them, from whichever protocol they came (RFC 9113 §8, RFC 7541 §7.1, RFC 9218).
+
+mod wire;
+
+use proto::Event;
+use proto::h1::{
+    Encoder, FixedSink, HeadLimits, Refused, RequestRewrite, Respond, ResponseRewrite, Trailers, parse_request,
+    write_request,
+};
+use proto::h2::{Connection, HeadSpace, Limits, Priority, Said, Server, StreamId};
+use proto::http::{Fields, Framing, Known, Method, Status, Version};
+use std::time::Duration;
+use wire::*;
+
+#[test]
+fn requests_are_written() {
+    let mut rig = client(0);
+    let mut blocks = Blocks::default();
+    let mut asked = |text: &str, framing| {
+        rig.send_request(text.as_bytes(), framing).unwrap();
+        let put = rig.put();
+        let joined: Vec<String> =
+            blocks.read(&put[0]).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        (joined.join("|"), put[0].flags & END_STREAM != 0)
+    };
+    assert_eq!(
+        asked("GET /p?q HTTP/1.1\r\nHost: a:1\r\nX-Mixed: Yes\r\nCookie: a=b; c=d\r\n\r\n", Framing::None),
+        (":method=GET|:scheme=https|:authority=a:1|:path=/p?q|x-mixed=Yes|cookie=a=b; c=d".into(), true)
+    );
+    assert_eq!(
+        asked("POST http://b HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n", Framing::Length(3)),
+        (":method=POST|:scheme=https|:authority=b|:path=/|content-length=3".into(), false)
+    );
+    assert_eq!(
+        asked(
+            "OPTIONS http://b HTTP/1.1\r\nHost: a\r\nConnection: x\r\nKeep-Alive: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Framing::Chunked
+        ),
+        (":method=OPTIONS|:scheme=https|:authority=b|:path=*".into(), false)
+    );
+    assert_eq!(
+        asked("CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n", Framing::None),
+        (":method=CONNECT|:authority=b:443".into(), false)
+    );
+    assert_eq!(
+        asked("M-SEARCH * HTTP/1.1\r\nHost: a\r\n\r\n".replace("M-SEARCH", "OPTIONS").as_str(), Framing::None).0,
+        ":method=OPTIONS|:scheme=https|:authority=a|:path=*"
+    );
+}
+
+#[test]
+fn responses_of_ours_are_written() {
+    let mut rig = server();
+    rig.feed(
+        &[headers(1, &with(&[(":method", "HEAD")], &GET[1..]), true), headers(3, GET, true), headers(5, GET, true)]
+            .concat(),
+    )
+    .unwrap();
+    let added: &[(&[u8], &[u8])] = &[(b"X-A", b"b")];
+    let respond = Respond {
+        body: b"1234",
+        content_type: b"text/plain",
+        retry_after: Some(7),
+        add: added,
+        head_only: true,
+        ..Respond::new(Status::SERVICE_UNAVAILABLE)
+    };
+    rig.connection.respond(StreamId(1), &respond, &mut rig.out).unwrap();
+    assert_eq!(rig.connection.respond(StreamId(1), &respond, &mut rig.out), Err(Refused::Gone), "once");
+    let put = rig.put();
+    let fields = Blocks::default().read(&put[0]);
+    let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, [":status", "content-type", "content-length", "retry-after", "x-a"]);
+    assert_eq!((put.len(), put[0].flags), (1, END_HEADERS | END_STREAM));
+    // A promise of content is kept, or the stream is reset.
+    rig.answer(3, Framing::Length(3));
+    assert_eq!(rig.connection.queue(rig.now, StreamId(3), 4, &mut rig.out), Err(Refused::Length));
+    rig.answer(5, Framing::Length(3));
+    rig.queue(5, 2);
+    assert_eq!(rig.connection.finish(StreamId(5), &mut rig.out), Err(Refused::Length));
+    let resets: Vec<_> = rig
+        .put()
+        .into_iter()
+        .filter(|frame| frame.kind == RST_STREAM)
+        .map(|frame| (frame.stream, frame.word(0)))
+        .collect();
+    assert_eq!(resets, [(3, 2), (5, 2)]);
+    rig.send();
+    assert_eq!((rig.put(), rig.connection.streams()), (vec![], 0));
+}
+
+#[test]
+fn heads_pass_between_protocols_without_translation() {
+    // From HTTP/2 to an HTTP/1 origin: the writer of HTTP/1 takes what HTTP/2 read.
+    let (mut connection, mut space, mut out) =
+        (Connection::<Server>::new(Limits::DEFAULT), HeadSpace::default(), Vec::new());
+    let bytes = [
+        PREFACE,
+        &settings(&[]),
+        &headers(1, &with(POST, &[("x-a", "b"), ("te", "trailers"), ("cookie", "a=b"), ("cookie", "c=d")]), false),
+    ]
+    .concat();
+    let step = connection.read(Duration::ZERO, &bytes, &mut space, &mut out).unwrap();
+    let Said::Stream(_, Event::Head(head)) = step.said else { panic!("{:?}", step.said) };
+    let stripped = proto::http::hop::strip(&mut space.fields, &space.text, head.framing);
+    let rewrite = RequestRewrite { te_trailers: stripped.te_trailers, ..RequestRewrite::new(&head) };
+    let mut storage = [0; 500];
+    let mut sink = FixedSink::new(&mut storage);
+    write_request(&space.text, &head, &space.fields, &rewrite, &mut sink).unwrap();
+    assert_eq!(
+        std::str::from_utf8(sink.written()).unwrap(),
+        "POST / HTTP/1.1\r\nhost: a\r\nx-a: b\r\ncookie: a=b; c=d\r\ntransfer-encoding: chunked\r\nte: trailers\r\nconnection: te\r\n\r\n"
+    );
+    // And the text that HTTP/2 made of it reads as HTTP/1.
+    let again = parse_request(&space.text, &HeadLimits::DEFAULT, &mut Fields::default()).unwrap().unwrap();
+    assert_eq!((again.path, again.host), (head.path, head.host));
+}
+
+#[test]
+fn trailers_pass_between_protocols() {
+    let mut rig = server();
+    rig.feed(
+        &[headers(1, POST, false), headers(1, &[("x-sum", "1"), ("age", "2"), ("grpc-status", "0")], true)].concat(),
+    )
+    .unwrap();
+    let trailers = Trailers::of(&rig.space.text, &rig.space.fields);
+    let pairs: Vec<_> = trailers.iter().collect();
+    assert_eq!(pairs, [(&b"x-sum"[..], &b"1"[..]), (b"grpc-status", b"0")], "what may be forwarded");
+    let mut out = Vec::new();
+    Encoder::new(Framing::Chunked).end_with(&trailers, &mut out).unwrap();
+    assert_eq!(out, b"0\r\nx-sum: 1\r\ngrpc-status: 0\r\n\r\n");
+    let mut client = client(0);
+    let stream = client.ask(Method::Post, Framing::Chunked);
+    client.connection.write_trailers(StreamId(stream), trailers.iter(), &mut client.out).unwrap();
+    let put = client.put();
+    let mut blocks = Blocks::default();
+    blocks.read(&put[0]);
+    assert_eq!(blocks.read(&put[1]), [("x-sum".into(), "1".into()), ("grpc-status".into(), "0".into())]);
+    assert!(Trailers::of(b"", &Fields::default()).is_empty());
+}
+
+#[test]
+fn rfc9113_8_2_2_nothing_of_a_connection_is_sent() {
+    let text =
+        b"HTTP/1.1 200 OK\r\nConnection: keep-alive, x\r\nKeep-Alive: 5\r\nProxy-Connection: y\r\nTE: trailers\r\n\
+        Transfer-Encoding: chunked\r\nUpgrade: z\r\nServer: S\r\n\r\n";
+    let mut fields = Fields::default();
+    let head = proto::h1::parse_response(text, &HeadLimits::DEFAULT, Method::Get, &mut fields).unwrap().unwrap();
+    let rewrite = ResponseRewrite::new(&head, Version::Http2);
+    let mut rig = server();
+    // The client's table has shrunk, and the next block says so (RFC 7541 §4.2).
+    rig.feed(&[settings(&[(1, 0)]), headers(1, GET, true)].concat()).unwrap();
+    rig.put();
+    rig.connection.write_response(StreamId(1), text, &head, &fields, &rewrite, &mut rig.out).unwrap();
+    let put = rig.put();
+    assert_eq!(put[0].payload[0], 0x20);
+    assert_eq!(Blocks::default().read(&put[0]), [(":status".into(), "200".into()), ("server".into(), "S".into())]);
+    // Its length is told where there is one, and content then is as long.
+    let text = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+    let head = proto::h1::parse_response(text, &HeadLimits::DEFAULT, Method::Get, &mut fields).unwrap().unwrap();
+    for (framing, length) in
+        [(Framing::Length(5), Some("5")), (Framing::Length(7), Some("7")), (Framing::Chunked, None)]
+    {
+        let mut rig = server();
+        rig.feed(&headers(1, GET, true)).unwrap();
+        let rewrite = ResponseRewrite { framing, ..ResponseRewrite::new(&head, Version::Http2) };
+        rig.connection.write_response(StreamId(1), text, &head, &fields, &rewrite, &mut rig.out).unwrap();
+        let sent = Blocks::default().read(&rig.put()[0]);
+        assert_eq!(sent.get(1).map(|(_, value)| value.as_str()), length);
+    }
+}
+
+#[test]
+fn secrets_are_never_indexed_and_stay_so() {
+    // RFC 7541 §7.1.3: a field that came as never indexed leaves so.
+    let literal = |name: &str, value: &str| [&[0x10][..], &block(&[(name, value)])[1..]].concat();
+    let (mut connection, mut space, mut out) =
+        (Connection::<Server>::new(Limits::DEFAULT), HeadSpace::default(), Vec::new());
+    let request = [block(GET), literal("x-key", "k"), literal("cookie", "long-enough-to-be-indexed=1")].concat();
+    let bytes = [PREFACE, &settings(&[]), &frame(HEADERS, END_HEADERS | END_STREAM, 1, &request)].concat();
+    let step = connection.read(Duration::ZERO, &bytes, &mut space, &mut out).unwrap();
+    let Said::Stream(_, Event::Head(head)) = step.said else { panic!() };
+    assert!(space.fields.find(b"x-key", &space.text).unwrap().sensitive);
+    assert!(space.fields.get(Known::Cookie).unwrap().sensitive && !space.fields.get(Known::Host).unwrap().sensitive);
+    let mut upstream = client(0);
+    upstream
+        .connection
+        .write_request(&space.text, &head, &space.fields, &RequestRewrite::new(&head), &mut upstream.out)
+        .unwrap();
+    let put = upstream.put();
+    let mut decoder = proto::h2::hpack::Decoder::new();
+    let mut marked = Vec::new();
+    let limits = proto::h2::hpack::ListLimits { bytes: 9999, fields: 99 };
+    decoder
+        .decode(&put[0].payload, &limits, &mut Vec::new(), |text, line| {
+            if line.never_indexed {
+                marked.push(String::from_utf8_lossy(line.name(text)).into_owned());
+            }
+        })
+        .unwrap();
+    assert_eq!(marked, ["x-key", "cookie"]);
+}
+
+#[test]
+fn rfc9218_the_urgent_go_first_and_the_incremental_share() {
+    let mut rig = server();
+    let asked = |stream, priority| headers(stream, &with(GET, &[("priority", priority)]), true);
+    let update =
+        |stream: u32, text: &str| frame(PRIORITY_UPDATE, 0, 0, &[&stream.to_be_bytes()[..], text.as_bytes()].concat());
+    rig.feed(&[settings(&[(4, 1 << 20)]), window_update(0, 1 << 20)].concat()).unwrap();
+    rig.feed(
+        &[asked(1, "u=5"), asked(3, "u=1, i"), asked(5, "u=1, i"), asked(7, ""), asked(9, "u=1"), update(7, "u=0")]
+            .concat(),
+    )
+    .unwrap();
+    assert_eq!(rig.connection.priority(StreamId(7)), Some(Priority { urgency: 0, incremental: false }));
+    for stream in [9, 5, 7, 3, 1] {
+        rig.answer(stream, Framing::Chunked);
+        rig.queue(stream, 2 * 16_384);
+        rig.finish(stream);
+    }
+    rig.put();
+    rig.send();
+    let order: Vec<u32> = rig.put().iter().map(|frame| frame.stream).collect();
+    assert_eq!(order, [7, 7, 9, 5, 9, 3, 5, 3, 1, 1]);
+}
