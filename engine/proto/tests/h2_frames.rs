@@ -451,6 +451,45 @@ fn rfc9113_5_1_2_clients_respect_the_servers_limit() {
 }
 
 #[test]
+fn rfc9113_6_9_content_that_nobody_wants_counts_and_comes_back() {
+    // Refused, reset, given up: a hundred KiB each, on a connection whose window is a MiB.
+    let mut rig = Rig::<Server>::new(Limits { streams: 1, ..Limits::DEFAULT });
+    rig.generous = false;
+    rig.feed(&[PREFACE, &settings(&[]), &frame(SETTINGS, ACK, 0, &[]), &open(1)].concat()).unwrap();
+    for stream in (3..=61).step_by(2) {
+        rig.feed(&open(stream)).unwrap();
+        for _ in 0..6 {
+            rig.feed(&frame(DATA, PADDED, stream, &[9; 16_384])).unwrap();
+        }
+    }
+    let updates: Vec<_> =
+        rig.put().into_iter().filter(|frame| frame.kind == WINDOW_UPDATE && frame.stream == 0).collect();
+    let told: u32 = updates[1..].iter().map(|frame| frame.word(0)).sum();
+    let sent = 30 * 6 * 16_384;
+    assert!(told <= sent && told + 524_288 > sent, "{told} of {sent}");
+}
+
+#[test]
+fn rfc9113_8_1_clients_keep_a_response_whose_request_was_cut_short() {
+    let mut rig = client(0);
+    let stream = rig.ask(Method::Post, Framing::Chunked);
+    let seen = rig
+        .feed(&[headers(stream, OK, false), data(stream, b"all", true), rst(stream, ErrorCode::NO_ERROR)].concat())
+        .unwrap();
+    assert!(matches!(seen[0], Seen::Head { .. }));
+    assert_eq!(
+        seen[1..3],
+        [Seen::Data { stream, bytes: b"all".to_vec() }, Seen::End { stream, trailers: String::new() }]
+    );
+    assert_eq!(
+        seen[3..],
+        [Seen::Reset { stream, why: Malformed::Cancelled(ErrorCode::NO_ERROR) }],
+        "and learn to stop"
+    );
+    assert_eq!(rig.connection.queue(rig.now, StreamId(stream), 1, &mut rig.out), Err(proto::h1::Refused::Gone));
+}
+
+#[test]
 fn limits_beyond_the_protocol_are_brought_within_it() {
     let giant = Limits {
         streams: u16::MAX,

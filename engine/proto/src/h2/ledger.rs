@@ -40,7 +40,7 @@ pub enum Offence {
     WindowUpdate,
     /// DATA without content that does not end its stream.
     EmptyData,
-    /// DATA with less content than framing.
+    /// DATA with less content than anybody's smallest message.
     TinyData,
     /// PRIORITY, PRIORITY_UPDATE.
     Priority,
@@ -106,8 +106,8 @@ pub const PRIORITY_BYTES_MAX: u32 = 256;
 /// Unsent bytes that answer control frames: nginx's and nghttp2's thousand frames.
 pub const ANSWERS_BYTES_MAX: usize = 16 * 1024;
 
-/// DATA frames with less content than this, and no end of stream, are tiny: their head is larger.
-pub const TINY_BYTES: usize = 9;
+/// DATA frames with less content than this, and no end of stream, are tiny: gRPC's smallest message has five bytes, WebSocket's six.
+pub const TINY_BYTES: usize = 5;
 
 /// Bytes received for one of content, above which a connection carries mostly overhead (nginx's rule), once it has had
 /// [`OVERHEAD_FREE`] for nothing.
