@@ -7,7 +7,7 @@ use proto::h1::{
     Encoder, FixedSink, HeadLimits, Refused, RequestRewrite, Respond, ResponseRewrite, Trailers, parse_request,
     write_request,
 };
-use proto::h2::{Connection, HeadSpace, Limits, Priority, Said, Server, StreamId};
+use proto::h2::{Connection, ErrorCode, HeadSpace, Limits, Priority, Said, Server, StreamId};
 use proto::http::{Fields, Framing, Known, Method, Status, Version};
 use std::time::Duration;
 use wire::*;
@@ -223,4 +223,30 @@ fn rfc9218_the_urgent_go_first_and_the_incremental_share() {
     rig.send();
     let order: Vec<u32> = rig.put().iter().map(|frame| frame.stream).collect();
     assert_eq!(order, [7, 7, 9, 5, 9, 3, 5, 3, 1, 1]);
+}
+
+#[test]
+fn rfc9218_7_1_priorities_come_ahead_of_their_requests() {
+    let update =
+        |stream: u32, text: &str| frame(PRIORITY_UPDATE, 0, 0, &[&stream.to_be_bytes()[..], text.as_bytes()].concat());
+    let mut rig = server();
+    for (stream, text) in [(1, "u=1"), (3, "u=2"), (1, "u=0, i"), (5, "u=4"), (7, "u=5"), (9, "u=6")] {
+        rig.feed(&update(stream, text)).unwrap();
+    }
+    let asked = |stream| headers(stream, &with(GET, &[("priority", "u=7")]), true);
+    rig.feed(&[asked(1), asked(3), asked(5), asked(9)].concat()).unwrap();
+    let urgency = |stream| rig.connection.priority(StreamId(stream)).map(|priority| priority.urgency);
+    // Four are kept; the first of five was given up for the last.
+    assert_eq!([1, 3, 5, 9].map(urgency), [Some(7), Some(2), Some(4), Some(6)]);
+
+    let limits = Limits { streams: 2, ..Limits::DEFAULT };
+    for (before, expected) in
+        [(vec![], Met::Fine), (vec![headers(1, GET, true)], Met::Connection(ErrorCode::PROTOCOL_ERROR))]
+    {
+        let mut rig = Rig::<Server>::new(limits);
+        rig.feed(&[PREFACE, &settings(&[])].concat()).unwrap();
+        rig.feed(&before.concat()).unwrap();
+        rig.put();
+        assert_eq!(met(&mut rig, &[update(5, "u=1"), update(7, "u=1")].concat()), expected);
+    }
 }

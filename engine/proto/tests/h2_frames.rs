@@ -148,6 +148,11 @@ fn servers_judge_frames() {
         ("6.10: CONTINUATION on stream 0", vec![frame(CONTINUATION, 4, 0, b"")], Connection(PROTOCOL)),
         ("7: unknown codes are codes", vec![open(1), rst(1, ErrorCode(0xffff))], Fine),
         (
+            "RFC 9218 7.1: PRIORITY_UPDATE of an idle push",
+            vec![frame(PRIORITY_UPDATE, 0, 0, &[0, 0, 0, 2])],
+            Connection(PROTOCOL),
+        ),
+        (
             "RFC 9218 7.1: PRIORITY_UPDATE of stream 0",
             vec![frame(PRIORITY_UPDATE, 0, 0, &[0, 0, 0, 0])],
             Connection(PROTOCOL),

@@ -138,6 +138,8 @@ pub struct Connection<R: Role> {
     /// The peer's first frame has come, which is SETTINGS.
     greeted: bool,
     going: Going,
+    /// Priorities of requests that have not come yet.
+    early: [(u32, Priority); EARLY_MAX],
     /// The last stream that the peer will look at; `u32::MAX` while it takes them all.
     peer_last: u32,
     /// When to look for streams that are not read of.
@@ -196,6 +198,9 @@ const DRAIN_PING: [u8; 8] = *b"drainage";
 /// How long an announced GOAWAY waits for that PING's answer: a slow round trip.
 const DRAIN_WAIT_MS: u64 = 1_000;
 
+/// Priorities that are kept before their requests: a client that sends them ahead sends the request next.
+const EARLY_MAX: usize = 4;
+
 /// Streams that a client opens before it has seen what the server allows; RFC 9113 §6.5.2 recommends servers to allow no fewer.
 const STREAMS_UNTOLD: u32 = 100;
 
@@ -225,6 +230,7 @@ impl<R: Role> Connection<R> {
             settings_acknowledged: false,
             greeted: false,
             going: Going::No,
+            early: Default::default(),
             peer_last: u32::MAX,
             stalls_due: None,
             moved_ms: 0,

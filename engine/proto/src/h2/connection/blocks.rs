@@ -87,6 +87,10 @@ impl Connection<Server> {
         if let Some(field) = space.fields.find(b"priority", &space.text) {
             stream.priority = Priority::parse(field.value.of(&space.text));
         }
+        // The frame speaks later than the field, wherever it stands (RFC 9218 §7).
+        if let Some((_, priority)) = self.early.iter().find(|(early, _)| *early == block.stream) {
+            stream.priority = *priority;
+        }
         self.open(stream);
         if block.end_stream {
             self.input = Input::End { stream: block.stream, trailers: false };

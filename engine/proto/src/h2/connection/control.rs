@@ -131,16 +131,34 @@ impl<R: Role> Connection<R> {
         Ok(said.map_or(Taken::Payload(4), |said| Taken::Said(4, said)))
     }
 
-    /// A client changes its mind (RFC 9218 §7.1). What it says of a request that is not here yet is not kept: the request says it
-    /// again.
+    /// A client says how urgent a response is, before it asks or after (RFC 9218 §7.1).
     pub(super) fn take_priority_update(&mut self, now_ms: u64, payload: &[u8]) -> Result<Taken<R::Head>, Fault> {
         self.ledger.charge(now_ms, Offence::Priority)?;
         let (id, field) = payload.split_at(4);
         let id = id.iter().fold(0, |id, &byte| id << 8 | u32::from(byte)) & StreamId::MAX;
-        if id == 0 {
-            return Err(Fault::protocol("PRIORITY_UPDATE for stream 0 (RFC 9218 7.1)"));
+        if id.is_multiple_of(2) {
+            return Err(Fault::protocol("PRIORITY_UPDATE for no request (RFC 9218 7.1)"));
         }
-        self.set_priority(StreamId(id), Priority::parse(field));
+        let priority = Priority::parse(field);
+        if self.is_idle_stream(id) {
+            self.keep_early(id, priority)?;
+        } else {
+            self.set_priority(StreamId(id), priority);
+        }
         Ok(Taken::Payload(payload.len()))
+    }
+
+    /// Keeps the priority of a request that is yet to come.
+    fn keep_early(&mut self, id: u32, priority: Priority) -> Result<(), Fault> {
+        let active = self.streams.all().filter(|&slot| !self.streams[slot].broken).count();
+        let early = self.early.iter().filter(|(other, _)| *other > self.last_peer && *other != id).count();
+        if active + early >= self.limits.streams as usize {
+            return Err(Fault::protocol("more streams are prioritised than may be open (RFC 9218 7.1)"));
+        }
+        // The lowest is taken or long gone, or else the one that its request can do without.
+        if let Some(place) = self.early.iter_mut().min_by_key(|(other, _)| if *other == id { 0 } else { *other }) {
+            *place = (id, priority);
+        }
+        Ok(())
     }
 }
