@@ -314,6 +314,21 @@ fn readers_that_are_slow_are_not_reaped() {
     }
     // And once it does not, they all are, but for the one that has ended.
     assert_eq!(reaped(&mut rig, 340).len(), 19);
+    // Whoever has waited long for its turn has all the time once its window closes, though another has stalled meanwhile.
+    let mut rig = server();
+    rig.feed(&[settings(&[(4, 100)]), headers(1, GET, true), headers(3, GET, true)].concat()).unwrap();
+    for stream in [1, 3] {
+        rig.answer(stream, Framing::Chunked);
+        rig.queue(stream, 1000);
+    }
+    // Only the first is written to.
+    let first = rig.connection.next_data(rig.now, usize::MAX).unwrap();
+    assert_eq!((first.stream, first.payload), (StreamId(1), 100));
+    rig.now = Duration::from_secs(29);
+    rig.send();
+    assert_eq!(reaped(&mut rig, 31), [1]);
+    assert_eq!(reaped(&mut rig, 58), []);
+    assert_eq!(reaped(&mut rig, 60), [3]);
     // Nothing waits on a connection that we do not write to fast enough ourselves.
     let mut rig = server();
     rig.feed(&headers(1, GET, true)).unwrap();

@@ -19,7 +19,7 @@ use super::frame::{self, Kind};
 use super::hpack::{Decoder, Encoder, TABLE_SIZE_DEFAULT};
 use super::ledger::Ledger;
 use super::settings::{self, PeerSettings, WINDOW_DEFAULT, WINDOW_MAX, put_settings};
-use super::streams::{Incoming, Outgoing, Recent, Streams};
+use super::streams::{Incoming, Outgoing, Progress, Recent, Streams};
 use super::{Priority, StreamId};
 use crate::h1::HeadLimits;
 use crate::role::Role;
@@ -144,9 +144,8 @@ pub struct Connection<R: Role> {
     peer_last: u32,
     /// When to look for streams that are not read of.
     stalls_due: Option<u64>,
-    /// When the connection's window last let enough through, and how much since.
-    moved_ms: u64,
-    moved: u32,
+    /// Whether the connection's window lets enough through.
+    progress: Progress,
     /// Bytes of answers since the last [`Connection::sent`], and before it since the one before.
     unsent: [usize; 2],
     fault: Option<Fault>,
@@ -233,8 +232,7 @@ impl<R: Role> Connection<R> {
             early: Default::default(),
             peer_last: u32::MAX,
             stalls_due: None,
-            moved_ms: 0,
-            moved: 0,
+            progress: Progress::default(),
             unsent: [0; 2],
             fault: None,
             #[cfg(debug_assertions)]

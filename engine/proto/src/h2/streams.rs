@@ -5,6 +5,7 @@
 //! their requests, and those that are useful in part take turns, frame by frame; the two sorts share evenly.
 
 use super::Priority;
+use super::ledger::STALL_BYTES;
 use super::settings::WINDOW_MAX;
 use crate::http::Method;
 
@@ -60,14 +61,47 @@ pub(super) struct Stream {
     pub(super) credit: u32,
     /// Bytes that the caller has ready to be sent.
     pub(super) queued: u32,
-    /// Sent since `moved_ms`.
-    pub(super) moved: u32,
-    pub(super) moved_ms: u64,
+    /// Whether it is read.
+    pub(super) progress: Progress,
     /// What Content-Length promises of what is yet to come or to be sent.
     pub(super) incoming_left: u64,
     pub(super) outgoing_left: u64,
     /// The protocol that extended CONNECT asked for.
     pub(super) upgrade: Option<Box<[u8]>>,
+}
+
+/// Whether a window lets enough through. The clock runs from the moment when it closes upon waiting content, and until then nothing is
+/// asked of it; a trickle does not stop it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Progress {
+    /// Since when the clock runs, or when there last was something to wait with, in milliseconds.
+    pub(super) since_ms: u64,
+    moved: u32,
+    running: bool,
+}
+
+impl Progress {
+    /// There is something to wait with from now on.
+    pub(super) fn begin(now_ms: u64) -> Self {
+        Self { since_ms: now_ms, moved: 0, running: false }
+    }
+
+    /// The window is closed.
+    #[inline]
+    pub(super) fn block(&mut self, now_ms: u64) {
+        if !self.running {
+            *self = Self { since_ms: now_ms, moved: 0, running: true };
+        }
+    }
+
+    /// So much went through.
+    #[inline]
+    pub(super) fn pass(&mut self, now_ms: u64, bytes: u32) {
+        self.moved = self.moved.saturating_add(bytes);
+        if self.moved >= STALL_BYTES {
+            *self = Self::begin(now_ms);
+        }
+    }
 }
 
 /// No length was promised.
@@ -97,8 +131,7 @@ impl Stream {
             owed: 0,
             credit: 0,
             queued: 0,
-            moved: 0,
-            moved_ms: 0,
+            progress: Progress::default(),
             incoming_left: UNKNOWN,
             outgoing_left: UNKNOWN,
             upgrade: None,

@@ -7,9 +7,9 @@ use crate::h1::Refused;
 use crate::h2::StreamId;
 use crate::h2::error::{ErrorCode, Fault};
 use crate::h2::frame::{self, END_STREAM, FrameHead, Kind};
-use crate::h2::ledger::{Offence, STALL_BYTES};
+use crate::h2::ledger::Offence;
 use crate::h2::settings::{FRAME_SIZE_DEFAULT, WINDOW_DEFAULT};
-use crate::h2::streams::{Incoming, Outgoing, UNKNOWN};
+use crate::h2::streams::{Incoming, Outgoing, Progress, UNKNOWN};
 use crate::role::Role;
 
 /// One DATA frame that may go now: `head`, then so many bytes of the stream's content, then `suffix`.
@@ -59,14 +59,12 @@ impl<R: Role> Connection<R> {
             };
             entry.outgoing_left = left;
         }
-        if entry.queued == 0 {
-            (entry.moved, entry.moved_ms) = (0, ms(now));
+        if entry.queued == 0 && bytes > 0 {
+            entry.progress = Progress::begin(ms(now));
         }
         entry.queued = queued;
         self.streams.relist(slot);
-        if self.streams[slot].send_window <= 0 || self.send_window <= 0 {
-            self.watch_stalls(ms(now));
-        }
+        self.watch_stalls(ms(now), slot);
         Ok(())
     }
 
@@ -108,7 +106,6 @@ impl<R: Role> Connection<R> {
     pub fn next_data(&mut self, now: Duration, most: usize) -> Option<DataFrame> {
         let slot = self.streams.pick()?;
         if self.send_window <= 0 || self.fault.is_some() {
-            self.watch_stalls(ms(now));
             return None;
         }
         let size_max = self.peer.max_frame_size.min(FRAME_SIZE_DEFAULT);
@@ -120,21 +117,13 @@ impl<R: Role> Connection<R> {
         }
         stream.queued -= payload;
         stream.send_window -= payload as i32;
-        stream.moved += payload;
-        if stream.moved >= STALL_BYTES {
-            (stream.moved, stream.moved_ms) = (0, ms(now));
-        }
+        stream.progress.pass(ms(now), payload);
         let last = stream.outgoing == Outgoing::Ending && stream.queued == 0;
-        let (id, stalled) = (stream.id, stream.queued > 0 && stream.send_window <= 0);
+        let id = stream.id;
         self.send_window -= payload as i32;
-        self.moved += payload;
-        if self.moved >= STALL_BYTES {
-            (self.moved, self.moved_ms) = (0, ms(now));
-        }
+        self.progress.pass(ms(now), payload);
         self.streams.rotate(slot);
-        if stalled {
-            self.watch_stalls(ms(now));
-        }
+        self.watch_stalls(ms(now), slot);
         self.ledger.data_sent();
         let head = FrameHead::new(Kind::Data, if last { END_STREAM } else { 0 }, id, payload as usize).to_bytes();
         let suffix = if last { self.end_with_suffix(slot) } else { None };
@@ -210,12 +199,19 @@ impl<R: Role> Connection<R> {
         Ok(())
     }
 
-    /// Content waits for a window: look after it in time.
-    fn watch_stalls(&mut self, now_ms: u64) {
-        if self.stalls_due.is_none() {
-            self.stalls_due = Some(now_ms.saturating_add(ms(self.limits.stall_timeout)));
-            self.moved_ms = self.moved_ms.max(now_ms);
+    /// If content waits for a window, it is looked after in time.
+    #[inline]
+    fn watch_stalls(&mut self, now_ms: u64, slot: usize) {
+        let stream = &mut self.streams[slot];
+        if self.send_window <= 0 {
+            self.progress.block(now_ms);
+        } else if stream.queued == 0 || stream.send_window > 0 {
+            return;
         }
+        if stream.queued > 0 && stream.send_window <= 0 {
+            stream.progress.block(now_ms);
+        }
+        self.stalls_due.get_or_insert(now_ms.saturating_add(ms(self.limits.stall_timeout)));
     }
 
     /// Resets one stream whose peer has not opened a window for what waits, and asks to be called again.
@@ -230,14 +226,18 @@ impl<R: Role> Connection<R> {
         let mut next: Option<u64> = None;
         for at in 0..self.streams.len() {
             let slot = self.streams.slot_at(at);
-            let stream = &self.streams[slot];
+            let stream = &mut self.streams[slot];
             if stream.queued == 0 || stream.broken {
                 continue;
             }
-            let since = match (stream.send_window <= 0, self.send_window <= 0) {
-                (true, _) => stream.moved_ms,
-                (false, true) => stream.moved_ms.max(self.moved_ms),
-                (false, false) => continue,
+            let since = if stream.send_window <= 0 {
+                stream.progress.block(now_ms);
+                stream.progress.since_ms
+            } else if self.send_window <= 0 {
+                self.progress.block(now_ms);
+                stream.progress.since_ms.max(self.progress.since_ms)
+            } else {
+                continue;
             };
             let due = since.saturating_add(patience);
             if due <= now_ms {
