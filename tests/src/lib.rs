@@ -12,6 +12,7 @@ mod engine;
 mod message;
 mod origin;
 mod place;
+mod tls;
 mod tool;
 mod wire;
 
@@ -21,6 +22,7 @@ pub use engine::{Engine, Memory, Metrics, Setup, memory_of, row_of};
 pub use message::{Cut, Message, checksum, hex, pattern, unhex};
 pub use origin::{Origin, Peer, answer, fields_text, standard};
 pub use place::{Folder, binary, free_address, python, script};
+pub use tls::{Authority, Issued, Kind, TlsClient};
 pub use tool::{Ran, Tool, until};
 pub use wire::{Client, End, Stream, Wire};
 

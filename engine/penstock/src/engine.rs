@@ -17,6 +17,7 @@ use crate::qos;
 use crate::snapshot::{Driver, ListenerProtocol, PoolId, Snapshot, Spin};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
+use crate::tls::Terminators;
 use crate::upstream::{Admin, Discovery, Roster, policy_now};
 use crate::worker::{Message, Plan, Worker};
 
@@ -34,6 +35,7 @@ pub struct Engine {
     roster: Roster,
     oversight: Oversight,
     discovery: Option<Discovery>,
+    terminators: Terminators,
     /// Whose mailbox was full when a list changed: it is told again.
     behind: BTreeSet<(usize, PoolId)>,
     cpus: Vec<u16>,
@@ -54,6 +56,7 @@ impl Engine {
         let allowed = ring::allowed_cpus()?;
         let cpus = cores::choose(&snapshot.engine.cores, &allowed).map_err(io::Error::other)?;
         raise_descriptor_limit();
+        let terminators = Terminators::load(snapshot).map_err(|wrong| io::Error::other(wrong.to_string()))?;
         let log = snapshot.access_log.as_ref().map(Log::start).transpose()?;
         let mut engine = Self {
             snapshot: Arc::clone(snapshot),
@@ -62,6 +65,7 @@ impl Engine {
             roster: Roster::new(snapshot, cpus.len(), now()),
             oversight: Oversight::new(snapshot, now()),
             discovery: Discovery::start(snapshot),
+            terminators,
             behind: BTreeSet::new(),
             granted: Granted::default(),
             mail: Vec::new(),
@@ -103,6 +107,7 @@ impl Engine {
             members: self.roster.pools().cloned().collect(),
             log: self.log.as_ref().map(Log::writer),
             qos: Arc::clone(&self.qos),
+            tls: self.terminators.configs(),
             index,
             count: self.cpus.len(),
             seed: RandomState::new().build_hasher().finish(),
@@ -262,9 +267,11 @@ impl Engine {
         )];
         lines.extend(self.granted.missing.iter().map(|missing| format!("  goes without: {missing}")));
         for listener in &self.snapshot.listeners {
-            let protocol = match listener.protocol {
-                ListenerProtocol::Http => "http",
-                ListenerProtocol::Tcp { .. } => "tcp",
+            let protocol = match (listener.protocol, &listener.tls) {
+                (ListenerProtocol::Http, None) => "http",
+                (ListenerProtocol::Http, Some(_)) => "https",
+                (ListenerProtocol::Tcp { .. }, None) => "tcp",
+                (ListenerProtocol::Tcp { .. }, Some(_)) => "tls",
             };
             for address in &listener.addresses {
                 lines.push(format!("  listening: {protocol} {address} (`{}`)", listener.name));

@@ -20,5 +20,6 @@ pub mod session;
 pub mod snapshot;
 pub mod start;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod worker;

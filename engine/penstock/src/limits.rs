@@ -73,6 +73,24 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// On a drain, how long a door stays open for connections that the kernel has accepted already.
 pub const ACCEPT_LAST: Duration = Duration::from_millis(20);
 
+// ── TLS ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Bytes of a peer's that TLS keeps because their message is not complete. A client hello with a post-quantum key share has 1.8 KiB, a
+/// chain of client certificates 4 to 10.
+pub const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
+
+/// Flights of handshakes that a worker does in one turn: at up to 450 µs each (RSA-2048) nobody else waits for a millisecond.
+pub const HANDSHAKES_A_TURN: usize = 2;
+
+/// Bytes of a file with certificates or a key: the largest bundles of roots in use have 250 KiB.
+pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The farewell to a client whose handshake failed: a round trip around the world, for the alert to be read.
+pub const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Certificates of one listener: their keys take 2 KiB each.
+pub const CERTIFICATES_MAX: usize = 1024;
+
 // ── Upstream ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Idle connections to one endpoint kept by one worker, unless the pool says otherwise: as many as a busy core has exchanges at

@@ -16,6 +16,7 @@ use crate::session::Sessions;
 use crate::snapshot::{ListenerId, PoolId, ProxyProtocol, Snapshot};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
+use crate::tls::ServerConfig;
 use crate::upstream::{Cluster, Members, policy_now};
 
 /// What a worker is made from.
@@ -26,6 +27,8 @@ pub struct Plan {
     pub members: Vec<Members>,
     pub log: Option<Writer>,
     pub qos: Arc<qos::Shared>,
+    /// What each listener offers by TLS at the start.
+    pub tls: Vec<Option<Arc<ServerConfig>>>,
     pub index: usize,
     pub count: usize,
     /// Of all chance on this worker.
@@ -64,7 +67,7 @@ impl Worker {
     /// # Errors
     /// The first address that cannot be bound, named.
     pub fn open(plan: Plan) -> io::Result<Self> {
-        let Plan { snapshot, cells, members, log, qos, index, count, seed } = plan;
+        let Plan { snapshot, cells, members, log, qos, tls, index, count, seed } = plan;
         let clusters: Rc<[Rc<Cluster>]> = snapshot
             .pools
             .iter()
@@ -87,8 +90,8 @@ impl Worker {
             desk: Rc::default(),
             log: log.map(|log| Rc::new(RefCell::new(log))),
         };
-        for at in 0..worker.snapshot.listeners.len() {
-            worker.open_listener(ListenerId(at as u16), count)?;
+        for (at, tls) in tls.into_iter().enumerate() {
+            worker.open_listener(ListenerId(at as u16), tls, count)?;
         }
         ring::spawn(housekeeping(
             Arc::clone(&worker.snapshot),
@@ -99,7 +102,7 @@ impl Worker {
         Ok(worker)
     }
 
-    fn open_listener(&mut self, id: ListenerId, count: usize) -> io::Result<()> {
+    fn open_listener(&mut self, id: ListenerId, tls: Option<Arc<ServerConfig>>, count: usize) -> io::Result<()> {
         let listener = &self.snapshot[id];
         let door = Rc::new(Door {
             snapshot: Arc::clone(&self.snapshot),
@@ -109,6 +112,7 @@ impl Worker {
             qos: Rc::clone(&self.qos),
             log: self.log.clone(),
             desk: Rc::clone(&self.desk),
+            tls: RefCell::new(tls),
             open: Cell::new(0),
             tells_path: self.snapshot.pools.iter().any(|pool| pool.proxy_protocol != ProxyProtocol::Off),
         });

@@ -183,16 +183,21 @@ impl Table {
     /// Takes what has arrived: `Some(Ok(None))` is the end of the stream. `None`: nothing yet; `task` is woken.
     #[inline]
     pub(crate) fn recv(&mut self, stream: u32, task: TaskRef) -> Option<io::Result<Option<Buf>>> {
+        let received = self.received(stream);
+        if received.is_none() {
+            self.streams.get_mut(stream).recv_task = task;
+            self.arm_recv(stream);
+        }
+        received
+    }
+
+    /// What has arrived, and nothing more: arms no receive.
+    pub(crate) fn received(&mut self, stream: u32) -> Option<io::Result<Option<Buf>>> {
         let slot = self.streams.get_mut(stream);
         if let Some(buf) = slot.inbox.pop() {
             return Some(Ok(Some(buf)));
         }
-        if let Some(end) = slot.end() {
-            return Some(end.map(|()| None));
-        }
-        slot.recv_task = task;
-        self.arm_recv(stream);
-        None
+        slot.end().map(|end| end.map(|()| None))
     }
 
     /// Whether [`recv`](Self::recv) has something to say; arms the receive and remembers `task` if not.

@@ -11,6 +11,7 @@ const TOOLS: &[Tool] = &[
     ("haproxy", "haproxy"),
     ("wrk", "wrk"),
     ("curl", "curl"),
+    ("openssl", "openssl"),
     ("python3", "python3"),
     ("ip", "iproute2"),
     ("strace", "strace"),

@@ -24,7 +24,7 @@ use ring::{ListenOptions, Listener, Stream};
 use serde_json::{Value, json};
 
 use self::order::What;
-use crate::conn::{Conn, Read};
+use crate::conn::{Conn, Read, Transport};
 use crate::engine::Engine;
 use crate::limits;
 use crate::snapshot::Address;
@@ -150,7 +150,7 @@ impl Request {
 }
 
 /// Where an operator sits: all that can be known without asking.
-fn who(stream: &Stream) -> String {
+fn who(stream: &Transport) -> String {
     match (stream.peer_user(), stream.peer()) {
         (Some(user), _) => format!("user {user}"),
         (None, Ok(address)) => address.to_string(),

@@ -2,6 +2,7 @@
 
 use super::{CONFIG_INVALID, ConfigArgs, FAILED, Format, Refusal, read_config, refuse, say, usable_cores};
 use crate::snapshot::{self, Compiled, Question};
+use crate::tls::Terminators;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
@@ -31,7 +32,10 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn check(args: &CheckArgs) -> ExitCode {
-    match read_config(&args.config.config) {
+    match read_config(&args.config.config).and_then(|compiled| {
+        Terminators::load(&compiled.snapshot).map_err(|wrong| Refusal::File(wrong.to_string()))?;
+        Ok(compiled)
+    }) {
         Ok(compiled) => answer(args, &compiled),
         Err(refusal) if args.format == Format::Text => refusal.say(),
         Err(refusal) => {

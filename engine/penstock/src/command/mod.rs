@@ -128,7 +128,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
         Ok(document) => snapshot::print(&document),
         Err(wrong) => return refuse(USAGE, &wrong),
     };
-    match snapshot::read("the flags", &toml) {
+    match compile("the flags", &toml, Path::new("")) {
         Err(report) => {
             eprint!("{}", report.render());
             ExitCode::from(CONFIG_INVALID)
@@ -185,7 +185,12 @@ impl Refusal {
 fn read_config(path: &Path) -> Result<Compiled, Refusal> {
     let (origin, text) = read_text(path).map_err(|error| Refusal::File(format!("{}: {error}", path.display())))?;
     // Paths are the file's, wherever the program was started.
-    let folder = path.parent().filter(|_| path != Path::new("-")).unwrap_or(Path::new("")).to_owned();
+    let folder = path.parent().filter(|_| path != Path::new("-")).unwrap_or(Path::new(""));
+    compile(&origin, &text, folder).map_err(|report| Refusal::Report(Box::new(report)))
+}
+
+/// Reads a configuration whose paths are relative to `folder`.
+fn compile(origin: &str, text: &str, folder: &Path) -> Result<Compiled, snapshot::Report> {
     let files = |name: &str| {
         let mut content = Vec::new();
         std::fs::File::open(folder.join(name))?
@@ -193,7 +198,9 @@ fn read_config(path: &Path) -> Result<Compiled, Refusal> {
             .read_to_end(&mut content)?;
         Ok(content)
     };
-    snapshot::read_with(&origin, &text, &files).map_err(|report| Refusal::Report(Box::new(report)))
+    let mut compiled = snapshot::read_with(origin, text, &files)?;
+    compiled.snapshot.root(folder);
+    Ok(compiled)
 }
 
 /// What the file is called, and its text; both bounded.

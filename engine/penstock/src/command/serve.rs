@@ -8,12 +8,18 @@ use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
 
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Where to listen: 127.0.0.1:8080, :8080, http://…, tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
+    /// Where to listen: 127.0.0.1:8080, :8080, http://…, https://…, tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
     #[arg(long, value_name = "ADDR", required = true, value_parser = door)]
     pub listen: Vec<Door>,
     /// Where to go: 127.0.0.1:9000, host:80, http://…, tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
     #[arg(long, value_name = "TARGET", required = true, value_parser = target)]
     pub to: Vec<Target>,
+    /// The certificate of https:// doors with its chain behind it, in PEM
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<String>,
+    /// The certificate's key, in PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<String>,
     /// The CPUs to work on, one worker each: 0-3, or 0,2. All we may use unless given
     #[arg(long, value_name = "LIST", value_parser = literal::<Cores>, default_value = "auto")]
     pub cores: Cores,
@@ -35,6 +41,7 @@ pub struct ServeArgs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Door {
     protocol: Protocol,
+    tls: bool,
     bind: Bind,
 }
 
@@ -52,27 +59,25 @@ pub struct Target {
 pub fn document(args: &ServeArgs) -> Result<Document, String> {
     let mut document = Document::default();
     for (protocol, name) in [(Protocol::Http, "http"), (Protocol::Tcp, "tcp")] {
-        let doors: Vec<_> =
-            args.listen.iter().filter(|door| door.protocol == protocol).map(|door| door.bind.clone()).collect();
+        let doors: Vec<_> = args.listen.iter().filter(|door| door.protocol == protocol).collect();
         let targets: Vec<_> =
             args.to.iter().filter(|target| target.protocol == protocol).map(|target| target.endpoint.clone()).collect();
         match (doors.first(), targets.first()) {
             (None, None) => continue,
             (Some(door), None) => {
-                return Err(no_partner("--listen", &shown(protocol, door), name, "--to"));
+                return Err(no_partner("--listen", &shown(protocol, &door.bind), name, "--to"));
             }
             (None, Some(target)) => {
                 return Err(no_partner("--to", &shown(protocol, &target.0), name, "--listen"));
             }
             (Some(_), Some(_)) => {}
         }
-        document.listen.push(ListenDoc {
-            name: name.into(),
-            addr: Listed(doors),
-            protocol,
-            pool: (protocol == Protocol::Tcp).then(|| name.into()),
-            ..ListenDoc::default()
-        });
+        for tls in [false, true] {
+            let binds: Vec<_> = doors.iter().filter(|door| door.tls == tls).map(|door| door.bind.clone()).collect();
+            if !binds.is_empty() {
+                document.listen.push(listener(args, protocol, tls, binds)?);
+            }
+        }
         document.pool.push(PoolDoc { name: name.into(), endpoints: targets, ..PoolDoc::default() });
     }
     document.engine.cores = Text(args.cores.clone());
@@ -83,6 +88,23 @@ pub fn document(args: &ServeArgs) -> Result<Document, String> {
         document.log.access.format = args.log_format;
     }
     Ok(document)
+}
+
+fn listener(args: &ServeArgs, protocol: Protocol, tls: bool, binds: Vec<Bind>) -> Result<ListenDoc, String> {
+    let (name, pool) = match (protocol, tls) {
+        (Protocol::Http, false) => ("http", None),
+        (Protocol::Http, true) => ("https", None),
+        (Protocol::Tcp, _) => ("tcp", Some("tcp".into())),
+    };
+    let mut listener = ListenDoc { name: name.into(), addr: Listed(binds), protocol, pool, ..ListenDoc::default() };
+    if tls {
+        if args.cert.is_none() {
+            return Err("an https:// door needs a certificate: add `--cert FILE --key FILE`".into());
+        }
+        listener.tls.cert.clone_from(&args.cert);
+        listener.tls.key.clone_from(&args.key);
+    }
+    Ok(listener)
 }
 
 fn shown(protocol: Protocol, address: &impl ToString) -> String {
@@ -104,24 +126,37 @@ fn no_partner(flag: &str, value: &str, protocol: &str, other: &str) -> String {
     format!("`{flag} {value}` speaks {protocol}, and no {other} does: add `{example}`")
 }
 
-/// What stands before the address: the protocol, and the address without it.
-fn protocol(text: &str) -> Result<(Protocol, String), Unreadable> {
+/// What stands before an address.
+#[derive(Clone, Copy)]
+struct Scheme {
+    protocol: Protocol,
+    tls: bool,
+    /// The port that a URL without one means.
+    port: Option<u16>,
+}
+
+/// What stands before the address, and the address without it.
+fn scheme(text: &str) -> Result<(Scheme, String), Unreadable> {
+    let plain = |protocol| Scheme { protocol, tls: false, port: None };
     if let Some(path) = text.strip_prefix("tcp+unix:") {
-        return Ok((Protocol::Tcp, format!("unix:{path}")));
+        return Ok((plain(Protocol::Tcp), format!("unix:{path}")));
     }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Ok((Protocol::Http, text.to_owned()));
+        return Ok((plain(Protocol::Http), text.to_owned()));
     };
+    let tls = scheme == "https";
     match scheme {
-        "http" => match rest.trim_end_matches('/') {
+        "http" | "https" => match rest.trim_end_matches('/') {
             bare if bare.contains('/') => {
-                Err(wrong("has a path", format!("write `http://{}`", bare.split('/').next().unwrap_or_default())))
+                Err(wrong("has a path", format!("write `{scheme}://{}`", bare.split('/').next().unwrap_or_default())))
             }
-            bare => Ok((Protocol::Http, bare.to_owned())),
+            bare => {
+                let port = Some(if tls { 443 } else { 80 });
+                Ok((Scheme { protocol: Protocol::Http, tls, port }, bare.to_owned()))
+            }
         },
-        "tcp" => Ok((Protocol::Tcp, rest.to_owned())),
-        "https" => Err(wrong("asks for TLS", "TLS is not there yet: write `http://` or `tcp://`")),
-        _ => Err(wrong(format!("has the unknown scheme `{scheme}`"), "write `http://` or `tcp://`")),
+        "tcp" => Ok((plain(Protocol::Tcp), rest.to_owned())),
+        _ => Err(wrong(format!("has the unknown scheme `{scheme}`"), "write `http://`, `https://` or `tcp://`")),
     }
 }
 
@@ -131,19 +166,22 @@ fn wrong(why: impl Into<String>, instead: impl Into<String>) -> Unreadable {
 
 fn door(text: &str) -> Result<Door, String> {
     let read = || {
-        let (protocol, address) = protocol(text)?;
-        Ok(Door { protocol, bind: address.parse()? })
+        let (Scheme { protocol, tls, .. }, address) = scheme(text)?;
+        Ok(Door { protocol, tls, bind: address.parse()? })
     };
     read().map_err(|wrong: Unreadable| format!("it {wrong}"))
 }
 
 fn target(text: &str) -> Result<Target, String> {
     let read = || {
-        let (protocol, mut address) = protocol(text)?;
+        let (Scheme { protocol, tls, port }, mut address) = scheme(text)?;
+        if tls {
+            return Err(wrong("asks for TLS", "TLS to endpoints is not there yet: write `http://` or `tcp://`"));
+        }
         // A URL has a default port; a bare address does not.
         let port_is_missing = address.ends_with(']') || !address.contains(':');
-        if text.starts_with("http://") && port_is_missing && !address.is_empty() {
-            address.push_str(":80");
+        if let Some(port) = port.filter(|_| port_is_missing && !address.is_empty()) {
+            address.push_str(&format!(":{port}"));
         }
         Ok(Target { protocol, endpoint: Text(address.parse()?) })
     };
@@ -184,7 +222,8 @@ mod tests {
             Ok(Err(wrong)) => format!("error: {wrong}"),
             Ok(Ok(document)) => {
                 let toml = snapshot::print(&document);
-                let read = snapshot::read("flags", &toml).map_err(|report| report.render()).unwrap();
+                let read =
+                    snapshot::read_with("flags", &toml, &|_| Ok(Vec::new())).map_err(|report| report.render()).unwrap();
                 assert_eq!(read.document, document, "the printed file is the same configuration");
                 toml
             }
@@ -245,6 +284,21 @@ endpoints = ["db:5432", "unix:/run/db"]
     }
 
     #[test]
+    fn doors_with_tls_are_listeners_of_their_own() {
+        let found = toml("--listen :80 --listen https://:443 --to a:1 --cert c.pem --key k.pem");
+        let wanted = r#"[[listen]]
+name = "http"
+addr = ":80"
+
+[[listen]]
+name = "https"
+addr = ":443"
+tls = { cert = "c.pem", key = "k.pem" }
+"#;
+        assert!(found.contains(wanted), "{found}");
+    }
+
+    #[test]
     fn what_does_not_fit_is_said() {
         let table = [
             ("--listen tcp://:1 --to a:1", "`--to a:1` speaks http, and no --listen does: add `--listen :PORT`"),
@@ -255,7 +309,8 @@ endpoints = ["db:5432", "unix:/run/db"]
             ),
             ("--listen :1 --to a", "it has no port: write `a:80`"),
             ("--listen :1 --to http://a/b", "it has a path: write `http://a`"),
-            ("--listen https://:1 --to a:1", "TLS is not there yet"),
+            ("--listen https://:1 --to a:1", "needs a certificate: add `--cert FILE --key FILE`"),
+            ("--listen :1 --to https://a", "asks for TLS"),
             ("--listen ftp://:1 --to a:1", "unknown scheme `ftp`"),
             ("--listen :1 --to a:1 --cores 3-1", "write `1-3`"),
             ("--listen :1", "--to"),

@@ -4,19 +4,22 @@
 //! bytes pass from the stream to the machine in the order in which they came, each once; a buffer has one owner; an idle
 //! connection holds no buffer.
 
+mod transport;
+
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use proto::h1::{CloseReason, Connection, Eof, HeadLimits, Role};
 use proto::http::{Fields, Status};
 use proto::{Event, Malformed};
-use ring::{Appetite, Buf, Stream};
+use ring::{Appetite, Buf};
 
+pub use self::transport::Transport;
 use crate::limits;
 
 /// A connection that speaks HTTP/1.
 pub struct Conn<R: Role> {
-    pub stream: Stream,
+    pub stream: Transport,
     pub machine: Connection<R>,
     unread: Option<Buf>,
 }
@@ -89,13 +92,13 @@ impl Reads for Connection<proto::h1::Client> {
 }
 
 impl<R: Role> Conn<R> {
-    pub fn new(stream: Stream) -> Self {
+    pub fn new(stream: impl Into<Transport>) -> Self {
         let limits = HeadLimits {
             bytes: limits::HEAD_BYTES_MAX as u16,
             fields: limits::FIELDS_MAX as u8,
             ..HeadLimits::DEFAULT
         };
-        Self { stream, machine: Connection::new(limits), unread: None }
+        Self { stream: stream.into(), machine: Connection::new(limits), unread: None }
     }
 
     /// The bytes received and not yet understood.
@@ -132,7 +135,7 @@ impl<R: Role> Conn<R> {
     }
 
     /// Nothing has been received that was not asked for.
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
         self.unread.is_none() && self.stream.is_quiet()
     }
 

@@ -11,6 +11,7 @@ use crate::qos::{HeldClient, Qos};
 use crate::snapshot::{Listener, ListenerId, PoolId, Snapshot};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
+use crate::tls::ServerConfig;
 use crate::upstream::Cluster;
 
 /// A listener on one worker, and what stands behind it.
@@ -22,6 +23,8 @@ pub struct Door {
     pub qos: Rc<Qos>,
     pub log: Option<Rc<RefCell<Writer>>>,
     pub desk: Rc<Desk>,
+    /// What it agrees upon with clients that come from now on; `None`: it speaks without TLS.
+    pub tls: RefCell<Option<Arc<ServerConfig>>>,
     /// Connections open through it, on this worker.
     pub open: Cell<usize>,
     /// A pool behind it wants to know from where to where its clients connected.

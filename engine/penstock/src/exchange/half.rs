@@ -6,12 +6,12 @@
 use std::task::{Context, Poll};
 
 use proto::h1::{Connection, Role, Trailers};
-use ring::{Buf, Now, Stream};
+use ring::{Buf, Now};
 
 use super::Door;
 use super::admit::Paced;
 use super::mirror::Copy;
-use crate::conn::{Broken, Conn, Read, Reads};
+use crate::conn::{Broken, Conn, Read, Reads, Transport};
 use crate::limits;
 use crate::qos::Direction;
 
@@ -318,7 +318,7 @@ impl<R: Role> Sink for Out<'_, R> {
     }
 }
 
-/// Credit of a stream: little enough is on its way.
-pub(super) fn poll_unsent(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+/// Credit of a transport: little enough is on its way.
+pub(super) fn poll_unsent(stream: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
     stream.poll_sent(cx, limits::UNSENT_BYTES_MAX).map_err(|_| Cut::Sink)
 }

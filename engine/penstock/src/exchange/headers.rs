@@ -75,7 +75,7 @@ fn compose_request<const FIELDS: usize>(
     };
     let mut value = door.desk.value.borrow_mut();
     let mut added = Added::<FIELDS>::default();
-    let mut spans = forwarding(&mut value, bytes, request, &fields, peer, route.forwarded);
+    let mut spans = forwarding(&mut value, (door, request, peer), bytes, &fields, route.forwarded);
     spans.via = via(&mut value, door);
     let cookies = affinity::cookie_to_strip(&door.snapshot[way.pool], &fields, bytes).map(|rule| {
         let start = value.len();
@@ -91,7 +91,7 @@ fn compose_request<const FIELDS: usize>(
         added.add(b"x-forwarded-for", spans.x_for.of(&value));
         rewrite.without.insert(Known::XForwardedFor);
         if !peer.trusted || !fields.has(Known::XForwardedProto) {
-            added.add(b"x-forwarded-proto", b"http");
+            added.add(b"x-forwarded-proto", scheme(door));
             rewrite.without.insert(Known::XForwardedProto);
         }
         if !peer.trusted || !fields.has(Known::XForwardedHost) {
@@ -347,6 +347,11 @@ impl Place {
     }
 }
 
+/// What clients speak at this door, as forwarding fields call it.
+fn scheme(door: &Door) -> &'static [u8] {
+    if door.listener().tls.is_some() { b"https" } else { b"http" }
+}
+
 /// `1.1 NAME`, behind what the desk holds already.
 fn via(value: &mut Vec<u8>, door: &Door) -> Place {
     let start = value.len();
@@ -359,10 +364,9 @@ fn via(value: &mut Vec<u8>, door: &Door) -> Place {
 
 fn forwarding(
     value: &mut Vec<u8>,
+    (door, request, peer): (&Door, &Request, &Peer),
     bytes: &[u8],
-    request: &Request,
     fields: &Fields,
-    peer: &Peer,
     forwarded: Forwarded,
 ) -> Spans {
     value.clear();
@@ -384,7 +388,9 @@ fn forwarding(
         let is_v6 = peer.text().contains(&b':');
         value.extend_from_slice(if is_v6 { b"for=\"[" } else { b"for=" });
         value.extend_from_slice(peer.text());
-        value.extend_from_slice(if is_v6 { b"]\";proto=http;host=\"" } else { b";proto=http;host=\"" });
+        value.extend_from_slice(if is_v6 { b"]\";proto=" } else { b";proto=" });
+        value.extend_from_slice(scheme(door));
+        value.extend_from_slice(b";host=\"");
         value.extend_from_slice(request.head.authority.of(bytes));
         value.push(b'"');
         spans.forwarded = Place { start, end: value.len() };

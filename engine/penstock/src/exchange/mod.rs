@@ -32,6 +32,7 @@ use self::tries::Tries;
 pub use self::tunnel::{Tunnelled, tunnel};
 use crate::conn::Conn;
 use crate::telemetry::access_log::Line;
+use crate::tls::Secured;
 use crate::upstream::{Endpoint, Wanted, policy_now};
 
 /// A request whose head has been read.
@@ -61,7 +62,7 @@ pub async fn serve(door: &Door, conn: &mut Conn<Server>, request: Request, peer:
     door.cells.counters.requests_open.add(1);
     let mut settled = Settled::default();
     attempt(door, conn, &request, peer, timer, &mut settled).await;
-    settle(door, &request, peer, &settled);
+    settle(door, &request, peer, conn.stream.secured(), &settled);
 }
 
 /// Routes, and tries until there is an answer or a reason why there is none.
@@ -129,7 +130,7 @@ async fn attempt(
             }
         };
         attempt.reused = lease.reused;
-        match relay::run(exchange, conn, &mut lease, &mut tries, &mut attempt, timer, settled).await {
+        match relay::run(&exchange, conn, &mut lease, &mut tries, &mut attempt, timer, settled).await {
             Relayed::Done(class) => {
                 let outcome = attempt.outcome(class);
                 tries.ended(&attempt, &outcome);
@@ -140,7 +141,7 @@ async fn attempt(
             Relayed::Upgraded => {
                 let switched = policy::Class::Answered(policy::StatusClass::Informational);
                 tries.ended(&attempt, &attempt.outcome(switched));
-                settled.bytes += tunnel::upgraded(door, conn, lease, timer, way.timeouts.idle).await;
+                settled.bytes += tunnel::upgraded(door, conn, &mut lease, timer, way.timeouts.idle).await;
                 return;
             }
             Relayed::GivenUp(outcome) => {
@@ -172,7 +173,7 @@ impl Settled {
 }
 
 /// Counts the exchange and tells the access log.
-fn settle(door: &Door, request: &Request, peer: &Peer, settled: &Settled) {
+fn settle(door: &Door, request: &Request, peer: &Peer, secured: Option<Secured>, settled: &Settled) {
     let duration = ring::now().since(request.begun);
     let cells = &door.cells;
     cells.counters.requests_open.sub(1);
@@ -198,6 +199,9 @@ fn settle(door: &Door, request: &Request, peer: &Peer, settled: &Settled) {
         route: settled.route.map_or("", |route| &door.snapshot.routes[route].name),
         upstream: settled.endpoint.as_ref().map_or("", |endpoint| &endpoint.name),
         tries: settled.tries,
+        tls: secured.map_or("", |secured| secured.version),
+        cipher: secured.map_or("", |secured| secured.cipher),
+        resumed: secured.is_some_and(|secured| secured.resumed),
         reason: settled.reason.map_or("", Reason::text),
     };
     let dropped = log.borrow_mut().write(&line);

@@ -58,7 +58,7 @@ pub(super) struct Exchange<'a> {
 /// Sends the request to the lease's endpoint and its answer to the client; or that of another endpoint, whose lease it is then, if
 /// a second copy is answered first.
 pub(super) async fn run(
-    exchange: Exchange<'_>,
+    exchange: &Exchange<'_>,
     down: &mut Conn<Server>,
     lease: &mut Lease,
     tries: &mut Tries<'_>,
@@ -78,7 +78,7 @@ pub(super) async fn run(
 }
 
 async fn copy(
-    exchange: Exchange<'_>,
+    exchange: &Exchange<'_>,
     down: &mut Conn<Server>,
     lease: &mut Lease,
     tries: &mut Tries<'_>,
@@ -86,10 +86,10 @@ async fn copy(
     timer: &mut Timer,
     settled: &mut Settled,
 ) -> Copied {
-    let Exchange { door, request, way, paced, .. } = exchange;
+    let Exchange { door, request, way, paced, .. } = *exchange;
     // A second copy has left already: its answer has begun.
     let sent = attempt.is_sent();
-    let head = if sent { None } else { write_head(exchange, lease) };
+    let head = if sent { None } else { write_head(*exchange, lease) };
     if head.is_none() && !sent {
         return Ok(Relayed::Unanswered(Class::Shed));
     }
@@ -102,7 +102,7 @@ async fn copy(
         paced.inspect(|paced| paced.curb(down, rest));
     }
     let mut relay = Relay {
-        exchange,
+        exchange: *exchange,
         down,
         up,
         tries,

@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proto::h1::{Server, Trailers};
-use ring::{Appetite, Buf, Stream, Timer};
+use ring::{Appetite, Buf, Timer};
 
 use super::Door;
 use super::half::{Cut, Half, Piece, Sink, Source, poll_unsent};
-use crate::conn::{Conn, bulk_bytes};
+use crate::conn::{Conn, Transport, bulk_bytes};
 use crate::limits;
 use crate::upstream::Lease;
 
@@ -31,8 +31,8 @@ pub struct Tunnelled {
 /// Joins two streams until both have ended. `first_up` and `first_down` go before everything else.
 pub async fn tunnel(
     door: &Door,
-    down: &mut Stream,
-    up: &mut Stream,
+    down: &mut Transport,
+    up: &mut Transport,
     first_up: Option<Buf>,
     first_down: Option<Buf>,
     timer: &mut Timer,
@@ -58,16 +58,16 @@ pub async fn tunnel(
 pub(super) async fn upgraded(
     door: &Door,
     conn: &mut Conn<Server>,
-    lease: Lease,
+    lease: &mut Lease,
     timer: &mut Timer,
     idle: Duration,
 ) -> u64 {
-    let mut up = lease.conn;
+    let up = &mut lease.conn;
     let (first_up, first_down) = (conn.take_unread(), up.take_unread());
     let tunnelled = tunnel(door, &mut conn.stream, &mut up.stream, first_up, first_down, timer, idle).await;
     if tunnelled.cut {
         conn.machine.abort_written();
-        up.stream.reset();
+        up.stream.reset_on_close();
     }
     tunnelled.down
 }
@@ -83,8 +83,8 @@ impl Halves {
     /// Moves both directions; ready when it is over, with whether it was cut.
     fn poll(
         &mut self,
-        down: &mut Stream,
-        up: &mut Stream,
+        down: &mut Transport,
+        up: &mut Transport,
         timer: &mut Timer,
         idle: Duration,
         cx: &mut Context<'_>,
@@ -111,8 +111,8 @@ impl Halves {
     fn poll_half(
         half: &mut Half<'_>,
         ended: &mut bool,
-        from: &mut Stream,
-        to: &mut Stream,
+        from: &mut Transport,
+        to: &mut Transport,
         cx: &mut Context<'_>,
     ) -> bool {
         if *ended {
@@ -131,7 +131,7 @@ impl Halves {
 }
 
 /// Ready when nothing is unsent any more; false when sending failed.
-fn both_sent(down: &mut Stream, up: &mut Stream, cx: &mut Context<'_>) -> Poll<bool> {
+fn both_sent(down: &mut Transport, up: &mut Transport, cx: &mut Context<'_>) -> Poll<bool> {
     match [down.poll_sent(cx, 0), up.poll_sent(cx, 0)] {
         [Poll::Ready(down), Poll::Ready(up)] => Poll::Ready(down.is_ok() && up.is_ok()),
         _ => Poll::Pending,
@@ -139,7 +139,7 @@ fn both_sent(down: &mut Stream, up: &mut Stream, cx: &mut Context<'_>) -> Poll<b
 }
 
 struct Raw<'a> {
-    stream: &'a mut Stream,
+    stream: &'a mut Transport,
 }
 
 impl Source for Raw<'_> {

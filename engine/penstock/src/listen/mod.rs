@@ -10,6 +10,7 @@ use std::task::Poll;
 use proto::proxy;
 use ring::{Address, Buf, ListenOptions, Listener, Stream, TaskRef, Timer};
 
+use crate::conn::Transport;
 use crate::exchange::Door;
 use crate::limits;
 use crate::session::{self, Accepted, Sessions};
@@ -128,7 +129,18 @@ fn admit(gate: &Rc<Gate>, stream: Stream) {
     }
     let local = || stream.local().ok().and_then(|address| address.inet());
     let path = if door.tells_path { peer.zip(local()) } else { None };
-    enter(door, sessions, Accepted { address: peer.map(|peer| peer.ip()), path, unread: None, held: None, stream });
+    if let Some(stream) = secure(door, stream) {
+        enter(door, sessions, Accepted { address: peer.map(|peer| peer.ip()), path, unread: None, held: None, stream });
+    }
+}
+
+/// The stream as its listener speaks: TLS, which is agreed upon when the session begins, or as it is.
+fn secure(door: &Door, stream: Stream) -> Option<Transport> {
+    match &*door.tls.borrow() {
+        None => Some(stream.into()),
+        // A configuration that was tried out when it was loaded is not refused now, but for want of memory.
+        Some(config) => Transport::accept(stream, config).ok(),
+    }
 }
 
 /// Serves a connection, unless its client has as many as it may.
@@ -187,5 +199,11 @@ async fn proxied(door: &Door, mut stream: Stream) -> Option<Accepted> {
         proxy::Peer::Unknown | proxy::Peer::Unix => None,
     };
     let address = path.map(|(source, _)| source.ip());
-    Some(Accepted { stream, address, path, held: None, unread: Some(unread).filter(|unread| !unread.is_empty()) })
+    if door.tls.borrow().is_some() {
+        // The header goes before TLS (PROXY protocol §2): what follows it is TLS already.
+        stream.unread(unread);
+        return Some(Accepted { stream: secure(door, stream)?, address, path, held: None, unread: None });
+    }
+    let unread = Some(unread).filter(|unread| !unread.is_empty());
+    Some(Accepted { stream: stream.into(), address, path, held: None, unread })
 }

@@ -4,14 +4,17 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use proto::h1::{CloseReason, Eof, RequestHead, Server};
+use proto::h1::{CloseReason, Eof, RequestHead, Respond, Server};
+use proto::http::Status;
 use ring::{Now, Timer};
 
+use super::greeting::greet;
 use super::{Accepted, Sessions};
 use crate::conn::{Broken, Conn, Read};
 use crate::exchange::{self, Door, Peer, Reason, Request};
 use crate::limits;
 use crate::snapshot::ProxyProtocol;
+use crate::tls::Failure;
 
 /// What ends the wait for a request.
 enum Next {
@@ -57,6 +60,9 @@ impl Session {
 pub(super) fn run(mut session: Session) -> impl Future<Output = ()> {
     async move {
         session.sessions.enter(&session.door);
+        if session.conn.stream.is_handshaking() && !ring::pooled(session.greet()).await {
+            return session.leave();
+        }
         // Who connects and says nothing is granted a head's time; who has been served, a pause.
         let mut silence = Silence { until: ring::now() + session.door.listener().head_timeout, served: false };
         loop {
@@ -71,11 +77,31 @@ pub(super) fn run(mut session: Session) -> impl Future<Output = ()> {
         if session.conn.is_cut() {
             session.conn.stream.reset_on_close();
         }
-        session.sessions.leave(&session.door, session.peer.held.take());
+        session.leave();
     }
 }
 
 impl Session {
+    /// Agrees upon TLS. False when there is nothing more to be done on this connection.
+    async fn greet(&mut self) -> bool {
+        match greet(&self.door, &mut self.conn.stream, &mut self.timer).await {
+            Ok(()) => true,
+            Err(failure) => {
+                if matches!(failure, Failure::PlainHttp) {
+                    self.conn.stream.say_in_the_clear(&without_tls());
+                    self.door.cells.responded(Status::BAD_REQUEST.code());
+                }
+                // What tells of it must not be overtaken by an RST.
+                self.conn.stream.linger(limits::FAREWELL, limits::LINGER_BYTES_MAX).await;
+                false
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        self.sessions.leave(&self.door, self.peer.held.take());
+    }
+
     /// Parked: waits for the first byte of a request. False when the connection has been silent for too long.
     fn poll_spoken(&mut self, cx: &mut Context<'_>, silence: Silence) -> Poll<bool> {
         if !self.conn.unread().is_empty() || self.conn.stream.poll_readable(cx).is_ready() {
@@ -90,6 +116,17 @@ impl Session {
     async fn serve_ready(&mut self) -> bool {
         serve_ready(&self.door, &mut self.conn, &self.peer, &mut self.timer).await
     }
+}
+
+/// The answer to HTTP in the clear where TLS is spoken.
+fn without_tls() -> Vec<u8> {
+    let mut respond = Respond::new(Status::BAD_REQUEST);
+    respond.content_type = b"text/plain";
+    respond.body = b"400: this port speaks TLS: ask for https://\n";
+    let mut answer = Vec::new();
+    let written = respond.write(&mut answer);
+    debug_assert!(written.is_ok(), "a vector takes all");
+    answer
 }
 
 /// Serves requests while there are bytes of them. False when the connection shall end.
@@ -167,7 +204,10 @@ async fn end(conn: &mut Conn<Server>, timer: &mut Timer) {
         Some(CloseReason::UnreadBody | CloseReason::Malformed | CloseReason::WeAsked)
     );
     if !conn.is_cut() && (cut_short || !conn.machine.is_body_read() || !conn.is_quiet()) {
-        return ring::linger(&mut conn.stream, limits::LINGER, limits::LINGER_BYTES_MAX).await;
+        return conn.stream.linger(limits::LINGER, limits::LINGER_BYTES_MAX).await;
+    }
+    if !conn.is_cut() {
+        conn.stream.close_notify();
     }
     timer.set(ring::now() + limits::LINGER);
     sent(conn, timer, 0).await;
@@ -194,6 +234,6 @@ mod tests {
             size_of::<F>()
         }
         let size = size_of_future(run);
-        assert!(size <= 224, "{size}");
+        assert!(size <= 232, "{size}");
     }
 }

@@ -3,6 +3,7 @@
 //! An HTTP connection yields exchanges one after another ([`h1`]); a TCP connection is one tunnel ([`tcp`]). Between
 //! exchanges a connection is parked: its task holds no buffer and no exchange's state.
 
+mod greeting;
 mod h1;
 mod tcp;
 
@@ -10,8 +11,9 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use ring::{Buf, Now, Stream, TaskRef};
+use ring::{Buf, Now, TaskRef};
 
+use crate::conn::Transport;
 use crate::exchange::Door;
 use crate::qos::HeldClient;
 use crate::snapshot::ListenerProtocol;
@@ -65,7 +67,7 @@ impl Sessions {
 
 /// A connection that has been accepted, and what is known of it.
 pub struct Accepted {
-    pub stream: Stream,
+    pub stream: Transport,
     /// The client, as the PROXY header or the socket names it.
     pub address: Option<IpAddr>,
     /// From where to where it connected.

@@ -5,10 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use policy::{Class, Outcome, Replay, StatusClass, Stop};
-use ring::{Stream, Timer};
+use ring::Timer;
 
+use super::greeting::greet;
 use super::{Accepted, Sessions};
+use crate::conn::Transport;
 use crate::exchange::{Door, affinity_of_bytes, tunnel};
+use crate::limits;
 use crate::snapshot::PoolId;
 use crate::upstream::{Choice, Endpoint, Held, Repetition, Tried, policy_now, proxy_header};
 
@@ -23,6 +26,9 @@ pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, mut accepted: Ac
 async fn pass(door: &Door, accepted: Accepted, pool: PoolId) {
     let Accepted { mut stream, address, path, unread, .. } = accepted;
     let mut timer = Timer::new();
+    if stream.is_handshaking() && ring::pooled(greet(door, &mut stream, &mut timer)).await.is_err() {
+        return stream.linger(limits::FAREWELL, limits::LINGER_BYTES_MAX).await;
+    }
     let settings = &door.snapshot[pool];
     let Some(mut up) = reach(door, pool, address, &mut timer).await else {
         door.cells.counters.no_endpoint_total.add(1);
@@ -43,7 +49,7 @@ async fn pass(door: &Door, accepted: Accepted, pool: PoolId) {
 
 /// A connection to an endpoint that has taken it.
 struct Reached {
-    stream: Stream,
+    stream: Transport,
     endpoint: Rc<Endpoint>,
     outcome: Outcome,
     _held: Held,

@@ -31,9 +31,10 @@ mod text;
 
 pub use address::{Address, Bind, Cidr, Host};
 pub use compile::{
-    AccessLog, Action, Admission, Class, ClassId, CookieRule, Division, EngineSettings, Fixed, HeaderRule, HeaderRules,
-    HealthProbe, Limit, Listener, ListenerId, ListenerProtocol, Mirror, Networks, Pace, Paces, Pool, PoolId, ProbeAsk,
-    Redirect, Retry, Reuse, Rewrite, Route, RouteQos, Snapshot, Stickiness, Target, Timeouts,
+    AccessLog, Action, Admission, Certificate, Class, ClassId, CookieRule, Division, EngineSettings, Fixed, HeaderRule,
+    HeaderRules, HealthProbe, Limit, Listener, ListenerId, ListenerProtocol, ListenerTls, Mirror, Networks, Pace,
+    Paces, Pool, PoolId, ProbeAsk, Redirect, Retry, Reuse, Rewrite, Route, RouteQos, Snapshot, Stickiness, Target,
+    Timeouts,
 };
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, Nameserver, Source};
@@ -55,7 +56,7 @@ pub use route::{
 };
 pub use schema::{
     AccessFormat, Balance, ClassDoc, Document, Driver, Forwarded, LimitDoc, ListenDoc, PaceDoc, PoolDoc, Protocol,
-    ProxyProtocol, QueueDoc, RouteDoc, json_schema,
+    ProxyProtocol, QueueDoc, RouteDoc, TlsVersion, json_schema,
 };
 pub use share::{Share, Sticky};
 

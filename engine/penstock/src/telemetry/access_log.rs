@@ -36,6 +36,10 @@ pub struct Line<'a> {
     pub route: &'a str,
     pub upstream: &'a str,
     pub tries: u8,
+    /// The version and cipher that TLS agreed upon with the client, if so; whether a session was resumed.
+    pub tls: &'static str,
+    pub cipher: &'static str,
+    pub resumed: bool,
     /// Why, when it did not go well; empty otherwise.
     pub reason: &'static str,
 }
@@ -186,12 +190,17 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>, stamp: &str) {
         ("route", line.route.as_bytes()),
         ("upstream", line.upstream.as_bytes()),
         ("reason", line.reason.as_bytes()),
+        ("tls", line.tls.as_bytes()),
+        ("cipher", line.cipher.as_bytes()),
     ] {
         if !value.is_empty() {
             let _ = write!(out, r#","{name}":""#);
             escaped(out, value, |byte| byte == b'"' || byte == b'\\');
             out.push(b'"');
         }
+    }
+    if !line.tls.is_empty() {
+        let _ = write!(out, r#","resumed":{}"#, line.resumed);
     }
     let _ = writeln!(
         out,
@@ -291,6 +300,9 @@ mod tests {
             route: "everything",
             upstream: "10.0.0.1:80",
             tries: 1,
+            tls: "",
+            cipher: "",
+            resumed: false,
             reason: "",
         }
     }

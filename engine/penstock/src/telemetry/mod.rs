@@ -66,6 +66,26 @@ counters! {
     connections_refused_total: "counter",
     /// Pauses of accepting because the listener's limit of connections was reached.
     accept_pauses_total: "counter",
+    /// TLS handshakes with clients that came to their end.
+    tls_handshakes_total: "counter",
+    /// Of those, the ones that resumed a session.
+    tls_resumed_total: "counter",
+    /// Of those, the ones that agreed upon TLS 1.2.
+    tls12_handshakes_total: "counter",
+    /// TLS handshakes that took too long.
+    tls_handshakes_timed_out_total: "counter",
+    /// TLS handshakes in which the client left.
+    tls_handshakes_left_total: "counter",
+    /// Connections with HTTP in the clear where TLS is spoken.
+    tls_handshakes_plain_http_total: "counter",
+    /// TLS handshakes without a version, cipher, protocol or name in common.
+    tls_handshakes_incompatible_total: "counter",
+    /// TLS handshakes that ended at a certificate: the client refused ours, or showed none or a bad one.
+    tls_handshakes_certificate_total: "counter",
+    /// TLS handshakes that the client ended with another alert.
+    tls_handshakes_alert_total: "counter",
+    /// TLS handshakes that broke the protocol.
+    tls_handshakes_malformed_total: "counter",
     /// Requests begun: a head was read.
     requests_total: "counter",
     /// Requests in progress.

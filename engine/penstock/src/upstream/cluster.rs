@@ -12,14 +12,14 @@ use policy::{
     Replay, RetryBudget, RetryDecision, RetryPolicy, SlowStart, Standing, Stop, Try,
 };
 use proto::h1::Client;
-use ring::{Stream, Timer};
+use ring::Timer;
 
 use super::dial::{self, DialError};
 use super::endpoint::{Endpoint, Tried};
 use super::list::seats;
 use super::shared::Held;
 use super::{Affinity, Member, Members, PoolLoad, proxy_header};
-use crate::conn::Conn;
+use crate::conn::{Conn, Transport};
 use crate::limits;
 use crate::snapshot;
 use crate::telemetry::Counters;
@@ -358,7 +358,7 @@ impl Cluster {
         patience: Duration,
         timer: &mut Timer,
         counters: &Counters,
-    ) -> Result<(Stream, Held), DialError> {
+    ) -> Result<(Transport, Held), DialError> {
         let held = endpoint.hold().ok_or(DialError::Full)?;
         let addresses = endpoint.addresses();
         counters.upstream_connects_total.add(1);
@@ -366,7 +366,7 @@ impl Cluster {
         let dialled = dial::dial(&addresses, patience, timer).await;
         counters.upstream_connect_nanoseconds_total.add(ring::now().since(begun).as_nanos() as u64);
         counters.upstream_connect_failures_total.add(u64::from(dialled.is_err()));
-        dialled.map(|stream| (stream, held))
+        dialled.map(|stream| (stream.into(), held))
     }
 }
 

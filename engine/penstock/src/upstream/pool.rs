@@ -31,7 +31,7 @@ pub(super) struct Idle {
 impl Idle {
     /// Open, silent, and neither idle for too long nor too old. One that the origin closed, or on which it said what nobody
     /// asked for, is not to be used.
-    fn is_good(&self, reuse: &Reuse, now: ring::Now) -> bool {
+    fn is_good(&mut self, reuse: &Reuse, now: ring::Now) -> bool {
         self.conn.is_quiet()
             && now.since(self.since) < reuse.idle
             && reuse.max_age.is_none_or(|most| now.since(self.made) < most)
@@ -41,7 +41,7 @@ impl Idle {
 impl Endpoint {
     pub(super) fn take_idle(this: &Rc<Self>, settings: &Pool, counters: &Counters) -> Option<Lease> {
         let mut all = this.idle.borrow_mut();
-        while let Some(idle) = all.pop() {
+        while let Some(mut idle) = all.pop() {
             counters.upstream_idle.sub(1);
             if idle.is_good(&settings.reuse, ring::now()) {
                 counters.upstream_reused_total.add(1);
@@ -71,7 +71,7 @@ impl Endpoint {
         if !self.keeps_connections() {
             idle.clear();
         }
-        idle.retain(|idle| idle.is_good(reuse, now));
+        idle.retain_mut(|idle| idle.is_good(reuse, now));
         if !idle.is_empty() && self.is_wanted_elsewhere() {
             let half = idle.len().div_ceil(2);
             idle.drain(..half);

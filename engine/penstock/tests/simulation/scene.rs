@@ -121,6 +121,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
     let roster = Roster::new(&snapshot, 1, policy::Now::ZERO);
     let plan = Plan {
         qos: qos::Shared::new(&snapshot, 1),
+        tls: snapshot.listeners.iter().map(|_| None).collect(),
         snapshot,
         cells: Arc::clone(&cells),
         members: roster.pools().cloned().collect(),

@@ -83,6 +83,11 @@ impl Stream {
         })
     }
 
+    /// As [`poll_recv`](Self::poll_recv), of what is here already: waits for nothing, and receives nothing more.
+    pub fn received(&mut self) -> Option<io::Result<Option<Buf>>> {
+        reactor::with(|reactor| reactor.table.borrow_mut().received(self.index))
+    }
+
     /// As [`poll_recv`](Self::poll_recv).
     pub async fn recv(&mut self) -> io::Result<Option<Buf>> {
         poll_fn(|cx| self.poll_recv(cx)).await

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::tls::{ListenerTls, listener_tls};
 use super::{Networks, PoolId, networks, time};
 use crate::snapshot::address::Bind;
 use crate::snapshot::schema::{ListenDoc, Protocol};
@@ -11,6 +12,8 @@ pub struct Listener {
     pub name: Box<str>,
     pub addresses: Box<[Bind]>,
     pub protocol: ListenerProtocol,
+    /// `None`: it speaks without TLS.
+    pub tls: Option<ListenerTls>,
     pub max_connections: u32,
     /// Over all workers.
     pub max_connections_per_client: Option<u32>,
@@ -21,6 +24,7 @@ pub struct Listener {
     pub trusted: Networks,
     /// The field in which those may name a request's class, in lower case.
     pub class_header: Option<Box<str>>,
+    pub handshake_timeout: Duration,
     pub head_timeout: Duration,
     pub keep_alive_timeout: Duration,
     pub body_timeout: Duration,
@@ -42,12 +46,14 @@ pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Lis
             (Protocol::Tcp, Some(pool)) => ListenerProtocol::Tcp { pool: pool_id(pool) },
             _ => ListenerProtocol::Http,
         },
+        tls: listener_tls(&doc.tls),
         max_connections: doc.max_connections,
         max_connections_per_client: doc.max_connections_per_client,
         backlog: doc.backlog,
         proxy_protocol_from: networks(&doc.proxy_protocol.from),
         trusted: networks(&doc.trusted),
         class_header: doc.class_header.as_ref().map(|name| name.to_ascii_lowercase().into()),
+        handshake_timeout: time(&doc.timeout.handshake),
         head_timeout: time(&doc.timeout.head),
         keep_alive_timeout: time(&doc.timeout.keep_alive),
         body_timeout: time(&doc.timeout.body),

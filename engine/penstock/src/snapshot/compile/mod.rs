@@ -7,6 +7,7 @@ mod outlier;
 mod pool;
 mod qos;
 mod route;
+mod tls;
 
 pub use balance::{CookieRule, Division, Stickiness};
 pub use health::{HealthProbe, ProbeAsk};
@@ -16,11 +17,12 @@ pub(super) use qos::DEFAULT_CLASS;
 pub use qos::{Admission, Class, ClassId, Limit, Pace, Paces, RouteQos};
 pub use route::{Action, Fixed, HeaderRule, HeaderRules, Mirror, Redirect, Rewrite, Route, Target};
 pub(super) use route::{default_route_name, rules_of};
+pub use tls::{Certificate, ListenerTls};
 
 use std::{
     net::{IpAddr, SocketAddr},
     ops::Index,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -104,6 +106,11 @@ impl Snapshot {
     #[must_use]
     pub fn class_named(&self, name: &[u8]) -> Option<ClassId> {
         self.classes.iter().position(|class| class.name.as_bytes() == name).map(|at| ClassId(at as u8))
+    }
+
+    /// Makes the paths of files that are read while it runs those of the configuration file's folder.
+    pub fn root(&mut self, folder: &Path) {
+        self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()).for_each(|tls| tls.root(folder));
     }
 
     #[must_use]

@@ -65,10 +65,14 @@ impl Meaning<'_> {
             limits::CONNECTIONS_MAX.into(),
         );
         self.clients_of(at, door);
+        self.listener_tls(at, door);
         self.within(path!["listen", at, "backlog"], door.backlog.into(), 1, limits::BACKLOG_MAX.into());
-        for (key, time) in
-            [("head", &door.timeout.head), ("keep_alive", &door.timeout.keep_alive), ("body", &door.timeout.body)]
-        {
+        for (key, time) in [
+            ("handshake", &door.timeout.handshake),
+            ("head", &door.timeout.head),
+            ("keep_alive", &door.timeout.keep_alive),
+            ("body", &door.timeout.body),
+        ] {
             self.not_zero(path!["listen", at, "timeout", key], time);
         }
     }

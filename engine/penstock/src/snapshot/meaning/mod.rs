@@ -12,6 +12,7 @@ mod outlier;
 mod pool;
 mod qos;
 mod route;
+mod tls;
 
 use std::{collections::HashMap, hash::Hash};
 

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::tls::TlsDoc;
 use crate::limits;
 use crate::snapshot::address::{Bind, Cidr};
 use crate::snapshot::literal::{Listed, Text, Time};
@@ -20,6 +21,8 @@ pub struct ListenDoc {
     pub protocol: Protocol,
     /// The pool that a `tcp` door leads to.
     pub pool: Option<String>,
+    /// TLS with clients. Off unless `cert` or `certificates` is given.
+    pub tls: TlsDoc,
     /// Connections at one time; beyond that new ones wait in the backlog.
     pub max_connections: u32,
     /// Connections of one client (IPv6: one /64) at one time, over all workers; further ones are closed at once. No limit unless given.
@@ -43,6 +46,7 @@ impl Default for ListenDoc {
             addr: Listed::default(),
             protocol: Protocol::default(),
             pool: None,
+            tls: TlsDoc::default(),
             max_connections: limits::CONNECTIONS_DEFAULT,
             max_connections_per_client: None,
             backlog: limits::BACKLOG_DEFAULT,
@@ -74,6 +78,8 @@ pub struct ProxyProtocolFrom {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenTimeouts {
+    /// From accepting the connection to TLS being agreed upon, where there is TLS.
+    pub handshake: Text<Time>,
     /// From the first byte of a request, or from accepting the connection, to the end of its head.
     pub head: Text<Time>,
     /// Between two requests of one connection.
@@ -84,6 +90,6 @@ pub struct ListenTimeouts {
 
 impl Default for ListenTimeouts {
     fn default() -> Self {
-        Self { head: Text::secs(10), keep_alive: Text::secs(75), body: Text::secs(60) }
+        Self { handshake: Text::secs(10), head: Text::secs(10), keep_alive: Text::secs(75), body: Text::secs(60) }
     }
 }

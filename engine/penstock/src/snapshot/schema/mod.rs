@@ -13,6 +13,7 @@ mod outlier;
 mod pool;
 mod queue;
 mod route;
+mod tls;
 
 pub use balance::Balance;
 pub(super) use balance::{SameSite, StickyDoc};
@@ -29,6 +30,9 @@ pub use pool::{PoolDoc, ProxyProtocol};
 pub use queue::QueueDoc;
 pub use route::{Forwarded, RouteDoc};
 pub(super) use route::{HeadersDoc, MirrorDoc, RedirectDoc, RedirectQuery, RespondDoc, RewriteDoc, RouteTimeouts};
+
+pub use tls::TlsVersion;
+pub(super) use tls::{CertificateDoc, TlsDoc};
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,60 @@
+//! What `tls` must mean. Whether certificates and keys are any good is seen when they are loaded.
+
+use super::Meaning;
+use crate::limits;
+use crate::snapshot::report::Code;
+use crate::snapshot::schema::ListenDoc;
+use crate::snapshot::text::Step;
+
+impl Meaning<'_> {
+    pub(super) fn listener_tls(&mut self, at: usize, door: &ListenDoc) {
+        let tls = &door.tls;
+        for (given, missing, key) in [(&tls.cert, &tls.key, ["cert", "key"]), (&tls.key, &tls.cert, ["key", "cert"])] {
+            if given.is_some() && missing.is_none() && !self.written(path!["listen", at, "tls", key[1]]) {
+                let message = format!("`tls.{}` without `tls.{}`", key[0], key[1]);
+                self.report(Code::MissingKey, path!["listen", at, "tls", key[0]], message, "write the paths of both");
+            }
+        }
+        if !tls.is_on() {
+            for key in ["ocsp", "min", "strict_sni"] {
+                if self.written(path!["listen", at, "tls", key]) {
+                    let message = format!("`tls.{key}` has no effect without a certificate");
+                    self.report(Code::NoEffect, path!["listen", at, "tls", key], message, "add `cert` and `key`");
+                }
+            }
+            if self.written(path!["listen", at, "timeout", "handshake"]) {
+                let message = "a time for TLS, and the listener speaks without it";
+                let path = path!["listen", at, "timeout", "handshake"];
+                self.report(Code::NoEffect, path, message, "add `tls`, or leave it out");
+            }
+        }
+        if tls.certificates.len() > limits::CERTIFICATES_MAX {
+            let message = format!("{} certificates", tls.certificates.len());
+            let advice = format!("at most {} are supported", limits::CERTIFICATES_MAX);
+            self.report(Code::BadValue, path!["listen", at, "tls", "certificates"], message, advice);
+        }
+        for (key, path) in [("cert", &tls.cert), ("key", &tls.key), ("ocsp", &tls.ocsp)] {
+            self.tls_file(path.as_deref(), path!["listen", at, "tls", key]);
+        }
+        for (number, one) in tls.certificates.iter().enumerate() {
+            for (key, path) in [("cert", Some(&one.cert)), ("key", Some(&one.key)), ("ocsp", one.ocsp.as_ref())] {
+                let path = path.map(String::as_str).filter(|path| !path.is_empty());
+                self.tls_file(path, path!["listen", at, "tls", "certificates", number, key]);
+            }
+        }
+    }
+
+    /// A file that TLS needs must be there to be read.
+    fn tls_file(&mut self, file: Option<&str>, path: &[Step<'_>]) {
+        if let Some(file) = file
+            && let Err(error) = (self.files)(file)
+        {
+            self.report(
+                Code::BadValue,
+                path,
+                format!("`{file}` cannot be read: {error}"),
+                "paths are relative to this file",
+            );
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! TLS of both roles: rustls behind a machine of ours, certificates by name, tickets, and the turnstile that handshakes pass.
+//!
+//! What holds here: no sockets. [`Machine`] takes ciphertext and gives plaintext and the other way round, in the worker's own buffers;
+//! whatever a peer sends ends in bytes, a pause or a [`Failure`]. `conn::Transport` joins it to a stream.
+
+mod certificates;
+mod failure;
+mod machine;
+mod records;
+mod server;
+mod turnstile;
+
+pub use failure::{Cause, Failure};
+pub use machine::{Machine, Read, Secured};
+pub use server::{Terminators, Wrong};
+pub use turnstile::turn;
+
+pub use rustls::ServerConfig;

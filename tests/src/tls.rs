@@ -1,0 +1,135 @@
+//! Certificates made for a test, and a client that speaks TLS with a library that the engine's machine does not wrap: rustls's own
+//! buffered connection. OpenSSL's view of the engine is `curl`'s and `openssl s_client`'s.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
+    PKCS_RSA_SHA256,
+};
+use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::PATIENCE;
+use crate::place::Folder;
+use crate::wire::{Stream, Wire};
+
+/// A certificate authority of a test's own.
+pub struct Authority {
+    /// Its certificate, in PEM.
+    pub file: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+}
+
+/// Certificate and key, in PEM.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// A key's kind.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    Ecdsa,
+    Ed25519,
+    Rsa,
+}
+
+/// A client's connection over TLS.
+pub type TlsClient = Wire<StreamOwned<ClientConnection, TcpStream>>;
+
+impl Stream for StreamOwned<ClientConnection, TcpStream> {
+    fn patience(&self, patience: Duration) -> io::Result<()> {
+        self.sock.patience(patience)
+    }
+
+    fn end(&self, how: Shutdown) -> io::Result<()> {
+        self.sock.end(how)
+    }
+}
+
+impl Authority {
+    pub fn new(folder: &Folder, name: &str) -> Self {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let cert = params.self_signed(&key).expect("a certificate");
+        let file = folder.write(&format!("{name}.pem"), cert.pem());
+        Self { file, root: cert.der().clone(), issuer: Issuer::new(params, key) }
+    }
+
+    /// A certificate for `names`, in files called after `file`.
+    pub fn issue(&self, folder: &Folder, file: &str, names: &[&str], kind: Kind) -> Issued {
+        let algorithm = match kind {
+            Kind::Ecdsa => &PKCS_ECDSA_P256_SHA256,
+            Kind::Ed25519 => &PKCS_ED25519,
+            Kind::Rsa => &PKCS_RSA_SHA256,
+        };
+        let key = KeyPair::generate_for(algorithm).expect("a key");
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.distinguished_name.push(DnType::CommonName, file);
+        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Issued {
+            cert: folder.write(&format!("{file}.pem"), cert.pem()),
+            key: folder.write(&format!("{file}.key"), key.serialize_pem()),
+        }
+    }
+
+    /// Trusts this authority alone, and shows `identity`.
+    pub fn client(&self, identity: Option<&Issued>) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).expect("our own root");
+        let builder = ClientConfig::builder().with_root_certificates(roots);
+        match identity {
+            None => builder.with_no_client_auth(),
+            Some(Issued { cert, key }) => {
+                let cert = CertificateDer::from_pem_file(cert).expect("our own certificate");
+                let key = PrivateKeyDer::from_pem_file(key).expect("our own key");
+                builder.with_client_auth_cert(vec![cert], key).expect("they belong together")
+            }
+        }
+    }
+
+    /// Connects to `address` and asks for `name`.
+    #[track_caller]
+    pub fn connect(&self, address: SocketAddr, name: &str) -> TlsClient {
+        Wire::connect_tls(address, name, &Arc::new(self.client(None))).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+}
+
+impl Issued {
+    /// `tls = …` of a listener.
+    pub fn line(&self) -> String {
+        format!("tls = {{ cert = {:?}, key = {:?} }}", self.cert, self.key)
+    }
+}
+
+impl TlsClient {
+    /// Connects and shakes hands.
+    pub fn connect_tls(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.patience(PATIENCE)?;
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        let mut tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream)?;
+        }
+        Self::new(StreamOwned::new(tls, stream))
+    }
+
+    /// Of the certificate that the engine showed.
+    pub fn shown(&self) -> CertificateDer<'static> {
+        self.stream.conn.peer_certificates().and_then(|chain| chain.first()).expect("a certificate").clone()
+    }
+}

@@ -1,0 +1,225 @@
+//! TLS with clients: versions, certificates by name, every size of content, and what is no TLS.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use harness::{
+    Authority, Client, Driver, End, Engine, Folder, Issued, Kind, Origin, Setup, TlsClient, Tool, on_each_driver,
+    pattern,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+on_each_driver! {
+    /// curl by both versions, by every kind of key, with answers of every size, and uploads.
+    fn curl_by_every_version_and_key(driver) {
+        for kind in [Kind::Ecdsa, Kind::Rsa, Kind::Ed25519] {
+            let place = Place::new(driver, kind, "min = \"1.2\"");
+            for version in ["--tlsv1.3", "--tlsv1.2"] {
+                let max = if version == "--tlsv1.2" { "1.2" } else { "1.3" };
+                let ask = |path: &str, more: &[&str]| {
+                    let ran = place.curl(path).args([version, "--tls-max", max]).args(more).succeed();
+                    ran.out
+                };
+                assert_eq!(ask("/", &[]), b"hello\n");
+                for size in [1, 1_378, 1_379, 16_384, 65_537, 1_000_000, 5_000_000] {
+                    assert_eq!(ask(&format!("/bytes/{size}"), &[]), pattern(size as u64, size), "{kind:?} {version} {size}");
+                }
+                assert_eq!(ask("/chunked/300000", &[]), pattern(300_000, 300_000));
+                let body = place.folder.write("body", pattern(9, 700_000));
+                let upload = format!("@{}", body.display());
+                assert_eq!(ask("/echo", &["--data-binary", &upload]), pattern(9, 700_000));
+            }
+            place.engine.until_idle();
+        }
+    }
+
+    /// TLS 1.2 is not spoken unless it is allowed.
+    fn tls_1_2_must_be_allowed(driver) {
+        let place = Place::new(driver, Kind::Ecdsa, "");
+        let ran = place.curl("/").args(["--tls-max", "1.2"]).run();
+        assert_eq!(ran.code, Some(35), "{}", ran.err);
+        place.engine.until_metric("tls_handshakes_incompatible_total", 1);
+        assert_eq!(place.client().get("/").text(), "hello\n");
+    }
+
+    /// One connection, many requests, pipelined ones too; the origin is told that it was https.
+    fn keep_alive_and_pipelines(driver) {
+        let place = Place::new(driver, Kind::Ecdsa, "");
+        let mut client = place.client();
+        for _ in 0..50 {
+            assert_eq!(client.get("/bytes/3000").body, pattern(3_000, 3_000));
+        }
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /bytes/70000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.response(false).unwrap().text(), "hello\n");
+        assert_eq!(client.response(false).unwrap().body, pattern(70_000, 70_000));
+        assert_eq!(place.engine.metrics().sum("tls_handshakes_total"), 1);
+    }
+
+    /// Exact names before wildcards, wildcards for one label, the first certificate for everybody else.
+    fn certificates_by_name(driver) {
+        let folder = Folder::new();
+        let authority = Authority::new(&folder, "ca");
+        let issue = |file: &str, names: &[&str], kind| authority.issue(&folder, file, names, kind);
+        let first = issue("first", &["first.test"], Kind::Ecdsa);
+        let wild = issue("wild", &["*.wild.test"], Kind::Ecdsa);
+        let exact = issue("exact", &["exact.wild.test"], Kind::Ed25519);
+        let list: Vec<String> =
+            [&first, &wild, &exact].iter().map(|one| format!("{{ cert = {:?}, key = {:?} }}", one.cert, one.key)).collect();
+        let origin = Origin::standard();
+        for strict in [false, true] {
+            let tls = format!("tls = {{ strict_sni = {strict}, certificates = [{}] }}", list.join(", "));
+            let engine = Setup::new(driver).origin(&origin).listen_line(&tls).start();
+            for (name, wanted) in [("first.test", &first), ("a.wild.test", &wild), ("exact.wild.test", &exact), ("EXACT.wild.test", &exact)] {
+                assert_eq!(authority.connect(engine.address, name).shown(), der(wanted), "{name}");
+            }
+            let shown = |name: &str| {
+                let args = ["s_client", "-connect", &engine.address.to_string(), "-servername", name, "-tls1_3"];
+                Tool::new("openssl", 10).args(args).run().text()
+            };
+            for unknown in ["other.test", "a.b.wild.test", "wild.test"] {
+                assert_eq!(shown(unknown).contains("CN = first"), !strict, "{unknown}");
+            }
+        }
+    }
+
+    /// HTTP in the clear gets an answer that can be read.
+    fn plain_http_is_told_of_tls(driver) {
+        let place = Place::new(driver, Kind::Ecdsa, "");
+        let mut client = place.engine.client();
+        let answer = client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(answer.status(), 400);
+        assert!(answer.text().contains("https://"), "{}", answer.text());
+        assert_eq!(client.rest().1, End::Closed);
+        place.engine.until_metric("tls_handshakes_plain_http_total", 1);
+        place.engine.until_idle();
+    }
+
+    /// Garbage, halves of a handshake, and handshakes that never end, cost nobody else anything.
+    fn what_is_no_tls_ends(driver) {
+        let place = Place::new_with(driver, Kind::Ecdsa, "", "timeout = { handshake = \"1s\" }");
+        let hello = client_hello(&place.authority);
+        let mut truncated = place.engine.client();
+        truncated.send(&hello[..hello.len() / 2]);
+        truncated.half_close();
+        let begun = Instant::now();
+        let mut slow = place.engine.client();
+        slow.send(&hello[..20]);
+        let mut garbage: Vec<Client> = Vec::new();
+        for seed in 0..40_u64 {
+            let mut client = place.engine.client();
+            let mut bytes = pattern(seed, 3_000);
+            if seed % 2 == 0 {
+                bytes.splice(..hello.len(), hello.iter().copied());
+                bytes[(seed as usize * 37) % hello.len()] ^= 0x55;
+            } else {
+                bytes[0] = 22;
+            }
+            let _ = client.try_send(&bytes);
+            garbage.push(client);
+        }
+        assert_eq!(place.client().get("/").text(), "hello\n");
+        for client in &mut garbage {
+            assert_ne!(client.rest().1, End::Silent);
+        }
+        assert_ne!(slow.rest().1, End::Silent);
+        assert!(begun.elapsed() >= Duration::from_millis(900), "cut off after {:?}", begun.elapsed());
+        let metrics = place.engine.metrics();
+        assert_eq!(metrics.sum("tls_handshakes_timed_out_total"), 1);
+        assert!(metrics.sum("tls_handshakes_left_total") >= 1);
+        assert!(metrics.sum("tls_handshakes_malformed_total") >= 20, "{}", metrics.sum("tls_handshakes_malformed_total"));
+        drop((truncated, slow, garbage));
+        place.engine.until_idle();
+    }
+
+    /// An answer that is delimited by its end is whole only if the end is announced; one that breaks off is not.
+    fn ends_are_announced(driver) {
+        let place = Place::new(driver, Kind::Ecdsa, "");
+        let mut client = place.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.response(false).unwrap().text(), "hello\n");
+        // rustls tells an end without close_notify as an error.
+        assert_eq!(client.fill().unwrap(), 0);
+    }
+
+    /// The access log says what was agreed upon.
+    fn the_access_log_knows(driver) {
+        let place = Place::new(driver, Kind::Ecdsa, "");
+        let log = place.folder.join("log");
+        let origin = Origin::standard();
+        let engine = Setup::new(driver)
+            .origin(&origin)
+            .listen_line(&place.issued.line())
+            .more(&format!("[log]\naccess = {{ path = {log:?} }}"))
+            .start();
+        assert_eq!(place.authority.connect(engine.address, "localhost").get("/").status(), 200);
+        let mut told = String::new();
+        harness::until("a line", harness::PATIENCE, || {
+            told = std::fs::read_to_string(&log).unwrap_or_default();
+            !told.is_empty()
+        });
+        assert!(told.contains(r#""tls":"TLSv1.3","cipher":"TLS13_"#) && told.contains(r#""resumed":false"#), "{told}");
+    }
+
+    /// Bytes that are passed through after TLS was taken off.
+    fn a_tcp_door_takes_tls_off(driver) {
+        let folder = Folder::new();
+        let authority = Authority::new(&folder, "ca");
+        let issued = authority.issue(&folder, "localhost", &["localhost"], Kind::Ecdsa);
+        let origin = Origin::standard();
+        let engine = Setup::new(driver).origin(&origin).tcp().listen_line(&issued.line()).start();
+        let mut client = authority.connect(engine.address, "localhost");
+        assert_eq!(client.get("/bytes/500000").body, pattern(500_000, 500_000));
+        drop(client);
+        engine.until_idle();
+    }
+}
+
+/// An engine with one certificate for `localhost`.
+struct Place {
+    folder: Folder,
+    authority: Authority,
+    issued: Issued,
+    engine: Engine,
+    _origin: Origin,
+}
+
+impl Place {
+    fn new(driver: Driver, kind: Kind, tls: &str) -> Self {
+        Self::new_with(driver, kind, tls, "")
+    }
+
+    fn new_with(driver: Driver, kind: Kind, tls: &str, line: &str) -> Self {
+        let folder = Folder::new();
+        let authority = Authority::new(&folder, "ca");
+        let issued = authority.issue(&folder, "localhost", &["localhost", "127.0.0.1"], kind);
+        let origin = Origin::standard();
+        let more = if tls.is_empty() { String::new() } else { format!(", {tls}") };
+        let tls = issued.line().replace(" }", &format!("{more} }}"));
+        let engine = Setup::new(driver).origin(&origin).listen_line(&tls).listen_line(line).start();
+        Self { folder, authority, issued, engine, _origin: origin }
+    }
+
+    fn client(&self) -> TlsClient {
+        self.authority.connect(self.engine.address, "localhost")
+    }
+
+    fn curl(&self, path: &str) -> Tool {
+        let url = format!("https://localhost:{}{path}", self.engine.address.port());
+        let ca = self.authority.file.display().to_string();
+        Tool::new("curl", 20).args(["-sS", "--fail", "--max-time", "15", "--cacert", &ca, "-4", &url])
+    }
+}
+
+fn der(issued: &Issued) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(&issued.cert).expect("our own certificate")
+}
+
+/// The first flight of a client.
+fn client_hello(authority: &Authority) -> Vec<u8> {
+    let name = "localhost".try_into().expect("a name");
+    let mut client = rustls::ClientConnection::new(Arc::new(authority.client(None)), name).expect("a client");
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("a vector takes all");
+    hello
+}
