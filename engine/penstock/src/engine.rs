@@ -17,7 +17,7 @@ use crate::qos;
 use crate::snapshot::{Driver, ListenerProtocol, PoolId, Snapshot, Spin};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
-use crate::tls::Terminators;
+use crate::tls::{Originations, Terminators};
 use crate::upstream::{Admin, Discovery, Roster, policy_now};
 use crate::worker::{Message, Plan, Worker};
 
@@ -36,6 +36,7 @@ pub struct Engine {
     oversight: Oversight,
     discovery: Option<Discovery>,
     terminators: Terminators,
+    originations: Originations,
     /// Whose mailbox was full when a list changed: it is told again.
     behind: BTreeSet<(usize, PoolId)>,
     cpus: Vec<u16>,
@@ -57,15 +58,17 @@ impl Engine {
         let cpus = cores::choose(&snapshot.engine.cores, &allowed).map_err(io::Error::other)?;
         raise_descriptor_limit();
         let terminators = Terminators::load(snapshot).map_err(|wrong| io::Error::other(wrong.to_string()))?;
+        let originations = Originations::load(snapshot).map_err(|wrong| io::Error::other(wrong.to_string()))?;
         let log = snapshot.access_log.as_ref().map(Log::start).transpose()?;
         let mut engine = Self {
             snapshot: Arc::clone(snapshot),
             cells: cpus.iter().map(|_| Arc::default()).collect(),
             qos: qos::Shared::new(snapshot, cpus.len()),
             roster: Roster::new(snapshot, cpus.len(), now()),
-            oversight: Oversight::new(snapshot, now()),
+            oversight: Oversight::new(snapshot, originations.clone(), now()),
             discovery: Discovery::start(snapshot),
             terminators,
+            originations,
             behind: BTreeSet::new(),
             granted: Granted::default(),
             mail: Vec::new(),
@@ -108,6 +111,7 @@ impl Engine {
             log: self.log.as_ref().map(Log::writer),
             qos: Arc::clone(&self.qos),
             tls: self.terminators.configs(),
+            originations: self.originations.clone(),
             index,
             count: self.cpus.len(),
             seed: RandomState::new().build_hasher().finish(),
@@ -163,8 +167,23 @@ impl Engine {
     /// What is due now and then: workers that were not told, breakers that have turned, endpoints to be compared.
     pub fn look_after(&mut self) {
         self.catch_up();
+        self.look_at_certificates();
         self.oversight.look(now());
         self.oversight.judge(now());
+    }
+
+    /// Certificates that were replaced on disk are shown from now on; what cannot be used is said, and the old ones stay.
+    fn look_at_certificates(&mut self) {
+        for (listener, config) in self.terminators.look(&self.snapshot) {
+            let name = &self.snapshot[listener].name;
+            match config {
+                Ok(config) => {
+                    eprintln!("penstock: listener `{name}`: new certificates");
+                    self.tell(&Message::Certificates { listener, config });
+                }
+                Err(wrong) => eprintln!("penstock: listener `{name}`: the old certificates stay: {wrong}"),
+            }
+        }
     }
 
     /// Begins to probe endpoints, on the ring of this thread.

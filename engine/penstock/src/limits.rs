@@ -88,6 +88,9 @@ pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
 /// The farewell to a client whose handshake failed: a round trip around the world, for the alert to be read.
 pub const FAREWELL: Duration = Duration::from_millis(500);
 
+/// How often a worker says why endpoints of a pool are not met by TLS: a person reads it, and each line is a system call.
+pub const TLS_TOLD_EVERY: Duration = Duration::from_secs(10);
+
 /// Certificates of one listener: their keys take 2 KiB each.
 pub const CERTIFICATES_MAX: usize = 1024;
 

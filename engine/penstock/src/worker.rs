@@ -16,7 +16,7 @@ use crate::session::Sessions;
 use crate::snapshot::{ListenerId, PoolId, ProxyProtocol, Snapshot};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
-use crate::tls::ServerConfig;
+use crate::tls::{Originations, ServerConfig};
 use crate::upstream::{Cluster, Members, policy_now};
 
 /// What a worker is made from.
@@ -29,6 +29,8 @@ pub struct Plan {
     pub qos: Arc<qos::Shared>,
     /// What each listener offers by TLS at the start.
     pub tls: Vec<Option<Arc<ServerConfig>>>,
+    /// How each pool's endpoints are met by TLS.
+    pub originations: Originations,
     pub index: usize,
     pub count: usize,
     /// Of all chance on this worker.
@@ -40,6 +42,8 @@ pub struct Plan {
 pub enum Message {
     /// A pool has these members from now on.
     Members { pool: PoolId, members: Members },
+    /// A listener shows these to clients from now on.
+    Certificates { listener: ListenerId, config: Arc<ServerConfig> },
     /// Publish what the ring keeps to itself.
     Publish,
     /// Finish what has begun, within this time, and end.
@@ -67,14 +71,15 @@ impl Worker {
     /// # Errors
     /// The first address that cannot be bound, named.
     pub fn open(plan: Plan) -> io::Result<Self> {
-        let Plan { snapshot, cells, members, log, qos, tls, index, count, seed } = plan;
+        let Plan { snapshot, cells, members, log, qos, tls, originations, index, count, seed } = plan;
         let clusters: Rc<[Rc<Cluster>]> = snapshot
             .pools
             .iter()
             .zip(&members)
             .enumerate()
             .map(|(at, (pool, members))| {
-                Rc::new(Cluster::new(pool, members, index, count, seed.wrapping_add(at as u64)))
+                let tls = originations.of(PoolId(at as u16));
+                Rc::new(Cluster::new(pool, tls, members, (index, count), seed.wrapping_add(at as u64)))
             })
             .collect();
         let qos = Rc::new(Qos::new(qos, &snapshot, index, seed));
@@ -135,6 +140,7 @@ impl Worker {
         let deadline = loop {
             match mail.recv().await {
                 Some(Message::Members { pool, members }) => self.follow(pool, &members),
+                Some(Message::Certificates { listener, config }) => self.show(listener, &config),
                 Some(Message::Publish) => self.cells.publish(),
                 Some(Message::Drain(patience)) => break ring::now() + patience,
                 Some(Message::Cut) | None => break ring::now(),
@@ -161,7 +167,7 @@ impl Worker {
                     Message::Publish => self.cells.publish(),
                     Message::Cut => return,
                     Message::Members { pool, members } => self.follow(pool, &members),
-                    Message::Drain(_) => {}
+                    Message::Drain(_) | Message::Certificates { .. } => {}
                 }
             }
             ring::sleep(Duration::from_millis(5)).await;
@@ -171,6 +177,12 @@ impl Worker {
         }
         // Closed sockets leave with the coming turns.
         ring::yield_now().await;
+    }
+
+    fn show(&self, listener: ListenerId, config: &Arc<ServerConfig>) {
+        for gate in self.gates.iter().filter(|gate| gate.door.listener == listener) {
+            gate.door.tls.replace(Some(Arc::clone(config)));
+        }
     }
 
     fn follow(&self, pool: PoolId, members: &Members) {

@@ -25,6 +25,8 @@ pub enum Class {
     Refused,
     /// The connection was not there in time.
     ConnectTimedOut,
+    /// Connected, and TLS was not agreed upon: a certificate, a version, a name.
+    Untrusted,
     /// The endpoint's name has no address.
     Unresolved,
     /// The connection ended before a response head.
@@ -145,6 +147,7 @@ impl Outcome {
             Class::Answered(_) | Class::Overtaken => None,
             Class::Refused
             | Class::ConnectTimedOut
+            | Class::Untrusted
             | Class::Reset
             | Class::TimedOut
             | Class::Malformed
@@ -186,7 +189,7 @@ impl Outcome {
     #[must_use]
     pub const fn retry_on(&self) -> Option<RetryOn> {
         match self.class {
-            Class::Refused | Class::ConnectTimedOut | Class::Unresolved => Some(RetryOn::Connect),
+            Class::Refused | Class::ConnectTimedOut | Class::Untrusted | Class::Unresolved => Some(RetryOn::Connect),
             Class::Reset => Some(RetryOn::Reset),
             Class::TimedOut => Some(RetryOn::TimedOut),
             Class::Answered(StatusClass::ClientError | StatusClass::ServerError | StatusClass::Unavailable) => {
@@ -226,6 +229,7 @@ mod tests {
             (Class::Answered(StatusClass::of(999)), Some(Upstream), Success, [true, true, false]),
             (Class::Refused, Some(Upstream), Failure, [true; 3]),
             (Class::ConnectTimedOut, Some(Upstream), Failure, [true; 3]),
+            (Class::Untrusted, Some(Upstream), Failure, [true; 3]),
             (Class::Unresolved, Some(Operator), Failure, [true; 3]),
             (Class::Reset, Some(Upstream), Failure, [true, true, false]),
             (Class::TimedOut, Some(Upstream), Failure, [true, true, false]),

@@ -2,7 +2,7 @@
 
 use super::{CONFIG_INVALID, ConfigArgs, FAILED, Format, Refusal, read_config, refuse, say, usable_cores};
 use crate::snapshot::{self, Compiled, Question};
-use crate::tls::Terminators;
+use crate::tls::{Originations, Terminators, Wrong};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
@@ -33,7 +33,9 @@ pub(super) struct CheckArgs {
 
 pub(super) fn check(args: &CheckArgs) -> ExitCode {
     match read_config(&args.config.config).and_then(|compiled| {
-        Terminators::load(&compiled.snapshot).map_err(|wrong| Refusal::File(wrong.to_string()))?;
+        let unusable = |wrong: Wrong| Refusal::File(wrong.to_string());
+        Terminators::load(&compiled.snapshot).map_err(unusable)?;
+        Originations::load(&compiled.snapshot).map_err(unusable)?;
         Ok(compiled)
     }) {
         Ok(compiled) => answer(args, &compiled),

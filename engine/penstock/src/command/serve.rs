@@ -11,7 +11,7 @@ pub struct ServeArgs {
     /// Where to listen: 127.0.0.1:8080, :8080, http://…, https://…, tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
     #[arg(long, value_name = "ADDR", required = true, value_parser = door)]
     pub listen: Vec<Door>,
-    /// Where to go: 127.0.0.1:9000, host:80, http://…, tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
+    /// Where to go: 127.0.0.1:9000, host:80, http://…, https://…, tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
     #[arg(long, value_name = "TARGET", required = true, value_parser = target)]
     pub to: Vec<Target>,
     /// The certificate of https:// doors with its chain behind it, in PEM
@@ -175,15 +175,13 @@ fn door(text: &str) -> Result<Door, String> {
 fn target(text: &str) -> Result<Target, String> {
     let read = || {
         let (Scheme { protocol, tls, port }, mut address) = scheme(text)?;
-        if tls {
-            return Err(wrong("asks for TLS", "TLS to endpoints is not there yet: write `http://` or `tcp://`"));
-        }
         // A URL has a default port; a bare address does not.
         let port_is_missing = address.ends_with(']') || !address.contains(':');
         if let Some(port) = port.filter(|_| port_is_missing && !address.is_empty()) {
             address.push_str(&format!(":{port}"));
         }
-        Ok(Target { protocol, endpoint: Text(address.parse()?) })
+        let scheme = if tls { "https://" } else { "" };
+        Ok(Target { protocol, endpoint: Text(format!("{scheme}{address}").parse()?) })
     };
     read().map_err(|wrong: Unreadable| format!("it {wrong}"))
 }
@@ -310,7 +308,6 @@ tls = { cert = "c.pem", key = "k.pem" }
             ("--listen :1 --to a", "it has no port: write `a:80`"),
             ("--listen :1 --to http://a/b", "it has a path: write `http://a`"),
             ("--listen https://:1 --to a:1", "needs a certificate: add `--cert FILE --key FILE`"),
-            ("--listen :1 --to https://a", "asks for TLS"),
             ("--listen ftp://:1 --to a:1", "unknown scheme `ftp`"),
             ("--listen :1 --to a:1 --cores 3-1", "write `1-3`"),
             ("--listen :1", "--to"),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ring::{Address, Appetite, Buf, Now, Stream, Timer};
 
-use crate::tls::{self, Failure, Machine, Read, Secured, ServerConfig};
+use crate::tls::{self, Failure, Machine, Origination, Read, Secured, ServerConfig};
 
 /// A stream of bytes to a peer.
 pub struct Transport {
@@ -33,6 +33,16 @@ impl Transport {
     /// A configuration that TLS refuses.
     pub fn accept(socket: Stream, config: &Arc<ServerConfig>) -> Result<Self, Failure> {
         Ok(Self { socket, tls: Some(Box::new(Machine::server(config)?)) })
+    }
+
+    /// The connecting side of TLS; its first words are on their way. `authority` is the endpoint's, by which it must prove itself
+    /// unless its pool has a name for it.
+    ///
+    /// # Errors
+    /// A configuration that TLS refuses, or an endpoint without a name.
+    pub fn connect(socket: Stream, tls: &Origination, authority: &str) -> Result<Self, Failure> {
+        let machine = Machine::client(tls.config(), tls.name(authority)?)?;
+        Ok(Self { socket, tls: Some(Box::new(machine)) })
     }
 
     /// TLS is agreed upon before anything else.

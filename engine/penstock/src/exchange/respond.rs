@@ -25,6 +25,8 @@ pub enum Reason {
     EndpointsFull,
     ConnectFailed,
     ConnectTimedOut,
+    /// TLS was not agreed upon with the endpoint.
+    Untrusted,
     Unresolved,
     UpstreamClosed,
     UpstreamTimedOut,
@@ -56,6 +58,7 @@ impl Reason {
             Self::EndpointsFull => "endpoints-full",
             Self::ConnectFailed => "connect-failed",
             Self::ConnectTimedOut => "connect-timeout",
+            Self::Untrusted => "tls-failed",
             Self::Unresolved => "unresolved",
             Self::UpstreamClosed => "upstream-closed",
             Self::UpstreamTimedOut => "upstream-timeout",
@@ -88,6 +91,7 @@ impl Reason {
             Self::ClientMalformed(malformed) => malformed.status(),
             Self::ClientTimedOut => Status::REQUEST_TIMEOUT,
             Self::ConnectFailed
+            | Self::Untrusted
             | Self::Unresolved
             | Self::UpstreamClosed
             | Self::UpstreamMalformed
@@ -115,6 +119,7 @@ impl Reason {
             Self::EndpointsFull => b"503: every endpoint has as much as it may have\n",
             Self::ConnectFailed => b"502: no endpoint accepts a connection\n",
             Self::ConnectTimedOut => b"504: no endpoint accepts a connection in time\n",
+            Self::Untrusted => b"502: no TLS with the endpoint: its certificate is not trusted, or nothing in common\n",
             Self::Unresolved => b"502: the endpoint's name has no address\n",
             Self::UpstreamClosed => b"502: the endpoint closed the connection before it answered\n",
             Self::UpstreamTimedOut => b"504: the endpoint did not answer in time\n",

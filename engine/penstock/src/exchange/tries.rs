@@ -331,6 +331,7 @@ impl<'a> Tries<'a> {
             None => Reason::NoEndpoint,
             Some(Class::Refused) => Reason::ConnectFailed,
             Some(Class::ConnectTimedOut) => Reason::ConnectTimedOut,
+            Some(Class::Untrusted) => Reason::Untrusted,
             Some(Class::Unresolved) => Reason::Unresolved,
             Some(Class::TimedOut) => Reason::UpstreamTimedOut,
             Some(Class::Malformed) => Reason::UpstreamMalformed,

@@ -20,11 +20,13 @@ use ring::{Address, TaskRef};
 use self::outliers::Jury;
 pub use self::prober::Probes;
 use crate::snapshot::{PoolId, Snapshot};
+use crate::tls::Originations;
 use crate::upstream::{EndpointShared, EndpointSums, Member, Members};
 
 /// Every pool's endpoints, watched.
 pub struct Oversight {
     snapshot: Arc<Snapshot>,
+    tls: Originations,
     pools: Box<[Vec<Rc<Watched>>]>,
     /// By pool; `None` where nobody is compared.
     juries: Box<[Option<Jury>]>,
@@ -66,18 +68,19 @@ pub enum Breaker {
 impl Oversight {
     /// Of the pools of a snapshot, with nobody in them yet.
     #[must_use]
-    pub fn new(snapshot: &Arc<Snapshot>, now: Now) -> Self {
+    pub fn new(snapshot: &Arc<Snapshot>, tls: Originations, now: Now) -> Self {
         let pools = snapshot.pools.iter().map(|_| Vec::new()).collect();
         let jury = |settings| Jury::new(settings, now);
         let juries = snapshot.pools.iter().map(|pool| pool.outlier.map(jury)).collect();
-        Self { snapshot: Arc::clone(snapshot), pools, juries, begun: false }
+        Self { snapshot: Arc::clone(snapshot), tls, pools, juries, begun: false }
     }
 
     /// Begins to probe, on the ring of this thread.
     pub fn begin(&mut self) {
         self.begun = true;
         for (at, watched) in self.pools.iter().enumerate() {
-            watched.iter().for_each(|watched| prober::start(watched, &self.snapshot, PoolId(at as u16)));
+            let pool = PoolId(at as u16);
+            watched.iter().for_each(|watched| prober::start(watched, &self.snapshot, &self.tls, pool));
         }
     }
 
@@ -93,7 +96,7 @@ impl Oversight {
             };
             watched.addresses.borrow_mut().clone_from(&member.addresses);
             if self.begun {
-                prober::start(&watched, &self.snapshot, pool);
+                prober::start(&watched, &self.snapshot, &self.tls, pool);
             }
             list.push(watched);
         }

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use proto::h1::{Client, ResponseHead};
 use proto::http::{Fields, Framing, Method};
-use ring::{Address, Buf, Stream, Timer};
+use ring::{Address, Buf, Timer};
 
-use crate::conn::{Broken, Conn, Read};
+use crate::conn::{Broken, Conn, Read, Transport};
 use crate::limits;
 use crate::snapshot::{HealthProbe, ProbeAsk, ProxyProtocol, Statuses};
+use crate::tls::Origination;
 use crate::upstream::{self, DialError, proxy_header};
 
 /// What came of a probe, in words.
@@ -30,11 +31,21 @@ pub(super) enum Probed {
 const SHOWN_MAX: usize = 40;
 
 /// Asks an endpoint once. `name` is the Host where the settings name none.
-pub(super) async fn probe(of: &HealthProbe, proxy: ProxyProtocol, addresses: &[Address], name: &str) -> Probed {
+pub(super) async fn probe(
+    of: &HealthProbe,
+    tls: Option<&Origination>,
+    proxy: ProxyProtocol,
+    addresses: &[Address],
+    name: &str,
+) -> Probed {
     let begun = ring::now();
     let addresses: Vec<Address> = addresses.iter().map(|address| at_port(address, of.port)).collect();
     let mut timer = Timer::new();
-    let mut stream = match upstream::dial(&addresses, of.settings.timeout, &mut timer).await {
+    let secured = match upstream::dial(&addresses, of.settings.timeout, &mut timer).await {
+        Ok(stream) => upstream::secure(stream, tls, name, begun + of.settings.timeout, &mut timer).await,
+        Err(error) => Err(error),
+    };
+    let mut stream = match secured {
         Ok(stream) => stream,
         Err(error) => return unconnected(error, of.settings.timeout),
     };
@@ -54,6 +65,7 @@ fn unconnected(error: DialError, timeout: Duration) -> Probed {
         DialError::Unresolved => Probed::Nobody,
         DialError::Full => Probed::Unsent("it has as many connections as it may".into()),
         DialError::TimedOut => Probed::Bad(format!("no connection within {timeout:?}")),
+        DialError::Tls(failure) => Probed::Bad(failure.to_string()),
         DialError::Failed(error) if ours => Probed::Unsent(error.to_string()),
         DialError::Failed(error) => Probed::Bad(error.to_string()),
     }
@@ -66,7 +78,7 @@ fn at_port(address: &Address, port: Option<u16>) -> Address {
     }
 }
 
-async fn ask(stream: Stream, ask: &ProbeAsk, name: &str) -> Result<String, String> {
+async fn ask(stream: Transport, ask: &ProbeAsk, name: &str) -> Result<String, String> {
     match ask {
         ProbeAsk::Tcp => Ok("connected".into()),
         ProbeAsk::Bytes { send, expect } => bytes(stream, send.as_bytes(), expect.as_bytes()).await,
@@ -80,7 +92,7 @@ async fn ask(stream: Stream, ask: &ProbeAsk, name: &str) -> Result<String, Strin
     }
 }
 
-async fn bytes(mut stream: Stream, send: &[u8], expect: &[u8]) -> Result<String, String> {
+async fn bytes(mut stream: Transport, send: &[u8], expect: &[u8]) -> Result<String, String> {
     if !send.is_empty() {
         stream.send(Buf::copy_of(send));
     }

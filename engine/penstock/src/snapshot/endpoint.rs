@@ -10,10 +10,12 @@ use std::{
     str::FromStr,
 };
 
-/// One entry: `source [weight=N] [tier=N]`.
+/// One entry: `[https://]source [weight=N] [tier=N]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub source: Source,
+    /// Written as `https://`: its pool is met by TLS.
+    pub tls: bool,
     /// Of each endpoint that it stands for, unless the source tells of weights itself.
     pub weight: u32,
     /// 0 is asked first. What a source tells of comes on top.
@@ -59,8 +61,12 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, Unreadable> {
         let mut words = text.split_ascii_whitespace();
-        let source: Source = words.next().unwrap_or_default().parse()?;
-        let mut endpoint = Self { source, weight: 1, tier: 0 };
+        let word = words.next().unwrap_or_default();
+        let (source, tls) = match word.strip_prefix("https://") {
+            Some(url) => (https(url)?, true),
+            None => (word.parse()?, false),
+        };
+        let mut endpoint = Self { source, tls, weight: 1, tier: 0 };
         for word in words {
             match word.split_once('=') {
                 Some(("weight", _)) if endpoint.source.tells_weights() => {
@@ -83,6 +89,18 @@ impl FromStr for Endpoint {
     }
 }
 
+/// What follows `https://`: an address, or a host for its port 443.
+fn https(url: &str) -> Result<Source, Unreadable> {
+    let bare = url.trim_end_matches('/');
+    if bare.contains('/') {
+        let host = bare.split('/').next().unwrap_or_default();
+        return Err(Unreadable::new("has a path", format!("write `https://{host}`")));
+    }
+    let port_is_missing = bare.ends_with(']') || !bare.contains(':');
+    let address: Address = if port_is_missing { format!("{bare}:443").parse()? } else { bare.parse()? };
+    Ok(Source::Address(address))
+}
+
 fn within(key: &str, number: &str, most: u32) -> Result<u32, Unreadable> {
     let zero = if key == "weight" { "0 (gets nothing)" } else { "0 (asked first)" };
     number.parse().ok().filter(|&number| number <= most).ok_or_else(|| {
@@ -92,6 +110,9 @@ fn within(key: &str, number: &str, most: u32) -> Result<u32, Unreadable> {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.tls {
+            f.write_str("https://")?;
+        }
         self.source.fmt(f)?;
         if self.weight != 1 {
             write!(f, " weight={}", self.weight)?;
@@ -167,6 +188,9 @@ mod tests {
             ("10.0.0.1:80 tier=2 weight=3", "10.0.0.1:80 weight=3 tier=2"),
             ("srv:_HTTP._tcp.Api tier=1", "srv:_http._tcp.api tier=1"),
             ("file:/etc/pool", "file:/etc/pool"),
+            ("https://A.b weight=2", "https://a.b:443 weight=2"),
+            ("https://[::1]/", "https://[::1]:443"),
+            ("https://a:1/x", "has a path: write `https://a:1`"),
             ("unix:/run/a", "unix:/run/a"),
             ("a:1 wait=1", "has `wait=1` after the address: only `weight=N` and `tier=N` may follow it"),
             ("a:1 tier=256", "has the tier `256`: write a whole number from 0 (asked first) to 255"),

@@ -5,6 +5,7 @@ use super::address::{Address, Bind, Cidr};
 use super::division::{Bound, Excess, HashKey, Secret};
 use super::endpoint::{Endpoint, Nameserver};
 use super::limit::{ConcurrencyLimit, LimitKey};
+use super::pin::SpkiPin;
 use super::probing::{ProbeTarget, Statuses};
 use super::quantity::{Bandwidth, Rate, Size};
 use super::repetition::{CopyAfter, PerTry, RetryCause};
@@ -172,6 +173,7 @@ pub(super) const FORMATS: &[Format] = &[
     format::<Excess>(),
     format::<Bound>(),
     format::<Secret>(),
+    format::<SpkiPin>(),
     format::<LimitKey>(),
     format::<ConcurrencyLimit>(),
     format::<Cores>(),

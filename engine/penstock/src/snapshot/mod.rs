@@ -16,6 +16,7 @@ mod explain;
 mod limit;
 mod literal;
 mod meaning;
+mod pin;
 mod print;
 mod probing;
 mod quantity;
@@ -33,8 +34,8 @@ pub use address::{Address, Bind, Cidr, Host};
 pub use compile::{
     AccessLog, Action, Admission, Certificate, Class, ClassId, CookieRule, Division, EngineSettings, Fixed, HeaderRule,
     HeaderRules, HealthProbe, Limit, Listener, ListenerId, ListenerProtocol, ListenerTls, Mirror, Networks, Pace,
-    Paces, Pool, PoolId, ProbeAsk, Redirect, Retry, Reuse, Rewrite, Route, RouteQos, Snapshot, Stickiness, Target,
-    Timeouts,
+    Paces, Pool, PoolId, PoolTls, ProbeAsk, Redirect, Retry, Reuse, Rewrite, Route, RouteQos, Snapshot, Stickiness,
+    Target, Timeouts, Trust,
 };
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, Nameserver, Source};
@@ -43,6 +44,7 @@ pub use limit::{ConcurrencyLimit, LimitKey};
 pub use literal::{
     Cores, HostPolicy, Listed, Literal, Percent, ServerPolicy, Spin, Text, Time, Unreadable, ViaName, cpu_list,
 };
+pub use pin::SpkiPin;
 pub use print::{complete, print};
 pub use probing::{ProbeTarget, Statuses};
 pub use quantity::{Bandwidth, Rate, Size};

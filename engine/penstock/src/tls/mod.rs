@@ -4,12 +4,14 @@
 //! whatever a peer sends ends in bytes, a pause or a [`Failure`]. `conn::Transport` joins it to a stream.
 
 mod certificates;
+mod client;
 mod failure;
 mod machine;
 mod records;
 mod server;
 mod turnstile;
 
+pub use client::{Origination, Originations};
 pub use failure::{Cause, Failure};
 pub use machine::{Machine, Read, Secured};
 pub use server::{Terminators, Wrong};

@@ -9,7 +9,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::ProducesTickets;
 
 use super::certificates::{Certificates, certified};
-use crate::snapshot::{ListenerProtocol, ListenerTls, Snapshot, TlsVersion};
+use crate::snapshot::{ListenerId, ListenerProtocol, ListenerTls, Snapshot, TlsVersion};
 
 /// What is wrong with a file, and which.
 #[derive(Debug)]
@@ -18,6 +18,16 @@ pub struct Wrong(String);
 impl Wrong {
     pub(super) fn of(path: &Path, why: impl fmt::Display) -> Self {
         Self(format!("{}: {why}", path.display()))
+    }
+
+    pub(super) fn of_pool(self, name: &str) -> Self {
+        Self(format!("pool `{name}`: {}", self.0))
+    }
+}
+
+impl From<rustls::Error> for Wrong {
+    fn from(error: rustls::Error) -> Self {
+        Self(error.to_string())
     }
 }
 
@@ -37,7 +47,15 @@ pub struct Terminators(Vec<Option<Terminator>>);
 #[derive(Debug)]
 struct Terminator {
     config: Arc<ServerConfig>,
+    tickets: Arc<dyn ProducesTickets>,
+    /// Of the files, when they were read.
+    read: Stamps,
+    /// Of the files, at the last look.
+    seen: Stamps,
 }
+
+/// What tells a file that has changed: when it was written, which one it is, how long.
+type Stamps = Vec<Option<(i64, i64, u64, u64)>>;
 
 impl Terminators {
     /// Reads what the snapshot names.
@@ -48,10 +66,30 @@ impl Terminators {
         let load = |listener: &crate::snapshot::Listener| {
             let Some(tls) = &listener.tls else { return Ok(None) };
             let named = |wrong: Wrong| Wrong(format!("listener `{}`: {wrong}", listener.name));
-            let config = tickets().and_then(|tickets| config(tls, listener.protocol, tickets)).map_err(named)?;
-            Ok(Some(Terminator { config }))
+            // Before they are read: a change in between is seen by the next look.
+            let stamps = stamps(tls);
+            let tickets = tickets()?;
+            let config = config(tls, listener.protocol, Arc::clone(&tickets)).map_err(named)?;
+            Ok(Some(Terminator { config, tickets, read: stamps.clone(), seen: stamps }))
         };
         snapshot.listeners.iter().map(load).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Reads anew what has changed and has stood still since the last look, for handshakes from now on. Sessions go on, and so do their tickets.
+    pub fn look(&mut self, snapshot: &Snapshot) -> Vec<(ListenerId, Result<Arc<ServerConfig>, Wrong>)> {
+        let mut looked = Vec::new();
+        for (at, (terminator, listener)) in self.0.iter_mut().zip(&snapshot.listeners).enumerate() {
+            if let (Some(terminator), Some(tls)) = (terminator, &listener.tls)
+                && terminator.has_changed(tls)
+            {
+                let config = config(tls, listener.protocol, Arc::clone(&terminator.tickets));
+                if let Ok(config) = &config {
+                    terminator.config = Arc::clone(config);
+                }
+                looked.push((ListenerId(at as u16), config));
+            }
+        }
+        looked
     }
 
     /// What each listener offers; `None` where it does not terminate TLS.
@@ -59,6 +97,30 @@ impl Terminators {
     pub fn configs(&self) -> Vec<Option<Arc<ServerConfig>>> {
         self.0.iter().map(|one| one.as_ref().map(|one| Arc::clone(&one.config))).collect()
     }
+}
+
+impl Terminator {
+    /// A pair that is written one file after the other is read when both have been there for a while.
+    fn has_changed(&mut self, tls: &ListenerTls) -> bool {
+        let now = stamps(tls);
+        let before = std::mem::replace(&mut self.seen, now);
+        let settled = self.seen == before && self.seen != self.read;
+        if settled {
+            self.read.clone_from(&self.seen);
+        }
+        settled
+    }
+}
+
+fn stamps(tls: &ListenerTls) -> Stamps {
+    use std::os::unix::fs::MetadataExt;
+
+    let files = tls.certificates.iter().flat_map(|one| [Some(&one.cert), Some(&one.key), one.ocsp.as_ref()]);
+    let stamp = |path: &std::path::PathBuf| {
+        let file = std::fs::metadata(path).ok()?;
+        Some((file.mtime(), file.mtime_nsec(), file.ino(), file.size()))
+    };
+    files.flatten().map(stamp).collect()
 }
 
 /// Seals tickets; its keys change every six hours, and are good for twelve.
@@ -79,7 +141,7 @@ fn config(
     };
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
-        .map_err(|error| Wrong(error.to_string()))?
+        .map_err(Wrong::from)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Certificates::new(certificates?, tls.strict_sni)));
     config.ticketer = tickets;

@@ -23,6 +23,7 @@ use crate::conn::{Conn, Transport};
 use crate::limits;
 use crate::snapshot;
 use crate::telemetry::Counters;
+use crate::tls::{Failure, Origination};
 
 pub struct Cluster {
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
@@ -38,6 +39,10 @@ pub struct Cluster {
     /// When to look again for endpoints that want a trial.
     look_at: Cell<Now>,
     worker: usize,
+    /// How its endpoints are met by TLS, if they are.
+    tls: Option<Arc<Origination>>,
+    /// When standard error was last told why it could not be.
+    told_at: Cell<Option<ring::Now>>,
     workers: usize,
 }
 
@@ -103,7 +108,13 @@ pub struct Lease {
 
 impl Cluster {
     #[must_use]
-    pub fn new(pool: &snapshot::Pool, members: &Members, worker: usize, workers: usize, seed: u64) -> Self {
+    pub fn new(
+        pool: &snapshot::Pool,
+        tls: Option<Arc<Origination>>,
+        members: &Members,
+        (worker, workers): (usize, usize),
+        seed: u64,
+    ) -> Self {
         let mut budget = pool.retry.budget;
         // The floor is the process's; each worker takes its share of it, and at least one.
         budget.per_second_min = (budget.per_second_min / workers.max(1) as u16).max(1);
@@ -120,6 +131,8 @@ impl Cluster {
             look_at: Cell::new(Now::ZERO),
             worker,
             workers,
+            tls,
+            told_at: Cell::new(None),
         };
         cluster.follow(pool, members, &Counters::default());
         cluster
@@ -363,10 +376,27 @@ impl Cluster {
         let addresses = endpoint.addresses();
         counters.upstream_connects_total.add(1);
         let begun = ring::now();
-        let dialled = dial::dial(&addresses, patience, timer).await;
+        let dialled = match dial::dial(&addresses, patience, timer).await {
+            Ok(stream) => dial::secure(stream, self.tls.as_deref(), &endpoint.authority, begun + patience, timer).await,
+            Err(error) => Err(error),
+        };
+        if let Err(DialError::Tls(failure)) = &dialled {
+            self.tell(&endpoint.name, failure);
+        }
         counters.upstream_connect_nanoseconds_total.add(ring::now().since(begun).as_nanos() as u64);
         counters.upstream_connect_failures_total.add(u64::from(dialled.is_err()));
-        dialled.map(|stream| (stream.into(), held))
+        dialled.map(|stream| (stream, held))
+    }
+}
+
+impl Cluster {
+    /// Why an endpoint is not met by TLS: an operator cannot guess it from a status. Now and then is enough.
+    fn tell(&self, endpoint: &str, failure: &Failure) {
+        let now = ring::now();
+        if self.told_at.get().is_none_or(|told| now.since(told) >= limits::TLS_TOLD_EVERY) {
+            self.told_at.set(Some(now));
+            eprintln!("penstock: endpoint `{endpoint}`: {failure}");
+        }
     }
 }
 
@@ -465,7 +495,7 @@ mod tests {
     fn a_breaker_that_opened_stays_open_in_a_new_list() {
         let (pool, counters) = (pool(), Counters::default());
         let (a, c) = (member(A, 1), member(C, 1));
-        let cluster = Cluster::new(&pool, &list(&pool, [a.clone(), member(B, 1)]), 0, 1, 1);
+        let cluster = Cluster::new(&pool, None, &list(&pool, [a.clone(), member(B, 1)]), (0, 1), 1);
         let now = Now::from_secs(1);
         let mut tried = Tried::default();
         let other = cluster.endpoints()[1].clone();
@@ -489,7 +519,7 @@ mod tests {
     fn a_request_avoids_the_endpoints_it_failed_at_wherever_they_stand_now() {
         let (pool, counters) = (pool(), Counters::default());
         let (a, b, c) = (member(A, 1), member(B, 1), member(C, 1));
-        let cluster = Cluster::new(&pool, &list(&pool, [a.clone(), b.clone(), c.clone()]), 0, 1, 1);
+        let cluster = Cluster::new(&pool, None, &list(&pool, [a.clone(), b.clone(), c.clone()]), (0, 1), 1);
         let mut tried = Tried::default();
         tried.add(&cluster.endpoints()[0].clone());
         assert_eq!(picks(&cluster, &tried), [B, C]);
@@ -503,7 +533,7 @@ mod tests {
     fn what_is_in_flight_at_one_that_left_still_ends_there() {
         let (pool, counters) = (pool(), Counters::default());
         let (a, b) = (member(A, 1), member(B, 1));
-        let cluster = Cluster::new(&pool, &list(&pool, [a.clone()]), 0, 1, 1);
+        let cluster = Cluster::new(&pool, None, &list(&pool, [a.clone()]), (0, 1), 1);
         let now = Now::from_secs(1);
         let picked = pick(&cluster, &Tried::default()).unwrap();
         cluster.follow(&pool, &list(&pool, [b]), &counters);
@@ -518,7 +548,7 @@ mod tests {
     fn weights_change_live_and_a_drained_endpoint_gets_nothing() {
         let (pool, counters) = (pool(), Counters::default());
         let (a, b) = (member(A, 1), member(B, 1));
-        let cluster = Cluster::new(&pool, &list(&pool, [a.clone(), b.clone()]), 0, 1, 1);
+        let cluster = Cluster::new(&pool, None, &list(&pool, [a.clone(), b.clone()]), (0, 1), 1);
         b.shared.set_admin(Admin { state: AdminState::Drain, ..Admin::default() });
         assert_eq!(picks(&cluster, &Tried::default()), [A]);
         b.shared.set_admin(Admin::default());

@@ -6,7 +6,10 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use ring::{Address, Stream, Timer};
+use ring::{Address, Now, Stream, Timer};
+
+use crate::conn::Transport;
+use crate::tls::{Failure, Origination};
 
 /// How long an attempt is alone before the next address gets its chance: RFC 8305 §5's recommended value.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -21,6 +24,8 @@ pub enum DialError {
     Full,
     /// The last attempt's error.
     Failed(io::Error),
+    /// Connected, and TLS was not agreed upon.
+    Tls(Failure),
 }
 
 type Attempt = Pin<Box<dyn Future<Output = io::Result<Stream>>>>;
@@ -74,6 +79,31 @@ pub async fn dial(addresses: &[Address], patience: Duration, timer: &mut Timer) 
         Poll::Pending
     })
     .await
+}
+
+/// Agrees upon TLS with the endpoint that `stream` leads to, if its pool is met by it.
+///
+/// # Errors
+/// Why not; no time left counts as none to connect.
+pub async fn secure(
+    stream: Stream,
+    tls: Option<&Origination>,
+    authority: &str,
+    deadline: Now,
+    timer: &mut Timer,
+) -> Result<Transport, DialError> {
+    let Some(tls) = tls else { return Ok(stream.into()) };
+    let mut transport = Transport::connect(stream, tls, authority).map_err(DialError::Tls)?;
+    // Boxed: what a handshake holds is no part of every exchange.
+    match Box::pin(transport.shake_hands(deadline, timer)).await {
+        Ok(()) => Ok(transport),
+        Err(Failure::TimedOut) => Err(DialError::TimedOut),
+        Err(failure) => {
+            // The alert, if there is one, leaves before the connection is closed.
+            ring::yield_now().await;
+            Err(DialError::Tls(failure))
+        }
+    }
 }
 
 /// The families in turn, beginning with the first address's (RFC 8305 §4).

@@ -25,7 +25,7 @@ use ring::Buf;
 
 pub use self::affinity::Affinity;
 pub use self::cluster::{Choice, Cluster, Impatient, Lease, Repetition, Wanted};
-pub use self::dial::{DialError, dial};
+pub use self::dial::{DialError, dial, secure};
 pub use self::discovery::{Discovery, Report};
 pub use self::endpoint::{Endpoint, Tried};
 pub use self::list::{Badges, Members, PoolLoad};
@@ -68,6 +68,7 @@ impl From<&DialError> for policy::Class {
         match error {
             DialError::Unresolved => Self::Unresolved,
             DialError::TimedOut => Self::ConnectTimedOut,
+            DialError::Tls(_) => Self::Untrusted,
             DialError::Full => Self::Shed,
             DialError::Failed(error) if is_ours(error) => Self::Shed,
             DialError::Failed(_) => Self::Refused,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use penstock::qos;
 use penstock::snapshot::{self, PoolId, Snapshot};
 use penstock::telemetry::WorkerCells;
+use penstock::tls::Originations;
 use penstock::upstream::{Finding, Found, Members, Roster};
 use penstock::worker::{Message, Plan, Worker};
 use ring::sim::{Faults, Script, World};
@@ -121,6 +122,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
     let roster = Roster::new(&snapshot, 1, policy::Now::ZERO);
     let plan = Plan {
         qos: qos::Shared::new(&snapshot, 1),
+        originations: Originations::default(),
         tls: snapshot.listeners.iter().map(|_| None).collect(),
         snapshot,
         cells: Arc::clone(&cells),

@@ -17,7 +17,7 @@ pub(super) use qos::DEFAULT_CLASS;
 pub use qos::{Admission, Class, ClassId, Limit, Pace, Paces, RouteQos};
 pub use route::{Action, Fixed, HeaderRule, HeaderRules, Mirror, Redirect, Rewrite, Route, Target};
 pub(super) use route::{default_route_name, rules_of};
-pub use tls::{Certificate, ListenerTls};
+pub use tls::{Certificate, ListenerTls, PoolTls, Trust};
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -111,6 +111,7 @@ impl Snapshot {
     /// Makes the paths of files that are read while it runs those of the configuration file's folder.
     pub fn root(&mut self, folder: &Path) {
         self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()).for_each(|tls| tls.root(folder));
+        self.pools.iter_mut().filter_map(|pool| pool.tls.as_mut()).for_each(|tls| tls.root(folder));
     }
 
     #[must_use]

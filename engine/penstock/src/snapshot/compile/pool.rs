@@ -9,6 +9,7 @@ use policy::{Backoff, BreakerSettings, HedgeAfter, HedgeSettings, OutlierSetting
 use super::balance::{Division, division};
 use super::health::{HealthProbe, health};
 use super::outlier::outlier;
+use super::tls::{PoolTls, pool_tls};
 use super::{Admission, qos, time};
 use crate::limits;
 use crate::snapshot::endpoint::Endpoint;
@@ -20,6 +21,8 @@ use crate::snapshot::schema::{Balance, BreakerDoc, HedgeDoc, PoolDoc, ProxyProto
 pub struct Pool {
     pub name: Box<str>,
     pub endpoints: Box<[Endpoint]>,
+    /// `None`: they are met without TLS.
+    pub tls: Option<PoolTls>,
     pub balance: Balance,
     pub division: Division,
     pub host: HostPolicy,
@@ -69,6 +72,7 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
     Pool {
         name: doc.name.as_str().into(),
         endpoints: doc.endpoints.iter().map(|endpoint| endpoint.0.clone()).collect(),
+        tls: pool_tls(doc),
         balance: doc.balance,
         division: division(doc),
         host: doc.host.0.clone(),

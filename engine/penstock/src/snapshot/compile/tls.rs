@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::snapshot::schema::{CertificateDoc, TlsDoc, TlsVersion};
+use crate::snapshot::pin::SpkiPin;
+use crate::snapshot::schema::{CertificateDoc, PoolDoc, TlsDoc, TlsVersion};
 
 /// What a listener shows to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,60 @@ impl ListenerTls {
         for certificate in &mut self.certificates {
             let paths = [&mut certificate.cert, &mut certificate.key].into_iter().chain(&mut certificate.ocsp);
             paths.for_each(|path| *path = folder.join(&path));
+        }
+    }
+}
+
+/// What a pool asks of its endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolTls {
+    pub trust: Trust,
+    /// `None`: each endpoint's own host.
+    pub sni: Option<Box<str>>,
+    /// One of these must be the endpoint's, if there are any.
+    pub pins: Box<[SpkiPin]>,
+    /// Our own.
+    pub identity: Option<Certificate>,
+}
+
+/// Whose word is taken for who an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// The roots of the host.
+    System,
+    /// The authorities in this file.
+    File(PathBuf),
+    /// Everybody is believed; or pins alone decide.
+    Nobody,
+}
+
+pub(super) fn pool_tls(pool: &PoolDoc) -> Option<PoolTls> {
+    let doc = &pool.tls;
+    if doc.ca.is_none() && !pool.endpoints.iter().any(|endpoint| endpoint.0.tls) {
+        return None;
+    }
+    let trust = match doc.ca.as_deref() {
+        _ if !doc.verify => Trust::Nobody,
+        None | Some("system") => Trust::System,
+        Some(path) => Trust::File(path.into()),
+    };
+    let identity = doc.cert.as_ref().zip(doc.key.as_ref());
+    Some(PoolTls {
+        trust,
+        sni: doc.sni.as_deref().map(Into::into),
+        pins: doc.pin.0.as_slice().into(),
+        identity: identity.map(|(cert, key)| Certificate { cert: cert.into(), key: key.into(), ocsp: None }),
+    })
+}
+
+impl PoolTls {
+    pub(super) fn root(&mut self, folder: &Path) {
+        if let Trust::File(path) = &mut self.trust {
+            *path = folder.join(&path);
+        }
+        if let Some(identity) = &mut self.identity {
+            identity.cert = folder.join(&identity.cert);
+            identity.key = folder.join(&identity.key);
         }
     }
 }

@@ -77,6 +77,7 @@ impl Meaning<'_> {
             );
         }
         self.division(at, pool);
+        self.pool_tls(at, pool);
         let times: [(&[Step<'_>], &Text<Time>); 6] = [
             (path!["pool", at, "timeout", "connect"], &pool.timeout.connect),
             (path!["pool", at, "timeout", "head"], &pool.timeout.head),

@@ -3,7 +3,7 @@
 use super::Meaning;
 use crate::limits;
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::ListenDoc;
+use crate::snapshot::schema::{ListenDoc, PoolDoc, ProxyProtocol};
 use crate::snapshot::text::Step;
 
 impl Meaning<'_> {
@@ -41,6 +41,46 @@ impl Meaning<'_> {
                 let path = path.map(String::as_str).filter(|path| !path.is_empty());
                 self.tls_file(path, path!["listen", at, "tls", "certificates", number, key]);
             }
+        }
+    }
+
+    pub(super) fn pool_tls(&mut self, at: usize, pool: &PoolDoc) {
+        let tls = &pool.tls;
+        let with = pool.endpoints.iter().filter(|endpoint| endpoint.0.tls).count();
+        if let Some(plain) = pool.endpoints.iter().position(|endpoint| !endpoint.0.tls)
+            && with > 0
+            && tls.ca.is_none()
+        {
+            let message = "some endpoints are `https://` and this one is not";
+            let advice = "TLS is the whole pool's: write `https://` everywhere, or make two pools";
+            self.report(Code::Conflict, path!["pool", at, "endpoints", plain], message, advice);
+        }
+        let is_on = with > 0 || tls.ca.is_some();
+        for key in ["verify", "sni", "pin", "cert", "key"] {
+            if !is_on && self.written(path!["pool", at, "tls", key]) {
+                let message = format!("`tls.{key}` has no effect without TLS");
+                let advice = "write endpoints as `https://…`, or add ca = \"system\"";
+                self.report(Code::NoEffect, path!["pool", at, "tls", key], message, advice);
+            }
+        }
+        if tls.cert.is_some() != tls.key.is_some() {
+            let message = "a certificate and its key go together";
+            let key = if tls.cert.is_some() { "cert" } else { "key" };
+            self.report(Code::MissingKey, path!["pool", at, "tls", key], message, "write the paths of both");
+        }
+        if let Some(name) = &tls.sni
+            && rustls::pki_types::ServerName::try_from(name.as_str()).is_err()
+        {
+            let message = format!("`{name}` is no name that a certificate could have");
+            self.report(Code::BadValue, path!["pool", at, "tls", "sni"], message, "write a host's name or address");
+        }
+        if is_on && pool.proxy_protocol != ProxyProtocol::Off {
+            let message = "a PROXY header is not sent in front of TLS yet";
+            self.report(Code::Conflict, path!["pool", at, "proxy_protocol"], message, "leave one of the two out");
+        }
+        let ca = tls.ca.as_deref().filter(|ca| *ca != "system" && tls.verify);
+        for (key, path) in [("ca", ca), ("cert", tls.cert.as_deref()), ("key", tls.key.as_deref())] {
+            self.tls_file(path, path!["pool", at, "tls", key]);
         }
     }
 

@@ -7,6 +7,7 @@ use super::QueueDoc;
 use super::balance::{Balance, LimitsDoc, SpreadDoc, StickyDoc};
 use super::health::HealthDoc;
 use super::outlier::OutlierDoc;
+use super::tls::PoolTlsDoc;
 use crate::limits;
 use crate::snapshot::division::HashKey;
 use crate::snapshot::endpoint::Endpoint;
@@ -25,6 +26,8 @@ pub struct PoolDoc {
     /// Where its endpoints are: addresses, names (each A and AAAA record is an endpoint), SRV records, or files that are watched.
     /// `weight` (1 unless given) is a share; 0 gets nothing. Endpoints of a higher `tier` (0 unless given) are asked when the lower ones fail.
     pub endpoints: Vec<Text<Endpoint>>,
+    /// TLS with endpoints. On where they are written `https://…`, or `ca` says whom to trust.
+    pub tls: PoolTlsDoc,
     /// Which endpoint is next. `adaptive`: the better of two by latency and work in flight, right for nearly all.
     /// `least-requests`: the one of `spread.choices` with the least work in flight, for requests of very unequal length.
     /// `round-robin`: in turn, for exact shares. `random`: by weight alone. `ring`, `maglev`: the same `hash` goes to the same
@@ -74,6 +77,7 @@ impl Default for PoolDoc {
         Self {
             name: String::new(),
             endpoints: Vec::new(),
+            tls: PoolTlsDoc::default(),
             balance: Balance::default(),
             hash: None,
             spread: SpreadDoc::default(),

@@ -1,7 +1,10 @@
-//! `tls` of a listener: what it shows to clients.
+//! `tls` of a listener, what it shows to clients; and of a pool, what it asks of endpoints.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::snapshot::literal::Listed;
+use crate::snapshot::pin::SpkiPin;
 
 /// TLS with clients. Off unless `cert` or `certificates` is given. Paths are relative to this file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -49,5 +52,29 @@ impl TlsDoc {
     /// Whether anything asks for TLS.
     pub(in crate::snapshot) fn is_on(&self) -> bool {
         self.cert.is_some() || !self.certificates.is_empty()
+    }
+}
+
+/// TLS with endpoints. On where they are written `https://…`, or `ca` says whom to trust. Paths are relative to this file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolTlsDoc {
+    /// Whom to trust: `system` for the roots of the host, or a file of PEM. `system` unless given.
+    pub ca: Option<String>,
+    /// Whether certificates are checked: their chain, their dates, and that they are for the endpoint's name.
+    pub verify: bool,
+    /// The name to ask for, and to check. The endpoint's own host unless given.
+    pub sni: Option<String>,
+    /// Keys of which the endpoint must have one, on top of `verify` or instead of it.
+    pub pin: Listed<SpkiPin>,
+    /// Our own certificate, for endpoints that ask for one, in PEM.
+    pub cert: Option<String>,
+    /// Its key, in PEM.
+    pub key: Option<String>,
+}
+
+impl Default for PoolTlsDoc {
+    fn default() -> Self {
+        Self { ca: None, verify: true, sni: None, pin: Listed::default(), cert: None, key: None }
     }
 }

@@ -1,0 +1,218 @@
+//! What is asked of endpoints that are reached by TLS: whom to trust, by which name, and who we are.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use super::Failure;
+use super::certificates::{certified, chain};
+use super::server::Wrong;
+use crate::snapshot::{PoolId, PoolTls, Snapshot, SpkiPin, Trust};
+
+/// Where distributions keep the roots that they trust: Debian, Fedora, Alpine.
+const SYSTEM_ROOTS: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// How the endpoints of a pool are met by TLS. One for all workers: a session that one has made, any may resume.
+#[derive(Debug)]
+pub struct Origination {
+    config: Arc<ClientConfig>,
+    sni: Option<ServerName<'static>>,
+}
+
+/// Those of all pools.
+#[derive(Clone, Debug, Default)]
+pub struct Originations(Vec<Option<Arc<Origination>>>);
+
+impl Originations {
+    /// Reads what the snapshot names.
+    ///
+    /// # Errors
+    /// The first file that will not do.
+    pub fn load(snapshot: &Snapshot) -> Result<Self, Wrong> {
+        let load = |pool: &crate::snapshot::Pool| {
+            let Some(tls) = &pool.tls else { return Ok(None) };
+            Origination::new(tls).map(|one| Some(Arc::new(one))).map_err(|wrong| wrong.of_pool(&pool.name))
+        };
+        snapshot.pools.iter().map(load).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// A pool's; `None` where its endpoints are met without TLS.
+    #[must_use]
+    pub fn of(&self, pool: PoolId) -> Option<Arc<Origination>> {
+        self.0.get(usize::from(pool.0))?.clone()
+    }
+}
+
+impl Origination {
+    fn new(tls: &PoolTls) -> Result<Self, Wrong> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = Verifier::new(tls, &provider)?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(Wrong::from)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match &tls.identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => {
+                let certified = certified(&identity.cert, &identity.key, None)?;
+                builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)))
+            }
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let sni = tls.sni.as_ref().and_then(|name| ServerName::try_from(name.to_string()).ok());
+        Ok(Self { config: Arc::new(config), sni })
+    }
+
+    pub(crate) fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
+    /// By which name an endpoint must prove itself: the pool's, or its own.
+    ///
+    /// # Errors
+    /// It has none: a Unix socket.
+    pub(crate) fn name(&self, authority: &str) -> Result<ServerName<'static>, Failure> {
+        self.sni.clone().or_else(|| server_name(authority)).ok_or(Failure::Tls(Error::UnsupportedNameType))
+    }
+}
+
+/// The host of `host:port`, `[v6]:port`, or of what discovery calls an endpoint (`host:port/address`).
+fn server_name(authority: &str) -> Option<ServerName<'static>> {
+    let authority = authority.split('/').next()?;
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<IpAddr>() {
+        Ok(ip) => Some(ServerName::IpAddress(ip.into())),
+        Err(_) if host == "unix" => None,
+        Err(_) => ServerName::try_from(host.to_owned()).ok(),
+    }
+}
+
+/// Trusts by a chain to a root, by pinned keys, by both, or everybody.
+struct Verifier {
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    pins: Box<[SpkiPin]>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn new(tls: &PoolTls, provider: &Arc<CryptoProvider>) -> Result<Self, Wrong> {
+        let roots = match &tls.trust {
+            Trust::System => Some(system_roots()?),
+            Trust::File(path) => Some(roots(path)?),
+            Trust::Nobody => None,
+        };
+        let chain = roots.map(|roots| {
+            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+            builder.build().map_err(|error| Wrong::from(Error::General(error.to_string())))
+        });
+        Ok(Self { chain: chain.transpose()?, pins: tls.pins.clone(), provider: Arc::clone(provider) })
+    }
+
+    fn is_pinned(&self, cert: &CertificateDer<'_>) -> bool {
+        let Ok(parsed) = webpki::EndEntityCert::try_from(cert) else { return false };
+        let Some(suite) = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13() else { return false };
+        let digest = suite.common.hash_provider.hash(parsed.subject_public_key_info().as_ref());
+        self.pins.iter().any(|pin| pin.0 == digest.as_ref())
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Some(chain) = &self.chain {
+            chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        }
+        if self.pins.is_empty() || self.is_pinned(end_entity) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Verifier(chain {}, {} pins)", self.chain.is_some(), self.pins.len())
+    }
+}
+
+/// The authorities in a file, every one of which must be good.
+pub(super) fn roots(path: &Path) -> Result<RootCertStore, Wrong> {
+    let mut roots = RootCertStore::empty();
+    for root in chain(path)? {
+        roots.add(root).map_err(|error| Wrong::of(path, error))?;
+    }
+    Ok(roots)
+}
+
+/// Those that the host trusts. One that cannot be read among hundreds is nobody's concern.
+fn system_roots() -> Result<RootCertStore, Wrong> {
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let usual = || SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.is_file());
+    let Some(path) = named.or_else(usual) else {
+        let advice = "this host has no trusted roots (Debian: apt-get install ca-certificates); or name a file: tls.ca";
+        return Err(Wrong::of(Path::new(SYSTEM_ROOTS[0]), advice));
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(chain(&path)?);
+    if roots.is_empty() { Err(Wrong::of(&path, "has no usable root in it")) } else { Ok(roots) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_known_by_their_host() {
+        let name = |authority| server_name(authority).map(|name| name.to_str().into_owned());
+        for (authority, wanted) in [
+            ("app.internal:8443", Some("app.internal")),
+            ("app.internal:8443/10.0.0.1", Some("app.internal")),
+            ("10.0.0.1:443", Some("10.0.0.1")),
+            ("[::1]:443", Some("::1")),
+            ("unix:/run/app", None),
+        ] {
+            assert_eq!(name(authority).as_deref(), wanted, "{authority}");
+        }
+    }
+}
