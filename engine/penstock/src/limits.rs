@@ -122,6 +122,17 @@ pub const DISCARD_BYTES_MAX: usize = 64 << 10;
 /// second bring one back sooner than anybody notices.
 pub const TRIALS_EVERY: Duration = Duration::from_millis(10);
 
+/// When no endpoint of a pool can have a request, those that come next are spared the look at all of them for so long: a look at
+/// [`ENDPOINTS_MAX`] takes 10 µs.
+pub const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
+
+/// A request that waits for an endpoint to be back looks so often: the pauses of a trial that goes well are no shorter.
+pub const WAITING_LOOKS_EVERY: Duration = Duration::from_millis(20);
+
+/// Requests of one pool that wait for an endpoint to be back, a worker: half a second of 2,000 a second. What comes beyond it is refused
+/// at once.
+pub const WAITING_MAX: u32 = 1_024;
+
 /// A try that takes too long while there is nowhere else to go looks again so often: a tenth of the pause between two looks whether
 /// an endpoint is back.
 pub const LOOK_ELSEWHERE_EVERY: Duration = Duration::from_millis(100);

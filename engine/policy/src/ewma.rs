@@ -1,9 +1,15 @@
-//! Peak-sensitive moving average of latency.
+//! Peak-sensitive moving average of latency, and of failures beside it.
 //!
 //! A plain average is slow to notice that an endpoint has become slow, and that is the moment that matters. This one
 //! jumps to a sample above it at once, and comes down exponentially as time passes, with or without samples: an endpoint
 //! that nobody asks any more becomes attractive again, and so is tried again.
-//! Source: Finagle's `PeakEwma` (Twitter, 2014), as also used by linkerd and tower-load.
+//!
+//! Failures have a share of their own, and are no latency: a refused connection fails in microseconds, and its endpoint would be the
+//! fastest of all; a price in milliseconds would be nothing in a slow pool, and in a fast one so much that it outlives the fault by a
+//! minute, so that after some faults in turn the endpoint that fails now is no dearer than those that are long well again. The share
+//! steps up with each failure and down with each success, and fades while nobody asks.
+//! Source: Finagle's `PeakEwma` (Twitter, 2014), as also used by linkerd and tower-load; Finagle divides by the share of successes
+//! (`failureAccrual`), for the reason given here.
 
 use crate::{Class, Fault, Now, Outcome, Verdict, time::nanos};
 use std::time::Duration;
@@ -12,17 +18,14 @@ use std::time::Duration;
 /// against an operator's patience.
 pub const DECAY: Duration = Duration::from_secs(10);
 
-/// What a failed try counts as, at least. A refused connection fails in microseconds; without this a dead endpoint would
-/// be the fastest one, and draw all traffic to itself until its breaker opens.
-pub const FAILURE_COST: Duration = Duration::from_millis(250);
-
-/// What it counts as at the most. Each failure costs twice what the endpoint cost before, so that a few of them make it dearer
-/// than the others of however slow a pool; a minute without failures then brings it back.
-pub const FAILURE_COST_MAX: Duration = Duration::from_secs(10);
+/// What one outcome moves the share of failures by, of what is left of the way. A quarter: two failures in a row count as much as
+/// half of all, and eight successes make good what was wholly broken.
+const FAILING_GAIN: f64 = 0.25;
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PeakEwma {
     nanos: f64,
+    failing: f64,
     stamp: Now,
 }
 
@@ -31,42 +34,48 @@ impl PeakEwma {
     pub fn observe(&mut self, now: Now, latency: Duration) {
         let sample = nanos(latency) as f64;
         let old = self.nanos;
-        self.nanos = if sample >= old {
-            sample
-        } else {
-            let keep = decay(now.nanos_since(self.stamp));
-            old * keep + sample * (1.0 - keep)
-        };
+        let keep = decay(now.nanos_since(self.stamp));
+        self.nanos = if sample >= old { sample } else { old * keep + sample * (1.0 - keep) };
+        self.failing *= keep;
         // Two samples out of order (another core's clock) must not move time back.
         self.stamp = self.stamp.max(now);
     }
 
-    /// Takes in an outcome: its latency, or the price of a failure. Neutral outcomes teach nothing.
+    /// Takes in an outcome: its latency if it was good, and whether it was. Neutral outcomes teach nothing.
     pub fn record(&mut self, now: Now, outcome: &Outcome) {
-        match outcome.verdict() {
+        let good = match outcome.verdict() {
             // It would have taken longer: known to be at least as slow as that, and never quicker.
             Verdict::Neutral if outcome.class == Class::Overtaken => {
                 if nanos(outcome.latency) as f64 > self.nanos(now) {
                     self.observe(now, outcome.latency);
                 }
+                return;
             }
-            Verdict::Neutral => {}
+            Verdict::Neutral => return,
             // Any server error: a breaker must not open for one failing address of an application, but an endpoint that fails
             // where others do not should be asked less, and where all fail all cost the same.
-            Verdict::Success if outcome.fault() != Some(Fault::Upstream) => self.observe(now, outcome.latency),
-            Verdict::Success | Verdict::Failure => self.observe(now, self.failure_cost(now).max(outcome.latency)),
+            Verdict::Success => outcome.fault() != Some(Fault::Upstream),
+            Verdict::Failure => false,
+        };
+        if good {
+            self.observe(now, outcome.latency);
         }
-    }
-
-    fn failure_cost(&self, now: Now) -> Duration {
-        let doubled = Duration::from_nanos((self.nanos(now) * 2.0) as u64);
-        doubled.clamp(FAILURE_COST, FAILURE_COST_MAX)
+        let failing = self.failing(now);
+        self.nanos = self.nanos(now);
+        self.stamp = self.stamp.max(now);
+        self.failing = failing + (f64::from(u8::from(!good)) - failing) * FAILING_GAIN;
     }
 
     /// Nanoseconds, decayed up to `now`. Zero when nothing was ever observed.
     #[must_use]
     pub fn nanos(&self, now: Now) -> f64 {
         self.nanos * decay(now.nanos_since(self.stamp))
+    }
+
+    /// The share of failures among the last few outcomes, in [0, 1], faded up to `now`.
+    #[must_use]
+    pub fn failing(&self, now: Now) -> f64 {
+        self.failing * decay(now.nanos_since(self.stamp))
     }
 }
 
@@ -113,28 +122,37 @@ mod tests {
     }
 
     #[test]
-    fn failures_outbid_however_slow_a_pool() {
-        let mut ewma = PeakEwma::default();
-        let mut costs = Vec::new();
-        for _ in 0..8 {
-            ewma.record(Now::ZERO, &Outcome::answered(Duration::from_millis(1), 500));
-            costs.push(ewma.nanos(Now::ZERO) / MS);
+    fn failures_are_a_share_that_steps_and_fades() {
+        let (mut ewma, bad, good) = (
+            PeakEwma::default(),
+            Outcome::answered(Duration::from_millis(1), 500),
+            Outcome::answered(Duration::from_millis(1), 200),
+        );
+        let mut shares = Vec::new();
+        for outcome in [bad, bad, good, good] {
+            ewma.record(Now::ZERO, &outcome);
+            shares.push(ewma.failing(Now::ZERO));
         }
-        assert_eq!(costs, [250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 10_000.0, 10_000.0]);
-        assert!(ewma.nanos(Now::from_secs(60)) < 30.0 * MS, "and a minute brings it back");
+        assert_eq!(shares, [0.25, 0.4375, 0.328_125, 0.246_093_75]);
+        (0..99).for_each(|_| ewma.record(Now::ZERO, &bad));
+        assert!(ewma.failing(Now::ZERO) > 0.999 && ewma.failing(Now::from_secs(60)) < 0.003);
+        (0..8).for_each(|_| ewma.record(Now::ZERO, &good));
+        assert!(ewma.failing(Now::ZERO) < 0.11, "whoever is well again is soon believed: {ewma:?}");
     }
 
     #[test]
     fn a_fast_failure_is_not_a_fast_endpoint() {
         let mut ewma = PeakEwma::default();
+        ewma.record(Now::ZERO, &Outcome::answered(Duration::from_millis(8), 200));
         ewma.record(Now::ZERO, &Outcome::new(Duration::from_micros(20), Class::Refused));
-        assert_eq!(ewma.nanos(Now::ZERO), 250.0 * MS);
         ewma.record(Now::ZERO, &Outcome::new(Duration::from_secs(9), Class::Abandoned));
-        assert_eq!(ewma.nanos(Now::ZERO), 250.0 * MS);
-        for (status, cost) in [(500, 250.0), (503, 250.0), (404, 1.0), (200, 1.0)] {
+        assert_eq!((ewma.nanos(Now::ZERO), ewma.failing(Now::ZERO)), (8.0 * MS, 0.25));
+        ewma.record(Now::ZERO, &Outcome::new(Duration::from_secs(60), Class::TimedOut));
+        assert_eq!(ewma.nanos(Now::ZERO), 8.0 * MS, "nor is a hang a latency, which would take minutes to fade");
+        for (status, failing) in [(500, 0.25), (503, 0.25), (404, 0.0), (200, 0.0)] {
             let mut ewma = PeakEwma::default();
             ewma.record(Now::ZERO, &Outcome::answered(Duration::from_millis(1), status));
-            assert_eq!(ewma.nanos(Now::ZERO), cost * MS, "{status}");
+            assert_eq!(ewma.failing(Now::ZERO), failing, "{status}");
         }
     }
 }

@@ -38,7 +38,7 @@ pub use backoff::{Backoff, Jitter};
 pub use balance::{
     Ask, Avoid, BalanceSettings, Balancer, Endpoints, Load, Member, NoPick, Pick, Policy, SlowStart, Standing,
 };
-pub use breaker::{Breaker, BreakerSettings, BreakerState, BreakerVerdict, RateTrip, SlowTrip, Trip};
+pub use breaker::{Breaker, BreakerSettings, BreakerState, BreakerVerdict, Need, RateTrip, SlowTrip, Trip};
 pub use budget::{RetryBudget, RetryBudgetSettings};
 pub use classes::{ClassSettings, Dropped, Next, Seat, WaitingRoom};
 pub use ewma::PeakEwma;

@@ -80,21 +80,25 @@ impl Default for PatienceSettings {
     }
 }
 
-/// What is known of one endpoint. 24 bytes.
+/// What is known of one endpoint. 40 bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EndpointPatience {
     /// The longest of the tries given up since the last answer.
     given_up_ns: u64,
     /// When it last answered.
     answered_at: Now,
+    /// When its last silence ended.
+    woke_at: Now,
     mean_ns: f32,
     /// How many of them have not counted yet.
     pending: u16,
+    /// How many more there were, while it answered nobody.
+    silent: u16,
     /// Given up, and not heard of since.
     suspect: bool,
 }
 
-const _: () = assert!(size_of::<EndpointPatience>() == 24);
+const _: () = assert!(size_of::<EndpointPatience>() == 40);
 
 /// One try, as far as the answer depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +114,8 @@ pub struct Try {
     pub configured: Duration,
     /// What is left of the request's own time.
     pub remaining: Option<Duration>,
+    /// The operator's soft time, in place of the learnt one.
+    pub fixed: Option<Duration>,
 }
 
 /// How long a try may take, from its beginning.
@@ -163,17 +169,24 @@ impl Patience {
     pub fn record(&mut self, now: Now, endpoint: &mut EndpointPatience, outcome: &Outcome) {
         match (outcome.class, outcome.verdict()) {
             (Class::TimedOut, _) => {
-                self.suspects += u32::from(endpoint.give_up(outcome.latency));
+                self.suspects += u32::from(endpoint.give_up(now, outcome.latency));
                 if self.suspects >= 2 && self.suspects * 2 >= self.endpoints {
                     self.slow_at = Some(now);
                 }
             }
             // Censored as one that was given up, and no reason to suspect anybody.
-            (Class::Overtaken, _) => endpoint.cut_short(outcome.latency),
+            (Class::Overtaken, _) => endpoint.cut_short(now, outcome.latency),
             (Class::Answered(_), Verdict::Success) => {
                 self.suspects -= u32::from(endpoint.suspect).min(self.suspects);
-                self.take_pending(now, endpoint);
-                endpoint.answered(now, outcome.latency);
+                let known = endpoint.ends_silence(now, outcome.latency, self.pool_time(now));
+                (endpoint.suspect, endpoint.answered_at) = (false, now);
+                if known == Silence::Over {
+                    return;
+                }
+                if known == Silence::None {
+                    self.take_pending(now, endpoint, outcome.latency);
+                }
+                endpoint.learn(outcome.latency);
                 let turned = self.latencies.record(now, outcome.latency);
                 self.since_refresh = self.since_refresh.saturating_add(1);
                 if turned || self.quantile.is_none() || self.since_refresh >= REFRESH_EVERY {
@@ -190,7 +203,8 @@ impl Patience {
         let hard = waiting.remaining.map_or(waiting.configured, |left| left.min(waiting.configured));
         let repeatable = matches!(waiting.replay, Replay::Unsent | Replay::Idempotent);
         let movable = !waiting.last && repeatable && waiting.elsewhere;
-        let soft = movable.then(|| self.soft(now, endpoint, waiting.sent)).filter(|&soft| soft < hard);
+        let own = || waiting.fixed.unwrap_or_else(|| self.soft(now, endpoint, waiting.sent));
+        let soft = movable.then(own).filter(|&soft| soft < hard);
         Limit { soft, hard }
     }
 
@@ -201,34 +215,56 @@ impl Patience {
     }
 
     fn soft(&self, now: Now, endpoint: &EndpointPatience, sent: Now) -> Duration {
-        let factor = u32::from(self.settings.factor.max(1));
-        // What has not been refreshed for two minutes is forgotten, as the histogram forgets it.
-        let known = self.quantile.filter(|_| now.since(self.refreshed) <= Duration::from_secs(120));
-        let pool = known.map_or(self.settings.start, |quantile| quantile.saturating_mul(factor));
-        let own = Duration::from_nanos(endpoint.mean_ns as u64).saturating_mul(2 * factor);
-        let soft = pool.max(own).max(self.settings.floor);
+        let own = Duration::from_nanos(endpoint.mean_ns as u64).saturating_mul(2 * self.factor());
+        let soft = self.pool_time(now).max(own);
         let doubtful = self.is_pool_slow(now) || endpoint.answered_at > sent;
         if doubtful { soft.saturating_mul(DOUBT) } else { soft }
+    }
+
+    /// What nearly no answer of the pool takes.
+    fn pool_time(&self, now: Now) -> Duration {
+        // What has not been refreshed for two minutes is forgotten, as the histogram forgets it.
+        let known = self.quantile.filter(|_| now.since(self.refreshed) <= Duration::from_secs(120));
+        let learnt = known.map_or(self.settings.start, |quantile| quantile.saturating_mul(self.factor()));
+        learnt.max(self.settings.floor)
+    }
+
+    fn factor(&self) -> u32 {
+        self.settings.factor.max(1).into()
     }
 
     fn is_pool_slow(&self, now: Now) -> bool {
         self.slow_at.is_some_and(|at| now.since(at).max(at.since(now)) < POOL_IS_SLOW_FOR)
     }
 
-    fn take_pending(&mut self, now: Now, endpoint: &mut EndpointPatience) {
-        if endpoint.pending > 0 {
-            for _ in 0..endpoint.pending {
+    fn take_pending(&mut self, now: Now, endpoint: &mut EndpointPatience, latency: Duration) {
+        // Those given up in a silence before an answer that is as slow were slow ones; before a faster one, the endpoint hung.
+        let slow = nanos(latency) >= endpoint.given_up_ns / 2;
+        let pending = endpoint.pending + if slow { endpoint.silent } else { 0 };
+        if pending > 0 {
+            for _ in 0..pending {
                 self.latencies.record(now, Duration::from_nanos(endpoint.given_up_ns));
             }
-            (endpoint.given_up_ns, endpoint.pending) = (0, 0);
             self.refresh(now);
         }
+        (endpoint.given_up_ns, endpoint.pending, endpoint.silent) = (0, 0, 0);
     }
 
     fn refresh(&mut self, now: Now) {
         self.quantile = self.latencies.quantile(now, self.settings.permille);
         (self.refreshed, self.since_refresh) = (now, 0);
     }
+}
+
+/// Whether an endpoint had been silent before an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    /// It was not, or not for longer than is usual.
+    None,
+    /// Until this answer.
+    Ends,
+    /// Another answer ended it, while this request was out.
+    Over,
 }
 
 impl EndpointPatience {
@@ -239,21 +275,35 @@ impl EndpointPatience {
     }
 
     /// True when it has become a suspect by this.
-    fn give_up(&mut self, waited: Duration) -> bool {
-        self.cut_short(waited);
+    fn give_up(&mut self, now: Now, waited: Duration) -> bool {
+        self.cut_short(now, waited);
         !std::mem::replace(&mut self.suspect, true)
     }
 
     /// A sample of which it is known only that it is no shorter.
-    fn cut_short(&mut self, waited: Duration) {
+    fn cut_short(&mut self, now: Now, waited: Duration) {
         self.given_up_ns = self.given_up_ns.max(nanos(waited));
-        self.pending = (self.pending + 1).min(PENDING_MAX);
+        let count = if now.since(self.answered_at) < waited { &mut self.pending } else { &mut self.silent };
+        *count = (*count + 1).min(PENDING_MAX);
     }
 
-    fn answered(&mut self, now: Now, latency: Duration) {
+    /// What an answer that comes now says of the time before it. `long`: what nearly no answer takes.
+    fn ends_silence(&mut self, now: Now, latency: Duration, long: Duration) -> Silence {
+        if latency <= long {
+            Silence::None
+        } else if now.since(self.answered_at) >= latency / 2 {
+            self.woke_at = now;
+            Silence::Ends
+        } else if self.woke_at <= now && now.since(self.woke_at) < latency {
+            Silence::Over
+        } else {
+            Silence::None
+        }
+    }
+
+    fn learn(&mut self, latency: Duration) {
         let sample = nanos(latency) as f32;
         self.mean_ns = if self.mean_ns == 0.0 { sample } else { self.mean_ns + MEAN_GAIN * (sample - self.mean_ns) };
-        (self.answered_at, self.suspect) = (now, false);
     }
 }
 
@@ -263,14 +313,22 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
     const HARD: Duration = Duration::from_secs(60);
-    const ASK: Try =
-        Try { sent: NOW, last: false, replay: Replay::Idempotent, elsewhere: true, configured: HARD, remaining: None };
+    const ASK: Try = Try {
+        sent: NOW,
+        last: false,
+        replay: Replay::Idempotent,
+        elsewhere: true,
+        configured: HARD,
+        remaining: None,
+        fixed: None,
+    };
     const NOW: Now = Now::from_secs(100);
 
     fn taught(latency: Duration) -> (Patience, EndpointPatience) {
         let (mut patience, mut endpoint) = (Patience::new(PatienceSettings::default(), 4), EndpointPatience::default());
-        for _ in 0..1000 {
-            patience.record(NOW, &mut endpoint, &Outcome::answered(latency, 200));
+        for step in 0..1000 {
+            let now = Now::from_nanos(NOW.nanos() - 4_000_000_000 + step * 4_000_000);
+            patience.record(now, &mut endpoint, &Outcome::answered(latency, 200));
         }
         (patience, endpoint)
     }
@@ -321,8 +379,40 @@ mod tests {
             patience.record(NOW, &mut slow, &timed_out(before));
         }
         assert_eq!(soft(&patience), before);
-        patience.record(NOW, &mut slow, &Outcome::answered(MS * 40, 200));
+        patience.record(NOW, &mut slow, &Outcome::answered(before, 200));
         assert!(soft(&patience) >= before * 3, "{before:?} {:?}", soft(&patience));
+    }
+
+    #[test]
+    fn the_end_of_a_hang_is_one_event_however_many_waited_for_it() {
+        let (mut patience, endpoint) = taught(MS);
+        let ask = Try { sent: NOW.plus(MS * 9000), ..ASK };
+        let soft = |patience: &Patience, endpoint: &EndpointPatience| patience.limit(NOW, endpoint, &ask).soft.unwrap();
+        let (mut hung, end) = (endpoint, NOW.plus(MS * 3000));
+        (0..50).for_each(|_| patience.record(NOW.plus(MS * 150), &mut hung, &timed_out(MS * 100)));
+        // Those that were sent just before its last answer are no others.
+        (0..50).for_each(|early| patience.record(end, &mut hung, &Outcome::answered(MS * (3050 - early), 200)));
+        for step in 1..=40 {
+            patience.record(end.plus(MS * step), &mut hung, &Outcome::answered(MS, 200));
+        }
+        assert_eq!(soft(&patience, &endpoint), MS * 100, "the others have nothing to do with it");
+        assert!(soft(&patience, &hung) < MS * 120, "and it is soon believed: {:?}", soft(&patience, &hung));
+        let (mut slow, mut at) = (endpoint, end);
+        for _ in 0..50 {
+            at = at.plus(MS * 100);
+            patience.record(at, &mut slow, &Outcome::answered(MS * 3000, 200));
+        }
+        assert!(soft(&patience, &endpoint) > MS * 3000, "who answers all the time is slow");
+    }
+
+    #[test]
+    fn an_operators_time_stands_in_place_of_what_was_learnt() {
+        let (patience, endpoint) = taught(MS * 30_000);
+        assert_eq!(patience.limit(NOW, &endpoint, &ASK).soft, None, "what is usual takes longer than it may");
+        let fixed = Try { fixed: Some(MS * 250), ..ASK };
+        assert_eq!(patience.limit(NOW, &endpoint, &fixed).soft, Some(MS * 250));
+        assert_eq!(patience.limit(NOW, &endpoint, &Try { last: true, ..fixed }).soft, None);
+        assert_eq!(patience.limit(NOW, &endpoint, &Try { configured: MS * 200, ..fixed }).soft, None);
     }
 
     #[test]

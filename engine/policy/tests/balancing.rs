@@ -64,7 +64,11 @@ impl Endpoints for Pool {
     }
     fn load(&self, index: usize) -> Load {
         let endpoint = &self.endpoints[index];
-        Load { latency_ns: endpoint.ewma.nanos(self.now), in_flight: endpoint.in_flight }
+        Load {
+            latency_ns: endpoint.ewma.nanos(self.now),
+            failing: endpoint.ewma.failing(self.now),
+            in_flight: endpoint.in_flight,
+        }
     }
     fn ramp(&self, index: usize) -> f32 {
         self.endpoints[index].ramp

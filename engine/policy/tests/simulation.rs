@@ -28,7 +28,11 @@ impl Endpoints for Pool<'_> {
     }
     fn load(&self, index: usize) -> Load {
         let endpoint = &self.endpoints[index];
-        Load { latency_ns: endpoint.ewma.nanos(self.now), in_flight: endpoint.in_flight }
+        Load {
+            latency_ns: endpoint.ewma.nanos(self.now),
+            failing: endpoint.ewma.failing(self.now),
+            in_flight: endpoint.in_flight,
+        }
     }
 }
 

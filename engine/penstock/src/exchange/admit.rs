@@ -226,7 +226,7 @@ async fn enter<'a>(
 }
 
 /// Waits for the request's turn, for as long as the client does.
-async fn wait_for(turn: Now, conn: &mut Conn<Server>, timer: &mut Timer) -> Result<(), Reason> {
+pub(super) async fn wait_for(turn: Now, conn: &mut Conn<Server>, timer: &mut Timer) -> Result<(), Reason> {
     timer.set(turn);
     poll_fn(|cx| {
         if timer.poll_expired() {

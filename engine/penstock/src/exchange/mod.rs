@@ -99,8 +99,8 @@ async fn attempt(
     let mut tries = Tries::new(door, request, peer, way);
     let exchange = Exchange { door, request, peer, way, paced: paced.as_ref() };
     loop {
-        if !tries.pause().is_zero() {
-            ring::sleep(tries.pause()).await;
+        if let Some(pause) = tries.pause() {
+            ring::sleep(pause).await;
         }
         let Some(mut attempt) = tries.pick() else {
             if tries.found_all_full() && place.can_wait() {
@@ -109,6 +109,13 @@ async fn attempt(
                 }
                 continue;
             }
+            if let Some(look) = tries.wait() {
+                if let Err(reason) = admit::wait_for(look, conn, timer).await {
+                    return settled.refused(door, conn, request, reason);
+                }
+                continue;
+            }
+            door.cells.counters.no_endpoint_total.add(1);
             return settled.refused(door, conn, request, tries.reason());
         };
         place.has_endpoint();

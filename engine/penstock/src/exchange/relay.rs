@@ -368,7 +368,8 @@ impl Relay<'_, '_> {
             let class = Class::Answered(StatusClass::of(status));
             Outcome { status, ..self.attempt.outcome(class) }.with_retry_after(retry_after)
         };
-        if !self.tries.grants(self.attempt, &outcome) {
+        let elsewhere = self.tries.has_other_than(self.attempt);
+        if !self.tries.grants(self.attempt, &outcome, elsewhere) {
             return None;
         }
         self.up.skip(length);
@@ -565,7 +566,7 @@ impl Relay<'_, '_> {
         }
         self.impatient_at = None;
         let outcome = self.attempt.outcome(Class::TimedOut);
-        self.tries.grants(self.attempt, &outcome).then_some(outcome)
+        self.tries.moves_on(self.attempt, &outcome).then_some(outcome)
     }
 
     /// How long content may stand still: the stricter of the two sides'.

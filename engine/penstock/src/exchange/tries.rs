@@ -10,9 +10,10 @@ use super::affinity::affinity;
 use super::replay::Kept;
 use super::route::Way;
 use super::{Door, Peer, Reason, Request};
+use crate::limits;
 use crate::snapshot::{CookieRule, Pool, Stickiness};
 use crate::telemetry::Counters;
-use crate::upstream::{Affinity, Choice, Cluster, Endpoint, Impatient, Repetition, Tried, policy_now};
+use crate::upstream::{Affinity, Choice, Cluster, Endpoint, Impatient, Repetition, Tried, Waiting, policy_now};
 
 /// The tries of one request.
 pub(super) struct Tries<'a> {
@@ -37,6 +38,8 @@ pub(super) struct Tries<'a> {
     full: bool,
     /// How long to wait before the next one, and how long that was the last time.
     pause: Duration,
+    /// Nobody could have it, since when.
+    waiting: Option<(Waiting<'a>, Now)>,
     /// Ask this endpoint once more, on a fresh connection: the pooled one had died of old age.
     again_at: Option<Rc<Endpoint>>,
 }
@@ -117,6 +120,7 @@ impl<'a> Tries<'a> {
             last: None,
             full: false,
             pause: Duration::ZERO,
+            waiting: None,
             again_at: None,
         }
     }
@@ -129,13 +133,13 @@ impl<'a> Tries<'a> {
         let fresh = again.is_some();
         let endpoint = again.or_else(|| self.choose(now));
         if endpoint.is_none() {
-            self.counters.no_endpoint_total.add(1);
             self.last = self.last.or_else(|| self.cluster.is_unresolved().then_some(Class::Unresolved));
         }
         if let Content::Kept(kept) = &mut self.content {
             kept.rewind();
         }
         let endpoint = endpoint?;
+        self.waiting = None;
         self.count += u8::from(!fresh);
         Some(Attempt { endpoint, fresh, reused: false, begun, sent: None, answered: None })
     }
@@ -145,8 +149,29 @@ impl<'a> Tries<'a> {
         self.count == 0 && self.full
     }
 
+    /// Nobody can have it. Until when to wait before the next look; `None` when waiting is of no use, or has been.
+    pub(super) fn wait(&mut self) -> Option<Now> {
+        let now = ring::now();
+        if self.waiting.is_none() {
+            let waiting = self.cluster.wait(&self.tried, policy_now(now)).filter(|_| !self.pool.wait.is_zero())?;
+            self.counters.endpoint_waits_total.add(1);
+            self.waiting = Some((waiting, now));
+        }
+        let (_, since) = self.waiting.as_ref()?;
+        let end = (*since + self.pool.wait).min(self.way.deadline.unwrap_or(*since + self.pool.wait));
+        (now < end).then(|| end.min(now + limits::WAITING_LOOKS_EVERY))
+    }
+
+    /// It can be the one that finds out whether an endpoint is back: it may be sent twice; or it has waited for half of its time for others
+    /// to find out, and will be refused otherwise.
+    fn may_go_on_trial(&self) -> bool {
+        let again = self.idempotent && self.may_repeat() && self.count + 1 < self.pool.retry.policy.tries;
+        let waited = self.waiting.as_ref().map_or(Duration::ZERO, |(_, since)| ring::now().since(*since));
+        again || self.pool.wait.is_zero() || waited * 2 >= self.pool.wait
+    }
+
     fn choose(&mut self, now: policy::Now) -> Option<Rc<Endpoint>> {
-        let repeatable = self.idempotent && self.may_repeat() && self.count + 1 < self.pool.retry.policy.tries;
+        let repeatable = self.may_go_on_trial();
         let pick = |tried: &Tried| {
             let wanted = Choice { tried, affinity: &self.affinity, repeatable };
             self.cluster.pick(&wanted, now, self.counters)
@@ -176,9 +201,9 @@ impl<'a> Tries<'a> {
         self.cluster.write_cookie(rule, &self.affinity, endpoint, out)
     }
 
-    /// How long to wait before the next try.
-    pub(super) fn pause(&self) -> Duration {
-        self.pause
+    /// How long to pause before the next try, if at all.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        (!self.pause.is_zero() && self.waiting.is_none()).then_some(self.pause)
     }
 
     /// The request's content, if it is kept for another try.
@@ -212,7 +237,8 @@ impl<'a> Tries<'a> {
             self.pause = Duration::ZERO;
             return true;
         }
-        self.grants(attempt, outcome)
+        let elsewhere = self.has_other_than(attempt);
+        self.grants(attempt, outcome, elsewhere)
     }
 
     /// A try that could still have gone on was given up, because another one had been [granted](Self::grants).
@@ -253,19 +279,23 @@ impl<'a> Tries<'a> {
         self.cluster.record(&attempt.endpoint, policy_now(ring::now()), outcome);
     }
 
-    /// Whether another try may follow `outcome`; if so, it is paid for.
-    pub(super) fn grants(&mut self, attempt: &Attempt, outcome: &Outcome) -> bool {
+    /// Whether another try may follow `outcome`; if so, it is paid for. `elsewhere`: what
+    /// [`has_other_than`](Self::has_other_than) said.
+    pub(super) fn grants(&mut self, attempt: &Attempt, outcome: &Outcome, elsewhere: bool) -> bool {
+        self.grant(attempt, outcome, elsewhere, self.count)
+    }
+
+    /// Whether another try may follow one that has not ended, because its endpoint is silent. Such a try is not counted: the last one of
+    /// all would else wait for a silent endpoint as long as the timeout says.
+    pub(super) fn moves_on(&mut self, attempt: &Attempt, outcome: &Outcome) -> bool {
+        self.grant(attempt, outcome, true, self.count.max(2) - 1)
+    }
+
+    fn grant(&mut self, attempt: &Attempt, outcome: &Outcome, elsewhere: bool, tries: u8) -> bool {
         if !self.may_repeat() {
             return false;
         }
-        let repetition = Repetition {
-            endpoint: &attempt.endpoint,
-            outcome,
-            replay: self.replay(),
-            tries: self.count,
-            waited: self.pause,
-            tried: &self.tried,
-        };
+        let repetition = Repetition { outcome, replay: self.replay(), tries, waited: self.pause, elsewhere };
         match self.cluster.repeats(&self.pool.retry.policy, &repetition, policy_now(ring::now())) {
             Ok(after) => {
                 self.pause = after;
@@ -290,7 +320,7 @@ impl<'a> Tries<'a> {
         let impatient = Impatient {
             endpoint: &attempt.endpoint,
             sent: policy_now(sent),
-            last: self.count >= policy.tries,
+            last: self.count > policy.tries || policy.tries == 1,
             replay: self.replay(),
             tried: &self.tried,
             per_try: policy.per_try,

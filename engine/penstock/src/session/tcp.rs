@@ -73,8 +73,8 @@ async fn reach(door: &Door, pool: PoolId, client: Option<IpAddr>, timer: &mut Ti
             return Some(Reached { stream, endpoint, outcome, _held: held });
         }
         cluster.record(&endpoint, policy_now(ring::now()), &outcome);
-        let repetition =
-            Repetition { endpoint: &endpoint, outcome: &outcome, replay: Replay::Unsent, tries, waited, tried: &tried };
+        let elsewhere = cluster.has_other(&tried, &endpoint, policy_now(ring::now()));
+        let repetition = Repetition { outcome: &outcome, replay: Replay::Unsent, tries, waited, elsewhere };
         match cluster.repeats(&settings.retry.policy, &repetition, policy_now(ring::now())) {
             Ok(after) => waited = after,
             Err(Stop::Budget) => {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::{
-    Ask, Balancer, Breaker, Endpoints, Hedge, Load, NoPick, Now, Outcome, Patience, PatienceSettings, Pick, Random,
-    Replay, RetryBudget, RetryDecision, RetryPolicy, SlowStart, Standing, Stop, Try,
+    Ask, Balancer, Breaker, Endpoints, Hedge, Load, Need, NoPick, Now, Outcome, Patience, PatienceSettings, Pick,
+    Random, Replay, RetryBudget, RetryDecision, RetryPolicy, SlowStart, Standing, Stop, Try,
 };
 use proto::h1::Client;
 use ring::Timer;
@@ -38,6 +38,10 @@ pub struct Cluster {
     random: RefCell<Random>,
     /// When to look again for endpoints that want a trial.
     look_at: Cell<Now>,
+    /// Until when nobody needs to look for an endpoint: none can have any request.
+    barren_until: Cell<Now>,
+    /// Requests that wait for one.
+    waiting: Cell<u32>,
     worker: usize,
     /// How its endpoints are met by TLS, if they are.
     tls: Option<Arc<Origination>>,
@@ -63,20 +67,23 @@ pub struct Wanted<'a> {
 pub struct Choice<'a> {
     pub tried: &'a Tried,
     pub affinity: &'a Affinity,
-    /// The request may be sent twice.
+    /// The request may find out whether an endpoint is back: it can be sent twice, or has nothing to lose.
     pub repeatable: bool,
 }
 
+/// A request that waits until some endpoint of its pool is ready.
+pub struct Waiting<'a>(&'a Cluster);
+
 /// A try that has ended, for which another one may be granted.
 pub struct Repetition<'a> {
-    pub endpoint: &'a Rc<Endpoint>,
     pub outcome: &'a Outcome,
     pub replay: Replay,
     /// Tries begun.
     pub tries: u8,
     /// The last pause between two of them.
     pub waited: Duration,
-    pub tried: &'a Tried,
+    /// There is an endpoint to go to that the request has not been to.
+    pub elsewhere: bool,
 }
 
 /// A try that is out, of which to know how long it may take.
@@ -129,6 +136,8 @@ impl Cluster {
             patience: RefCell::new(Patience::new(PatienceSettings::default(), 0)),
             random: RefCell::new(Random::new(seed)),
             look_at: Cell::new(Now::ZERO),
+            barren_until: Cell::new(Now::ZERO),
+            waiting: Cell::new(0),
             worker,
             workers,
             tls,
@@ -167,6 +176,7 @@ impl Cluster {
             .borrow_mut()
             .follow(after.len() as u32, after.iter().filter(|one| one.is_suspect()).count() as u32);
         self.endpoints.replace(after);
+        self.barren_until.set(Now::ZERO);
     }
 
     fn enlist(&self, pool: &snapshot::Pool, member: &Member) -> Rc<Endpoint> {
@@ -188,13 +198,21 @@ impl Cluster {
     /// # Errors
     /// Whether there is none, or all that would do have as much as they may.
     pub fn pick(&self, choice: &Choice<'_>, now: Now, counters: &Counters) -> Result<Rc<Endpoint>, NoPick> {
+        if now < self.barren_until.get() && choice.affinity.token.is_none() {
+            return Err(NoPick::None);
+        }
         let free = choice.repeatable && !self.is_held(choice.affinity, now);
         let trial = if free { self.trial(choice.tried, now) } else { None };
         let picked = trial.map_or_else(|| self.balance(choice, now, counters), Ok).or_else(|why| {
             self.look_at.set(now);
-            self.trial(choice.tried, now).ok_or(why)
+            choice.repeatable.then(|| self.trial(choice.tried, now)).flatten().ok_or(why)
         });
-        let picked = picked.inspect_err(|why| counters.endpoints_full_total.add(u64::from(*why == NoPick::Full)))?;
+        let picked = picked.inspect_err(|why| {
+            counters.endpoints_full_total.add(u64::from(*why == NoPick::Full));
+            if *why == NoPick::None && choice.repeatable && choice.tried.is_empty() {
+                self.barren_until.set(now.plus(limits::LOOK_AGAIN_AFTER));
+            }
+        })?;
         picked.begin(now);
         self.members().load().begun(self.worker);
         Ok(picked)
@@ -258,7 +276,19 @@ impl Cluster {
             .filter(|endpoint| matches!(endpoint.standing(now, true), Standing::Ready | Standing::Full))
             .count();
         let scarce = ready * 2 < endpoints.len();
-        untried().find(|endpoint| scarce && endpoint.hurry(now)).map(Rc::clone)
+        let need = if ready == 0 { Need::All } else { Need::Some };
+        untried().find(|endpoint| scarce && endpoint.hurry(now, need)).map(Rc::clone)
+    }
+
+    /// A request for which [`pick`](Self::pick) has found nobody waits, if it is breakers that leave nobody, and not too many wait.
+    #[must_use]
+    pub fn wait(&self, tried: &Tried, now: Now) -> Option<Waiting<'_>> {
+        let hope = || self.endpoints().iter().any(|endpoint| !tried.contains(endpoint) && endpoint.may_be_back(now));
+        if self.waiting.get() >= limits::WAITING_MAX || !hope() {
+            return None;
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        Some(Waiting(self))
     }
 
     /// The same endpoint once more for the same request, whose first connection turned out to be dead. `None` when it has
@@ -280,6 +310,7 @@ impl Cluster {
     /// What became of a try that [`pick`](Self::pick) began.
     pub fn record(&self, endpoint: &Endpoint, now: Now, outcome: &Outcome) {
         endpoint.record(now, outcome, &mut self.patience.borrow_mut());
+        self.barren_until.set(Now::ZERO);
         if !endpoint.is_closed(now) {
             self.look_at.set(self.look_at.get().min(now.plus(limits::TRIALS_EVERY)));
         }
@@ -293,8 +324,7 @@ impl Cluster {
 
     /// Whether another try may follow, and after what pause. One that may is charged to the budget.
     pub fn repeats(&self, policy: &RetryPolicy, repetition: &Repetition<'_>, now: Now) -> Result<Duration, Stop> {
-        let Repetition { endpoint, outcome, replay, tries, waited, tried } = *repetition;
-        let elsewhere = self.has_other(tried, endpoint, now);
+        let Repetition { outcome, replay, tries, waited, elsewhere } = *repetition;
         let tried = policy::Tried { tries, replay, deadline: None, waited, elsewhere };
         let (budget, random) = (&mut self.budget.borrow_mut(), &mut self.random.borrow_mut());
         match policy.decide(now, outcome, &tried, budget, random) {
@@ -307,9 +337,8 @@ impl Cluster {
     pub fn patience(&self, impatient: &Impatient<'_>, now: Now) -> Option<Duration> {
         let Impatient { endpoint, sent, last, replay, tried, per_try, configured } = *impatient;
         let elsewhere = self.endpoints.borrow().iter().any(|one| !tried.contains(one) && !Rc::ptr_eq(one, endpoint));
-        let waiting = Try { sent, last, replay, elsewhere, configured, remaining: None };
-        let learnt = endpoint.patience(now, &self.patience.borrow(), &waiting)?;
-        Some(per_try.unwrap_or(learnt))
+        let waiting = Try { sent, last, replay, elsewhere, configured, remaining: None, fixed: per_try };
+        endpoint.patience(now, &self.patience.borrow(), &waiting)
     }
 
     /// Slow requests are sent a second time.
@@ -346,7 +375,8 @@ impl Cluster {
     pub fn has_other(&self, tried: &Tried, than: &Rc<Endpoint>, now: Now) -> bool {
         let endpoints = self.endpoints.borrow();
         let mut others = endpoints.iter().filter(|one| !tried.contains(one) && !Rc::ptr_eq(one, than));
-        others.clone().any(|other| other.standing(now, true) == Standing::Ready) || others.any(|other| other.hurry(now))
+        others.clone().any(|other| other.standing(now, true) == Standing::Ready)
+            || others.any(|other| other.hurry(now, Need::All))
     }
 
     /// A connection to an endpoint: an idle one, or with `fresh` or for want of one a new one. A pool that tells its
@@ -397,6 +427,12 @@ impl Cluster {
             self.told_at.set(Some(now));
             eprintln!("penstock: endpoint `{endpoint}`: {failure}");
         }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
     }
 }
 

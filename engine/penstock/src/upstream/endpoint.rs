@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::{
-    Avoid, Breaker, BreakerState, BreakerVerdict, EndpointPatience, Load, Now, Outcome, Patience, PeakEwma, Standing,
-    Try,
+    Avoid, Breaker, BreakerState, BreakerVerdict, EndpointPatience, Load, Need, Now, Outcome, Patience, PeakEwma,
+    Standing, Try,
 };
 
 use super::Member;
@@ -102,7 +102,7 @@ impl Endpoint {
             AdminState::Ready if self.shared.health() == Health::Down || self.shared.is_ejected(now) => {
                 Standing::Suspect
             }
-            AdminState::Ready if !repeatable && self.is_on_trial(now) => Standing::Suspect,
+            AdminState::Ready if !repeatable && self.is_on_trial(now) => Standing::Down,
             AdminState::Ready if self.is_full() => Standing::Full,
             AdminState::Ready => Standing::Ready,
         }
@@ -117,11 +117,20 @@ impl Endpoint {
         self.standing(now, true) == Standing::Ready && self.is_on_trial(now)
     }
 
-    /// Lets trials through ahead of their time; false when it is not the breaker that keeps it out, or it was tried just now.
-    pub(super) fn hurry(&self, now: Now) -> bool {
+    /// Lets a trial through ahead of its time; false when it is not the breaker that keeps it out, or it was tried just now.
+    pub(super) fn hurry(&self, now: Now, need: Need) -> bool {
+        self.is_breakers_affair() && self.breaker.borrow_mut().hurry(now, need)
+    }
+
+    /// Nothing but its breaker keeps it out, so that any trial may bring it back.
+    pub(super) fn may_be_back(&self, now: Now) -> bool {
+        self.is_breakers_affair() && !self.is_closed(now) && !self.is_unresolved()
+    }
+
+    fn is_breakers_affair(&self) -> bool {
         let admin = self.shared.admin();
         let judged = admin.state == AdminState::Ready && admin.breaker == BreakerOrder::Auto;
-        judged && self.shared.health() != Health::Down && self.breaker.borrow_mut().hurry(now)
+        judged && self.shared.health() != Health::Down
     }
 
     pub(super) fn is_closed(&self, now: Now) -> bool {
@@ -197,7 +206,8 @@ impl Endpoint {
     }
 
     pub(super) fn load(&self, now: Now) -> Load {
-        Load { latency_ns: self.latency.get().nanos(now), in_flight: self.shared.in_flight() }
+        let latency = self.latency.get();
+        Load { latency_ns: latency.nanos(now), failing: latency.failing(now), in_flight: self.shared.in_flight() }
     }
 
     /// A try begins.

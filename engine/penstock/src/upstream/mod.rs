@@ -24,7 +24,7 @@ use proto::proxy;
 use ring::Buf;
 
 pub use self::affinity::Affinity;
-pub use self::cluster::{Choice, Cluster, Impatient, Lease, Repetition, Wanted};
+pub use self::cluster::{Choice, Cluster, Impatient, Lease, Repetition, Waiting, Wanted};
 pub use self::dial::{DialError, dial, secure};
 pub use self::discovery::{Discovery, Report};
 pub use self::endpoint::{Endpoint, Tried};

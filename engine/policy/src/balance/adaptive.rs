@@ -10,6 +10,9 @@
 //! its first answer, and after a lucky first answer for longer. The price is small: a really faster endpoint finishes
 //! sooner, has less in flight, and wins by that. The half forgives what a peak exaggerates.
 //!
+//! Failures multiply the cost, so that they weigh the same in a fast pool and in a slow one. Where both of the two drawn are failing,
+//! the others are looked at too: with two of three endpoints broken, a third of all draws would otherwise offer nothing better.
+//!
 //! Weights steer the draw, and scale what counts as full (see `duel.rs`). An idle
 //! tier so divides its traffic as the weights say; were the weight a plain divisor of the cost instead, the heaviest idle
 //! endpoint would win every draw and a 1 % canary would see nothing.
@@ -20,6 +23,16 @@ use crate::Random;
 /// The typical latency follows that of the last so many choices: enough that the one lot in `n` which falls to a returned
 /// endpoint does not pull it down.
 const TYPICAL_OVER: f64 = 64.0;
+
+/// How many times as dear an endpoint is that only fails. A thousand requests may be out at each of the others before it is
+/// asked. It grows with the cube of the share, so that one failure is worth sixteen requests out, and is forgotten within ten seconds.
+const FAILING_COST: f64 = 1000.0;
+
+/// From this share of failures on, which doubles the cost, it is worth to look for another one.
+const DOUBTFUL: f64 = 0.1;
+
+/// How many endpoints are looked at then.
+const LOOKS: usize = 16;
 
 #[derive(Debug, Clone)]
 pub(super) struct Adaptive {
@@ -43,9 +56,16 @@ impl Adaptive {
         let Some(second) = self.lots.draw(candidates, Some(first), random) else { return Some(first) };
         let bid = |seat| Bid::new(candidates, seat, self.lots.mean(), |load| latency(load, self.typical_ns));
         let (holder, challenger) = (bid(first), bid(second));
-        let chosen = if challenger.beats(&holder) { second } else { first };
-        self.learn(candidates.load(chosen).latency_ns);
-        Some(chosen)
+        let mut winner = if challenger.beats(&holder) { challenger } else { holder };
+        if candidates.load(winner.seat).failing > DOUBTFUL {
+            let from = random.below(candidates.len() as u64) as usize;
+            let others = (0..candidates.len().min(LOOKS)).map(|step| (from + step) % candidates.len());
+            for other in others.filter(|&seat| candidates.eligible(seat)).map(bid) {
+                winner = if other.beats(&winner) { other } else { winner };
+            }
+        }
+        self.learn(candidates.load(winner.seat).latency_ns);
+        Some(winner.seat)
     }
 
     fn learn(&mut self, latency_ns: f64) {
@@ -58,7 +78,8 @@ impl Adaptive {
 
 /// What one request alone is taken to cost, in nanoseconds.
 fn latency(load: &Load, typical_ns: f64) -> f64 {
-    (load.latency_ns / 2.0).max(typical_ns).max(1.0)
+    let failing = load.failing.max(0.0);
+    (load.latency_ns / 2.0).max(typical_ns).max(1.0) * (1.0 + FAILING_COST * failing.powi(3))
 }
 
 #[cfg(test)]
@@ -68,15 +89,17 @@ mod tests {
     #[test]
     fn nobody_is_faster_than_typical() {
         let table = [
-            (1e6, 1e6, 1e6),
-            (0.0, 1e6, 1e6),
-            (10.0, 1e6, 1e6),
-            (1e7, 1e6, 5e6),
-            (0.0, 0.0, 1.0),
-            (f64::NAN, 0.0, 1.0),
+            (1e6, 0.0, 1e6, 1e6),
+            (0.0, 0.0, 1e6, 1e6),
+            (10.0, 0.0, 1e6, 1e6),
+            (1e7, 0.0, 1e6, 5e6),
+            (1e7, 0.5, 1e6, 5e6 * 126.0),
+            (0.0, 1.0, 1e6, 1e6 * 1001.0),
+            (0.0, 0.0, 0.0, 1.0),
+            (f64::NAN, f64::NAN, 0.0, 1.0),
         ];
-        for (latency_ns, typical, wanted) in table {
-            assert_eq!(latency(&Load { latency_ns, in_flight: 3 }, typical), wanted, "{latency_ns}");
+        for (latency_ns, failing, typical, wanted) in table {
+            assert_eq!(latency(&Load { latency_ns, failing, in_flight: 3 }, typical), wanted, "{latency_ns} {failing}");
         }
     }
 

@@ -79,6 +79,8 @@ pub enum Standing {
 pub struct Load {
     /// Peak-EWMA of its latency, decayed to now; zero when never measured.
     pub latency_ns: f64,
+    /// The share of failures among what it did lately, in [0, 1].
+    pub failing: f64,
     /// Requests out at it and not yet answered, over all workers.
     pub in_flight: u32,
 }

@@ -11,18 +11,35 @@
 use super::{Breaker, Phase, away_ns};
 use crate::{Now, Outcome, time::nanos};
 
-/// Between two rounds of trials before their time: what a client's patience is made of, and next to no load.
-const HURRY_NS: u64 = 1_000_000_000;
+/// How much depends on an endpoint whose breaker is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Others are ready, and few: a trial a second is next to no load.
+    Some,
+    /// Nobody else is ready, and requests wait: the pause is a part of each one's latency. What it costs is four tries a second at an
+    /// endpoint that would otherwise have all of its share.
+    All,
+}
+
+impl Need {
+    /// Between two trials before their time.
+    const fn pause_ns(self) -> u64 {
+        match self {
+            Self::Some => 1_000_000_000,
+            Self::All => 250_000_000,
+        }
+    }
+}
 
 /// A try must be so much older than the present phase to be none of its business: more than clocks of workers and the rounding of
 /// a verdict make, less than a timeout.
 const FORMER_NS: u64 = 1_000_000_000;
 
 impl Breaker {
-    /// There is nobody else to ask: trials may go through now, whatever the time open and the trials under way say, unless the
-    /// last ones began within a second. True if so.
-    pub fn hurry(&mut self, now: Now) -> bool {
-        let due = self.order.is_none() && !self.admits(now) && away_ns(now, self.trials_since) >= HURRY_NS;
+    /// There are few others to ask, or none: a trial may go through now, whatever the time open and the trials under way say, unless the
+    /// last one began just now. True if so.
+    pub fn hurry(&mut self, now: Now, need: Need) -> bool {
+        let due = self.order.is_none() && !self.admits(now) && away_ns(now, self.trials_since) >= need.pause_ns();
         if due {
             (self.hurried, self.trials_since, self.count) = (true, now, 0);
         }
@@ -58,32 +75,33 @@ mod tests {
     }
 
     #[test]
-    fn who_has_nobody_else_hurries_once_a_second_and_the_sentence_stands() {
+    fn who_has_nobody_else_hurries_and_the_sentence_stands() {
         let mut breaker = tripped(Now::from_secs(1));
         let until = breaker.reopens_at(Now::from_secs(1)).unwrap();
-        assert!(!breaker.hurry(Now::from_nanos(1_999_999_999)), "it has only just opened");
-        for second in 2..9 {
-            let now = Now::from_secs(second);
-            assert!(breaker.hurry(now) && breaker.admits(now) && !breaker.hurry(now));
+        assert!(!breaker.hurry(Now::from_nanos(1_999_999_999), Need::Some), "it has only just opened");
+        assert!(!breaker.hurry(Now::from_nanos(1_249_999_999), Need::All), "it has only just opened");
+        for step in 8..36 {
+            let now = Now::from_nanos(step * 250_000_000);
+            assert!(step % 4 == 0 || !breaker.clone().hurry(now, Need::Some), "{step}");
+            assert!(breaker.hurry(now, Need::All) && breaker.admits(now) && !breaker.hurry(now, Need::All));
             breaker.begin(now);
+            assert!(!breaker.admits(now), "one at a time, until one is good");
             breaker.record(now, &BAD);
             assert_eq!(breaker.reopens_at(now), Some(until), "neither shorter nor longer");
         }
-        let hung = Now::from_secs(9);
-        assert!(breaker.hurry(hung));
-        while breaker.admits(hung) {
-            breaker.begin(hung);
-        }
-        let now = Now::from_secs(10);
-        assert!(breaker.hurry(now), "trials that do not come back do not block the next ones");
-        for _ in 0..3 {
-            assert!(breaker.admits(now));
-            breaker.begin(now);
-            breaker.record(now, &GOOD);
-        }
+        let hung = Now::from_secs(10);
+        assert!(breaker.hurry(hung, Need::Some));
+        breaker.begin(hung);
+        let now = Now::from_secs(11);
+        assert!(breaker.hurry(now, Need::Some), "trials that do not come back do not block the next ones");
+        breaker.begin(now);
+        breaker.record(now, &GOOD);
+        (0..3).for_each(|_| breaker.begin(now));
+        assert!(!breaker.admits(now), "then as many as ever");
+        (0..2).for_each(|_| breaker.record(now, &GOOD));
         assert_eq!(breaker.state(now), BreakerState::Closed);
         breaker.force_open();
-        assert!(!breaker.hurry(Now::from_secs(99)), "an operator's word stands");
+        assert!(!breaker.hurry(Now::from_secs(99), Need::All), "an operator's word stands");
     }
 
     #[test]

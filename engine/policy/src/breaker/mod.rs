@@ -29,6 +29,7 @@ mod hurry;
 mod rate;
 mod verdict;
 
+pub use hurry::Need;
 pub use rate::{RateTrip, SlowTrip};
 pub use verdict::BreakerVerdict;
 
@@ -191,7 +192,7 @@ impl Breaker {
         match self.state(now) {
             BreakerState::Closed => true,
             BreakerState::Open => false,
-            BreakerState::HalfOpen => self.count < u16::from(self.share) || self.trials_are_stale(now),
+            BreakerState::HalfOpen => self.count < self.places(now) || self.trials_are_stale(now),
         }
     }
 
@@ -331,6 +332,11 @@ impl Breaker {
             }
             Verdict::Success | Verdict::Failure => self.trip(now, Trip::Trial, true),
         }
+    }
+
+    /// Trials that may be under way here. Before its time there is one, until it was good.
+    fn places(&self, now: Now) -> u16 {
+        if self.hurried && self.successes == 0 && self.is_waiting(now) { 1 } else { u16::from(self.share) }
     }
 
     fn trip(&mut self, now: Now, why: Trip, again: bool) {

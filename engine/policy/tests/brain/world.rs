@@ -5,10 +5,11 @@
 //! their own, which may jump; timers run on true time, as the kernel's do.
 
 use policy::{
-    Ask, Avoid, BalanceSettings, Balancer, Breaker, BreakerSettings, BreakerVerdict, Class, EndpointPatience,
-    Endpoints, HealthCheck, HealthSettings, Load, Member, Now, Outcome, OutlierSettings, Outliers, Patience,
-    PatienceSettings, PeakEwma, Policy, ProbeResult, Random, Replay, RetryBudget, RetryBudgetSettings, RetryCauses,
-    RetryDecision, RetryPolicy, SlowStart, Standing, StatusSet, Sums, Tried, Try, Verdict,
+    Ask, Avoid, BalanceSettings, Balancer, Breaker, BreakerSettings, BreakerState, BreakerVerdict, Class,
+    EndpointPatience, Endpoints, HealthCheck, HealthSettings, Load, Member, Need, Now, Outcome, OutlierSettings,
+    Outliers, Patience, PatienceSettings, PeakEwma, Policy, ProbeResult, Random, Replay, RetryBudget,
+    RetryBudgetSettings, RetryCauses, RetryDecision, RetryPolicy, SlowStart, Standing, StatusSet, Sums, Tried, Try,
+    Verdict,
 };
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
@@ -23,6 +24,12 @@ const REFUSAL_NS: u64 = MS / 5;
 
 /// Between two looks for another endpoint, when there was none at the soft time.
 const ASK_AGAIN_NS: u64 = 100 * MS;
+
+/// The engine's `breaker.wait`, the pause between two looks meanwhile, and from when on a request that must not be sent twice goes on
+/// trial all the same.
+const WAIT_NS: u64 = 500 * MS;
+const LOOK_NS: u64 = 20 * MS;
+const DARE_NS: u64 = WAIT_NS / 2;
 
 /// Requests that an endpoint works on at a time; the others queue.
 const SLOTS: usize = 64;
@@ -127,6 +134,8 @@ pub(crate) struct Request {
     avoid: Avoid,
     waited: Duration,
     last: Option<Class>,
+    /// Since when it waits for an endpoint.
+    waits_since: Option<u64>,
 }
 
 struct Worker {
@@ -180,6 +189,8 @@ struct View<'a> {
     fault: &'a dyn Fn(usize, u64) -> Option<Fault>,
     at: u64,
     now: Now,
+    /// The request may find out whether an endpoint is back.
+    trial: bool,
 }
 
 impl Endpoints for View<'_> {
@@ -190,7 +201,8 @@ impl Endpoints for View<'_> {
         if (self.fault)(index, self.at).is_none() {
             return Standing::Out;
         }
-        if !self.worker.breakers[index].admits(self.now) {
+        let breaker = &self.worker.breakers[index];
+        if !breaker.admits(self.now) || !self.trial && breaker.state(self.now) == BreakerState::HalfOpen {
             return Standing::Down;
         }
         let ill = self.settings.health && !self.shared.checks[index].is_ready();
@@ -198,7 +210,12 @@ impl Endpoints for View<'_> {
         if ill || odd { Standing::Suspect } else { Standing::Ready }
     }
     fn load(&self, index: usize) -> Load {
-        Load { latency_ns: self.worker.latencies[index].nanos(self.now), in_flight: self.shared.in_flight[index] }
+        let latency = &self.worker.latencies[index];
+        Load {
+            latency_ns: latency.nanos(self.now),
+            failing: latency.failing(self.now),
+            in_flight: self.shared.in_flight[index],
+        }
     }
     fn ramp(&self, index: usize) -> f32 {
         let since = self.shared.ready_since[index].map_or(Now::ZERO, Now::from_nanos);
@@ -334,49 +351,58 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
             avoid: Avoid::default(),
             waited: Duration::ZERO,
             last: None,
+            waits_since: None,
         });
         self.send(at, self.played.requests.len() as u32 - 1);
     }
 
     fn pick(&mut self, at: u64, number: u32) -> Option<usize> {
-        let (worker, avoid, last) = {
+        let (worker, avoid, last, trial) = {
             let request = &self.played.requests[number as usize];
-            (request.worker, request.avoid, request.last)
+            let dares = request.waits_since.is_some_and(|since| at >= since + DARE_NS);
+            let repeatable = request.idempotent && request.tries + 1 < self.retry.tries;
+            (request.worker, request.avoid, request.last, repeatable || dares)
         };
         let now = self.clock(worker, at);
         self.hear(worker, now);
-        let untried = self.pick_but(at, worker, avoid).or_else(|| {
-            let hurried = self.hurry(worker, now, avoid);
-            if hurried { self.pick_but(at, worker, avoid) } else { None }
+        let untried = self.pick_but(at, worker, avoid, trial).or_else(|| {
+            let hurried = trial && self.hurry(worker, now, avoid);
+            if hurried { self.pick_but(at, worker, avoid, trial) } else { None }
         });
         // As the engine does: the only endpoint may get a second chance, a known failure may not.
         let fits = matches!(last, Some(Class::Reset | Class::Answered(_)));
-        untried.or_else(|| if fits { self.pick_but(at, worker, Avoid::default()) } else { None })
+        untried.or_else(|| if fits { self.pick_but(at, worker, Avoid::default(), trial) } else { None })
     }
 
-    fn pick_but(&mut self, at: u64, worker: u8, avoid: Avoid) -> Option<usize> {
+    fn pick_but(&mut self, at: u64, worker: u8, avoid: Avoid, trial: bool) -> Option<usize> {
         let now = self.clock(worker, at);
         let Self { workers, balancers, shared, settings, fault, random, .. } = self;
-        let view = View { worker: &workers[usize::from(worker)], shared, settings, fault, at, now };
+        let view = View { worker: &workers[usize::from(worker)], shared, settings, fault, at, now, trial };
         let ask = Ask { avoid, key: Some(random.next_u64()), prefer: None };
         balancers[usize::from(worker)].pick(&view, &ask, random).ok().map(|pick| pick.index)
     }
 
     /// Takes over what other workers have published.
     fn hear(&mut self, worker: u8, now: Now) {
-        for (breaker, &verdict) in self.workers[usize::from(worker)].breakers.iter_mut().zip(&self.shared.verdicts) {
-            breaker.adopt(now, verdict);
+        let Worker { breakers, latencies, .. } = &mut self.workers[usize::from(worker)];
+        for ((breaker, latency), &verdict) in breakers.iter_mut().zip(latencies).zip(&self.shared.verdicts) {
+            if breaker.adopt(now, verdict) && breaker.state(now) == BreakerState::Closed {
+                *latency = PeakEwma::default();
+            }
         }
     }
 
     /// Nobody is left to ask. True if that changes by it.
     fn hurry(&mut self, worker: u8, now: Now, avoid: Avoid) -> bool {
         let breakers = self.workers[usize::from(worker)].breakers.iter_mut().enumerate();
-        breakers.filter(|&(index, _)| !avoid.contains(index)).fold(false, |any, (_, breaker)| breaker.hurry(now) | any)
+        breakers
+            .filter(|&(index, _)| !avoid.contains(index))
+            .fold(false, |any, (_, breaker)| breaker.hurry(now, Need::All) | any)
     }
 
     fn send(&mut self, at: u64, number: u32) {
-        let Some(index) = self.pick(at, number) else { return self.finish(at, number, false) };
+        let Some(index) = self.pick(at, number) else { return self.wait(at, number) };
+        self.played.requests[number as usize].waits_since = None;
         let now = self.clock(self.played.requests[number as usize].worker, at);
         let request = &mut self.played.requests[number as usize];
         self.workers[usize::from(request.worker)].breakers[index].begin(now);
@@ -398,6 +424,13 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         if let Some(soft) = self.soft_time(at, number) {
             self.at(at + soft, Event::Soft(number, attempt));
         }
+    }
+
+    /// Nobody can have it now.
+    fn wait(&mut self, at: u64, number: u32) {
+        let request = &mut self.played.requests[number as usize];
+        let since = *request.waits_since.get_or_insert(at);
+        if at < since + WAIT_NS { self.at(at + LOOK_NS, Event::Again(number)) } else { self.finish(at, number, false) }
     }
 
     fn work(&mut self, at: u64, index: usize, factor: f64, end: Event) {
@@ -435,7 +468,9 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
             return self.at(at + ASK_AGAIN_NS, Event::Soft(number, attempt));
         }
         let outcome = Outcome::new(Duration::from_nanos(at - sent), Class::TimedOut);
-        if let RetryDecision::Retry { after } = self.decide(at, number, &outcome) {
+        // As the engine does: a try that is left for its endpoint's silence is not counted, once.
+        let counted = self.played.requests[number as usize].tries.max(2) - 1;
+        if let RetryDecision::Retry { after } = self.decide(at, number, &outcome, counted) {
             self.record(at, number, &outcome);
             self.again(at, number, after, outcome.class);
         }
@@ -454,7 +489,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
 
     fn settle(&mut self, at: u64, number: u32, outcome: Outcome) {
         self.record(at, number, &outcome);
-        match self.decide(at, number, &outcome) {
+        match self.decide(at, number, &outcome, self.played.requests[number as usize].tries) {
             RetryDecision::Retry { after } => self.again(at, number, after, outcome.class),
             RetryDecision::Stop(_) => {
                 let well = outcome.verdict_with(true) == Verdict::Success;
@@ -468,11 +503,12 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         let worker = &self.workers[usize::from(request.worker)];
         let waiting = Try {
             sent: request.sent_by_clock,
-            last: request.tries >= self.retry.tries,
+            last: request.tries > self.retry.tries,
             replay: replay(request),
             elsewhere: true,
             configured: HARD,
             remaining: None,
+            fixed: None,
         };
         let own = &worker.patiences[usize::from(request.endpoint)];
         let limit = worker.patience.limit(self.clock(request.worker, at), own, &waiting);
@@ -488,12 +524,11 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         })
     }
 
-    fn decide(&mut self, at: u64, number: u32, outcome: &Outcome) -> RetryDecision {
+    fn decide(&mut self, at: u64, number: u32, outcome: &Outcome, tries: u8) -> RetryDecision {
         let request = &self.played.requests[number as usize];
         let now = self.clock(request.worker, at);
         let elsewhere = self.elsewhere(at, request);
-        let tried =
-            Tried { tries: request.tries, replay: replay(request), deadline: None, waited: request.waited, elsewhere };
+        let tried = Tried { tries, replay: replay(request), deadline: None, waited: request.waited, elsewhere };
         let budget = &mut self.workers[usize::from(request.worker)].budget;
         self.retry.decide(now, outcome, &tried, budget, &mut self.random)
     }
@@ -504,8 +539,12 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         let (index, worker) = (usize::from(request.endpoint), usize::from(request.worker));
         let now = self.clock(worker as u8, at);
         let Worker { breakers, latencies, patiences, patience, .. } = &mut self.workers[worker];
+        let was_open = breakers[index].state(now) != BreakerState::Closed;
         breakers[index].record(now, outcome);
         latencies[index].record(now, outcome);
+        if was_open && breakers[index].state(now) == BreakerState::Closed {
+            latencies[index] = PeakEwma::default();
+        }
         patience.record(now, &mut patiences[index], outcome);
         self.shared.in_flight[index] -= 1;
         self.count(index, outcome);

@@ -248,6 +248,7 @@ impl<F: Fn(usize, Now, bool, &mut Random) -> Does> World<F> {
             elsewhere: self.elsewhere(now, request.avoid),
             configured: self.settings.hard,
             remaining: None,
+            fixed: None,
         };
         self.patience.limit(now, &self.hosts[request.endpoint].patience, &waiting).soft
     }

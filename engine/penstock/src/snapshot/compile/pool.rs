@@ -27,6 +27,8 @@ pub struct Pool {
     pub division: Division,
     pub host: HostPolicy,
     pub breaker: BreakerSettings,
+    /// How long a request waits where breakers leave nobody to ask. Zero: not at all.
+    pub wait: Duration,
     /// `None`: its endpoints are not probed.
     pub health: Option<HealthProbe>,
     /// `None`: they are not compared with each other.
@@ -77,6 +79,7 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
         division: division(doc),
         host: doc.host.0.clone(),
         breaker: breaker(&doc.breaker),
+        wait: time(&doc.breaker.wait),
         health: health(doc),
         outlier: outlier(&doc.outlier),
         reuse: Reuse {

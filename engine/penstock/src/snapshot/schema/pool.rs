@@ -132,6 +132,8 @@ pub struct BreakerDoc {
     pub open_for: Text<Time>,
     /// Requests let through afterwards, over all workers, to see whether the endpoint is back.
     pub trials: u16,
+    /// How long a request waits where breakers leave nobody to ask, before it is refused: trials are made all the while. 0: not at all.
+    pub wait: Text<Time>,
 }
 
 impl Default for BreakerDoc {
@@ -148,6 +150,7 @@ impl Default for BreakerDoc {
             count_500,
             open_for: Text(Time(open_for)),
             trials,
+            wait: Text(Time(std::time::Duration::from_millis(500))),
         }
     }
 }
@@ -188,10 +191,10 @@ pub struct RetryDoc {
     /// `connect`: no connection came about. `reset`: it ended before an answer. `timeout`: no answer in `per_try`. A status code:
     /// that answer. All but `connect` only for requests that may be sent twice.
     pub on: Vec<Text<RetryCause>>,
-    /// Tries in all, the first one included.
+    /// Tries in all, the first one included. One that is left for its endpoint's silence (`per_try`) may be followed by one more.
     pub tries: u8,
     /// How long to wait for an answer's head before asking another endpoint, where there is one: a time, `auto` for three times
-    /// what nearly all answers of the pool have lately taken, or `off`. The last try always has `timeout.head`.
+    /// what nearly all answers of the pool have lately taken, or `off`. Where nothing can follow, a try has `timeout.head`.
     pub per_try: Text<PerTry>,
     /// The step of the pause before a second retry, or one after a status: a random part of it, doubled each time.
     pub backoff: Text<Time>,
