@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Origin, Setup, answer, on_each_driver};
+use harness::{Folder, Origin, PATIENCE, Setup, Tool, answer, binary, on_each_driver, until};
 
 /// Answers 503 as long as the switch is off.
 fn switched() -> (Origin, Arc<AtomicBool>) {
@@ -76,5 +76,85 @@ on_each_driver! {
             assert!(begun.elapsed() < Duration::from_secs(10), "it still waits");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+/// An origin that is not there: its address is free.
+fn nobody() -> String {
+    let gone = Origin::standard();
+    gone.address.to_string()
+}
+
+on_each_driver! {
+    /// A pool whose endpoints are all out is replaced by what the configuration says, at once: by an answer, with the meaning that it has
+    /// as a route's.
+    fn an_answer_stands_in_for_a_pool(driver) {
+        let folder = Folder::new();
+        let file = folder.write("sorry.html", "<p>sorry</p>");
+        let engine = Setup::new(driver)
+            .to(&nobody())
+            .pool_line(&format!("fallback = {{ status = 503, headers = [\"Content-Type: text/html\", \"Retry-After: 7\"], body_file = {file:?} }}"))
+            .start();
+        let mut client = engine.client();
+        let texts: Vec<_> = (0..12).map(|_| { let answer = client.get("/"); (answer.status(), answer.text()) }).collect();
+        let last = client.get("/");
+        assert_eq!((last.status(), last.text()), (503, "<p>sorry</p>".to_owned()), "{texts:?}");
+        assert_eq!((last.field("content-type"), last.field("retry-after")), (Some("text/html"), Some("7")));
+        let metrics = engine.metrics();
+        assert!(metrics.sum("fallbacks_total") > 0);
+        assert_eq!(metrics.sum("endpoint_waits_total"), 0, "nobody waits where there is a fallback");
+    }
+
+    /// Or by another pool, whose own fallback holds there; content comes along, and the log says so.
+    fn another_pool_stands_in_for_a_pool(driver) {
+        let folder = Folder::new();
+        let log = folder.join("access.log");
+        let far = Origin::answering(|request| Some(answer(&request.body)));
+        let engine = Setup::new(driver)
+            .to(&nobody())
+            .pool_line("fallback.pool = \"near\"")
+            .more(&format!("[[pool]]\nname = \"near\"\nendpoints = [{:?}]\nfallback.pool = \"far\"", nobody()))
+            .more(&format!("[[pool]]\nname = \"far\"\nendpoints = [{:?}]", far.address.to_string()))
+            .more(&format!("[log.access]\npath = {log:?}"))
+            .start();
+        let mut client = engine.client();
+        for _ in 0..12 {
+            drop(client.get("/"));
+        }
+        for ask in ["PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"] {
+            for _ in 0..20 {
+                let got = client.ask(ask);
+                assert!(got.status() == 200 && got.text() == "hello" || got.status() == 502, "{} {}", got.status(), got.text());
+            }
+            assert_eq!(client.ask(ask).text(), "hello");
+        }
+        assert!(engine.metrics().sum("fallbacks_total") >= 40);
+        until("the log tells", PATIENCE, || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("\"reason\":\"fallback\"")));
+    }
+}
+
+/// What cannot be meant is refused where it stands.
+#[test]
+fn fallbacks_that_go_round_or_say_two_things_are_refused() {
+    let check = |pools: &str| {
+        let folder = Folder::new();
+        let text = format!("[[listen]]\nname = \"door\"\naddr = \"127.0.0.1:1\"\n[[route]]\npool = \"a\"\n{pools}");
+        let file = folder.write("penstock.toml", text);
+        let ran = Tool::new(binary(), 20).args(["check".to_owned(), file.display().to_string()]).run();
+        (ran.status.success(), ran.text())
+    };
+    let pool = |name: &str, more: &str| format!("[[pool]]\nname = {name:?}\nendpoints = [\"127.0.0.1:9\"]\n{more}\n");
+    let round = check(&(pool("a", "fallback.pool = \"b\"") + &pool("b", "fallback.pool = \"a\"")));
+    assert!(!round.0 && round.1.contains("a circle: `a` → `b` → `a`"), "{}", round.1);
+    for (more, hint) in [
+        ("fallback.pool = \"c\"", "there is no pool `c`"),
+        ("fallback = { pool = \"b\", status = 503 }", "which one is it?"),
+        ("fallback.body = \"sorry\"", "needs a `status`"),
+        ("fallback = { status = 99 }", "no status of a final answer"),
+        ("fallback = { status = 503, headers = [\"X: {id}\"] }", "a pool has none"),
+        ("fallback.pool = \"b\"\nbreaker.wait = \"1s\"", "do not wait"),
+    ] {
+        let (_, text) = check(&(pool("a", more) + &pool("b", "")));
+        assert!(text.contains(hint), "{more}: {text}");
     }
 }

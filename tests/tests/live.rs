@@ -52,7 +52,10 @@ on_each_driver! {
         let load = Load::begin(&engine);
         let name = origins[0].name();
         assert_eq!(told(&engine, &["breaker", &name, "open"]), "open (was auto)");
+        assert_eq!(told(&engine, &["endpoint", &name, "breaker=auto"]), "auto (was forced open)");
+        assert_eq!(told(&engine, &["endpoint", &name, "breaker=open"]), "open (was auto)");
         origins[0].is_left_alone(&origins[1]);
+        assert_eq!(engine.endpoint(&name)["breaker"], "forced open");
         let shown = row(&engine, "breakers", &name);
         assert_eq!(shown["breaker"], "forced open");
         assert!(shown["last"].as_str().is_some_and(|last| last.contains("breaker open (was auto), told by")), "{shown}");

@@ -41,6 +41,10 @@ pub(super) fn follow(engine: &mut Engine, what: What, content: &[u8], who: &str)
     let content: Value = serde_json::from_slice(content)
         .map_err(|error| Refused::new(Status::BAD_REQUEST, format!("the content is not JSON: {error}")))?;
     let order = Order::read(&content)?;
+    let (what, order) = match order.to.strip_prefix("breaker=") {
+        Some(to) if what == What::Endpoint => (What::Breaker, Order { to, ..order }),
+        _ => (what, order),
+    };
     let (pool, before) = find(engine, &order)?;
     let after = change(what, before, order.to).map_err(|why| Refused::new(Status::BAD_REQUEST, why))?;
     let (was, is) = (text(what, before, after), order.to);
@@ -117,7 +121,7 @@ fn unknown(engine: &Engine, order: &Order<'_>, only: Option<PoolId>) -> String {
 /// What the operator's word is after a change of it.
 fn change(what: What, before: Admin, to: &str) -> Result<Admin, String> {
     let words: &[&str] = match what {
-        What::Endpoint => &["drain", "ready", "maint", "weight=N", "weight=auto"],
+        What::Endpoint => &["drain", "ready", "maint", "weight=N", "weight=auto", "breaker=open|closed|auto"],
         What::Breaker => &["open", "closed", "auto"],
     };
     match (what, to) {

@@ -17,7 +17,8 @@ pub(super) struct SetArgs {
     /// The endpoint, as `penstock show endpoints` calls it
     #[arg(value_name = "NAME")]
     name: String,
-    /// `endpoint`: drain, ready, maint, weight=N or weight=auto. `breaker`: open, closed or auto
+    /// `endpoint`: drain, ready, maint, weight=N, weight=auto, or breaker=open, breaker=closed, breaker=auto. `breaker`: open, closed or
+    /// auto, which is the same
     #[arg(value_name = "CHANGE")]
     to: String,
     /// Its pool, where several have an endpoint of that name

@@ -11,16 +11,19 @@
 //!
 //! - The mean is taken of sums that workers keep anyway and not of the balancer's peak-EWMA, which decays while nobody asks and jumps
 //!   at a single slow answer: right for choosing among neighbours a million times an hour, wrong for moving a region's traffic.
-//! - A failure is tried again until it succeeds, `failing ÷ (1 − failing)` times on average, and each costs what it costs
-//!   the balancer ([`FAILURE_COST`]).
+//! - A failure is tried again until it succeeds, `failing ÷ (1 − failing)` times on average, and each costs
+//!   [`FAILURE_COST`].
 //! - The share that waits is Sakasegawa's approximation for a queue with c servers ("An approximation formula Lq ≃ α·ρ^β/(1−ρ)", 1977): a pool
 //!   of a hundred places is as good as empty until nine of ten are taken, one of two places is not.
 //! - Endpoints are thought to bear 1.4 times their usual load, as between a balancer's tiers.
 //! - Below a millisecond everybody is near: between two pools in the same rack the cost decides.
 
 use super::Score;
-use crate::{Now, ewma::FAILURE_COST, time::nanos};
+use crate::{Now, time::nanos};
 use std::time::Duration;
+
+/// What a failed try costs beside its time: the pause before the next one, and some of what a client's patience is made of.
+const FAILURE_COST: Duration = Duration::from_millis(250);
 
 /// Time after which an answer weighs 1/e. A step of ten times shows within a second, and a spike of a second is forgotten in ten.
 const MEMORY: Duration = Duration::from_secs(5);
