@@ -96,6 +96,10 @@ pub const CERTIFICATES_MAX: usize = 1024;
 
 // ── Upstream ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+/// Pools that a request is passed on to, one as the fallback of the other: the one that is near, the one that is far, and one that
+/// apologises.
+pub const FALLBACKS_MAX: usize = 4;
+
 /// Idle connections to one endpoint kept by one worker, unless the pool says otherwise: as many as a busy core has exchanges at
 /// once finds again; at 200 bytes each they cost little, and the sweep lets go of those that grow old.
 pub const IDLE_UPSTREAM_DEFAULT: u32 = 1_024;

@@ -59,7 +59,7 @@ fn check_answers_on_standard_output_and_complains_on_standard_error() {
 fn check_prints_every_default_as_a_file_that_is_good() {
     let complete = penstock(&["check", "-c", "-", "--defaults"], GOOD);
     let text = String::from_utf8(complete.stdout).unwrap();
-    assert!(text.contains("breaker = { failures = 5, window = \"10s\", calls_min = 20, count_500 = false, open_for = \"60s\", trials = 3 }"), "{text}");
+    assert!(text.contains("breaker = { failures = 5, window = \"10s\", calls_min = 20, count_500 = false, open_for = \"60s\", trials = 3, wait = \"500ms\" }"), "{text}");
     assert_eq!(penstock(&["check", "-c", "-"], &text).status.code(), Some(0), "{text}");
 }
 

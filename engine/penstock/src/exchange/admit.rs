@@ -33,6 +33,7 @@ pub(super) struct Paced<'a> {
 }
 
 /// A request's place in its pool, where that has a limit.
+#[derive(Default)]
 pub(super) struct InPool<'a>(Option<Place<'a>>);
 
 /// A limit that a request has met.
@@ -70,15 +71,37 @@ impl Door {
                 wait_for(turn, conn, timer).await?;
             }
         }
-        let place = match self.qos.room(way.pool) {
-            None => None,
-            Some(room) => Some(enter(room.enter(class, way.deadline.map(policy_now)), conn, timer).await?),
-        };
+        let place = self.room(class, way, conn, timer).await?;
         let paced = turns.and_then(|turns| {
             let quantum = turns.quantum()?;
             Some(Paced { turns, quantum, gone: &cells.paced_bytes })
         });
-        Ok((paced, InPool(place)))
+        Ok((paced, place))
+    }
+
+    /// Lets a request that has been admitted into another pool.
+    pub(super) async fn enter(
+        &self,
+        conn: &mut Conn<Server>,
+        request: &Request,
+        peer: &Peer,
+        way: &Way<'_>,
+        timer: &mut Timer,
+    ) -> Result<InPool<'_>, Reason> {
+        self.room(self.class(request, peer, way.matched.route), way, conn, timer).await
+    }
+
+    async fn room(
+        &self,
+        class: ClassId,
+        way: &Way<'_>,
+        conn: &mut Conn<Server>,
+        timer: &mut Timer,
+    ) -> Result<InPool<'_>, Reason> {
+        Ok(InPool(match self.qos.room(way.pool) {
+            None => None,
+            Some(room) => Some(enter(room.enter(class, way.deadline.map(policy_now)), conn, timer).await?),
+        }))
     }
 
     /// Whose request it is: what a believed field says, or its route, or its client's network.

@@ -23,17 +23,19 @@ use std::rc::Rc;
 use proto::h1::{RequestHead, Server};
 use ring::{Buf, Now, Timer};
 
+use self::admit::InPool;
 pub use self::affinity::affinity_of_bytes;
 pub use self::door::{Desk, Door, Peer};
 use self::relay::{Exchange, Relayed};
 pub use self::respond::{Reason, refuse};
-use self::route::Routed;
+use self::route::{Routed, Way};
 use self::tries::Tries;
 pub use self::tunnel::{Tunnelled, tunnel};
 use crate::conn::Conn;
+use crate::snapshot::{Fallback, Target};
 use crate::telemetry::access_log::Line;
 use crate::tls::Secured;
-use crate::upstream::{Endpoint, Wanted, policy_now};
+use crate::upstream::{Endpoint, Wanted};
 
 /// A request whose head has been read.
 pub struct Request {
@@ -54,6 +56,8 @@ struct Settled {
     tries: u8,
     /// Whether it is copied to a mirror has been decided.
     mirrored: bool,
+    /// What stands in for a pool has served it.
+    fell_back: bool,
 }
 
 /// Serves one request on `conn`. What the connection may do afterwards, its machine knows.
@@ -93,44 +97,31 @@ async fn attempt(
         Ok(admitted) => admitted,
         Err(reason) => return settled.refused(door, conn, request, reason),
     };
-    let pool = &door.snapshot[way.pool];
-    let cluster = door.cluster(way.pool);
-    cluster.count_request(policy_now(ring::now()));
     let mut tries = Tries::new(door, request, peer, way);
-    let exchange = Exchange { door, request, peer, way, paced: paced.as_ref() };
+    let mut exchange = Exchange { door, request, peer, way, paced: paced.as_ref() };
     loop {
         if let Some(pause) = tries.pause() {
             ring::sleep(pause).await;
         }
         let Some(mut attempt) = tries.pick() else {
-            if tries.found_all_full() && place.can_wait() {
-                if let Err(reason) = place.again(conn, request, timer).await {
-                    return settled.refused(door, conn, request, reason);
-                }
+            if without_endpoint(&mut exchange, &mut tries, &mut place, conn, timer, settled).await {
                 continue;
             }
-            if let Some(look) = tries.wait() {
-                if let Err(reason) = admit::wait_for(look, conn, timer).await {
-                    return settled.refused(door, conn, request, reason);
-                }
-                continue;
-            }
-            door.cells.counters.no_endpoint_total.add(1);
-            return settled.refused(door, conn, request, tries.reason());
+            return;
         };
         place.has_endpoint();
         settled.tried(&attempt.endpoint);
         let wanted = Wanted {
             endpoint: &attempt.endpoint,
-            pool,
-            connect: way.connect(),
+            pool: tries.pool(),
+            connect: exchange.way.connect(),
             fresh: attempt.fresh,
             path: peer.path(),
         };
-        let mut lease = match cluster.lease(wanted, timer, &door.cells.counters).await {
+        let mut lease = match tries.cluster().lease(wanted, timer, &door.cells.counters).await {
             Ok(lease) => lease,
             Err(error) => {
-                if tries.failed(&attempt, &attempt.outcome((&error).into())) && !way.is_over() {
+                if tries.failed(&attempt, &attempt.outcome((&error).into())) && !exchange.way.is_over() {
                     continue;
                 }
                 return settled.refused(door, conn, request, tries.reason());
@@ -142,29 +133,67 @@ async fn attempt(
                 let outcome = attempt.outcome(class);
                 tries.ended(&attempt, &outcome);
                 place.end(&outcome);
-                cluster.give_back(lease, pool, &door.cells.counters);
+                tries.give_back(lease, &door.cells.counters);
                 return;
             }
             Relayed::Upgraded => {
                 let switched = policy::Class::Answered(policy::StatusClass::Informational);
                 tries.ended(&attempt, &attempt.outcome(switched));
-                settled.bytes += tunnel::upgraded(door, conn, &mut lease, timer, way.timeouts.idle).await;
+                settled.bytes += tunnel::upgraded(door, conn, &mut lease, timer, exchange.way.timeouts.idle).await;
                 return;
             }
             Relayed::GivenUp(outcome) => {
                 tries.given_up(&attempt, &outcome);
-                cluster.give_back(lease, pool, &door.cells.counters);
+                tries.give_back(lease, &door.cells.counters);
             }
             Relayed::Unanswered(class) => {
                 drop(lease);
                 let outcome = attempt.outcome(class);
-                if !tries.failed(&attempt, &outcome) || way.is_over() {
+                if !tries.failed(&attempt, &outcome) || exchange.way.is_over() {
                     place.end(&outcome);
                     return settled.refused(door, conn, request, tries.reason());
                 }
             }
         }
     }
+}
+
+/// No endpoint can have the request. True when one may after this: it has waited, or what stands in for the pool has its own. If not, it
+/// is answered.
+async fn without_endpoint<'a>(
+    exchange: &mut Exchange<'a>,
+    tries: &mut Tries<'a>,
+    place: &mut InPool<'a>,
+    conn: &mut Conn<Server>,
+    timer: &mut Timer,
+    settled: &mut Settled,
+) -> bool {
+    let Exchange { door, request, peer, way, .. } = *exchange;
+    let over = if tries.found_all_full() && place.can_wait() {
+        place.again(conn, request, timer).await
+    } else if let Some(look) = tries.wait() {
+        admit::wait_for(look, conn, timer).await
+    } else {
+        door.cells.counters.no_endpoint_total.add(1);
+        let fallback = tries.fallback();
+        settled.fell_back |= fallback.is_some();
+        door.cells.counters.fallbacks_total.add(u64::from(fallback.is_some()));
+        match fallback {
+            None => Err(tries.reason()),
+            Some(Fallback::Answer(fixed)) => {
+                settled.status = respond::fixed(door, conn, request, peer, &way.matched, fixed);
+                return false;
+            }
+            Some(Fallback::Pool(Target { pool, timeouts })) => {
+                exchange.way = Way { pool: *pool, timeouts, ..way };
+                // Whoever waits for a place in the other pool keeps none in this one.
+                *place = InPool::default();
+                let entered = door.enter(conn, request, peer, &exchange.way, timer).await;
+                entered.map(|entered| (*place = entered, tries.enter(door, request, peer, exchange.way)).1)
+            }
+        }
+    };
+    over.inspect_err(|reason| settled.refused(door, conn, request, *reason)).is_ok()
 }
 
 impl Settled {
@@ -209,7 +238,7 @@ fn settle(door: &Door, request: &Request, peer: &Peer, secured: Option<Secured>,
         tls: secured.map_or("", |secured| secured.version),
         cipher: secured.map_or("", |secured| secured.cipher),
         resumed: secured.is_some_and(|secured| secured.resumed),
-        reason: settled.reason.map_or("", Reason::text),
+        reason: settled.reason.map_or(if settled.fell_back { "fallback" } else { "" }, Reason::text),
     };
     let dropped = log.borrow_mut().write(&line);
     cells.counters.log_lines_dropped_total.add(dropped);

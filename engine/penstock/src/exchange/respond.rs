@@ -12,7 +12,7 @@ use super::{Door, Peer, Request};
 use crate::conn::Conn;
 use crate::limits;
 use crate::qos::Refused;
-use crate::snapshot::{Action, HeaderRule};
+use crate::snapshot::{Action, Fixed, HeaderRule, Redirect};
 
 /// Why the engine answers itself, or why an exchange did not end well.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -163,11 +163,46 @@ pub(super) fn of_route(
     peer: &Peer,
     matched: &Matched<'_>,
 ) -> u16 {
-    let (status, headers, body): (_, &[HeaderRule], &[u8]) = match &matched.route.action {
-        Action::Redirect(redirect) => (redirect.status, &[], &[]),
-        Action::Respond(fixed) => (fixed.status, &fixed.headers, &fixed.body),
-        Action::Pool(_) | Action::Split { .. } => return answer(door, conn, request, Reason::NoEndpoint),
-    };
+    match &matched.route.action {
+        Action::Redirect(redirect) => {
+            let own = Own { status: redirect.status, headers: &[], body: &[], redirect: Some(redirect) };
+            configured(door, conn, request, peer, matched, &own)
+        }
+        Action::Respond(answer) => fixed(door, conn, request, peer, matched, answer),
+        Action::Pool(_) | Action::Split { .. } => answer(door, conn, request, Reason::NoEndpoint),
+    }
+}
+
+/// An answer that the configuration gives in an endpoint's stead. Returns the status sent.
+pub(super) fn fixed(
+    door: &Door,
+    conn: &mut Conn<Server>,
+    request: &Request,
+    peer: &Peer,
+    matched: &Matched<'_>,
+    fixed: &Fixed,
+) -> u16 {
+    let own = Own { status: fixed.status, headers: &fixed.headers, body: &fixed.body, redirect: None };
+    configured(door, conn, request, peer, matched, &own)
+}
+
+/// An answer of the configuration's.
+struct Own<'a> {
+    status: Status,
+    headers: &'a [HeaderRule],
+    body: &'a [u8],
+    redirect: Option<&'a Redirect>,
+}
+
+fn configured(
+    door: &Door,
+    conn: &mut Conn<Server>,
+    request: &Request,
+    peer: &Peer,
+    matched: &Matched<'_>,
+    own: &Own<'_>,
+) -> u16 {
+    let Own { status, headers, body, redirect } = *own;
     if door.desk.draining.get() {
         conn.machine.close_after();
     }
@@ -181,7 +216,7 @@ pub(super) fn of_route(
         write_values(headers, facts, &mut value, &mut places[0]);
         write_values(more, facts, &mut value, &mut places[1]);
         let start = value.len();
-        if let Action::Redirect(redirect) = &matched.route.action {
+        if let Some(redirect) = redirect {
             redirect.to.write(facts, redirect.keep_query, &mut value);
         }
         start

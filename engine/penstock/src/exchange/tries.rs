@@ -11,9 +11,9 @@ use super::replay::Kept;
 use super::route::Way;
 use super::{Door, Peer, Reason, Request};
 use crate::limits;
-use crate::snapshot::{CookieRule, Pool, Stickiness};
+use crate::snapshot::{CookieRule, Fallback, Pool, Stickiness};
 use crate::telemetry::Counters;
-use crate::upstream::{Affinity, Choice, Cluster, Endpoint, Impatient, Repetition, Tried, Waiting, policy_now};
+use crate::upstream::{Affinity, Choice, Cluster, Endpoint, Impatient, Lease, Repetition, Tried, Waiting, policy_now};
 
 /// The tries of one request.
 pub(super) struct Tries<'a> {
@@ -38,8 +38,8 @@ pub(super) struct Tries<'a> {
     full: bool,
     /// How long to wait before the next one, and how long that was the last time.
     pause: Duration,
-    /// Nobody could have it, since when.
-    waiting: Option<(Waiting<'a>, Now)>,
+    /// Nobody could have it.
+    waiting: Option<Waiting<'a>>,
     /// Ask this endpoint once more, on a fresh connection: the pooled one had died of old age.
     again_at: Option<Rc<Endpoint>>,
 }
@@ -106,6 +106,7 @@ impl<'a> Tries<'a> {
             Content::Gone(false)
         };
         let cluster = door.cluster(way.pool);
+        cluster.count_request(policy_now(ring::now()));
         Self {
             cluster,
             affinity: affinity(door, request, peer, pool, cluster),
@@ -123,6 +124,31 @@ impl<'a> Tries<'a> {
             waiting: None,
             again_at: None,
         }
+    }
+
+    /// From now on they are made in another pool, which stands in for this one. What has been read of the content comes along.
+    pub(super) fn enter(&mut self, door: &'a Door, request: &Request, peer: &Peer, way: Way<'a>) {
+        let content = std::mem::replace(&mut self.content, Content::None);
+        *self = Self { content, interim: self.interim, ..Self::new(door, request, peer, way) };
+    }
+
+    pub(super) const fn pool(&self) -> &'a Pool {
+        self.pool
+    }
+
+    pub(super) const fn cluster(&self) -> &'a Cluster {
+        self.cluster
+    }
+
+    /// A connection that has done what it was taken for.
+    pub(super) fn give_back(&self, lease: Lease, counters: &Counters) {
+        self.cluster.give_back(lease, self.pool, counters);
+    }
+
+    /// What stands in for the pool, when no endpoint of it can have the request. A pool that is full is not replaced: there would be no
+    /// limit any more.
+    pub(super) fn fallback(&self) -> Option<&'a Fallback> {
+        self.pool.fallback.as_ref().filter(|_| !self.full && !self.way.is_over())
     }
 
     /// Chooses an endpoint for the next try; `None` when there is none.
@@ -153,12 +179,12 @@ impl<'a> Tries<'a> {
     pub(super) fn wait(&mut self) -> Option<Now> {
         let now = ring::now();
         if self.waiting.is_none() {
-            let waiting = self.cluster.wait(&self.tried, policy_now(now)).filter(|_| !self.pool.wait.is_zero())?;
+            let waiting = self.cluster.wait(&self.tried, now).filter(|_| !self.pool.wait.is_zero())?;
             self.counters.endpoint_waits_total.add(1);
-            self.waiting = Some((waiting, now));
+            self.waiting = Some(waiting);
         }
-        let (_, since) = self.waiting.as_ref()?;
-        let end = (*since + self.pool.wait).min(self.way.deadline.unwrap_or(*since + self.pool.wait));
+        let end = self.waiting.as_ref()?.since() + self.pool.wait;
+        let end = self.way.deadline.map_or(end, |deadline| deadline.min(end));
         (now < end).then(|| end.min(now + limits::WAITING_LOOKS_EVERY))
     }
 
@@ -166,7 +192,7 @@ impl<'a> Tries<'a> {
     /// to find out, and will be refused otherwise.
     fn may_go_on_trial(&self) -> bool {
         let again = self.idempotent && self.may_repeat() && self.count + 1 < self.pool.retry.policy.tries;
-        let waited = self.waiting.as_ref().map_or(Duration::ZERO, |(_, since)| ring::now().since(*since));
+        let waited = self.waiting.as_ref().map_or(Duration::ZERO, |waiting| ring::now().since(waiting.since()));
         again || self.pool.wait.is_zero() || waited * 2 >= self.pool.wait
     }
 

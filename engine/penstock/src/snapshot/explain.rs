@@ -6,7 +6,8 @@
 use super::{
     address::Bind,
     compile::{
-        Action, HeaderRule, HealthProbe, Listener, ListenerProtocol, Pool, PoolId, ProbeAsk, Route, Snapshot, Target,
+        Action, Fallback, HeaderRule, HealthProbe, Listener, ListenerProtocol, Pool, PoolId, ProbeAsk, Route, Snapshot,
+        Target,
     },
     endpoint::{Endpoint, Source},
     literal::{HostPolicy, Percent, Time},
@@ -187,6 +188,14 @@ fn route_lines(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>, lines: &mu
     lines.extend(route.rewrite.response.remove.iter().map(|(_, name)| ("response", format!("without {name}"))));
 }
 
+/// What stands in for a pool.
+fn fallback_line(snapshot: &Snapshot, target: &Target) -> Option<String> {
+    Some(match snapshot[target.pool].fallback.as_ref()? {
+        Fallback::Pool(other) => format!("if all are out: pool {}", snapshot[other.pool].name),
+        Fallback::Answer(fixed) => format!("if all are out: {} {}", fixed.status.code(), fixed.status.reason()),
+    })
+}
+
 fn target_lines(
     snapshot: &Snapshot,
     route: &Route,
@@ -202,6 +211,7 @@ fn target_lines(
     lines.extend(added(&route.rewrite.request.add, facts).map(|header| ("rewrite", header)));
     lines.extend(route.rewrite.request.remove.iter().map(|(_, name)| ("rewrite", format!("without {name}"))));
     pool_lines(snapshot, target.pool, route.rewrite.host.as_ref(), lines);
+    lines.extend(fallback_line(snapshot, target).map(|line| ("fallback", line)));
     let timeouts = &target.timeouts;
     let mut times =
         format!("connect {}, head {}, idle {}", time(timeouts.connect), time(timeouts.head), time(timeouts.idle));

@@ -32,10 +32,10 @@ mod text;
 
 pub use address::{Address, Bind, Cidr, Host};
 pub use compile::{
-    AccessLog, Action, Admission, Certificate, Class, ClassId, CookieRule, Division, EngineSettings, Fixed, HeaderRule,
-    HeaderRules, HealthProbe, Limit, Listener, ListenerId, ListenerProtocol, ListenerTls, Mirror, Networks, Pace,
-    Paces, Pool, PoolId, PoolTls, ProbeAsk, Redirect, Retry, Reuse, Rewrite, Route, RouteQos, Snapshot, Stickiness,
-    Target, Timeouts, Trust,
+    AccessLog, Action, Admission, Certificate, Class, ClassId, CookieRule, Division, EngineSettings, Fallback, Fixed,
+    HeaderRule, HeaderRules, HealthProbe, Limit, Listener, ListenerId, ListenerProtocol, ListenerTls, Mirror, Networks,
+    Pace, Paces, Pool, PoolId, PoolTls, ProbeAsk, Redirect, Retry, Reuse, Rewrite, Route, RouteQos, Snapshot,
+    Stickiness, Target, Timeouts, Trust,
 };
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, Nameserver, Source};

@@ -18,7 +18,7 @@ use super::dial::{self, DialError};
 use super::endpoint::{Endpoint, Tried};
 use super::list::seats;
 use super::shared::Held;
-use super::{Affinity, Member, Members, PoolLoad, proxy_header};
+use super::{Affinity, Member, Members, PoolLoad, policy_now, proxy_header};
 use crate::conn::{Conn, Transport};
 use crate::limits;
 use crate::snapshot;
@@ -72,7 +72,10 @@ pub struct Choice<'a> {
 }
 
 /// A request that waits until some endpoint of its pool is ready.
-pub struct Waiting<'a>(&'a Cluster);
+pub struct Waiting<'a> {
+    cluster: &'a Cluster,
+    since: ring::Now,
+}
 
 /// A try that has ended, for which another one may be granted.
 pub struct Repetition<'a> {
@@ -282,13 +285,14 @@ impl Cluster {
 
     /// A request for which [`pick`](Self::pick) has found nobody waits, if it is breakers that leave nobody, and not too many wait.
     #[must_use]
-    pub fn wait(&self, tried: &Tried, now: Now) -> Option<Waiting<'_>> {
+    pub fn wait(&self, tried: &Tried, since: ring::Now) -> Option<Waiting<'_>> {
+        let now = policy_now(since);
         let hope = || self.endpoints().iter().any(|endpoint| !tried.contains(endpoint) && endpoint.may_be_back(now));
         if self.waiting.get() >= limits::WAITING_MAX || !hope() {
             return None;
         }
         self.waiting.set(self.waiting.get() + 1);
-        Some(Waiting(self))
+        Some(Waiting { cluster: self, since })
     }
 
     /// The same endpoint once more for the same request, whose first connection turned out to be dead. `None` when it has
@@ -430,9 +434,16 @@ impl Cluster {
     }
 }
 
+impl Waiting<'_> {
+    #[must_use]
+    pub fn since(&self) -> ring::Now {
+        self.since
+    }
+}
+
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.set(self.0.waiting.get() - 1);
+        self.cluster.waiting.set(self.cluster.waiting.get() - 1);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is measured of a play.
 
-use crate::world::{MS, Played, Request, SECOND};
+use crate::settings::{MS, SECOND};
+use crate::world::{Played, Request};
 use std::{env, fmt, ops::Range};
 
 /// The worst of what was measured.

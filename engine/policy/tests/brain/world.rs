@@ -4,17 +4,14 @@
 //! their verdicts through a cell an endpoint, and requests in flight are counted over all workers. Workers read clocks of
 //! their own, which may jump; timers run on true time, as the kernel's do.
 
+use crate::settings::{Fault, MS, SECOND, Service, Settings, Traffic};
 use policy::{
     Ask, Avoid, BalanceSettings, Balancer, Breaker, BreakerSettings, BreakerState, BreakerVerdict, Class,
     EndpointPatience, Endpoints, HealthCheck, HealthSettings, Load, Member, Need, Now, Outcome, OutlierSettings,
-    Outliers, Patience, PatienceSettings, PeakEwma, Policy, ProbeResult, Random, Replay, RetryBudget,
-    RetryBudgetSettings, RetryCauses, RetryDecision, RetryPolicy, SlowStart, Standing, StatusSet, Sums, Tried, Try,
-    Verdict,
+    Outliers, Patience, PatienceSettings, PeakEwma, ProbeResult, Random, Replay, RetryBudget, RetryBudgetSettings,
+    RetryCauses, RetryDecision, RetryPolicy, Standing, StatusSet, Sums, Tried, Try, Verdict,
 };
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
-
-pub(crate) const MS: u64 = 1_000_000;
-pub(crate) const SECOND: u64 = 1000 * MS;
 
 /// The engine's `timeout.head`.
 const HARD: Duration = Duration::from_secs(60);
@@ -33,78 +30,6 @@ const DARE_NS: u64 = WAIT_NS / 2;
 
 /// Requests that an endpoint works on at a time; the others queue.
 const SLOTS: usize = 64;
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Fault {
-    Well,
-    /// Refuses at once; what was under way ends with it.
-    Dead,
-    /// Accepts, and never answers.
-    Hanging,
-    /// So many times as slow.
-    Slow(f64),
-    /// Answers every second request with this status.
-    Failing(u16),
-    /// Ends each connection without an answer.
-    Resetting,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Service {
-    Exponential,
-    /// Of the deviation 1 in the logarithm: its 99.5th percentile is eight times its mean.
-    LogNormal,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Traffic {
-    /// Poisson arrivals, so many a second.
-    Open(f64),
-    /// So many clients, who think for 20 ms on average.
-    Closed(usize),
-}
-
-/// What a worker's clock is ahead, in nanoseconds, at a true time.
-pub(crate) type Ahead = fn(usize, u64) -> u64;
-
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) policy: Policy,
-    pub(crate) workers: usize,
-    pub(crate) endpoints: usize,
-    pub(crate) traffic: Traffic,
-    pub(crate) seconds: u64,
-    pub(crate) service: Service,
-    pub(crate) mean_ms: f64,
-    /// Share of requests that may be sent twice.
-    pub(crate) idempotent: f64,
-    /// Whether breakers count any 5xx.
-    pub(crate) count_500: bool,
-    pub(crate) health: bool,
-    pub(crate) outliers: bool,
-    pub(crate) slow_start: SlowStart,
-    pub(crate) ahead: Ahead,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            policy: Policy::default(),
-            workers: 2,
-            endpoints: 5,
-            traffic: Traffic::Open(500.0),
-            seconds: 120,
-            service: Service::Exponential,
-            mean_ms: 5.0,
-            idempotent: 0.8,
-            count_500: false,
-            health: false,
-            outliers: false,
-            slow_start: SlowStart::default(),
-            ahead: |_, _| 1000 * SECOND,
-        }
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {

@@ -12,7 +12,7 @@ mod tls;
 pub use balance::{CookieRule, Division, Stickiness};
 pub use health::{HealthProbe, ProbeAsk};
 pub use listen::{Listener, ListenerProtocol};
-pub use pool::{Pool, Retry, Reuse, Timeouts};
+pub use pool::{Fallback, Pool, Retry, Reuse, Timeouts};
 pub(super) use qos::DEFAULT_CLASS;
 pub use qos::{Admission, Class, ClassId, Limit, Pace, Paces, RouteQos};
 pub use route::{Action, Fixed, HeaderRule, HeaderRules, Mirror, Redirect, Rewrite, Route, Target};
@@ -151,11 +151,14 @@ impl Index<RouteId> for Snapshot {
 /// Compiles a document that `meaning` found no error in.
 pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
     let classes = qos::classes(document);
-    let pools: Box<[Pool]> = document.pool.iter().map(pool::pool).collect();
+    let mut pools: Box<[Pool]> = document.pool.iter().map(pool::pool).collect();
     let pool_id = |name: &str| {
-        let at = pools.iter().position(|pool| &*pool.name == name);
+        let at = document.pool.iter().position(|pool| pool.name == name);
         PoolId(at.expect("`meaning` found the pool") as u16)
     };
+    for (at, doc) in document.pool.iter().enumerate() {
+        pools[at].fallback = pool::fallback(doc, pool_id, &pools, files);
+    }
     let mut routes: Vec<Route> = Vec::new();
     let mut rules = Vec::new();
     for doc in &document.route {
@@ -201,7 +204,8 @@ pub(super) fn http_pools(document: &Document) -> impl Iterator<Item = &PoolDoc> 
     let behind_tcp = |name: &str| {
         document.listen.iter().any(|door| door.protocol == Protocol::Tcp && door.pool.as_deref() == Some(name))
     };
-    document.pool.iter().filter(move |pool| !behind_tcp(&pool.name))
+    let stands_in = |name: &str| document.pool.iter().any(|pool| pool.fallback.pool.as_deref() == Some(name));
+    document.pool.iter().filter(move |pool| !behind_tcp(&pool.name) && !stands_in(&pool.name))
 }
 
 fn access_log(document: &Document) -> Option<AccessLog> {

@@ -9,13 +9,15 @@ use policy::{Backoff, BreakerSettings, HedgeAfter, HedgeSettings, OutlierSetting
 use super::balance::{Division, division};
 use super::health::{HealthProbe, health};
 use super::outlier::outlier;
+use super::route::{Fixed, Target, fixed};
 use super::tls::{PoolTls, pool_tls};
-use super::{Admission, qos, time};
+use super::{Admission, PoolId, qos, time};
 use crate::limits;
+use crate::snapshot::Files;
 use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::HostPolicy;
 use crate::snapshot::repetition::{CopyAfter, PerTry, RetryCause};
-use crate::snapshot::schema::{Balance, BreakerDoc, HedgeDoc, PoolDoc, ProxyProtocol, RetryDoc};
+use crate::snapshot::schema::{Balance, BreakerDoc, FallbackDoc, HedgeDoc, PoolDoc, ProxyProtocol, RetryDoc};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
@@ -29,6 +31,8 @@ pub struct Pool {
     pub breaker: BreakerSettings,
     /// How long a request waits where breakers leave nobody to ask. Zero: not at all.
     pub wait: Duration,
+    /// What becomes of a request that no endpoint can have; `None`: a refusal.
+    pub fallback: Option<Fallback>,
     /// `None`: its endpoints are not probed.
     pub health: Option<HealthProbe>,
     /// `None`: they are not compared with each other.
@@ -40,6 +44,13 @@ pub struct Pool {
     pub timeouts: Timeouts,
     pub proxy_protocol: ProxyProtocol,
     pub resolve_every: Duration,
+}
+
+/// What stands in for a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fallback {
+    Pool(Target),
+    Answer(Fixed),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +90,8 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
         division: division(doc),
         host: doc.host.0.clone(),
         breaker: breaker(&doc.breaker),
-        wait: time(&doc.breaker.wait),
+        wait: if doc.fallback == FallbackDoc::default() { time(&doc.breaker.wait) } else { Duration::ZERO },
+        fallback: None,
         health: health(doc),
         outlier: outlier(&doc.outlier),
         reuse: Reuse {
@@ -99,6 +111,24 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
         },
         proxy_protocol: doc.proxy_protocol,
         resolve_every: time(&doc.resolve_every),
+    }
+}
+
+/// What a pool's `fallback` says, once all `pools` are there.
+pub(super) fn fallback(
+    doc: &PoolDoc,
+    pool_id: impl Fn(&str) -> PoolId,
+    pools: &[Pool],
+    files: &Files<'_>,
+) -> Option<Fallback> {
+    let FallbackDoc { pool, status, .. } = &doc.fallback;
+    match (pool, status) {
+        (Some(name), _) => {
+            let pool = pool_id(name);
+            Some(Fallback::Pool(Target { pool, timeouts: pools[usize::from(pool.0)].timeouts }))
+        }
+        (None, Some(status)) => Some(Fallback::Answer(fixed(&doc.fallback.answer(), *status, files))),
+        (None, None) => None,
     }
 }
 

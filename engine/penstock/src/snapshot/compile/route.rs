@@ -221,7 +221,7 @@ fn target(doc: &RouteDoc, pool: PoolId, pools: &[Pool]) -> Target {
     Target { pool, timeouts }
 }
 
-fn fixed(doc: &RespondDoc, status: u16, files: &Files<'_>) -> Fixed {
+pub(super) fn fixed(doc: &RespondDoc, status: u16, files: &Files<'_>) -> Fixed {
     let read = |path: &String| files(path).expect("`meaning` read the file");
     let body = doc.body_file.as_ref().map_or_else(|| doc.body.clone().unwrap_or_default().into_bytes(), read);
     Fixed {

@@ -5,6 +5,7 @@ macro_rules! path {
     ($($step:expr),+) => { &[$($crate::snapshot::text::Step::from($step)),+] };
 }
 
+mod answer;
 mod balance;
 mod health;
 mod listen;

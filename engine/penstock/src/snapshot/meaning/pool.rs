@@ -97,6 +97,7 @@ impl Meaning<'_> {
                 "write at least \"1s\"",
             );
         }
+        self.fallback(at, pool);
         self.health(at, &pool.health);
         self.outlier(at, &pool.outlier);
         let document = self.document;
@@ -104,6 +105,7 @@ impl Meaning<'_> {
         let used = |name: &str| {
             document.route.is_empty()
                 || document.listen.iter().any(|door| door.pool.as_deref() == Some(name))
+                || document.pool.iter().any(|pool| pool.fallback.pool.as_deref() == Some(name))
                 // A route that leads nowhere is an error already, and may have been meant to lead here.
                 || document.route.iter().any(|route| {
                     let mut pools = route.pools().chain(route.mirror.pool.as_deref());

@@ -216,7 +216,7 @@ impl Meaning<'_> {
         }
     }
 
-    fn lines(&mut self, route: &RouteDoc, lines: &[HeaderLine], place: &[Step<'_>]) {
+    pub(super) fn lines(&mut self, route: &RouteDoc, lines: &[HeaderLine], place: &[Step<'_>]) {
         for line in lines {
             self.unprotected(route, &line.name, place);
             self.captures(route, &line.value, place);
@@ -286,54 +286,9 @@ impl Meaning<'_> {
     }
 
     fn respond(&mut self, at: usize, route: &RouteDoc) {
-        let respond = &route.respond;
-        self.lines(route, &respond.headers.0, path!["route", at, "respond", "headers"]);
-        if respond.headers.0.len() > limits::HEADER_RULES_MAX {
-            let advice = format!("at most {} are supported", limits::HEADER_RULES_MAX);
-            self.report(Code::BadValue, path!["route", at, "respond", "headers"], "too many fields", advice);
-        }
-        match respond.status {
-            Some(200..=599) => {}
-            Some(status) => self.report(
-                Code::BadValue,
-                path!["route", at, "respond", "status"],
-                format!("{status} is no status of a final answer"),
-                "write 200 to 599",
-            ),
-            None if route.respond != RespondDoc::default()
-                && !self.written(path!["route", at, "respond", "status"]) =>
-            {
-                let place = path!["route", at, "respond"];
-                self.report(Code::MissingKey, place, "an answer needs a `status`", "write status = 200");
-            }
-            None => {}
-        }
-        self.content(at, respond);
-    }
-
-    fn content(&mut self, at: usize, respond: &RespondDoc) {
-        let has_content = respond.body.is_some() || respond.body_file.is_some();
-        if has_content && matches!(respond.status, Some(204 | 304)) {
-            let place = path!["route", at, "respond", "status"];
-            self.report(Code::Conflict, place, "an answer of this status has no content", "leave the body out");
-        }
-        if respond.body.is_some() && respond.body_file.is_some() {
-            let place = path!["route", at, "respond", "body_file"];
-            return self.report(Code::Conflict, place, "an answer with two bodies", "leave `body` or `body_file` out");
-        }
-        let limit = limits::FIXED_BODY_BYTES_MAX;
-        if respond.body.as_ref().is_some_and(|body| body.len() > limit) {
-            let place = path!["route", at, "respond", "body"];
-            self.report(Code::BadValue, place, "the body is too long", format!("at most {limit} bytes"));
-        }
-        if let Some(file) = &respond.body_file {
-            let wrong = match (self.files)(file) {
-                Ok(content) if content.len() <= limit => return,
-                Ok(_) => format!("is longer than {limit} bytes"),
-                Err(error) => format!("cannot be read: {error}"),
-            };
-            self.report(Code::BadValue, path!["route", at, "respond", "body_file"], format!("`{file}` {wrong}"), "");
-        }
+        let place = path!["route", at, "respond"];
+        self.lines(route, &route.respond.headers.0, path!["route", at, "respond", "headers"]);
+        self.fixed(place, &route.respond);
     }
 
     /// Routes that an earlier one leaves nothing.

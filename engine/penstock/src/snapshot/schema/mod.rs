@@ -25,7 +25,7 @@ pub(super) use health::HealthDoc;
 pub use limit::LimitDoc;
 pub use listen::{ListenDoc, Protocol};
 pub(super) use outlier::{OutlierCause, OutlierDoc};
-pub(super) use pool::{BreakerDoc, HedgeDoc, RetryDoc};
+pub(super) use pool::{BreakerDoc, FallbackDoc, HedgeDoc, RetryDoc};
 pub use pool::{PoolDoc, ProxyProtocol};
 pub use queue::QueueDoc;
 pub use route::{Forwarded, RouteDoc};

@@ -7,14 +7,16 @@ use super::QueueDoc;
 use super::balance::{Balance, LimitsDoc, SpreadDoc, StickyDoc};
 use super::health::HealthDoc;
 use super::outlier::OutlierDoc;
+use super::route::RespondDoc;
 use super::tls::PoolTlsDoc;
 use crate::limits;
 use crate::snapshot::division::HashKey;
 use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::limit::ConcurrencyLimit;
-use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
+use crate::snapshot::literal::{HostPolicy, Listed, Percent, Text, Time};
 use crate::snapshot::quantity::Size;
 use crate::snapshot::repetition::{CopyAfter, PerTry, RetryCause};
+use crate::snapshot::rewrite::HeaderLine;
 
 /// A pool of endpoints that can stand in for each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +51,9 @@ pub struct PoolDoc {
     pub host: Text<HostPolicy>,
     /// When to stop asking an endpoint.
     pub breaker: BreakerDoc,
+    /// What becomes of requests that no endpoint can have, because all are out or none is found: answered so, or sent to another pool. They
+    /// do not wait for `breaker.wait` then. Unless given, they are answered 503.
+    pub fallback: FallbackDoc,
     /// Asks each endpoint by itself whether it is well. Off unless `http`, `tcp` or `expect` says how.
     pub health: HealthDoc,
     /// Leaves out endpoints that are worse than the others of the pool, judged by what all workers saw. Off unless `on` says by what.
@@ -86,6 +91,7 @@ impl Default for PoolDoc {
             limits: LimitsDoc::default(),
             host: Text::default(),
             breaker: BreakerDoc::default(),
+            fallback: FallbackDoc::default(),
             health: HealthDoc::default(),
             outlier: OutlierDoc::default(),
             reuse: ReuseDoc::default(),
@@ -97,6 +103,30 @@ impl Default for PoolDoc {
             proxy_protocol: ProxyProtocol::default(),
             resolve_every: Text::secs(10),
         }
+    }
+}
+
+/// What becomes of requests that no endpoint of a pool can have.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FallbackDoc {
+    /// They go to this pool. It may have a fallback itself.
+    pub pool: Option<String>,
+    /// Or they are answered with this status, 200 to 599.
+    pub status: Option<u16>,
+    /// Fields of that answer. `Content-Type: text/plain; charset=utf-8` unless it is among them.
+    pub headers: Listed<HeaderLine>,
+    /// That answer's content.
+    pub body: Option<String>,
+    /// A file with that answer's content, read once at the start; relative to the configuration's folder.
+    pub body_file: Option<String>,
+}
+
+impl FallbackDoc {
+    /// The answer that it gives: as a route's.
+    pub fn answer(&self) -> RespondDoc {
+        let Self { pool: _, status, headers, body, body_file } = self.clone();
+        RespondDoc { status, headers, body, body_file }
     }
 }
 
