@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::server::ProducesTickets;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 
 use super::certificates::{Certificates, certified};
+use super::client::roots;
 use crate::snapshot::{ListenerId, ListenerProtocol, ListenerTls, Snapshot, TlsVersion};
 
 /// What is wrong with a file, and which.
@@ -82,10 +84,7 @@ impl Terminators {
             if let (Some(terminator), Some(tls)) = (terminator, &listener.tls)
                 && terminator.has_changed(tls)
             {
-                let config = config(tls, listener.protocol, Arc::clone(&terminator.tickets));
-                if let Ok(config) = &config {
-                    terminator.config = Arc::clone(config);
-                }
+                let config = terminator.renew(tls, listener.protocol);
                 looked.push((ListenerId(at as u16), config));
             }
         }
@@ -100,6 +99,14 @@ impl Terminators {
 }
 
 impl Terminator {
+    /// Reads the files anew. A ticket says that its holder once was who it must be: whose authorities may have changed needs a new one.
+    fn renew(&mut self, tls: &ListenerTls, protocol: ListenerProtocol) -> Result<Arc<ServerConfig>, Wrong> {
+        let tickets = if tls.client_ca.is_some() { tickets()? } else { Arc::clone(&self.tickets) };
+        self.config = config(tls, protocol, Arc::clone(&tickets))?;
+        self.tickets = tickets;
+        Ok(Arc::clone(&self.config))
+    }
+
     /// A pair that is written one file after the other is read when both have been there for a while.
     fn has_changed(&mut self, tls: &ListenerTls) -> bool {
         let now = stamps(tls);
@@ -120,12 +127,21 @@ fn stamps(tls: &ListenerTls) -> Stamps {
         let file = std::fs::metadata(path).ok()?;
         Some((file.mtime(), file.mtime_nsec(), file.ino(), file.size()))
     };
-    files.flatten().map(stamp).collect()
+    files.flatten().chain(&tls.client_ca).map(stamp).collect()
 }
 
 /// Seals tickets; its keys change every six hours, and are good for twelve.
 fn tickets() -> Result<Arc<dyn ProducesTickets>, Wrong> {
     aws_lc_rs::Ticketer::new().map_err(|error| Wrong(format!("no keys for session tickets: {error}")))
+}
+
+/// Who clients must be.
+fn clients(tls: &ListenerTls) -> Result<Arc<dyn ClientCertVerifier>, Wrong> {
+    let Some(path) = &tls.client_ca else { return Ok(WebPkiClientVerifier::no_client_auth()) };
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider)
+        .build()
+        .map_err(|error| Wrong::of(path, error))
 }
 
 fn config(
@@ -142,7 +158,7 @@ fn config(
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
         .map_err(Wrong::from)?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients(tls)?)
         .with_cert_resolver(Arc::new(Certificates::new(certificates?, tls.strict_sni)));
     config.ticketer = tickets;
     // One: a client that opens several connections at once gets one on each, and each costs a record and a seal.

@@ -10,6 +10,8 @@ use crate::snapshot::schema::{CertificateDoc, PoolDoc, TlsDoc, TlsVersion};
 pub struct ListenerTls {
     /// The default one first; at least one.
     pub certificates: Box<[Certificate]>,
+    /// Whose certificates clients must show; `None`: none is asked for.
+    pub client_ca: Option<PathBuf>,
     pub min: TlsVersion,
     pub strict_sni: bool,
 }
@@ -34,12 +36,21 @@ pub(super) fn listener_tls(doc: &TlsDoc) -> Option<ListenerTls> {
         ocsp: ocsp.as_ref().map(PathBuf::from),
     });
     let certificates: Box<[_]> = alone.into_iter().chain(several).collect();
-    (!certificates.is_empty()).then_some(ListenerTls { certificates, min: doc.min, strict_sni: doc.strict_sni })
+    let client_ca = doc.client_ca.as_ref().map(PathBuf::from);
+    (!certificates.is_empty()).then_some(ListenerTls {
+        certificates,
+        client_ca,
+        min: doc.min,
+        strict_sni: doc.strict_sni,
+    })
 }
 
 impl ListenerTls {
     /// Paths are the configuration file's, wherever the program was started.
     pub(super) fn root(&mut self, folder: &Path) {
+        if let Some(client_ca) = &mut self.client_ca {
+            *client_ca = folder.join(&client_ca);
+        }
         for certificate in &mut self.certificates {
             let paths = [&mut certificate.cert, &mut certificate.key].into_iter().chain(&mut certificate.ocsp);
             paths.for_each(|path| *path = folder.join(&path));

@@ -16,7 +16,7 @@ impl Meaning<'_> {
             }
         }
         if !tls.is_on() {
-            for key in ["ocsp", "min", "strict_sni"] {
+            for key in ["ocsp", "client_ca", "min", "strict_sni"] {
                 if self.written(path!["listen", at, "tls", key]) {
                     let message = format!("`tls.{key}` has no effect without a certificate");
                     self.report(Code::NoEffect, path!["listen", at, "tls", key], message, "add `cert` and `key`");
@@ -33,7 +33,8 @@ impl Meaning<'_> {
             let advice = format!("at most {} are supported", limits::CERTIFICATES_MAX);
             self.report(Code::BadValue, path!["listen", at, "tls", "certificates"], message, advice);
         }
-        for (key, path) in [("cert", &tls.cert), ("key", &tls.key), ("ocsp", &tls.ocsp)] {
+        for (key, path) in [("cert", &tls.cert), ("key", &tls.key), ("ocsp", &tls.ocsp), ("client_ca", &tls.client_ca)]
+        {
             self.tls_file(path.as_deref(), path!["listen", at, "tls", key]);
         }
         for (number, one) in tls.certificates.iter().enumerate() {

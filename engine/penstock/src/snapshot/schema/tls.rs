@@ -19,6 +19,8 @@ pub struct TlsDoc {
     /// Several certificates, in the place of `cert`: a client gets the one for the name that it asks for, an exact name before a wildcard, and
     /// of two for the same name the first whose kind of key it knows. The first is for clients that name none.
     pub certificates: Vec<CertificateDoc>,
+    /// The authorities of which clients must show a certificate, in PEM. Anybody is served unless given.
+    pub client_ca: Option<String>,
     /// The oldest version of TLS that is spoken.
     pub min: TlsVersion,
     /// Whether clients that ask for a name that no certificate has are sent away. Off: they get the first certificate.
