@@ -14,16 +14,16 @@ use policy::{
 use proto::h1::Client;
 use ring::Timer;
 
-use super::dial::{self, DialError};
+use super::dial::DialError;
 use super::endpoint::{Endpoint, Tried};
 use super::list::seats;
 use super::shared::Held;
 use super::{Affinity, Member, Members, PoolLoad, policy_now, proxy_header};
-use crate::conn::{Conn, Transport};
+use crate::conn::Conn;
 use crate::limits;
 use crate::snapshot;
 use crate::telemetry::Counters;
-use crate::tls::{Failure, Origination};
+use crate::tls::Origination;
 
 pub struct Cluster {
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
@@ -44,9 +44,9 @@ pub struct Cluster {
     waiting: Cell<u32>,
     worker: usize,
     /// How its endpoints are met by TLS, if they are.
-    tls: Option<Arc<Origination>>,
+    pub(super) tls: Option<Arc<Origination>>,
     /// When standard error was last told why it could not be.
-    told_at: Cell<Option<ring::Now>>,
+    pub(super) told_at: Cell<Option<ring::Now>>,
     workers: usize,
 }
 
@@ -396,41 +396,6 @@ impl Cluster {
         }
         let conn = Conn::new(stream);
         Ok(Lease { conn, endpoint: Rc::clone(endpoint), reused: false, requests: 0, made: ring::now(), held })
-    }
-
-    /// A new stream to an endpoint, and its place among those that the endpoint may have.
-    pub async fn dial(
-        &self,
-        endpoint: &Endpoint,
-        patience: Duration,
-        timer: &mut Timer,
-        counters: &Counters,
-    ) -> Result<(Transport, Held), DialError> {
-        let held = endpoint.hold().ok_or(DialError::Full)?;
-        let addresses = endpoint.addresses();
-        counters.upstream_connects_total.add(1);
-        let begun = ring::now();
-        let dialled = match dial::dial(&addresses, patience, timer).await {
-            Ok(stream) => dial::secure(stream, self.tls.as_deref(), &endpoint.authority, begun + patience, timer).await,
-            Err(error) => Err(error),
-        };
-        if let Err(DialError::Tls(failure)) = &dialled {
-            self.tell(&endpoint.name, failure);
-        }
-        counters.upstream_connect_nanoseconds_total.add(ring::now().since(begun).as_nanos() as u64);
-        counters.upstream_connect_failures_total.add(u64::from(dialled.is_err()));
-        dialled.map(|stream| (stream, held))
-    }
-}
-
-impl Cluster {
-    /// Why an endpoint is not met by TLS: an operator cannot guess it from a status. Now and then is enough.
-    fn tell(&self, endpoint: &str, failure: &Failure) {
-        let now = ring::now();
-        if self.told_at.get().is_none_or(|told| now.since(told) >= limits::TLS_TOLD_EVERY) {
-            self.told_at.set(Some(now));
-            eprintln!("penstock: endpoint `{endpoint}`: {failure}");
-        }
     }
 }
 

@@ -8,7 +8,12 @@ use std::time::Duration;
 
 use ring::{Address, Now, Stream, Timer};
 
+use super::Cluster;
+use super::endpoint::Endpoint;
+use super::shared::Held;
 use crate::conn::Transport;
+use crate::limits;
+use crate::telemetry::Counters;
 use crate::tls::{Failure, Origination};
 
 /// How long an attempt is alone before the next address gets its chance: RFC 8305 §5's recommended value.
@@ -102,6 +107,41 @@ pub async fn secure(
             // The alert, if there is one, leaves before the connection is closed.
             ring::yield_now().await;
             Err(DialError::Tls(failure))
+        }
+    }
+}
+
+impl Cluster {
+    /// A new stream to an endpoint, and its place among those that the endpoint may have.
+    pub async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        patience: Duration,
+        timer: &mut Timer,
+        counters: &Counters,
+    ) -> Result<(Transport, Held), DialError> {
+        let held = endpoint.hold().ok_or(DialError::Full)?;
+        let addresses = endpoint.addresses();
+        counters.upstream_connects_total.add(1);
+        let begun = ring::now();
+        let dialled = match dial(&addresses, patience, timer).await {
+            Ok(stream) => secure(stream, self.tls.as_deref(), &endpoint.authority, begun + patience, timer).await,
+            Err(error) => Err(error),
+        };
+        if let Err(DialError::Tls(failure)) = &dialled {
+            self.tell(&endpoint.name, failure);
+        }
+        counters.upstream_connect_nanoseconds_total.add(ring::now().since(begun).as_nanos() as u64);
+        counters.upstream_connect_failures_total.add(u64::from(dialled.is_err()));
+        dialled.map(|stream| (stream, held))
+    }
+
+    /// Why an endpoint is not met by TLS: an operator cannot guess it from a status. Now and then is enough.
+    fn tell(&self, endpoint: &str, failure: &Failure) {
+        let now = ring::now();
+        if self.told_at.get().is_none_or(|told| now.since(told) >= limits::TLS_TOLD_EVERY) {
+            self.told_at.set(Some(now));
+            eprintln!("penstock: endpoint `{endpoint}`: {failure}");
         }
     }
 }
