@@ -43,6 +43,47 @@ on_each_driver! {
         assert!(begun.elapsed() < Duration::from_secs(3));
     }
 
+    /// A byte of content now and then does not buy time either, however often; who sends what was asked of it may take all day, and
+    /// what an endpoint does not take in is not the client's fault.
+    fn content_that_trickles_is_refused(driver) {
+        let origin = Origin::start(|peer| {
+            let Ok(head) = peer.wire.head() else { return };
+            if head.target() == "/late" {
+                std::thread::sleep(Duration::from_secs(7));
+            }
+            let length = head.field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+            if peer.wire.take(length).is_ok() {
+                peer.send(answer("taken"));
+            }
+        });
+        let engine = Setup::new(driver).origin(&origin).listen_line("timeout.body_rate = \"100B/s\"").start();
+        let sends = |path: &str, length: usize, piece: usize| {
+            let mut client = engine.client().within(Duration::from_secs(20));
+            let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+            std::thread::spawn(move || {
+                let begun = Instant::now();
+                client.send(head);
+                for _ in 0..length / piece {
+                    if client.try_send(vec![b'x'; piece]).is_err() || piece < 100 && begun.elapsed() > Duration::from_secs(12) {
+                        break;
+                    }
+                    if piece < 1_000 {
+                        std::thread::sleep(Duration::from_millis(100));
+                    }
+                }
+                let status = client.response(false).map(|response| response.status());
+                (status.ok(), begun.elapsed())
+            })
+        };
+        // Ten bytes a second; two hundred, for seven seconds; and as much as there is, to who does not read for seven.
+        let [trickle, steady, late] = [sends("/", 10_000, 1), sends("/", 1_400, 20), sends("/late", 4 << 20, 4 << 20)];
+        let (status, taken) = trickle.join().expect("a client");
+        assert!(status.is_none_or(|status| status == 408), "{status:?}");
+        assert!((Duration::from_secs(4)..Duration::from_secs(11)).contains(&taken), "after {taken:?}");
+        assert_eq!(steady.join().expect("a client").0, Some(200));
+        assert_eq!(late.join().expect("a client").0, Some(200));
+    }
+
     fn an_idle_connection_is_closed_after_keep_alive(driver) {
         let origin = Origin::standard();
         let engine = Setup::new(driver).origin(&origin).listen_line("timeout.keep_alive = \"300ms\"").start();

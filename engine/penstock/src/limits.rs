@@ -34,6 +34,13 @@ pub const BACKLOG_MAX: u32 = 65_535;
 
 // ── Content ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+/// Bytes a second of content below which a client is too slow, unless the listener says otherwise: a tenth of what the worst of mobile networks
+/// carries, and what Kestrel asks for.
+pub const BODY_RATE_DEFAULT: u64 = 240;
+
+/// How long a client may take before its rate counts: some round trips of a network that loses half.
+pub const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
+
 /// A response whose length is known and at most this is sent in one piece: it is on its way already, and a second send
 /// costs 4 µs (half of the whole exchange's kernel time).
 pub const WHOLE_RESPONSE_BYTES_MAX: u64 = 64 << 10;

@@ -9,9 +9,10 @@
 //! * A response whose length is known and small leaves in one piece, whatever pieces it came in.
 //! * Until the response's head has gone downstream the request can still be answered differently; after that, only cut.
 
+mod deadline;
+
 use std::future::poll_fn;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use policy::{Class, Outcome, StatusClass};
 use proto::h1::{Client, Eof, ResponseHead, Server};
@@ -114,6 +115,7 @@ async fn copy(
         status: 0,
         whole: None,
         moved: ring::now(),
+        uploaded: (ring::now(), 0),
         head_by: ring::now() + way.timeouts.head,
         impatient_at: None,
         hedge: Hedge::Off,
@@ -178,6 +180,8 @@ struct Relay<'a, 'b> {
     whole: Option<Now>,
     /// When content last moved.
     moved: Now,
+    /// From when on, and from how many bytes on, the client's rate counts.
+    uploaded: (Now, u64),
     /// When the answer's head must be here.
     head_by: Now,
     /// When to ask whether the answer is still worth waiting for.
@@ -501,100 +505,5 @@ impl Relay<'_, '_> {
             return self.client_left();
         }
         Relayed::Done(Class::Abandoned)
-    }
-
-    fn poll_deadline(&mut self, cx: &Context<'_>) -> Poll<Relayed> {
-        let idle = self.idle_limit();
-        let mut at = match self.phase {
-            // Content still going up moves the moment from which the answer is awaited.
-            Phase::Head => self.head_by.max(self.moved + self.exchange.way.timeouts.head),
-            Phase::Content => self.moved + idle,
-        };
-        if self.phase == Phase::Head {
-            if self.upload.state == Going::On {
-                at = at.min(self.moved + idle);
-            }
-            if let Some(outcome) = self.lose_patience() {
-                return Poll::Ready(Relayed::GivenUp(outcome));
-            }
-            at = at.min(self.impatient_at.unwrap_or(at)).min(self.hedge.at().unwrap_or(at));
-        }
-        if let Some(deadline) = self.exchange.way.deadline {
-            at = at.min(deadline);
-        }
-        at = self.turn().map_or(at, |turn| at.min(turn));
-        if let Some(whole) = self.whole {
-            if whole <= ring::now() {
-                self.whole = None;
-                self.download.release(&mut Out { conn: self.down });
-            } else {
-                at = at.min(whole);
-            }
-        }
-        self.timer.set(at);
-        if !self.timer.poll_expired() {
-            return Poll::Pending;
-        }
-        let thinks = [self.impatient_at, self.hedge.at()].into_iter().flatten().any(|at| at <= ring::now());
-        if self.whole.is_some() || thinks {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(self.timed_out())
-    }
-
-    /// When content that keeps to a pace may go on, if that is what it waits for.
-    fn turn(&self) -> Option<Now> {
-        let turns = [self.upload.turn(), self.download.turn()].into_iter().flatten();
-        turns.filter(|turn| *turn > ring::now()).min()
-    }
-
-    /// The endpoint is slower than its pool ever is: the request goes elsewhere, if it may. If it may not, it waits on, for an
-    /// answer that may still come.
-    fn lose_patience(&mut self) -> Option<Outcome> {
-        if self.impatient_at.is_none_or(|at| at > ring::now()) {
-            return None;
-        }
-        // What was learnt meanwhile counts too.
-        self.impatient_at = self.tries.impatience(self.attempt);
-        if self.impatient_at.is_none_or(|at| at > ring::now()) {
-            return None;
-        }
-        if !self.tries.has_other_than(self.attempt) {
-            self.impatient_at = Some(ring::now() + limits::LOOK_ELSEWHERE_EVERY);
-            return None;
-        }
-        self.impatient_at = None;
-        let outcome = self.attempt.outcome(Class::TimedOut);
-        self.tries.moves_on(self.attempt, &outcome).then_some(outcome)
-    }
-
-    /// How long content may stand still: the stricter of the two sides'.
-    fn idle_limit(&self) -> Duration {
-        self.exchange.door.listener().body_timeout.min(self.exchange.way.timeouts.idle)
-    }
-
-    fn timed_out(&mut self) -> Relayed {
-        match self.phase {
-            Phase::Content if self.down.stream.unsent() > 0 => self.client_left(),
-            Phase::Content => {
-                self.cut_response();
-                Relayed::Done(Class::Truncated)
-            }
-            Phase::Head if self.exchange.way.is_over() => Relayed::Unanswered(Class::TimedOut),
-            Phase::Head if self.upload.state == Going::On && self.up.stream.unsent() == 0 => {
-                // The client stopped sending.
-                self.refused = Some(Reason::ClientTimedOut);
-                self.status = super::respond::answer(
-                    self.exchange.door,
-                    self.down,
-                    self.exchange.request,
-                    Reason::ClientTimedOut,
-                );
-                self.down.machine.close_after();
-                Relayed::Done(Class::Abandoned)
-            }
-            Phase::Head => Relayed::Unanswered(Class::TimedOut),
-        }
     }
 }

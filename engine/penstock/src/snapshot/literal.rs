@@ -7,7 +7,7 @@ use super::endpoint::{Endpoint, Nameserver};
 use super::limit::{ConcurrencyLimit, LimitKey};
 use super::pin::SpkiPin;
 use super::probing::{ProbeTarget, Statuses};
-use super::quantity::{Bandwidth, Rate, Size};
+use super::quantity::{Bandwidth, LeastRate, Rate, Size};
 use super::repetition::{CopyAfter, PerTry, RetryCause};
 use super::rewrite::{HeaderLine, HeaderName, Location, PathFormat};
 use super::route::{HeaderCondition, HostPattern, Method, PathPattern, QueryCondition};
@@ -169,6 +169,7 @@ pub(super) const FORMATS: &[Format] = &[
     format::<RetryCause>(),
     format::<Rate>(),
     format::<Bandwidth>(),
+    format::<LeastRate>(),
     format::<HashKey>(),
     format::<Excess>(),
     format::<Bound>(),

@@ -47,7 +47,7 @@ pub use literal::{
 pub use pin::SpkiPin;
 pub use print::{complete, print};
 pub use probing::{ProbeTarget, Statuses};
-pub use quantity::{Bandwidth, Rate, Size};
+pub use quantity::{Bandwidth, LeastRate, Rate, Size};
 pub use reference::reference;
 pub use repetition::{CopyAfter, PerTry, RetryCause};
 pub use report::{Code, Problem, Report, nearest};

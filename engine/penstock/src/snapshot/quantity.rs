@@ -135,6 +135,35 @@ impl fmt::Display for Bandwidth {
     }
 }
 
+/// The least that somebody must send, or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeastRate(pub Option<Bandwidth>);
+
+impl Literal for LeastRate {
+    const FORMAT: &'static str = "least rate";
+    const FORM: &'static str = "`off`, or a bandwidth: `240B/s`";
+}
+
+impl FromStr for LeastRate {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        match text {
+            "off" => Ok(Self(None)),
+            bandwidth => bandwidth.parse().map(|bandwidth| Self(Some(bandwidth))),
+        }
+    }
+}
+
+impl fmt::Display for LeastRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("off"),
+            Some(bandwidth) => bandwidth.fmt(f),
+        }
+    }
+}
+
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -167,6 +196,9 @@ mod tests {
             [("10MB/s", "10MB/s"), ("200Mbit/s", "25MB/s"), ("1KiB/s", "1KiB/s"), ("125B/s", "125B/s")]
         {
             assert_eq!(read::<Bandwidth>(text), wanted);
+        }
+        for text in ["off", "240B/s"] {
+            assert_eq!(read::<LeastRate>(text), text);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Listeners, compiled.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::tls::{ListenerTls, listener_tls};
@@ -28,6 +29,8 @@ pub struct Listener {
     pub head_timeout: Duration,
     pub keep_alive_timeout: Duration,
     pub body_timeout: Duration,
+    /// Bytes a second that a client sends at the least.
+    pub body_rate: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,5 +60,6 @@ pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Lis
         head_timeout: time(&doc.timeout.head),
         keep_alive_timeout: time(&doc.timeout.keep_alive),
         body_timeout: time(&doc.timeout.body),
+        body_rate: doc.timeout.body_rate.0.0.and_then(|rate| NonZeroU64::new(rate.0)),
     }
 }

@@ -7,6 +7,7 @@ use super::tls::TlsDoc;
 use crate::limits;
 use crate::snapshot::address::{Bind, Cidr};
 use crate::snapshot::literal::{Listed, Text, Time};
+use crate::snapshot::quantity::{Bandwidth, LeastRate};
 
 /// A door: where connections come in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -86,10 +87,19 @@ pub struct ListenTimeouts {
     pub keep_alive: Text<Time>,
     /// Between two pieces of a body, or of a `tcp` connection's bytes, in either direction.
     pub body: Text<Time>,
+    /// The least rate at which a client sends content whose length it has told, after five seconds and on average: who sends a byte
+    /// now and then holds an endpoint's connection for hours. What the endpoint does not take in time is not held against it.
+    pub body_rate: Text<LeastRate>,
 }
 
 impl Default for ListenTimeouts {
     fn default() -> Self {
-        Self { handshake: Text::secs(10), head: Text::secs(10), keep_alive: Text::secs(75), body: Text::secs(60) }
+        Self {
+            handshake: Text::secs(10),
+            head: Text::secs(10),
+            keep_alive: Text::secs(75),
+            body: Text::secs(60),
+            body_rate: Text(LeastRate(Some(Bandwidth(limits::BODY_RATE_DEFAULT)))),
+        }
     }
 }

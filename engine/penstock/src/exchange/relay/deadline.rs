@@ -1,0 +1,133 @@
+//! When a relay has waited long enough, and for whom.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use policy::{Class, Outcome};
+use proto::http::Framing;
+use ring::Now;
+
+use super::{Exchange, Phase, Relay, Relayed};
+use crate::exchange::half::{Going, Out};
+use crate::exchange::{Reason, respond};
+use crate::limits;
+
+impl Relay<'_, '_> {
+    pub(super) fn poll_deadline(&mut self, cx: &Context<'_>) -> Poll<Relayed> {
+        let idle = self.idle_limit();
+        let mut at = match self.phase {
+            // Content still going up moves the moment from which the answer is awaited.
+            Phase::Head => self.head_by.max(self.moved + self.exchange.way.timeouts.head),
+            Phase::Content => self.moved + idle,
+        };
+        if self.phase == Phase::Head {
+            if self.upload.state == Going::On {
+                at = at.min(self.moved + idle);
+            }
+            if let Some(enough) = self.enough_until() {
+                if enough <= ring::now() {
+                    return Poll::Ready(self.client_stopped());
+                }
+                at = at.min(enough);
+            }
+            if let Some(outcome) = self.lose_patience() {
+                return Poll::Ready(Relayed::GivenUp(outcome));
+            }
+            at = at.min(self.impatient_at.unwrap_or(at)).min(self.hedge.at().unwrap_or(at));
+        }
+        if let Some(deadline) = self.exchange.way.deadline {
+            at = at.min(deadline);
+        }
+        at = self.turn().map_or(at, |turn| at.min(turn));
+        if let Some(whole) = self.whole {
+            if whole <= ring::now() {
+                self.whole = None;
+                self.download.release(&mut Out { conn: self.down });
+            } else {
+                at = at.min(whole);
+            }
+        }
+        self.timer.set(at);
+        if !self.timer.poll_expired() {
+            return Poll::Pending;
+        }
+        let thinks = [self.impatient_at, self.hedge.at()].into_iter().flatten().any(|at| at <= ring::now());
+        if self.whole.is_some() || thinks {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.timed_out())
+    }
+
+    /// When content that keeps to a pace may go on, if that is what it waits for.
+    pub(super) fn turn(&self) -> Option<Now> {
+        let turns = [self.upload.turn(), self.download.turn()].into_iter().flatten();
+        turns.filter(|turn| *turn > ring::now()).min()
+    }
+
+    /// The endpoint is slower than its pool ever is: the request goes elsewhere, if it may. If it may not, it waits on, for an
+    /// answer that may still come.
+    fn lose_patience(&mut self) -> Option<Outcome> {
+        if self.impatient_at.is_none_or(|at| at > ring::now()) {
+            return None;
+        }
+        // What was learnt meanwhile counts too.
+        self.impatient_at = self.tries.impatience(self.attempt);
+        if self.impatient_at.is_none_or(|at| at > ring::now()) {
+            return None;
+        }
+        if !self.tries.has_other_than(self.attempt) {
+            self.impatient_at = Some(ring::now() + limits::LOOK_ELSEWHERE_EVERY);
+            return None;
+        }
+        self.impatient_at = None;
+        let outcome = self.attempt.outcome(Class::TimedOut);
+        self.tries.moves_on(self.attempt, &outcome).then_some(outcome)
+    }
+
+    /// Until when the content that the client has sent is enough for its listener's least rate, if nothing more comes. It runs from the
+    /// beginning, or from when it was last the endpoint or a pace that held the client up. Content whose length nobody has told
+    /// may be a stream that has nothing to say.
+    fn enough_until(&mut self) -> Option<Now> {
+        let rate = self.exchange.door.listener().body_rate?;
+        let told = matches!(self.exchange.request.head.framing, Framing::Length(_));
+        if !told || self.upload.state != Going::On {
+            return None;
+        }
+        let now = ring::now();
+        if self.up.stream.unsent() > limits::UNSENT_BYTES_MAX || self.upload.turn().is_some() {
+            self.uploaded = (now, self.upload.bytes);
+        }
+        let (since, before) = self.uploaded;
+        let nanos = u128::from(self.upload.bytes - before) * 1_000_000_000 / u128::from(rate.get());
+        let covered = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        Some(since + limits::BODY_RATE_GRACE.saturating_add(covered))
+    }
+
+    /// The client stopped sending, or sends next to nothing.
+    fn client_stopped(&mut self) -> Relayed {
+        let Exchange { door, request, .. } = self.exchange;
+        self.refused = Some(Reason::ClientTimedOut);
+        self.status = respond::answer(door, self.down, request, Reason::ClientTimedOut);
+        self.down.machine.close_after();
+        Relayed::Done(Class::Abandoned)
+    }
+
+    /// How long content may stand still: the stricter of the two sides'.
+    fn idle_limit(&self) -> Duration {
+        self.exchange.door.listener().body_timeout.min(self.exchange.way.timeouts.idle)
+    }
+
+    fn timed_out(&mut self) -> Relayed {
+        match self.phase {
+            Phase::Content if self.down.stream.unsent() > 0 => self.client_left(),
+            Phase::Content => {
+                self.cut_response();
+                Relayed::Done(Class::Truncated)
+            }
+            Phase::Head if self.exchange.way.is_over() => Relayed::Unanswered(Class::TimedOut),
+            Phase::Head if self.upload.state == Going::On && self.up.stream.unsent() == 0 => self.client_stopped(),
+            Phase::Head => Relayed::Unanswered(Class::TimedOut),
+        }
+    }
+}
