@@ -41,6 +41,27 @@ on_each_driver! {
         assert!(allocations < 10, "{allocations} allocations for {REQUESTS} requests");
     }
 
+    /// The same on a route that chooses among pools.
+    alone fn no_allocations_with_candidates(driver) {
+        let response = answer(pattern(1, 100));
+        let origins = [(); 2].map(|()| {
+            let response = response.clone();
+            Origin::answering(move |_| Some(response.clone()))
+        });
+        let pool = |name: &str, origin: &Origin| format!("[[pool]]\nname = \"{name}\"\nendpoints = [\"{}\"]\n", origin.address);
+        let engine = Setup::new(driver)
+            .cores("0")
+            .origin(&origins[0])
+            .route_line("path = \"/elsewhere\"")
+            .more(&(pool("near", &origins[0]) + &pool("far", &origins[1])))
+            .more("[[route]]\ncandidates = [\"near\", \"far cost=2\"]\nadaptive = { explore = \"20%\" }")
+            .start();
+        load(&engine, 64, 5_000);
+        let allocations = allocations(driver, &engine, 64, "64 connections, candidates");
+        assert!(allocations < 10, "{allocations} allocations for {REQUESTS} requests");
+        assert!(engine.metrics().sum("route_choices_total") > REQUESTS as u64);
+    }
+
     /// The same with responses that are received in other ways, and are sent in several pieces.
     alone fn no_allocations_whatever_the_size(driver) {
         let mut wrong = Vec::new();

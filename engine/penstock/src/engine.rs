@@ -18,7 +18,7 @@ use crate::snapshot::{Driver, ListenerProtocol, PoolId, Snapshot, Spin};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
 use crate::tls::{Originations, Terminators};
-use crate::upstream::{Admin, Discovery, Roster, policy_now};
+use crate::upstream::{Admin, Discovery, Roster, Selections, policy_now};
 use crate::worker::{Message, Plan, Worker};
 
 /// What a worker says when it has started.
@@ -32,6 +32,7 @@ pub struct Engine {
     snapshot: Arc<Snapshot>,
     cells: Vec<Arc<WorkerCells>>,
     qos: Arc<qos::Shared>,
+    selections: Arc<Selections>,
     roster: Roster,
     oversight: Oversight,
     discovery: Option<Discovery>,
@@ -64,6 +65,7 @@ impl Engine {
             snapshot: Arc::clone(snapshot),
             cells: cpus.iter().map(|_| Arc::default()).collect(),
             qos: qos::Shared::new(snapshot, cpus.len()),
+            selections: Selections::new(snapshot, cpus.len()),
             roster: Roster::new(snapshot, cpus.len(), now()),
             oversight: Oversight::new(snapshot, originations.clone(), now()),
             discovery: Discovery::start(snapshot),
@@ -112,6 +114,7 @@ impl Engine {
             qos: Arc::clone(&self.qos),
             tls: self.terminators.configs(),
             originations: self.originations.clone(),
+            selections: Arc::clone(&self.selections),
             index,
             count: self.cpus.len(),
             seed: RandomState::new().build_hasher().finish(),
@@ -132,6 +135,12 @@ impl Engine {
     #[must_use]
     pub fn qos(&self) -> &qos::Shared {
         &self.qos
+    }
+
+    /// What routes with candidates have chosen, and why.
+    #[must_use]
+    pub fn selections(&self) -> &Selections {
+        &self.selections
     }
 
     #[must_use]

@@ -234,6 +234,12 @@ pub const HEADER_RULES_MAX: usize = 24;
 /// Content of an answer that the configuration gives: each worker copies it once an answer.
 pub const FIXED_BODY_BYTES_MAX: usize = 256 << 10;
 
+/// Pools that one route chooses among: more regions than anybody has, and few enough for a set of bits.
+pub const CANDIDATES_MAX: usize = policy::select::CANDIDATES_MAX;
+
+/// What `adaptive.explore` may be set to: beyond a fifth it is no exploration but a split.
+pub const EXPLORE_PERCENT_MAX: u8 = 20;
+
 /// Copies of requests that a worker has under way to mirrors at a time: at a head and [`MIRROR_BODY_BYTES_MAX`] each, 5 MiB.
 pub const MIRRORS_MAX: usize = 64;
 

@@ -13,11 +13,11 @@ use crate::limits;
 use crate::listen::{self, Gate};
 use crate::qos::{self, Qos};
 use crate::session::Sessions;
-use crate::snapshot::{ListenerId, PoolId, ProxyProtocol, Snapshot};
+use crate::snapshot::{ListenerId, PoolId, ProxyProtocol, RouteId, Snapshot};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
 use crate::tls::{Originations, ServerConfig};
-use crate::upstream::{Cluster, Members, policy_now};
+use crate::upstream::{Cluster, Members, Selecting, Selection, Selections, policy_now};
 
 /// What a worker is made from.
 pub struct Plan {
@@ -31,6 +31,7 @@ pub struct Plan {
     pub tls: Vec<Option<Arc<ServerConfig>>>,
     /// How each pool's endpoints are met by TLS.
     pub originations: Originations,
+    pub selections: Arc<Selections>,
     pub index: usize,
     pub count: usize,
     /// Of all chance on this worker.
@@ -58,6 +59,7 @@ pub struct Worker {
     cells: Arc<WorkerCells>,
     clusters: Rc<[Rc<Cluster>]>,
     qos: Rc<Qos>,
+    selections: Rc<[Option<Selection>]>,
     sessions: Rc<Sessions>,
     gates: Vec<Rc<Gate>>,
     accepting: Rc<Cell<usize>>,
@@ -71,7 +73,7 @@ impl Worker {
     /// # Errors
     /// The first address that cannot be bound, named.
     pub fn open(plan: Plan) -> io::Result<Self> {
-        let Plan { snapshot, cells, members, log, qos, tls, originations, index, count, seed } = plan;
+        let Plan { snapshot, cells, members, log, qos, selections, tls, originations, index, count, seed } = plan;
         let clusters: Rc<[Rc<Cluster>]> = snapshot
             .pools
             .iter()
@@ -84,11 +86,25 @@ impl Worker {
             .collect();
         let qos = Rc::new(Qos::new(qos, &snapshot, index, seed));
         attend(&qos, &snapshot, &clusters);
+        let selections: Rc<[Option<Selection>]> = (0..snapshot.routes.len())
+            .map(|at| RouteId(at as u16))
+            .map(|route| {
+                Selection::new(
+                    &snapshot,
+                    route,
+                    &clusters,
+                    &selections,
+                    index,
+                    seed.rotate_left(u32::from(route.0) + 1),
+                )
+            })
+            .collect();
         let mut worker = Self {
             snapshot,
             cells,
             clusters,
             qos,
+            selections,
             sessions: Rc::default(),
             gates: Vec::new(),
             accepting: Rc::default(),
@@ -102,6 +118,7 @@ impl Worker {
             Arc::clone(&worker.snapshot),
             Arc::clone(&worker.cells),
             Rc::clone(&worker.clusters),
+            Rc::clone(&worker.selections),
             worker.log.clone(),
         ));
         Ok(worker)
@@ -115,6 +132,7 @@ impl Worker {
             clusters: Rc::clone(&self.clusters),
             cells: Arc::clone(&self.cells),
             qos: Rc::clone(&self.qos),
+            selections: Rc::clone(&self.selections),
             log: self.log.clone(),
             desk: Rc::clone(&self.desk),
             tls: RefCell::new(tls),
@@ -207,6 +225,7 @@ async fn housekeeping(
     snapshot: Arc<Snapshot>,
     cells: Arc<WorkerCells>,
     clusters: Rc<[Rc<Cluster>]>,
+    selections: Rc<[Option<Selection>]>,
     log: Option<Rc<RefCell<Writer>>>,
 ) {
     loop {
@@ -214,6 +233,8 @@ async fn housekeeping(
             cluster.sweep(pool, &cells.counters);
             Cluster::warm(cluster, pool, &cells);
         }
+        let asked = Selecting { now: policy_now(ring::now()), repeatable: true, waits: &|_| false };
+        selections.iter().flatten().for_each(|selection| selection.look(&asked));
         ring::sleep(limits::HOUSEKEEPING).await;
         if let Some(log) = &log {
             let dropped = log.borrow_mut().flush();

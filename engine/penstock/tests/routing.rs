@@ -287,6 +287,22 @@ fn contradictions_are_refused() {
         ("split = [\"api weight=0\"]", "E015: a split without any weight"),
         ("split = []", "E014: `pool` is missing in [[route]]"),
         ("split = [\"nowhere\"]", "E020: there is no pool `nowhere`"),
+        ("pool = \"api\"; candidates = [\"pages\", \"canary\"]", "E022: a route with `pool` and `candidates`"),
+        ("split = [\"api\"]; candidates = [\"pages\", \"canary\"]", "E022: a route with `split` and `candidates`"),
+        ("candidates = [\"pages\", \"canary\"]; respond = { status = 200 }", "E022: a route with `candidates` and"),
+        ("candidates = []", "E014: `pool` is missing in [[route]]"),
+        ("candidates = [\"pages\"]", "W103: one candidate: there is nothing to choose (write pool = \"pages\")"),
+        ("candidates = [\"pages\", \"pages cost=2\"]", "E021: the pool `pages` is there twice"),
+        ("candidates = [\"pages\", \"nowhere\"]", "E020: there is no pool `nowhere`"),
+        ("candidates = [\"pages\", \"canary\", \"api cost=0\"]", "has `cost=0` after the pool"),
+        ("candidates = [\"pages\", \"api\"]; mirror = { pool = \"api\" }", "E022: a mirror of the pool"),
+        ("candidates = [\"pages\", \"api\"]; sticky = \"cookie:a\"", "W103: `sticky` without a `split`"),
+        ("candidates = [\"pages\", \"api\"]; adaptive = { explore = \"21%\" }", "E015: `explore` cannot be 21%"),
+        (
+            "candidates = [\"pages\", \"api\"]; adaptive = { margin = \"0%\", hold = \"0s\" }",
+            "E022: neither a margin nor a time to hold",
+        ),
+        ("pool = \"api\"; adaptive = { hold = \"1s\" }", "W103: `adaptive` without `candidates`"),
         ("pool = \"api\"; path = \"/v1\"; rewrite = { path = \"/v2/*\" }", "E022: a `*` stands for nothing"),
         ("pool = \"api\"; path = [\"/{a}\", \"/{b}/x\"]; rewrite = { path = \"/{a}\" }", "E020: there is no `{a}`"),
         ("pool = \"api\"; request_headers = { set = \"Host: x\" }", "E022: `Host` is not a route's"),
@@ -329,6 +345,11 @@ response_headers = { set = "Cache-Control: no-store" }
 mirror = { pool = "api", share = "5%" }
 timeout = { total = "3s" }
 raw_path = true
+
+[[route]]
+path = "/near/*"
+candidates = ["pages", "canary cost=1.5"]
+adaptive = { margin = "10%", hold = "2s", ramp = "0s", explore = "5%" }
 
 [[route]]
 path = "/old/*"
@@ -377,6 +398,11 @@ path = "/old/*"
 redirect = { to = "https://{host}/new{path}", status = 308 }
 
 [[route]]
+path = "/near/*"
+candidates = ["api cost=2", "pages", "canary cost=1.5"]
+adaptive = { margin = "100%", explore = "0%" }
+
+[[route]]
 split = ["pages weight=99", "canary"]
 "#,
     );
@@ -405,6 +431,16 @@ split = ["pages weight=99", "canary"]
         "{found}"
     );
     assert!(explain("a/u/7/x", &[], "192.0.2.1").contains("by client: "), "{found}");
+    let found = explain("a/near/x", &[], "");
+    for line in [
+        "candidates api  cost 2, no limit: the choice once it is 4.00 times faster than pages, or at once, for what is too much, when that is full\n",
+        "           pages  cost 1, no limit: the choice while all fare alike\n",
+        "           canary  cost 1.5, no limit: the choice once it is 3.00 times faster than pages,",
+        "adaptive   better by 100% for 5s, full share after 10s, 0% to learn; left at once when nobody is ready\n",
+        "pool       canary (adaptive)\n",
+    ] {
+        assert!(found.contains(line), "{line}\n{found}");
+    }
     let found = explain("http://a/old/x?y=z", &[], "");
     assert!(found.contains("answer     308 Permanent Redirect, to https://a/new/old/x?y=z\n"), "{found}");
     assert!(explain("a/old/..%2fx", &[], "").contains("400: the path is ambiguous"));

@@ -7,6 +7,7 @@
 mod metrics;
 mod order;
 mod qos;
+mod selection;
 mod show;
 mod status;
 mod trust;

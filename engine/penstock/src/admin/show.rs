@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::view::{self, EndpointView};
 use crate::engine::Engine;
-use crate::snapshot::{PoolId, Route, Target};
+use crate::snapshot::{PoolId, Route, RouteId, Target};
 use crate::telemetry::Counters;
 use crate::upstream::policy_now;
 
@@ -104,13 +104,13 @@ fn breakers(engine: &Engine, pool: Option<PoolId>) -> Vec<Value> {
     endpoints_of(engine, pool).map(row).collect()
 }
 
-/// A row a route and pool; one that asks no pool has a row too.
+/// A row a route and pool; one that asks no pool has a row too. Candidates show what they are chosen by.
 fn routes(engine: &Engine, only: Option<PoolId>) -> Vec<Value> {
     let snapshot = engine.snapshot();
-    let row = |route: &Route, does: &str, target: Option<&Target>| {
+    let row = |route: &Route, does: &str, target: Option<&Target>, factors: Map<String, Value>| {
         let serving = |target: &Target| endpoints_of(engine, Some(target.pool)).filter(EndpointView::serves).count();
         let millis = |time: fn(&Target) -> Duration| target.map(|target| time(target).as_millis() as u64);
-        json!({
+        let mut row = json!({
             "route": route.name,
             "does": does,
             "pool": target.map(|target| &*snapshot[target.pool].name),
@@ -118,17 +118,23 @@ fn routes(engine: &Engine, only: Option<PoolId>) -> Vec<Value> {
             "connect_ms": millis(|target| target.timeouts.connect),
             "head_ms": millis(|target| target.timeouts.head),
             "idle_ms": millis(|target| target.timeouts.idle),
-        })
+        });
+        if let Some(row) = row.as_object_mut() {
+            row.extend(factors);
+        }
+        row
     };
-    let rows = snapshot.routes.iter().flat_map(|route| {
+    let rows = snapshot.routes.iter().enumerate().flat_map(|(id, route)| {
         let asked = |target: &Target| only.is_none_or(|only| only == target.pool);
-        let targets = route.targets().iter().filter(|target| asked(target));
-        let own = (only.is_none() && route.targets().is_empty()).then(|| row(route, route.action.word(), None));
+        let targets = route.targets().iter().enumerate().filter(|(_, target)| asked(target));
+        let factors = |at| super::selection::factors(engine, RouteId(id as u16), at);
+        let own =
+            (only.is_none() && route.targets().is_empty()).then(|| row(route, route.action.word(), None, Map::new()));
         let mirror = route.mirror.iter().map(|mirror| &mirror.target).filter(|target| asked(target));
         targets
-            .map(|target| row(route, route.action.word(), Some(target)))
+            .map(|(at, target)| row(route, route.action.word(), Some(target), factors(at)))
             .chain(own)
-            .chain(mirror.map(|target| row(route, "mirror", Some(target))))
+            .chain(mirror.map(|target| row(route, "mirror", Some(target), Map::new())))
             .collect::<Vec<_>>()
     });
     rows.collect()

@@ -45,6 +45,7 @@ pub(super) fn status(engine: &Engine) -> Value {
         "cores": cores(engine),
         "listeners": listeners(engine),
         "classes": super::qos::classes(engine),
+        "routes": super::selection::routes(engine),
         "pools": pools(engine),
     })
 }

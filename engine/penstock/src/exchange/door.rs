@@ -12,7 +12,7 @@ use crate::snapshot::{Listener, ListenerId, PoolId, Snapshot};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
 use crate::tls::ServerConfig;
-use crate::upstream::Cluster;
+use crate::upstream::{Cluster, Selection};
 
 /// A listener on one worker, and what stands behind it.
 pub struct Door {
@@ -21,6 +21,8 @@ pub struct Door {
     pub clusters: Rc<[Rc<Cluster>]>,
     pub cells: Arc<WorkerCells>,
     pub qos: Rc<Qos>,
+    /// By route; none for one without candidates.
+    pub selections: Rc<[Option<Selection>]>,
     pub log: Option<Rc<RefCell<Writer>>>,
     pub desk: Rc<Desk>,
     /// What it agrees upon with clients that come from now on; `None`: it speaks without TLS.

@@ -84,7 +84,7 @@ impl Copy {
         let Ok(endpoint) = cluster.pick(&choice, now, &door.cells.counters) else {
             return door.cells.counters.mirrors_dropped_total.add(1);
         };
-        let way = Way { matched: *matched, pool: target.pool, timeouts: &target.timeouts, deadline: None };
+        let way = Way::only(*matched, target);
         let framing = match request.head.framing {
             Framing::None => Framing::None,
             _ => Framing::Length(self.body.len() as u64),

@@ -78,21 +78,20 @@ async fn attempt(
     timer: &mut Timer,
     settled: &mut Settled,
 ) {
-    let routed = match door.route(request, peer) {
-        Ok(routed) => routed,
+    // Nothing of this lives on but the way: it would be held as long as the exchange.
+    let way = match door.route(request, peer) {
+        Ok(Routed::To(way)) => way,
+        Ok(Routed::Here(matched)) => {
+            settled.route = Some(matched.index());
+            settled.status = respond::of_route(door, conn, request, peer, &matched);
+            return;
+        }
         Err(reason) => {
             door.cells.counters.requests_unrouted_total.add(u64::from(reason == Reason::NoRoute));
             return settled.refused(door, conn, request, reason);
         }
     };
-    settled.route = Some(routed.matched().index());
-    let way = match routed {
-        Routed::To(way) => way,
-        Routed::Here(matched) => {
-            settled.status = respond::of_route(door, conn, request, peer, &matched);
-            return;
-        }
-    };
+    settled.route = Some(way.matched.index());
     let (paced, mut place) = match door.admit(conn, request, peer, &way, timer).await {
         Ok(admitted) => admitted,
         Err(reason) => return settled.refused(door, conn, request, reason),
@@ -128,6 +127,7 @@ async fn attempt(
             }
         };
         attempt.reused = lease.reused;
+        let exchange = Exchange { door, request, peer, way, paced: paced.as_ref() };
         match relay::run(&exchange, conn, &mut lease, &mut tries, &mut attempt, timer, settled).await {
             Relayed::Done(class) => {
                 let outcome = attempt.outcome(class);
@@ -169,7 +169,11 @@ async fn without_endpoint<'a>(
     settled: &mut Settled,
 ) -> bool {
     let Exchange { door, request, peer, way, .. } = *exchange;
-    let over = if tries.found_all_full() && place.can_wait() {
+    let over = if let Some(other) = tries.elsewhere(request, peer) {
+        exchange.way = other;
+        *place = InPool::default();
+        door.enter(conn, request, peer, &exchange.way, timer).await.map(|entered| *place = entered)
+    } else if tries.found_all_full() && place.can_wait() {
         place.again(conn, request, timer).await
     } else if let Some(look) = tries.wait() {
         admit::wait_for(look, conn, timer).await

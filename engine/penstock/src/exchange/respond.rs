@@ -169,7 +169,9 @@ pub(super) fn of_route(
             configured(door, conn, request, peer, matched, &own)
         }
         Action::Respond(answer) => fixed(door, conn, request, peer, matched, answer),
-        Action::Pool(_) | Action::Split { .. } => answer(door, conn, request, Reason::NoEndpoint),
+        Action::Pool(_) | Action::Split { .. } | Action::Candidates(_) => {
+            answer(door, conn, request, Reason::NoEndpoint)
+        }
     }
 }
 

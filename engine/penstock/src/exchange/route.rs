@@ -12,6 +12,7 @@ use ring::Now;
 use super::headers::ensure_parsed;
 use super::{Door, Peer, Reason, Request};
 use crate::snapshot::{Action, Asked, Facts, Found, PathPattern, PoolId, Route, Sticky, Target, Timeouts, normal};
+use crate::upstream::{Selecting, Selection, policy_now};
 
 /// The route that a request has matched.
 #[derive(Clone, Copy)]
@@ -28,6 +29,8 @@ pub(super) struct Way<'a> {
     pub(super) timeouts: &'a Timeouts,
     /// Of the whole exchange.
     pub(super) deadline: Option<Now>,
+    /// Of several candidates those that the request has been to, a bit each; none where there was no choice.
+    pub(super) been: u16,
 }
 
 impl Way<'_> {
@@ -50,6 +53,13 @@ pub(super) enum Routed<'a> {
     Here(Matched<'a>),
 }
 
+impl<'a> Way<'a> {
+    /// Where there is no choice.
+    pub(super) const fn only(matched: Matched<'a>, target: &'a Target) -> Self {
+        Self { matched, pool: target.pool, timeouts: &target.timeouts, deadline: None, been: 0 }
+    }
+}
+
 impl<'a> Matched<'a> {
     /// The route's number.
     pub(super) fn index(&self) -> usize {
@@ -59,15 +69,6 @@ impl<'a> Matched<'a> {
     /// What the request's path was matched by.
     fn pattern(&self) -> &'a PathPattern {
         &self.route.paths[usize::from(self.found.path)]
-    }
-}
-
-impl<'a> Routed<'a> {
-    pub(super) fn matched(&self) -> &Matched<'a> {
-        match self {
-            Self::To(way) => &way.matched,
-            Self::Here(matched) => matched,
-        }
     }
 }
 
@@ -93,18 +94,53 @@ impl Door {
             return Err(Reason::AmbiguousPath);
         }
         let matched = Matched { route, found };
+        let mut been = 0;
         let Target { pool, timeouts } = match &route.action {
             Action::Pool(target) => target,
             Action::Split { targets, split, sticky } => {
                 let part = split.pick(self.key(request, &fields, peer, sticky));
                 part.and_then(|part| targets.get(part)).ok_or(Reason::NoEndpoint)?
             }
+            Action::Candidates(candidates) => {
+                let selection = self.selections[matched.index()].as_ref().ok_or(Reason::NoEndpoint)?;
+                // A tunnel would stay where it was only to look around, and content may be too long to keep.
+                let head = &request.head;
+                let repeatable = head.method.is_idempotent() && !head.framing.has_body() && head.upgrade.is_empty();
+                let at = self.selecting(repeatable, |asked| selection.choose(asked));
+                been = 1 << at;
+                &candidates.targets[at]
+            }
             Action::Redirect(redirect) if asked.host.is_empty() && redirect.to.needs_host() => {
                 return Err(Reason::ClientMalformed(Malformed::HostMissing));
             }
             Action::Redirect(_) | Action::Respond(_) => return Ok(Routed::Here(matched)),
         };
-        Ok(Routed::To(Way { matched, pool: *pool, timeouts, deadline: route.total.map(|total| request.begun + total) }))
+        let deadline = route.total.map(|total| request.begun + total);
+        Ok(Routed::To(Way { matched, pool: *pool, timeouts, deadline, been }))
+    }
+
+    fn selecting<T>(&self, repeatable: bool, then: impl FnOnce(&Selecting<'_>) -> T) -> T {
+        let waits = |pool| self.qos.room(pool).is_some_and(|room| room.is_full());
+        then(&Selecting { now: policy_now(ring::now()), repeatable, waits: &waits })
+    }
+
+    /// Whether another pool would have a request.
+    pub(super) fn has_another(&self, way: &Way<'_>, repeatable: bool) -> bool {
+        self.next(way, repeatable).is_some()
+    }
+
+    /// The way to another pool that would have a request, when this one has nobody for it.
+    pub(super) fn another<'a>(&self, way: &Way<'a>, repeatable: bool) -> Option<Way<'a>> {
+        let (selection, at) = self.next(way, repeatable)?;
+        let Target { pool, timeouts } = way.matched.route.targets().get(at)?;
+        selection.moved(at);
+        Some(Way { pool: *pool, timeouts, been: way.been | 1 << at, ..*way })
+    }
+
+    fn next(&self, way: &Way<'_>, repeatable: bool) -> Option<(&Selection, usize)> {
+        let selection = self.selections[way.matched.index()].as_ref().filter(|_| way.been != 0)?;
+        let at = self.selecting(repeatable, |asked| selection.next(way.been, asked))?;
+        Some((selection, at))
     }
 
     /// The request's path in the form in which routes are matched, and whether it is ambiguous.

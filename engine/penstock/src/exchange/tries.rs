@@ -17,10 +17,10 @@ use crate::upstream::{Affinity, Choice, Cluster, Endpoint, Impatient, Lease, Rep
 
 /// The tries of one request.
 pub(super) struct Tries<'a> {
+    door: &'a Door,
     cluster: &'a Cluster,
     pool: &'a Pool,
     way: Way<'a>,
-    counters: &'a Counters,
     /// What holds it to an endpoint.
     affinity: Affinity,
     /// Endpoints that it has failed at.
@@ -33,6 +33,8 @@ pub(super) struct Tries<'a> {
     content: Content<'a>,
     /// Something of a try has gone downstream.
     interim: bool,
+    /// A try has begun in this pool.
+    here: bool,
     last: Option<Class>,
     /// Those that would do had as much as they may.
     full: bool,
@@ -108,16 +110,17 @@ impl<'a> Tries<'a> {
         let cluster = door.cluster(way.pool);
         cluster.count_request(policy_now(ring::now()));
         Self {
+            door,
             cluster,
             affinity: affinity(door, request, peer, pool, cluster),
             pool,
             way,
-            counters: &door.cells.counters,
             tried: Tried::default(),
             count: 0,
             idempotent,
             content,
             interim: false,
+            here: false,
             last: None,
             full: false,
             pause: Duration::ZERO,
@@ -167,6 +170,7 @@ impl<'a> Tries<'a> {
         let endpoint = endpoint?;
         self.waiting = None;
         self.count += u8::from(!fresh);
+        self.here = true;
         Some(Attempt { endpoint, fresh, reused: false, begun, sent: None, answered: None })
     }
 
@@ -180,7 +184,7 @@ impl<'a> Tries<'a> {
         let now = ring::now();
         if self.waiting.is_none() {
             let waiting = self.cluster.wait(&self.tried, now).filter(|_| !self.pool.wait.is_zero())?;
-            self.counters.endpoint_waits_total.add(1);
+            self.counters().endpoint_waits_total.add(1);
             self.waiting = Some(waiting);
         }
         let end = self.waiting.as_ref()?.since() + self.pool.wait;
@@ -197,14 +201,22 @@ impl<'a> Tries<'a> {
     }
 
     fn choose(&mut self, now: policy::Now) -> Option<Rc<Endpoint>> {
+        let last = self.count + 1 >= self.pool.retry.policy.tries;
+        // The last try is too good for a pool where the others have failed.
+        if last && self.here && self.goes_elsewhere() {
+            self.full = false;
+            return None;
+        }
         let repeatable = self.may_go_on_trial();
         let pick = |tried: &Tried| {
             let wanted = Choice { tried, affinity: &self.affinity, repeatable };
-            self.cluster.pick(&wanted, now, self.counters)
+            self.cluster.pick(&wanted, now, self.counters())
         };
         let picked = pick(&self.tried).or_else(|why| {
             // All have been tried. The only endpoint of a pool may get a second chance; a known failure may not.
-            let again = !self.tried.is_empty() && matches!(self.last, Some(Class::Reset | Class::Answered(_)));
+            let again = !self.tried.is_empty()
+                && matches!(self.last, Some(Class::Reset | Class::Answered(_)))
+                && !self.goes_elsewhere();
             // Where endpoints have limits, a place may have come free on another worker while this one looked: once more says how
             // things stand.
             let moved = why == NoPick::None && self.tried.is_empty() && self.pool.admission.by_endpoint;
@@ -212,6 +224,31 @@ impl<'a> Tries<'a> {
         });
         self.full = matches!(picked, Err(NoPick::Full));
         picked.ok()
+    }
+
+    fn counters(&self) -> &'a Counters {
+        &self.door.cells.counters
+    }
+
+    /// Whether another pool would have the request, and may.
+    fn goes_elsewhere(&self) -> bool {
+        self.may_repeat() && self.door.has_another(&self.way, self.idempotent)
+    }
+
+    /// Another pool for the request, for which this one has nobody: from now on it is tried there.
+    pub(super) fn elsewhere(&mut self, request: &Request, peer: &Peer) -> Option<Way<'a>> {
+        if !self.may_repeat() {
+            return None;
+        }
+        let way = self.door.another(&self.way, self.idempotent)?;
+        let door = self.door;
+        (self.cluster, self.pool, self.way) = (door.cluster(way.pool), &door.snapshot[way.pool], way);
+        self.affinity = affinity(door, request, peer, self.pool, self.cluster);
+        // Those tried are places in the other pool's list.
+        self.tried = Tried::default();
+        (self.again_at, self.waiting, self.here, self.full) = (None, None, false, false);
+        self.cluster.count_request(policy_now(ring::now()));
+        Some(way)
     }
 
     /// The cookie that the pool holds sessions by.
@@ -288,7 +325,7 @@ impl<'a> Tries<'a> {
     pub(super) fn second(&mut self, first: &Attempt) -> Option<Attempt> {
         let begun = ring::now();
         self.tried.add(&first.endpoint);
-        let endpoint = self.cluster.hedge(&self.tried, &self.affinity, policy_now(begun), self.counters)?;
+        let endpoint = self.cluster.hedge(&self.tried, &self.affinity, policy_now(begun), self.counters())?;
         self.count += 1;
         Some(Attempt { endpoint, fresh: false, reused: false, begun, sent: None, answered: None })
     }
@@ -297,7 +334,7 @@ impl<'a> Tries<'a> {
     pub(super) fn overtaken(&self, first: &Attempt, class: Class) {
         let class = if first.is_stale(class) { Class::Shed } else { class };
         self.cluster.record(&first.endpoint, policy_now(ring::now()), &first.outcome(class));
-        self.counters.hedges_won_total.add(1);
+        self.counters().hedges_won_total.add(1);
     }
 
     /// A try was answered, or ended in a way that leaves nothing to try.
@@ -326,11 +363,11 @@ impl<'a> Tries<'a> {
             Ok(after) => {
                 self.pause = after;
                 self.tried.add(&attempt.endpoint);
-                self.counters.retries_total.add(1);
+                self.counters().retries_total.add(1);
                 true
             }
             Err(policy::Stop::Budget) => {
-                self.counters.retries_refused_total.add(1);
+                self.counters().retries_refused_total.add(1);
                 false
             }
             Err(_) => false,
@@ -349,6 +386,7 @@ impl<'a> Tries<'a> {
             last: self.count > policy.tries || policy.tries == 1,
             replay: self.replay(),
             tried: &self.tried,
+            elsewhere: self.goes_elsewhere(),
             per_try: policy.per_try,
             configured: self.way.timeouts.head,
         };
@@ -358,7 +396,7 @@ impl<'a> Tries<'a> {
 
     /// Whether there is somewhere else to go now.
     pub(super) fn has_other_than(&self, attempt: &Attempt) -> bool {
-        self.cluster.has_other(&self.tried, &attempt.endpoint, policy_now(ring::now()))
+        self.cluster.has_other(&self.tried, &attempt.endpoint, policy_now(ring::now())) || self.goes_elsewhere()
     }
 
     /// Whether an answer with this status is a cause to try again.

@@ -52,6 +52,10 @@ impl Places {
         self.limit
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.count.in_flight.load(Ordering::Relaxed) >= self.limit
+    }
+
     pub(super) fn is_shared(&self) -> bool {
         self.workers.len() > 1
     }

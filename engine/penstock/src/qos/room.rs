@@ -180,6 +180,17 @@ impl Room {
         let _ = self.endpoints.set(Box::new(has_place));
     }
 
+    /// Whether a request that comes now would have to wait. Where only the endpoints have limits, they know.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let taken = match &self.gate {
+            Gate::Open => false,
+            Gate::Shared { places, .. } => places.is_full(),
+            Gate::Found(found) => found.borrow().in_flight() >= found.borrow().limit(),
+        };
+        taken || !self.row.borrow().waiting.is_empty()
+    }
+
     fn endpoints_have_place(&self) -> bool {
         self.endpoints.get().is_none_or(|has_place| has_place())
     }

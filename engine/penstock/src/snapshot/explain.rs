@@ -6,10 +6,11 @@
 use super::{
     address::Bind,
     compile::{
-        Action, Fallback, HeaderRule, HealthProbe, Listener, ListenerProtocol, Pool, PoolId, ProbeAsk, Route, Snapshot,
-        Target,
+        Action, Candidates, Fallback, HeaderRule, HealthProbe, Listener, ListenerProtocol, Pool, PoolId, ProbeAsk,
+        Route, Snapshot, Target,
     },
     endpoint::{Endpoint, Source},
+    limit::ConcurrencyLimit,
     literal::{HostPolicy, Percent, Time},
     rewrite::Facts,
     route::{Asked, Found, normal},
@@ -183,6 +184,12 @@ fn route_lines(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>, lines: &mu
                 target_lines(snapshot, route, target.1, facts, lines);
             }
         }
+        Action::Candidates(candidates) => {
+            candidate_lines(snapshot, candidates, lines);
+            for target in &candidates.targets {
+                target_lines(snapshot, route, target, facts, lines);
+            }
+        }
     }
     lines.extend(added(&route.rewrite.response.add, facts).map(|header| ("response", header)));
     lines.extend(route.rewrite.response.remove.iter().map(|(_, name)| ("response", format!("without {name}"))));
@@ -194,6 +201,45 @@ fn fallback_line(snapshot: &Snapshot, target: &Target) -> Option<String> {
         Fallback::Pool(other) => format!("if all are out: pool {}", snapshot[other.pool].name),
         Fallback::Answer(fixed) => format!("if all are out: {} {}", fixed.status.code(), fixed.status.reason()),
     })
+}
+
+/// How candidates are chosen from, and what it would take for each of the others to be chosen.
+fn candidate_lines(snapshot: &Snapshot, candidates: &Candidates, lines: &mut Vec<(&'static str, String)>) {
+    let Candidates { targets, costs, settings } = candidates;
+    let first = (0..costs.len()).min_by(|a, b| costs[*a].total_cmp(&costs[*b])).unwrap_or(0);
+    let name = |at: usize| &*snapshot[targets[at].pool].name;
+    let margin = 1.0 + f64::from(settings.margin_percent) / 100.0;
+    let told = (0..targets.len()).map(|at| {
+        let own = format!("{}  cost {}, {}", name(at), costs[at], places(&snapshot[targets[at].pool]));
+        if at == first {
+            return format!("{own}: the choice while all fare alike");
+        }
+        let factor = costs[at] / costs[first] * margin;
+        let full = "or at once, for what is too much, when that is full";
+        format!("{own}: the choice once it is {factor:.2} times faster than {}, {full}", name(first))
+    });
+    lines.push(("candidates", told.collect::<Vec<_>>().join("\n")));
+    lines.push((
+        "adaptive",
+        format!(
+            "better by {}% for {}, full share after {}, {}% to learn; left at once when nobody is ready",
+            settings.margin_percent,
+            time(settings.hold),
+            time(settings.ramp),
+            settings.explore_percent
+        ),
+    ));
+    lines.push(("score", "cost × (latency + failures) × waiting ÷ health; now: `penstock show routes`".into()));
+}
+
+/// How many requests a pool takes at a time.
+fn places(pool: &Pool) -> String {
+    match (pool.admission.concurrency, pool.division.requests_max) {
+        (ConcurrencyLimit::Fixed(limit), _) => format!("{limit} at a time"),
+        (_, Some(each)) => format!("{each} at a time and endpoint"),
+        (ConcurrencyLimit::Auto, None) => "as many at a time as it bears".into(),
+        (ConcurrencyLimit::Off, None) => "no limit".into(),
+    }
 }
 
 fn target_lines(

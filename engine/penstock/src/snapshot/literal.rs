@@ -11,7 +11,7 @@ use super::quantity::{Bandwidth, LeastRate, Rate, Size};
 use super::repetition::{CopyAfter, PerTry, RetryCause};
 use super::rewrite::{HeaderLine, HeaderName, Location, PathFormat};
 use super::route::{HeaderCondition, HostPattern, Method, PathPattern, QueryCondition};
-use super::share::{Share, Sticky};
+use super::share::{Candidate, Share, Sticky};
 use crate::limits;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
@@ -156,6 +156,7 @@ pub(super) const FORMATS: &[Format] = &[
     format::<HeaderCondition>(),
     format::<QueryCondition>(),
     format::<Share>(),
+    format::<Candidate>(),
     format::<Sticky>(),
     format::<Location>(),
     format::<PathFormat>(),

@@ -32,10 +32,10 @@ mod text;
 
 pub use address::{Address, Bind, Cidr, Host};
 pub use compile::{
-    AccessLog, Action, Admission, Certificate, Class, ClassId, CookieRule, Division, EngineSettings, Fallback, Fixed,
-    HeaderRule, HeaderRules, HealthProbe, Limit, Listener, ListenerId, ListenerProtocol, ListenerTls, Mirror, Networks,
-    Pace, Paces, Pool, PoolId, PoolTls, ProbeAsk, Redirect, Retry, Reuse, Rewrite, Route, RouteQos, Snapshot,
-    Stickiness, Target, Timeouts, Trust,
+    AccessLog, Action, Admission, Candidates, Certificate, Class, ClassId, CookieRule, Division, EngineSettings,
+    Fallback, Fixed, HeaderRule, HeaderRules, HealthProbe, Limit, Listener, ListenerId, ListenerProtocol, ListenerTls,
+    Mirror, Networks, Pace, Paces, Pool, PoolId, PoolTls, ProbeAsk, Redirect, Retry, Reuse, Rewrite, Route, RouteQos,
+    Snapshot, Stickiness, Target, Timeouts, Trust,
 };
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, Nameserver, Source};
@@ -60,7 +60,7 @@ pub use schema::{
     AccessFormat, Balance, ClassDoc, Document, Driver, Forwarded, LimitDoc, ListenDoc, PaceDoc, PoolDoc, Protocol,
     ProxyProtocol, QueueDoc, RouteDoc, TlsVersion, json_schema,
 };
-pub use share::{Share, Sticky};
+pub use share::{Candidate, Share, Sticky};
 
 /// What a text came to: a snapshot and warnings, or errors.
 #[derive(Debug)]

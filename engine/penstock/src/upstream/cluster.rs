@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::{
-    Ask, Balancer, Breaker, Endpoints, Hedge, Load, Need, NoPick, Now, Outcome, Patience, PatienceSettings, Pick,
-    Random, Replay, RetryBudget, RetryDecision, RetryPolicy, SlowStart, Standing, Stop, Try,
+    Ask, Balancer, Breaker, Endpoints, Hedge, Need, NoPick, Now, Outcome, Patience, PatienceSettings, Pick, Random,
+    Replay, RetryBudget, RetryDecision, RetryPolicy, Seen, SlowStart, Standing, Stop, Try,
 };
 use proto::h1::Client;
 use ring::Timer;
@@ -18,7 +18,8 @@ use super::dial::DialError;
 use super::endpoint::{Endpoint, Tried};
 use super::list::seats;
 use super::shared::Held;
-use super::{Affinity, Member, Members, PoolLoad, policy_now, proxy_header};
+use super::view::View;
+use super::{Affinity, Member, Members, policy_now, proxy_header};
 use crate::conn::Conn;
 use crate::limits;
 use crate::snapshot;
@@ -28,6 +29,8 @@ use crate::tls::Origination;
 pub struct Cluster {
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
     members: RefCell<Members>,
+    /// Counts the lists that it has followed.
+    generation: Cell<u64>,
     balancer: RefCell<Balancer>,
     /// For requests that are told by a key, where the pool's own policy does not hash.
     sessions: RefCell<Option<Balancer>>,
@@ -98,6 +101,8 @@ pub struct Impatient<'a> {
     pub last: bool,
     pub replay: Replay,
     pub tried: &'a Tried,
+    /// Another pool would have the request.
+    pub elsewhere: bool,
     /// The operator's own time for it.
     pub per_try: Option<Duration>,
     /// When it has failed whatever there is elsewhere.
@@ -131,6 +136,7 @@ impl Cluster {
         let cluster = Self {
             endpoints: RefCell::default(),
             members: RefCell::default(),
+            generation: Cell::default(),
             balancer: RefCell::new(Balancer::new(pool.division.settings, &[])),
             sessions: RefCell::default(),
             slow_start: SlowStart { window: pool.division.slow_start, ..SlowStart::default() },
@@ -175,6 +181,7 @@ impl Cluster {
         }
         self.sessions.replace(members.sessions().cloned());
         self.members.replace(members.clone());
+        self.generation.set(self.generation.get() + 1);
         self.patience
             .borrow_mut()
             .follow(after.len() as u32, after.iter().filter(|one| one.is_suspect()).count() as u32);
@@ -227,6 +234,32 @@ impl Cluster {
         let mut standings = endpoints.iter().map(|endpoint| endpoint.standing(now, true));
         standings.clone().any(|standing| standing == Standing::Full)
             && standings.all(|standing| standing != Standing::Ready)
+    }
+
+    /// The pool as a whole, for a request that may be sent twice or not: as well as the best of those that may get any.
+    pub(super) fn standing(&self, now: Now, repeatable: bool) -> Standing {
+        let mut found = Standing::Down;
+        let (endpoints, members) = (self.endpoints.borrow(), self.members());
+        for (endpoint, _) in endpoints.iter().zip(members.iter()).filter(|(_, member)| member.weight > 0) {
+            match (endpoint.standing(now, repeatable), found) {
+                (Standing::Ready, _) => return Standing::Ready,
+                (Standing::Full, _) => found = Standing::Full,
+                (Standing::Suspect, Standing::Down) => found = Standing::Suspect,
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// What all workers have seen of the pool. How many places it has is not its own business.
+    pub(super) fn seen(&self, now: Now) -> Seen {
+        let (endpoints, members) = (self.endpoints.borrow(), self.members());
+        let in_flight = u32::try_from(members.load().sum()).unwrap_or(u32::MAX);
+        let mut seen = Seen { generation: self.generation.get(), in_flight, ..Seen::default() };
+        for (endpoint, _) in endpoints.iter().zip(members.iter()).filter(|(_, member)| member.weight > 0) {
+            endpoint.add_to(&mut seen, now);
+        }
+        seen
     }
 
     /// Whether a request belongs to an endpoint, by its key or by a cookie of one that can have it.
@@ -339,8 +372,9 @@ impl Cluster {
 
     /// How long after it was sent a try should be thought about; `None`: it has all the time that it is configured to have.
     pub fn patience(&self, impatient: &Impatient<'_>, now: Now) -> Option<Duration> {
-        let Impatient { endpoint, sent, last, replay, tried, per_try, configured } = *impatient;
-        let elsewhere = self.endpoints.borrow().iter().any(|one| !tried.contains(one) && !Rc::ptr_eq(one, endpoint));
+        let Impatient { endpoint, sent, last, replay, tried, elsewhere, per_try, configured } = *impatient;
+        let elsewhere =
+            elsewhere || self.endpoints.borrow().iter().any(|one| !tried.contains(one) && !Rc::ptr_eq(one, endpoint));
         let waiting = Try { sent, last, replay, elsewhere, configured, remaining: None, fixed: per_try };
         endpoint.patience(now, &self.patience.borrow(), &waiting)
     }
@@ -409,39 +443,6 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.cluster.waiting.set(self.cluster.waiting.get() - 1);
-    }
-}
-
-struct View<'a> {
-    endpoints: &'a [Rc<Endpoint>],
-    pool: &'a PoolLoad,
-    slow_start: &'a SlowStart,
-    repeatable: bool,
-    now: Now,
-}
-
-impl Endpoints for View<'_> {
-    fn len(&self) -> usize {
-        self.endpoints.len()
-    }
-
-    fn standing(&self, index: usize) -> Standing {
-        self.endpoints[index].standing(self.now, self.repeatable)
-    }
-
-    fn load(&self, index: usize) -> Load {
-        self.endpoints[index].load(self.now)
-    }
-
-    fn ramp(&self, index: usize) -> f32 {
-        if self.slow_start.window.is_zero() {
-            return 1.0;
-        }
-        self.slow_start.factor(self.endpoints[index].ready_since(), self.now)
-    }
-
-    fn in_flight(&self) -> u64 {
-        self.pool.sum()
     }
 }
 

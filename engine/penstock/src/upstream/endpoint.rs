@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::{
-    Avoid, Breaker, BreakerState, BreakerVerdict, EndpointPatience, Load, Need, Now, Outcome, Patience, PeakEwma,
+    Avoid, Breaker, BreakerState, BreakerVerdict, EndpointPatience, Load, Need, Now, Outcome, Patience, PeakEwma, Seen,
     Standing, Try,
 };
 
@@ -106,6 +106,17 @@ impl Endpoint {
             AdminState::Ready if self.is_full() => Standing::Full,
             AdminState::Ready => Standing::Ready,
         }
+    }
+
+    /// What all workers have seen of it.
+    pub(super) fn add_to(&self, pool: &mut Seen, now: Now) {
+        let standing = self.standing(now, true);
+        pool.endpoints += u32::from(!matches!(standing, Standing::Out | Standing::Draining));
+        pool.ready += u32::from(matches!(standing, Standing::Ready | Standing::Full));
+        let judged = self.shared.judged();
+        pool.calls += judged.calls;
+        pool.errors += judged.errors;
+        pool.latency_ns = pool.latency_ns.wrapping_add(judged.latency_nanos);
     }
 
     fn is_on_trial(&self, now: Now) -> bool {

@@ -13,8 +13,10 @@ mod endpoint;
 mod list;
 mod members;
 mod pool;
+mod selection;
 mod shared;
 mod token;
+mod view;
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,6 +32,7 @@ pub use self::discovery::{Discovery, Report};
 pub use self::endpoint::{Endpoint, Tried};
 pub use self::list::{Badges, Members, PoolLoad};
 pub use self::members::{Finding, Found, Member, Roster};
+pub use self::selection::{CandidateCells, Selecting, Selection, SelectionCells, Selections};
 pub use self::shared::{Admin, AdminState, BreakerOrder, EndpointShared, EndpointSums, Health, Held, Judged};
 pub use self::token::{Seal, TOKEN_BYTES, Token};
 use crate::snapshot::{Address, Host, ProxyProtocol};

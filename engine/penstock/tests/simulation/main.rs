@@ -55,6 +55,7 @@ fn simulation_rude_origins() {
         faults: faults.harmless(),
         rude_origins: true,
         hedges: turn % 3 == 1,
+        candidates: turn % 2 == 1,
         ..Scene::default()
     });
 }
@@ -69,6 +70,7 @@ fn simulation_everything_breaks() {
         tunnels: true,
         moves: turn % 2 == 1,
         hedges: turn % 3 == 1,
+        candidates: turn % 4 == 2,
         ..Scene::default()
     });
 }

@@ -10,7 +10,7 @@ use penstock::qos;
 use penstock::snapshot::{self, PoolId, Snapshot};
 use penstock::telemetry::WorkerCells;
 use penstock::tls::Originations;
-use penstock::upstream::{Finding, Found, Members, Roster};
+use penstock::upstream::{Finding, Found, Members, Roster, Selections};
 use penstock::worker::{Message, Plan, Worker};
 use ring::sim::{Faults, Script, World};
 use ring::{Address, DriverChoice, Options, Ring, Sender};
@@ -48,6 +48,18 @@ pool = "app"
 /// For the pool of a scene that hedges: as many second copies as there can be.
 const HEDGE: &str = "timeout = { head = \"20s\" }\nhedge = { after = \"20ms\", budget = \"100%\" }";
 
+/// The same origins, as two pools that the route chooses from.
+const CHOOSING: &str = r#"
+[[pool]]
+name = "spare"
+endpoints = ["10.2.0.3:8000"]
+timeout = { head = "20s" }
+
+[[route]]
+candidates = ["app", "spare cost=1.5"]
+adaptive = { hold = "50ms", ramp = "100ms", explore = "20%" }
+"#;
+
 pub(crate) struct Scene {
     pub(crate) faults: Faults,
     pub(crate) web: bool,
@@ -58,6 +70,8 @@ pub(crate) struct Scene {
     pub(crate) moves: bool,
     /// What is slow is sent to another endpoint too.
     pub(crate) hedges: bool,
+    /// The route chooses between two pools.
+    pub(crate) candidates: bool,
     /// The engine is told to end after this time, while everybody is at work.
     pub(crate) drain: Option<Duration>,
 }
@@ -72,6 +86,7 @@ impl Default for Scene {
             rude_origins: false,
             moves: false,
             hedges: false,
+            candidates: false,
             drain: None,
         }
     }
@@ -90,18 +105,23 @@ pub(crate) fn address(text: &str) -> Address {
     Address::Inet(text.parse::<SocketAddr>().expect("written here"))
 }
 
-fn snapshot(hedges: bool) -> Arc<Snapshot> {
-    static PLAIN: OnceLock<Arc<Snapshot>> = OnceLock::new();
-    static HEDGING: OnceLock<Arc<Snapshot>> = OnceLock::new();
-    let compile = |text: &str| match snapshot::read("simulation", text) {
-        Ok(compiled) => Arc::new(compiled.snapshot),
-        Err(report) => panic!("{}", report.render()),
+fn snapshot(scene: &Scene) -> Arc<Snapshot> {
+    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 4] = [const { OnceLock::new() }; 4];
+    let compile = || {
+        let mut text = CONFIGURATION.to_owned();
+        if scene.candidates {
+            text = text.replace(", \"10.2.0.3:8000\"", "").replace("[[route]]\npool = \"app\"\n", CHOOSING);
+        }
+        if scene.hedges {
+            text = text.replacen("timeout = { head = \"20s\" }", HEDGE, 1);
+        }
+        match snapshot::read("simulation", &text) {
+            Ok(compiled) => Arc::new(compiled.snapshot),
+            Err(report) => panic!("{}", report.render()),
+        }
     };
-    let hedging = || CONFIGURATION.replacen("timeout = { head = \"20s\" }", HEDGE, 1);
-    Arc::clone(match hedges {
-        true => HEDGING.get_or_init(|| compile(&hedging())),
-        false => PLAIN.get_or_init(|| compile(CONFIGURATION)),
-    })
+    let which = usize::from(scene.hedges) + 2 * usize::from(scene.candidates);
+    Arc::clone(SNAPSHOTS[which].get_or_init(compile))
 }
 
 /// Plays a scene and sweeps up behind it.
@@ -117,12 +137,13 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
     let clients = people(&world, scene, &ledger, size_max);
     let ring = Ring::new(Options { driver: DriverChoice::Sim(world.node()), ..Options::default() })
         .map_err(|error| error.to_string())?;
-    let snapshot = snapshot(scene.hedges);
+    let snapshot = snapshot(scene);
     let cells: Arc<WorkerCells> = Arc::default();
     let roster = Roster::new(&snapshot, 1, policy::Now::ZERO);
     let plan = Plan {
         qos: qos::Shared::new(&snapshot, 1),
         originations: Originations::default(),
+        selections: Selections::new(&snapshot, 1),
         tls: snapshot.listeners.iter().map(|_| None).collect(),
         snapshot,
         cells: Arc::clone(&cells),

@@ -3,7 +3,7 @@
 //! ```text
 //! score    = cost × expected ÷ health
 //! expected = (latency + failing ÷ (1 − failing) × 250 ms) × waiting
-//! latency  = mean of what was answered, recent answers counting more (e-folding in 5 s), 1 ms at least
+//! latency  = mean of what was answered, recent answers counting more (e-folding in 5 s; in 1 s where it is not the choice), 1 ms at least
 //! failing  = share of what was not answered well, over the same time
 //! waiting  = 1 + load^(√(2(c + 1)) − 1) ÷ (c (1 − load))      of c places, load of them taken; 1 where there is no limit
 //! health   = ready endpoints ÷ endpoints × 1.4, 1 at most
@@ -27,6 +27,9 @@ const FAILURE_COST: Duration = Duration::from_millis(250);
 
 /// Time after which an answer weighs 1/e. A step of ten times shows within a second, and a spike of a second is forgotten in ten.
 const MEMORY: Duration = Duration::from_secs(5);
+
+/// The same for one that is not the choice: its answers are few, and most of those that it had as the choice are old.
+const MEMORY_IDLE: Duration = Duration::from_secs(1);
 
 /// But no answer counts for more than a fifth while older ones are known, however old: of a candidate that gets one a minute, a single slow one
 /// would be all that is known.
@@ -96,7 +99,7 @@ impl Estimate {
     }
 
     /// Takes in what has come since the last look. True when the candidate had nobody ready, and has now.
-    pub(super) fn look(&mut self, now: Now, seen: Seen) -> bool {
+    pub(super) fn look(&mut self, now: Now, seen: Seen, chosen: bool) -> bool {
         let elapsed = now.since(self.looked);
         self.looked = self.looked.max(now);
         let before = self.seen.replace(seen);
@@ -110,7 +113,8 @@ impl Estimate {
         } else {
             (0, 0, 0)
         };
-        self.learn(now, elapsed, (calls, errors.min(calls), latency_ns));
+        let keep = decay(elapsed, if chosen { MEMORY } else { MEMORY_IDLE });
+        self.learn(now, keep, (calls, errors.min(calls), latency_ns));
         let returns = before.ready == 0 && seen.ready > 0;
         if returns {
             // What was is no more than a guess.
@@ -119,8 +123,7 @@ impl Estimate {
         returns
     }
 
-    fn learn(&mut self, now: Now, elapsed: Duration, (calls, errors, latency_ns): (u64, u64, u64)) {
-        let keep = decay(elapsed, MEMORY);
+    fn learn(&mut self, now: Now, keep: f64, (calls, errors, latency_ns): (u64, u64, u64)) {
         let fade = |count: f64| (count * keep).max(count.min(ANSWERS_KEPT));
         (self.answers, self.calls) = (fade(self.answers), fade(self.calls));
         if calls == 0 {
@@ -178,7 +181,7 @@ mod tests {
     fn after(looks: impl IntoIterator<Item = Seen>) -> Estimate {
         let mut estimate = Estimate::default();
         for (number, seen) in looks.into_iter().enumerate() {
-            estimate.look(at(number as u64 * 100), seen);
+            estimate.look(at(number as u64 * 100), seen, true);
         }
         estimate
     }
@@ -271,7 +274,7 @@ mod tests {
         let told: Vec<_> = [down, down, up, up, down, up]
             .into_iter()
             .enumerate()
-            .map(|(at_look, seen)| estimate.look(at(at_look as u64), seen))
+            .map(|(at_look, seen)| estimate.look(at(at_look as u64), seen, true))
             .collect();
         assert_eq!(told, [false, false, true, false, false, true]);
     }

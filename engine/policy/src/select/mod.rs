@@ -26,7 +26,7 @@ mod estimate;
 
 pub use estimate::Seen;
 
-use crate::{Now, Random, SlowStart, Standing, time::nanos};
+use crate::{Now, Random, Standing, time::nanos};
 use estimate::Estimate;
 use std::time::Duration;
 
@@ -42,6 +42,9 @@ const EXPLORE_EVERY: Duration = Duration::from_millis(100);
 
 /// Explorations that do not wait for their lot, of a candidate that nothing is known of.
 const EAGER: u8 = 3;
+
+/// The share that a new choice begins with: less would warm nothing.
+const RAMP_FROM: f64 = 0.1;
 
 /// Half-life of what changes of mind cost, and the most that they cost: 2 to the power of this.
 const FLAPS_HALVE_IN: Duration = Duration::from_secs(300);
@@ -96,6 +99,8 @@ pub enum Reason {
     Full,
     /// The choice was another one, which has nobody ready.
     Unhealthy,
+    /// It was sent to another one, which could not have it.
+    Failover,
     /// To learn how it fares.
     Exploring,
     /// Nobody is ready anywhere.
@@ -103,7 +108,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 9] = [
+    /// Each at the place of its number.
+    pub const ALL: [Self; 10] = [
         Self::Best,
         Self::Cheaper,
         Self::Held,
@@ -111,6 +117,7 @@ impl Reason {
         Self::Ramping,
         Self::Full,
         Self::Unhealthy,
+        Self::Failover,
         Self::Exploring,
         Self::Panic,
     ];
@@ -126,6 +133,7 @@ impl Reason {
             Self::Ramping => "ramping",
             Self::Full => "full",
             Self::Unhealthy => "unhealthy",
+            Self::Failover => "failover",
             Self::Exploring => "exploring",
             Self::Panic => "panic",
         }
@@ -229,7 +237,7 @@ impl Selector {
         let before = self.looked.replace(now).unwrap_or(now);
         let first = self.seats.iter().all(|seat| seat.estimate.is_new());
         for (at, seat) in self.seats.iter_mut().enumerate() {
-            if seat.estimate.look(now, of.seen(at)) {
+            if seat.estimate.look(now, of.seen(at), at == self.current) {
                 // It is back: what was known of it is from before.
                 seat.eager = 0;
             }
@@ -303,7 +311,7 @@ impl Selector {
         }
     }
 
-    /// The best candidate that can take a request, none of those that it has been to (a bit each).
+    /// The best candidate that can take a request, none of those that it has been to (a bit each): [`Reason::Failover`].
     #[must_use]
     pub fn next(&self, been: u16, of: &impl Candidates) -> Option<usize> {
         self.best_of(|at| been & 1 << at == 0 && of.standing(at) == Standing::Ready)
@@ -312,8 +320,8 @@ impl Selector {
     /// The choice, or the one that gives way to it.
     fn in_turn(&self, now: Now, of: &impl Candidates, random: &mut Random) -> Selected {
         if let Some((before, since)) = self.ramp {
-            let share = SlowStart { window: self.settings.ramp, ..SlowStart::default() }.factor(since, now);
-            if random.unit() >= f64::from(share) && of.standing(before) == Standing::Ready {
+            let share = now.since(since).as_secs_f64() / self.settings.ramp.as_secs_f64();
+            if random.unit() >= share.max(RAMP_FROM) && of.standing(before) == Standing::Ready {
                 return Selected { index: before, reason: Reason::Ramping };
             }
         }

@@ -15,7 +15,7 @@ pub use listen::{Listener, ListenerProtocol};
 pub use pool::{Fallback, Pool, Retry, Reuse, Timeouts};
 pub(super) use qos::DEFAULT_CLASS;
 pub use qos::{Admission, Class, ClassId, Limit, Pace, Paces, RouteQos};
-pub use route::{Action, Fixed, HeaderRule, HeaderRules, Mirror, Redirect, Rewrite, Route, Target};
+pub use route::{Action, Candidates, Fixed, HeaderRule, HeaderRules, Mirror, Redirect, Rewrite, Route, Target};
 pub(super) use route::{default_route_name, rules_of};
 pub use tls::{Certificate, ListenerTls, PoolTls, Trust};
 

@@ -5,9 +5,9 @@ use crate::snapshot::Files;
 use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
 use crate::snapshot::rewrite::{Format, HeaderLine, Location, PathFormat};
 use crate::snapshot::route::{Conditions, Found, HostPattern, Method, PathPattern, RouteId, Rule};
-use crate::snapshot::schema::{Forwarded, HeadersDoc, RedirectQuery, RespondDoc, RouteDoc};
+use crate::snapshot::schema::{AdaptiveDoc, Forwarded, HeadersDoc, RedirectQuery, RespondDoc, RouteDoc};
 use crate::snapshot::share::Sticky;
-use policy::Split;
+use policy::{SelectSettings, Split};
 use proto::http::{Known, Status};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +36,18 @@ pub struct Route {
 pub enum Action {
     Pool(Target),
     Split { targets: Box<[Target]>, split: Split, sticky: Sticky },
+    Candidates(Candidates),
     Redirect(Redirect),
     Respond(Fixed),
+}
+
+/// Pools of which the best one at present is chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidates {
+    pub targets: Box<[Target]>,
+    /// Of each, as a factor.
+    pub costs: Box<[f64]>,
+    pub settings: SelectSettings,
 }
 
 /// A pool and the times that hold there.
@@ -99,7 +109,7 @@ impl Route {
     pub fn targets(&self) -> &[Target] {
         match &self.action {
             Action::Pool(target) => std::slice::from_ref(target),
-            Action::Split { targets, .. } => targets,
+            Action::Split { targets, .. } | Action::Candidates(Candidates { targets, .. }) => targets,
             Action::Redirect(_) | Action::Respond(_) => &[],
         }
     }
@@ -110,7 +120,7 @@ impl Route {
         let own = match &self.action {
             Action::Redirect(redirect) => redirect.to.0.needs_path(),
             Action::Respond(fixed) => fixed.headers.iter().any(|rule| rule.value.needs_path()),
-            Action::Pool(_) | Action::Split { .. } => false,
+            Action::Pool(_) | Action::Split { .. } | Action::Candidates(_) => false,
         };
         own || self.rewrite.path.is_some() || rules.into_iter().flatten().any(|rule| rule.value.needs_path())
     }
@@ -123,6 +133,7 @@ impl Action {
         match self {
             Self::Pool(_) => "pool",
             Self::Split { .. } => "split",
+            Self::Candidates(_) => "candidates",
             Self::Redirect(_) => "redirect",
             Self::Respond(_) => "respond",
         }
@@ -187,6 +198,11 @@ pub(super) fn route(
             split: Split::new(doc.split.iter().map(|share| (share.0.pool.as_bytes(), share.0.weight))),
             sticky: doc.sticky.0.clone(),
         },
+        (None, None) if !doc.candidates.is_empty() => Action::Candidates(Candidates {
+            targets: doc.candidates.iter().map(|candidate| target(&candidate.0.pool)).collect(),
+            costs: doc.candidates.iter().map(|candidate| candidate.0.factor()).collect(),
+            settings: select_settings(&doc.adaptive),
+        }),
         (None, None) => Action::Pool(target(doc.pool.as_deref().unwrap_or_default())),
     };
     Route {
@@ -219,6 +235,15 @@ fn target(doc: &RouteDoc, pool: PoolId, pools: &[Pool]) -> Target {
         idle: or(&doc.timeout.idle, inherited.idle),
     };
     Target { pool, timeouts }
+}
+
+fn select_settings(doc: &AdaptiveDoc) -> SelectSettings {
+    SelectSettings {
+        margin_percent: doc.margin.0.0.into(),
+        hold: time(&doc.hold),
+        ramp: time(&doc.ramp),
+        explore_percent: doc.explore.0.0,
+    }
 }
 
 pub(super) fn fixed(doc: &RespondDoc, status: u16, files: &Files<'_>) -> Fixed {

@@ -9,7 +9,8 @@ use crate::snapshot::report::Code;
 use crate::snapshot::rewrite::{Format, HeaderLine};
 use crate::snapshot::route::{RouteId, shadowed};
 use crate::snapshot::schema::{
-    Forwarded, HeadersDoc, MirrorDoc, PaceDoc, RedirectDoc, RespondDoc, RewriteDoc, RouteDoc, RouteTimeouts,
+    AdaptiveDoc, Forwarded, HeadersDoc, MirrorDoc, PaceDoc, RedirectDoc, RespondDoc, RewriteDoc, RouteDoc,
+    RouteTimeouts,
 };
 use crate::snapshot::share::Sticky;
 use crate::snapshot::text::Step;
@@ -53,7 +54,7 @@ impl Meaning<'_> {
                 Code::MissingKey,
                 path!["route", at],
                 "`pool` is missing in [[route]]",
-                "`pool`: Where such requests go; or `split`, `redirect`, `respond`",
+                "`pool`: Where such requests go; or `split`, `candidates`, `redirect`, `respond`",
             ),
             [_] => {}
             [first, second, ..] => self.report(
@@ -67,6 +68,7 @@ impl Meaning<'_> {
             self.pool_exists(pool, path!["route", at, "pool"]);
         }
         self.split(at, route);
+        self.candidates(at, route);
         if let Some(pool) = &route.mirror.pool {
             self.pool_exists(pool, path!["route", at, "mirror", "pool"]);
             if route.pools().any(|target| target == pool) {
@@ -92,6 +94,7 @@ impl Meaning<'_> {
         [
             ("pool", unread("pool")),
             ("split", unread("split")),
+            ("candidates", unread("candidates")),
             ("redirect", route.redirect != RedirectDoc::default() || written("redirect", "to")),
             ("respond", route.respond != RespondDoc::default() || written("respond", "status")),
         ]
@@ -145,6 +148,49 @@ impl Meaning<'_> {
         }
         if route.split.is_empty() && route.sticky.0 != Sticky::Client {
             self.report(Code::NoEffect, path!["route", at, "sticky"], "`sticky` without a `split`", "leave it out");
+        }
+    }
+
+    fn candidates(&mut self, at: usize, route: &RouteDoc) {
+        let mut seen = HashSet::new();
+        for (index, candidate) in route.candidates.iter().enumerate() {
+            let path: &[Step<'_>] = path!["route", at, "candidates", index];
+            self.pool_exists(&candidate.0.pool, path);
+            if !seen.insert(&candidate.0.pool) {
+                let message = format!("the pool `{}` is there twice", candidate.0.pool);
+                self.report(Code::Duplicate, path, message, "leave one of them out");
+            }
+        }
+        let (place, count) = (path!["route", at, "candidates"], route.candidates.len());
+        if let [only] = route.candidates.as_slice() {
+            let advice = format!("write pool = \"{}\"", only.0.pool);
+            self.report(Code::NoEffect, place, "one candidate: there is nothing to choose", advice);
+        }
+        if count > limits::CANDIDATES_MAX {
+            let advice = format!("at most {} are supported", limits::CANDIDATES_MAX);
+            self.report(Code::BadValue, place, format!("{count} of `candidates`"), advice);
+        }
+        self.adaptive(at, route);
+    }
+
+    fn adaptive(&mut self, at: usize, route: &RouteDoc) {
+        let AdaptiveDoc { margin, hold, explore, .. } = &route.adaptive;
+        if route.candidates.is_empty() {
+            if route.adaptive != AdaptiveDoc::default() && !self.written(path!["route", at, "candidates"]) {
+                let place = path!["route", at, "adaptive"];
+                self.report(Code::NoEffect, place, "`adaptive` without `candidates`", "leave it out");
+            }
+            return;
+        }
+        if explore.0.0 > limits::EXPLORE_PERCENT_MAX {
+            let advice = format!("at most {}% go elsewhere to learn; `split` divides", limits::EXPLORE_PERCENT_MAX);
+            let message = format!("`explore` cannot be {}", explore.0);
+            self.report(Code::BadValue, path!["route", at, "adaptive", "explore"], message, advice);
+        }
+        if margin.0.0 == 0 && hold.0.0.is_zero() {
+            let place = path!["route", at, "adaptive", "hold"];
+            let message = "neither a margin nor a time to hold: the choice would change with every answer";
+            self.report(Code::Conflict, place, message, "leave one of them to its default");
         }
     }
 

@@ -28,8 +28,10 @@ pub(super) use outlier::{OutlierCause, OutlierDoc};
 pub(super) use pool::{BreakerDoc, FallbackDoc, HedgeDoc, RetryDoc};
 pub use pool::{PoolDoc, ProxyProtocol};
 pub use queue::QueueDoc;
+pub(super) use route::{
+    AdaptiveDoc, HeadersDoc, MirrorDoc, RedirectDoc, RedirectQuery, RespondDoc, RewriteDoc, RouteTimeouts,
+};
 pub use route::{Forwarded, RouteDoc};
-pub(super) use route::{HeadersDoc, MirrorDoc, RedirectDoc, RedirectQuery, RespondDoc, RewriteDoc, RouteTimeouts};
 
 pub use tls::TlsVersion;
 pub(super) use tls::{CertificateDoc, TlsDoc};

@@ -1,5 +1,6 @@
 //! `[[route]]`: which requests go where, and what becomes of them on the way.
 
+use policy::SelectSettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,7 @@ use crate::snapshot::literal::{HostPolicy, Listed, Percent, Text, Time};
 use crate::snapshot::quantity::{Bandwidth, Rate};
 use crate::snapshot::rewrite::{HeaderLine, HeaderName, Location, PathFormat};
 use crate::snapshot::route::{HeaderCondition, HostPattern, Method, PathPattern, QueryCondition};
-use crate::snapshot::share::{Share, Sticky};
+use crate::snapshot::share::{Candidate, Share, Sticky};
 
 /// Which requests go to which pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -32,13 +33,18 @@ pub struct RouteDoc {
     /// Networks of which the client's address must be in one. Behind trusted proxies it is the last address of `X-Forwarded-For` that
     /// is none of theirs. Any unless given.
     pub client: Listed<Cidr>,
-    /// Where such requests go. A route has this, or `split`, `redirect` or `respond`.
+    /// Where such requests go. A route has this, or `split`, `candidates`, `redirect` or `respond`.
     pub pool: Option<String>,
     /// Divides such requests among pools by weight, for canaries: `["stable weight=99", "canary weight=1"]`. A client stays with its pool;
     /// raising a weight moves clients to that pool and none elsewhere.
     pub split: Vec<Text<Share>>,
     /// By what `split` knows a client again: its address, a request field, or a cookie that the application sets.
     pub sticky: Text<Sticky>,
+    /// Pools of which such requests go to the best one at present, by latency, failures, health, load and cost: `["near", "far", "burst cost=3"]`.
+    /// Of equals the first.
+    pub candidates: Vec<Text<Candidate>>,
+    /// How `candidates` are chosen from.
+    pub adaptive: AdaptiveDoc,
     /// Answers with a redirect instead of asking a pool.
     pub redirect: RedirectDoc,
     /// Answers by itself instead of asking a pool.
@@ -83,6 +89,8 @@ impl Default for RouteDoc {
             pool: None,
             split: Vec::new(),
             sticky: Text::default(),
+            candidates: Vec::new(),
+            adaptive: AdaptiveDoc::default(),
             redirect: RedirectDoc::default(),
             respond: RespondDoc::default(),
             rewrite: RewriteDoc::default(),
@@ -104,7 +112,37 @@ impl Default for RouteDoc {
 impl RouteDoc {
     /// The pools that its requests may go to. Mirrors are none of them.
     pub fn pools(&self) -> impl Iterator<Item = &str> {
-        self.pool.as_deref().into_iter().chain(self.split.iter().map(|share| &*share.0.pool))
+        let shares = self.split.iter().map(|share| &*share.0.pool);
+        let candidates = self.candidates.iter().map(|candidate| &*candidate.0.pool);
+        self.pool.as_deref().into_iter().chain(shares).chain(candidates)
+    }
+}
+
+/// How `candidates` are chosen from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdaptiveDoc {
+    /// How much better than the present pool another one must be: more than means swing by themselves.
+    pub margin: Text<Percent>,
+    /// For how long it must be, without interruption: longer than a garbage collection. Each change doubles it, up to sixteenfold, and five quiet
+    /// minutes halve it again.
+    pub hold: Text<Time>,
+    /// How long a pool that is chosen anew takes to its full share: connections and caches warm meanwhile.
+    pub ramp: Text<Time>,
+    /// How many of the requests that may be sent twice go to another pool to learn how it fares, at most 20%; never more than ten a second and worker.
+    /// Without any, other pools are known only by what came there last.
+    pub explore: Text<Percent>,
+}
+
+impl Default for AdaptiveDoc {
+    fn default() -> Self {
+        let SelectSettings { margin_percent, hold, ramp, explore_percent } = SelectSettings::default();
+        Self {
+            margin: Text(Percent(margin_percent as u8)),
+            hold: Text(Time(hold)),
+            ramp: Text(Time(ramp)),
+            explore: Text(Percent(explore_percent)),
+        }
     }
 }
 
