@@ -48,7 +48,7 @@ on_each_driver! {
         let address = harness::free_address();
         let engine = Setup::new(driver)
             .to(&address.to_string())
-            .pool_line("breaker.failures = 2\nbreaker.open_for = \"300ms\"")
+            .pool_line("breaker.failures = 2\nbreaker.open_for = \"300ms\"\nbreaker.wait = \"0s\"")
             .start();
         let mut client = engine.client();
         for _ in 0..6 {
