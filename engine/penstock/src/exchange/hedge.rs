@@ -11,8 +11,7 @@ use std::task::{Context, Poll};
 use policy::{Class, Outcome, StatusClass};
 use ring::{Now, Timer};
 
-use super::headers;
-use super::relay::Exchange;
+use super::relay::{Exchange, write_head};
 use super::tries::{Attempt, Tries};
 use crate::upstream::{Cluster, Lease, Wanted, policy_now};
 
@@ -25,10 +24,8 @@ pub(super) struct Ahead {
 type Copy<'a> = Pin<Box<dyn Future<Output = Option<Ahead>> + 'a>>;
 
 /// What is known of a request's second copy.
-#[derive(Default)]
 pub(super) enum Hedge<'a> {
     /// There will be none.
-    #[default]
     Off,
     /// To be thought about then.
     At(Now),
@@ -147,15 +144,9 @@ async fn run(exchange: Exchange<'_>, mut out: Out<'_>) -> Option<Ahead> {
 
 /// The whole request in one piece: it has no content.
 fn send(exchange: Exchange<'_>, lease: &mut Lease) -> bool {
-    let Exchange { door, request, peer, way, .. } = exchange;
-    let Some(head) = headers::request_head(door, request, peer, &way, &lease.endpoint.authority, None) else {
+    let Some(head) = write_head(exchange, lease).filter(|_| lease.conn.machine.end_written().is_ok()) else {
         return false;
     };
-    let machine = &mut lease.conn.machine;
-    let written = machine.head_written(request.head.method, request.head.framing, true, false);
-    if written.is_err() || machine.end_written().is_err() {
-        return false;
-    }
     lease.conn.stream.send(head);
     true
 }

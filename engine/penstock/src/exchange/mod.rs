@@ -127,7 +127,6 @@ async fn attempt(
             }
         };
         attempt.reused = lease.reused;
-        let exchange = Exchange { door, request, peer, way, paced: paced.as_ref() };
         match relay::run(&exchange, conn, &mut lease, &mut tries, &mut attempt, timer, settled).await {
             Relayed::Done(class) => {
                 let outcome = attempt.outcome(class);

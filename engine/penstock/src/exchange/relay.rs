@@ -142,7 +142,7 @@ async fn copy(
 }
 
 /// The request's head as it leaves; `None` when it cannot.
-fn write_head(exchange: Exchange<'_>, lease: &mut Lease) -> Option<Buf> {
+pub(super) fn write_head(exchange: Exchange<'_>, lease: &mut Lease) -> Option<Buf> {
     let Exchange { door, request, peer, way, .. } = exchange;
     let head = headers::request_head(door, request, peer, &way, &lease.endpoint.authority, None)?;
     let upgrade = !request.head.upgrade.is_empty();
@@ -245,7 +245,9 @@ impl Relay<'_, '_> {
             return;
         }
         self.impatient_at = self.tries.impatience(self.attempt);
-        self.hedge = self.tries.hedge_at(self.attempt).map_or(Hedge::Off, Hedge::At);
+        if self.exchange.request.head.upgrade.is_empty() {
+            self.hedge = self.tries.hedge_at(self.attempt).map_or(Hedge::Off, Hedge::At);
+        }
     }
 
     /// The request has left in full: its copy may follow.
