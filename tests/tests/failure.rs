@@ -114,7 +114,7 @@ on_each_driver! {
             .to(&nobody())
             .pool_line("fallback.pool = \"near\"")
             .more(&format!("[[pool]]\nname = \"near\"\nendpoints = [{:?}]\nfallback.pool = \"far\"", nobody()))
-            .more(&format!("[[pool]]\nname = \"far\"\nendpoints = [{:?}]", far.address.to_string()))
+            .more(&format!("[[pool]]\nname = \"far\"\nhost = \"far.example\"\nendpoints = [{:?}]", far.address.to_string()))
             .more(&format!("[log.access]\npath = {log:?}"))
             .start();
         let mut client = engine.client();
@@ -129,6 +129,9 @@ on_each_driver! {
             assert_eq!(client.ask(ask).text(), "hello");
         }
         assert!(engine.metrics().sum("fallbacks_total") >= 40);
+        let got = String::from_utf8(far.received().concat()).expect("text");
+        let hosts = |text: &str| got.to_ascii_lowercase().matches(text).count();
+        assert!(hosts("\r\nhost: ") >= 40 && hosts("\r\nhost: ") == hosts("\r\nhost: far.example\r\n"), "{got}");
         until("the log tells", PATIENCE, || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("\"reason\":\"fallback\"")));
     }
 }
