@@ -115,11 +115,8 @@ impl Meaning<'_> {
         if kind == Some("cookie") {
             self.cookie(at, sticky);
         } else {
-            let written: Vec<_> = OF_COOKIES.into_iter().filter(|key| self.written(&of(key))).collect();
-            for key in written {
-                let message = format!("`{key}` belongs to a cookie, and there is none");
-                self.report(Code::NoEffect, &of(key), message, "add cookie = \"penstock\"");
-            }
+            let why = |key: &str| format!("`{key}` belongs to a cookie, and there is none");
+            self.idle(path!["pool", at, "sticky"], &OF_COOKIES, why, "add cookie = \"penstock\"");
         }
     }
 

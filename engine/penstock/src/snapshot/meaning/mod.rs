@@ -55,6 +55,16 @@ impl Meaning<'_> {
         self.problems.push(Problem::error(code, message).at(at).advice(advice));
     }
 
+    /// Reports those keys of one table that are written and stand for nothing. `why` says so of a key.
+    fn idle(&mut self, table: &[Step<'_>], keys: &[&str], why: impl Fn(&str) -> String, advice: &str) {
+        for key in keys {
+            let path = [table, &[Step::Key(key)]].concat();
+            if self.written(&path) {
+                self.report(Code::NoEffect, &path, why(key), advice);
+            }
+        }
+    }
+
     fn line(&self, path: &[Step<'_>]) -> usize {
         Place::of(self.text, self.tree.place(path).start).line
     }

@@ -127,13 +127,8 @@ impl Meaning<'_> {
     fn hedging(&mut self, at: usize, pool: &PoolDoc) {
         let hedge = &pool.hedge;
         let Some(after) = &hedge.after else {
-            for key in ["at_least", "budget"] {
-                if self.written(path!["pool", at, "hedge", key]) {
-                    let message = format!("`{key}` for copies of slow requests, and nothing says what is slow");
-                    self.report(Code::NoEffect, path!["pool", at, "hedge", key], message, "add after = \"95%\"");
-                }
-            }
-            return;
+            let why = |key: &str| format!("`{key}` for copies of slow requests, and nothing says what is slow");
+            return self.idle(path!["pool", at, "hedge"], &["at_least", "budget"], why, "add after = \"95%\"");
         };
         if matches!(after.0, CopyAfter::Fixed(_)) && self.written(path!["pool", at, "hedge", "at_least"]) {
             let message = "the soonest for what is learnt, and `after` is a time";
@@ -182,19 +177,10 @@ impl Meaning<'_> {
             self.report(Code::NoEffect, path!["pool", at, "retry", "per_try"], message, "add `timeout` to `on`");
         }
         if retry.tries == 1 {
-            for key in
-                ["on", "per_try", "backoff", "backoff_max", "retry_after_max", "non_idempotent", "buffer", "budget"]
-            {
-                if self.written(path!["pool", at, "retry", key]) {
-                    let message = format!("`{key}` for retries, and `tries` allows none");
-                    self.report(
-                        Code::NoEffect,
-                        path!["pool", at, "retry", key],
-                        message,
-                        "write tries = 2, or leave it out",
-                    );
-                }
-            }
+            let keys =
+                ["on", "per_try", "backoff", "backoff_max", "retry_after_max", "non_idempotent", "buffer", "budget"];
+            let why = |key: &str| format!("`{key}` for retries, and `tries` allows none");
+            self.idle(path!["pool", at, "retry"], &keys, why, "write tries = 2, or leave it out");
         }
     }
 
@@ -236,11 +222,9 @@ impl Meaning<'_> {
             }
         }
         let watched = breaker.failure_rate.is_some() || breaker.slow_rate.is_some();
-        for key in ["window", "calls_min"] {
-            if !watched && self.written(path!["pool", at, "breaker", key]) {
-                let message = format!("`{key}` has no effect without a share to take");
-                self.report(Code::NoEffect, path!["pool", at, "breaker", key], message, "add failure_rate = \"50%\"");
-            }
+        if !watched {
+            let why = |key: &str| format!("`{key}` has no effect without a share to take");
+            self.idle(path!["pool", at, "breaker"], &["window", "calls_min"], why, "add failure_rate = \"50%\"");
         }
     }
 }

@@ -16,12 +16,9 @@ impl Meaning<'_> {
             }
         }
         if !tls.is_on() {
-            for key in ["ocsp", "client_ca", "min", "strict_sni"] {
-                if self.written(path!["listen", at, "tls", key]) {
-                    let message = format!("`tls.{key}` has no effect without a certificate");
-                    self.report(Code::NoEffect, path!["listen", at, "tls", key], message, "add `cert` and `key`");
-                }
-            }
+            let why = |key: &str| format!("`tls.{key}` has no effect without a certificate");
+            let keys = ["ocsp", "client_ca", "min", "strict_sni"];
+            self.idle(path!["listen", at, "tls"], &keys, why, "add `cert` and `key`");
             if self.written(path!["listen", at, "timeout", "handshake"]) {
                 let message = "a time for TLS, and the listener speaks without it";
                 let path = path!["listen", at, "timeout", "handshake"];
@@ -57,12 +54,10 @@ impl Meaning<'_> {
             self.report(Code::Conflict, path!["pool", at, "endpoints", plain], message, advice);
         }
         let is_on = with > 0 || tls.ca.is_some();
-        for key in ["verify", "sni", "pin", "cert", "key"] {
-            if !is_on && self.written(path!["pool", at, "tls", key]) {
-                let message = format!("`tls.{key}` has no effect without TLS");
-                let advice = "write endpoints as `https://…`, or add ca = \"system\"";
-                self.report(Code::NoEffect, path!["pool", at, "tls", key], message, advice);
-            }
+        if !is_on {
+            let why = |key: &str| format!("`tls.{key}` has no effect without TLS");
+            let advice = "write endpoints as `https://…`, or add ca = \"system\"";
+            self.idle(path!["pool", at, "tls"], &["verify", "sni", "pin", "cert", "key"], why, advice);
         }
         if tls.cert.is_some() != tls.key.is_some() {
             let message = "a certificate and its key go together";
