@@ -558,6 +558,24 @@ mod tests {
     }
 
     #[test]
+    fn no_more_wait_than_may() {
+        let (pool, a) = (pool(), member(A, 1));
+        let cluster = Cluster::new(&pool, None, &list(&pool, [a]), (0, 1), 1);
+        let since = ring::Now::from_nanos(1_000_000_000);
+        assert!(cluster.wait(&Tried::default(), since).is_none(), "there is nothing to wait for");
+        for _ in 0..5 {
+            let endpoint = pick(&cluster, &Tried::default()).expect("its breaker is closed");
+            cluster.record(&endpoint, policy_now(since), &Outcome::new(Duration::ZERO, Class::Refused));
+        }
+        let wait = || cluster.wait(&Tried::default(), since);
+        let mut waiting: Vec<_> = (0..limits::WAITING_MAX).map_while(|_| wait()).collect();
+        assert_eq!(waiting.len(), limits::WAITING_MAX as usize);
+        assert!(wait().is_none());
+        waiting.pop();
+        assert!(wait().is_some());
+    }
+
+    #[test]
     fn weights_change_live_and_a_drained_endpoint_gets_nothing() {
         let (pool, counters) = (pool(), Counters::default());
         let (a, b) = (member(A, 1), member(B, 1));
