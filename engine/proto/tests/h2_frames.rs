@@ -123,6 +123,7 @@ fn servers_judge_frames() {
         ("6.5.2: INITIAL_WINDOW_SIZE of 2^31", vec![settings(&[(4, 1 << 31)])], Connection(FLOW)),
         ("6.5.2: MAX_FRAME_SIZE below 2^14", vec![settings(&[(5, 16_383)])], Connection(PROTOCOL)),
         ("6.5.2: MAX_FRAME_SIZE of 2^24", vec![settings(&[(5, 1 << 24)])], Connection(PROTOCOL)),
+        ("RFC 9218 2.1: NO_RFC7540_PRIORITIES that changes", vec![settings(&[(9, 1)])], Connection(PROTOCOL)),
         ("6.5.2: unknown settings are ignored", vec![settings(&[(0xff, 9)])], Fine),
         (
             "6.6: servers refuse PUSH_PROMISE",

@@ -97,6 +97,7 @@ fn rfc9113_8_1_1_malformed_requests_are_reset() {
             vec![(":method", "GET"), (":scheme", "https"), ("a", "b"), (":path", "/"), (":authority", "a")],
             PseudoField,
         ),
+        ("8.3: behind a crumb", vec![GET[0], GET[1], GET[2], ("cookie", "a=b"), GET[3]], PseudoField),
         ("8.3: repeated", with(&[(":method", "GET")], GET), PseudoField),
         ("8.3: repeated path", with(&[(":path", "/")], GET), PseudoField),
         ("8.3.1: no method", GET[1..].to_vec(), PseudoField),

@@ -225,20 +225,20 @@ impl Gathered {
         if CONNECTION_FIELDS.contains(known) || known == Known::Te && !self.takes_te(value) {
             return Err(Malformed::ConnectionField);
         }
-        if known == Known::Cookie && self.sort == Sort::Request {
-            if !cookie.is_empty() && !value.is_empty() {
-                cookie.extend_from_slice(b"; ");
-            }
-            cookie.extend_from_slice(value);
-            self.cookie_sensitive |= line.never_indexed;
-            text.truncate(line.start);
-            return Ok(());
-        }
         let mut start = line.start;
         if !self.begun {
             start = self.begin(text, start, fields)?;
         }
         let (name, value) = spans(start, line.name_len, line.value_len);
+        if known == Known::Cookie && self.sort == Sort::Request {
+            if !cookie.is_empty() && value.len > 0 {
+                cookie.extend_from_slice(b"; ");
+            }
+            cookie.extend_from_slice(value.of(text));
+            self.cookie_sensitive |= line.never_indexed;
+            text.truncate(start);
+            return Ok(());
+        }
         if known == Known::Host && self.has(Pseudo::Authority) {
             let host = fields.value(Known::Host, text).unwrap_or(&[]);
             if !value.of(text).eq_ignore_ascii_case(host) {

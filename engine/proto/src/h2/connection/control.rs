@@ -5,7 +5,7 @@ use super::{Connection, DRAIN_PING, Going, Said, put_settings_ack};
 use crate::h2::error::{ErrorCode, Fault};
 use crate::h2::frame::{self, ACK, FrameHead};
 use crate::h2::ledger::{Offence, SETTINGS_ENTRIES_MAX};
-use crate::h2::settings::WINDOW_DEFAULT;
+use crate::h2::settings::{PeerSettings, WINDOW_DEFAULT};
 use crate::h2::streams::Outgoing;
 use crate::h2::{Priority, StreamId};
 use crate::role::Role;
@@ -31,8 +31,11 @@ impl<R: Role> Connection<R> {
             return Err(Fault::calm("too many settings in one frame"));
         }
         self.ledger.charge(now_ms, Offence::Settings)?;
-        let before = self.peer.initial_window_size;
+        let PeerSettings { initial_window_size: before, no_rfc7540_priorities: signal, .. } = self.peer;
         self.peer.apply(payload, !R::ANSWERS)?;
+        if self.greeted && self.peer.no_rfc7540_priorities != signal {
+            return Err(Fault::protocol("NO_RFC7540_PRIORITIES changes (RFC 9218 2.1)"));
+        }
         self.greeted = true;
         self.encoder.set_table_max(self.peer.header_table_size as usize);
         self.shift_windows(i64::from(self.peer.initial_window_size) - i64::from(before))?;
