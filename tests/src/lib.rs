@@ -9,6 +9,8 @@
 mod dns;
 mod driver;
 mod engine;
+pub mod h2;
+pub mod hpack;
 mod message;
 mod origin;
 mod place;

@@ -36,6 +36,16 @@ impl Stream for UnixStream {
     }
 }
 
+impl<S: Stream + ?Sized> Stream for Box<S> {
+    fn patience(&self, patience: Duration) -> io::Result<()> {
+        (**self).patience(patience)
+    }
+
+    fn end(&self, how: Shutdown) -> io::Result<()> {
+        (**self).end(how)
+    }
+}
+
 /// A connection with what has been received and not been looked at.
 #[derive(Debug)]
 pub struct Wire<S> {
