@@ -26,6 +26,7 @@ pub mod http;
 mod malformed;
 pub mod proxy;
 mod role;
+pub mod ws;
 
 pub use event::Event;
 pub use malformed::Malformed;
