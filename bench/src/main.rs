@@ -12,7 +12,6 @@ mod chaos;
 mod echo;
 mod flags;
 mod floors;
-mod h1;
 mod load;
 mod measure;
 mod meter;
@@ -24,6 +23,8 @@ mod rivals;
 mod scenario;
 mod stats;
 mod strace;
+mod suite;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,14 @@ cargo xtask bench h1 [options]      HTTP/1.1: CPU time per request of each proxy
   --no-syscalls       leave out the rounds under strace
   --without-penstock  measure rivals only
   --smoke             one second with 64 connections: proves that the machinery works, measures nothing
+
+cargo xtask bench tls [options]     HTTP/1.1 over TLS: CPU time per request, and per handshake
+cargo xtask bench h2 [options]      HTTP/2 over TLS to an origin that speaks HTTP/1.1
+
+  --rivals LIST       of nginx, haproxy, h2o (default all of them)
+  --scenarios LIST    tls: of c64 (100 B), 1m (16 connections), handshake, resumed (a connection per request);
+                      h2: of 16x16 (connections × streams, 100 B), 1x1, 1m (4 × 4) (default all)
+  otherwise as for h1; h2load is the load generator, and our own for handshakes
 
 cargo xtask bench chaos [options]   faults of five origins under load: what clients notice of them, through each proxy
 
@@ -73,11 +82,14 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let (what, rest) = words.split_first().map_or(("help", &[][..]), |(what, rest)| (what.as_str(), rest));
     let outcome = match what {
-        "h1" => h1::run(rest),
+        "h1" => suite::run(scenario::H1, rest),
+        "tls" => suite::run(scenario::TLS, rest),
+        "h2" => suite::run(scenario::H2, rest),
         "chaos" => chaos::run(rest),
         "qos" => qos::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
+        "handshakes" => load::handshakes::main(rest),
         "origin" => origin::main(rest),
         "echo-origin" => echo::origin::main(rest),
         "epoll-relay" => floors::main(rest, floors::epoll::run),

@@ -9,10 +9,13 @@ use crate::origin::Origin;
 use crate::rivals::{Contender, Kind};
 use crate::scenario::Scenario;
 use crate::strace;
+use crate::tls::Identity;
 
 /// What every round of a run has in common.
 pub(crate) struct Bench<'a> {
     pub(crate) origin: &'a Origin,
+    /// What proxies show, where TLS is spoken.
+    pub(crate) identity: Option<&'a Identity>,
     pub(crate) load: Load,
     pub(crate) load_cpu: usize,
     pub(crate) seconds: u64,
@@ -82,11 +85,15 @@ impl Bench<'_> {
     fn plan(&self, scenario: &Scenario, contender: &Contender, seconds: u64, rate: Option<f64>) -> Plan {
         Plan {
             to: contender.address,
+            over: scenario.over,
             path: scenario.path.to_owned(),
             connections: scenario.connections,
+            streams: scenario.streams,
             seconds,
             close: scenario.close,
+            resumed: scenario.resumed,
             rate,
+            trust: self.identity.map(|identity| identity.cert.clone()),
         }
     }
 

@@ -130,9 +130,14 @@ impl Running {
 
     /// Waits until a GET is answered with 200, or tells why it never was.
     pub(crate) fn wait_until_it_answers(&mut self, address: SocketAddr, path: &str) -> Outcome {
+        self.wait_until(address, || get(address, path))
+    }
+
+    /// The same, over whatever `ask` asks.
+    pub(crate) fn wait_until(&mut self, address: SocketAddr, ask: impl Fn() -> std::io::Result<String>) -> Outcome {
         let until = Instant::now() + START_TIME;
         loop {
-            let last = match get(address, path) {
+            let last = match ask() {
                 Ok(response) if response.starts_with("HTTP/1.1 200") => return Ok(()),
                 Ok(response) => {
                     format!("answered `{}`", response.lines().next().unwrap_or_default())
@@ -211,10 +216,21 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
 
 /// One GET over a connection of its own; the whole response as text.
 pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    get_over(connect(address)?, address, path)
+}
+
+/// A connection whose every read and write has a deadline.
+pub(crate) fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     let limit = Duration::from_secs(2);
-    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    let stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
+    Ok(stream)
+}
+
+/// One GET over a connection, and everything up to its end as text.
+pub(crate) fn get_over(mut stream: impl Read + Write, address: SocketAddr, path: &str) -> std::io::Result<String> {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut response = Vec::new();
     let mut buffer = [0; 16_384];
@@ -222,7 +238,11 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => response.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset && !response.is_empty() => {
+            // The end of TLS that was not announced.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof)
+                    && !response.is_empty() =>
+            {
                 break;
             }
             Err(error) => return Err(error),

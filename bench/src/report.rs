@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::measure::{CallsEach, Round};
 use crate::rivals::Kind;
-use crate::scenario::Scenario;
+use crate::scenario::{Over, Scenario};
 use crate::stats::{median, min, ratio};
 
 /// One contender in one scenario.
@@ -112,11 +112,23 @@ impl Section {
                 ));
             }
         }
+        notes.extend(self.handshakes());
         let foreign: Vec<f64> = self.lines.iter().flat_map(|line| line.of(|round| Some(round.foreign))).collect();
         if let Some(share) = median(&foreign).filter(|share| *share > 10.0) {
             notes.push(format!("{}: noisy: others used {share:.0} % of the machine in the median round; only the ratios may mean something", self.scenario.name));
         }
         notes
+    }
+
+    /// Where each request is a handshake, how many of them a second of CPU time makes.
+    fn handshakes(&self) -> Option<String> {
+        let Scenario { name, over, close, .. } = self.scenario;
+        let each = |line: &Line| Some(format!("{} {:.0}", line.kind.name(), 1e6 / line.cpu().0?));
+        let all: Vec<String> = self.lines.iter().filter_map(each).collect();
+        let told = over == Over::Tls && close;
+        told.then(|| {
+            format!("{name}: handshakes, with a request each, per CPU second in the best round: {}", all.join(", "))
+        })
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -138,7 +150,7 @@ impl Section {
 
 /// A figure, or a dash for one that there is none of.
 fn figure_text(value: Option<f64>, decimals: usize) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
+    value.filter(|value| value.is_finite()).map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
 /// Columns as wide as their widest cell; names to the left, figures to the right.

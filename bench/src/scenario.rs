@@ -1,34 +1,104 @@
-//! What is asked of every contender.
+//! What is asked of every contender, by the command that asks it.
 
 use xtask::Outcome;
+
+/// What clients speak to a proxy. It speaks HTTP/1.1 in the clear to the origin in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// HTTP/1.1 in the clear.
+    Plain,
+    /// HTTP/1.1 over TLS.
+    Tls,
+    /// HTTP/2 over TLS.
+    H2,
+}
 
 /// A closed loop, or (for `latency`) an open one at a fixed rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
+    pub(crate) over: Over,
     pub(crate) connections: usize,
+    /// Requests at once on a connection: more than one with HTTP/2 only.
+    pub(crate) streams: usize,
     /// What the origin serves: its path, and the length of the body.
     pub(crate) path: &'static str,
     pub(crate) body: usize,
-    /// One request a connection.
+    /// One request a connection; over TLS, what is measured is handshakes.
     pub(crate) close: bool,
+    /// Those are resumed from a ticket.
+    pub(crate) resumed: bool,
     /// Open loop: requests are due at times of their own, whether or not earlier ones were answered.
     pub(crate) paced: bool,
 }
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "c1", connections: 1, path: "/100", body: 100, close: false, paced: false },
-    C64,
-    Scenario { name: "c512", connections: 512, path: "/100", body: 100, close: false, paced: false },
-    Scenario { name: "16k", connections: 64, path: "/16k", body: 16 << 10, close: false, paced: false },
-    Scenario { name: "1m", connections: 16, path: "/1m", body: 1 << 20, close: false, paced: false },
-    Scenario { name: "close", connections: 64, path: "/100", body: 100, close: true, paced: false },
-    Scenario { name: "latency", connections: 64, path: "/100", body: 100, close: false, paced: true },
-];
+/// What one command measures.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Suite {
+    /// The command's word.
+    pub(crate) name: &'static str,
+    /// The first one also warms everybody up.
+    pub(crate) scenarios: &'static [Scenario],
+    /// Whom to measure against unless told, and in a smoke round: there, nobody whom a package must bring.
+    pub(crate) rivals: &'static str,
+    pub(crate) smoke: (&'static str, &'static str),
+}
+
+/// `bench h1`.
+pub(crate) const H1: Suite = Suite {
+    name: "h1",
+    scenarios: &[
+        C64,
+        Scenario { name: "c1", connections: 1, ..C64 },
+        Scenario { name: "c512", connections: 512, ..C64 },
+        Scenario { name: "16k", path: "/16k", body: 16 << 10, ..C64 },
+        Scenario { name: "1m", connections: 16, path: "/1m", body: 1 << 20, ..C64 },
+        Scenario { name: "close", close: true, ..C64 },
+        Scenario { name: "latency", paced: true, ..C64 },
+    ],
+    rivals: "nginx,haproxy",
+    smoke: ("c64", "epoll-relay"),
+};
+
+/// `bench tls`: HTTP/1.1 over TLS. ECDSA P-256 for everybody, TLS 1.3, and X25519 in handshakes.
+pub(crate) const TLS: Suite = Suite {
+    name: "tls",
+    scenarios: &[
+        Scenario { over: Over::Tls, ..C64 },
+        Scenario { name: "1m", over: Over::Tls, connections: 16, path: "/1m", body: 1 << 20, ..C64 },
+        HANDSHAKE,
+        Scenario { name: "resumed", resumed: true, ..HANDSHAKE },
+    ],
+    rivals: "nginx,haproxy,h2o",
+    smoke: ("handshake", ""),
+};
+
+/// `bench h2`: HTTP/2 over TLS.
+pub(crate) const H2: Suite = Suite {
+    name: "h2",
+    scenarios: &[
+        Scenario { name: "16x16", over: Over::H2, connections: 16, streams: 16, ..C64 },
+        Scenario { name: "1x1", over: Over::H2, connections: 1, ..C64 },
+        Scenario { name: "1m", over: Over::H2, connections: 4, streams: 4, path: "/1m", body: 1 << 20, ..C64 },
+    ],
+    rivals: "nginx,haproxy,h2o",
+    smoke: ("16x16", ""),
+};
 
 /// The one whose throughput is called a contender's capacity.
-pub(crate) const C64: Scenario =
-    Scenario { name: "c64", connections: 64, path: "/100", body: 100, close: false, paced: false };
+pub(crate) const C64: Scenario = Scenario {
+    name: "c64",
+    over: Over::Plain,
+    connections: 64,
+    streams: 1,
+    path: "/100",
+    body: 100,
+    close: false,
+    resumed: false,
+    paced: false,
+};
+
+const HANDSHAKE: Scenario = Scenario { name: "handshake", over: Over::Tls, connections: 16, close: true, ..C64 };
 
 impl Scenario {
     pub(crate) fn told(&self) -> String {
@@ -41,22 +111,34 @@ impl Scenario {
         };
         let connections =
             if self.connections == 1 { "1 connection".to_owned() } else { format!("{} connections", self.connections) };
+        let streams = if self.streams == 1 { String::new() } else { format!(" × {} streams", self.streams) };
         let how = match (self.close, self.paced) {
+            (true, _) if self.resumed => ", a connection per request, resumed",
+            (true, _) if self.over == Over::Tls => ", a connection per request, full handshakes",
             (true, _) => ", a connection per request",
             (_, true) => ", open loop at half of the slowest one's capacity",
             _ => "",
         };
-        format!("{}: {connections}, {size}{how}", self.name)
+        format!("{}: {connections}{streams}, {size}{how}", self.name)
     }
 }
 
-/// The scenarios of a list of names, in the table's order; all of them for an empty list.
-pub(crate) fn chosen(names: &[&str]) -> Outcome<Vec<Scenario>> {
-    if let Some(unknown) = names.iter().find(|name| !SCENARIOS.iter().any(|scenario| scenario.name == **name)) {
-        let known: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-        return Err(format!("there is no scenario `{unknown}`: {}", known.join(", ")));
+impl Suite {
+    /// The scenarios of a list of names, in the table's order; all of them for an empty list.
+    pub(crate) fn chosen(&self, names: &[&str]) -> Outcome<Vec<Scenario>> {
+        if let Some(unknown) = names.iter().find(|name| !self.scenarios.iter().any(|scenario| scenario.name == **name))
+        {
+            let known: Vec<&str> = self.scenarios.iter().map(|scenario| scenario.name).collect();
+            return Err(format!("there is no scenario `{unknown}`: {}", known.join(", ")));
+        }
+        let wanted = |scenario: &&Scenario| names.is_empty() || names.contains(&scenario.name);
+        Ok(self.scenarios.iter().filter(wanted).copied().collect())
     }
-    Ok(SCENARIOS.iter().filter(|scenario| names.is_empty() || names.contains(&scenario.name)).copied().collect())
+
+    /// What clients speak.
+    pub(crate) fn over(&self) -> Over {
+        self.scenarios.first().map_or(Over::Plain, |scenario| scenario.over)
+    }
 }
 
 #[cfg(test)]
@@ -65,15 +147,26 @@ mod tests {
 
     #[test]
     fn chosen_by_name() {
-        assert_eq!(chosen(&[]).unwrap().len(), SCENARIOS.len());
-        let names: Vec<&str> = chosen(&["1m", "c1"]).unwrap().iter().map(|scenario| scenario.name).collect();
+        assert_eq!(H1.chosen(&[]).unwrap().len(), H1.scenarios.len());
+        let names: Vec<&str> = H1.chosen(&["1m", "c1"]).unwrap().iter().map(|scenario| scenario.name).collect();
         assert_eq!(names, ["c1", "1m"]);
-        assert!(chosen(&["c65"]).unwrap_err().contains("no scenario `c65`"));
+        assert!(H1.chosen(&["c65"]).unwrap_err().contains("no scenario `c65`"));
+    }
+
+    #[test]
+    fn a_suite_has_one_protocol_and_its_smoke_round_exists() {
+        for suite in [H1, TLS, H2] {
+            assert!(suite.scenarios.iter().all(|scenario| scenario.over == suite.over()), "{}", suite.name);
+            assert_eq!(suite.chosen(&[suite.smoke.0]).unwrap().len(), 1);
+        }
     }
 
     #[test]
     fn told_in_words() {
-        assert_eq!(chosen(&["1m"]).unwrap()[0].told(), "1m: 16 connections, 1 MiB");
-        assert_eq!(chosen(&["close"]).unwrap()[0].told(), "close: 64 connections, 100 B, a connection per request");
+        let told = |suite: Suite, name| suite.chosen(&[name]).unwrap()[0].told();
+        assert_eq!(told(H1, "1m"), "1m: 16 connections, 1 MiB");
+        assert_eq!(told(H1, "close"), "close: 64 connections, 100 B, a connection per request");
+        assert_eq!(told(TLS, "resumed"), "resumed: 16 connections, 100 B, a connection per request, resumed");
+        assert_eq!(told(H2, "16x16"), "16x16: 16 connections × 16 streams, 100 B");
     }
 }

@@ -1,25 +1,37 @@
 //! Load: which generator, told what, and what it saw. Always a process of its own.
 
+mod h2load;
+pub(crate) mod handshakes;
 pub(crate) mod own;
 mod wrk;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde_json::{Value, json};
 use xtask::Outcome;
 
+use crate::scenario::Over;
+
 /// What to ask for, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) to: SocketAddr,
+    pub(crate) over: Over,
     pub(crate) path: String,
     pub(crate) connections: usize,
+    /// Requests at once on each.
+    pub(crate) streams: usize,
     pub(crate) seconds: u64,
     /// One request a connection.
     pub(crate) close: bool,
+    /// Each resumes an earlier session.
+    pub(crate) resumed: bool,
     /// Requests a second, due at times of their own; none for a closed loop.
     pub(crate) rate: Option<f64>,
+    /// The certificate that is expected of the proxy, in PEM.
+    pub(crate) trust: Option<PathBuf>,
 }
 
 /// What a round of load saw.
@@ -29,7 +41,8 @@ pub(crate) struct Seen {
     /// Failed connects, reads and writes, time-outs, and answers that were no success.
     pub(crate) errors: u64,
     pub(crate) seconds: f64,
-    /// Microseconds: the mean; half, 99 %, 99.9 % of the answers took no longer, and the longest.
+    /// Microseconds: the mean; half, 99 %, 99.9 % of the answers took no longer, and the longest. What a generator does not tell is no
+    /// number.
     pub(crate) mean: f64,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
@@ -61,7 +74,7 @@ impl Seen {
     }
 }
 
-/// Which generator.
+/// Which generator, for HTTP/1.1 in the clear; the others are each for what they alone can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
     /// wrk: a closed loop that we did not write.
@@ -86,6 +99,8 @@ impl Load {
     /// Runs a plan on one CPU and waits for its end.
     pub(crate) fn run(self, plan: &Plan, cpu: usize) -> Outcome<Seen> {
         match self {
+            _ if plan.over == Over::Tls && plan.close => handshakes::run(plan, cpu),
+            _ if plan.over != Over::Plain => h2load::run(plan, cpu),
             Self::Wrk if plan.rate.is_none() => wrk::run(plan, cpu),
             // wrk knows no rate.
             Self::Wrk | Self::Own => own::run(plan, cpu),

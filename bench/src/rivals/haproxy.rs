@@ -17,6 +17,9 @@ pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
 /// `maxconn` is told, or it would be derived from the descriptors allowed, and refuse to start where those are few.
 fn configuration(site: &Site<'_>) -> String {
     let Site { listen, to, .. } = site;
+    let tls = site.identity.map_or_else(String::new, |identity| {
+        format!(" ssl crt {} alpn h2,http/1.1 ssl-min-ver TLSv1.3", identity.both.display())
+    });
     format!(
         "\
 global
@@ -32,7 +35,7 @@ defaults
     http-reuse always
 
 frontend door
-    bind {listen} backlog 4096
+    bind {listen} backlog 4096{tls}
     default_backend origin
 
 backend origin
@@ -56,5 +59,8 @@ mod tests {
             assert!(text.contains(line), "{line}");
         }
         assert!(!text.contains("\n    log"));
+        let identity = crate::tls::Identity::at("/tmp/tls".as_ref());
+        let secure = super::configuration(&super::super::test_site_with_tls(&identity));
+        assert!(secure.contains("backlog 4096 ssl crt /tmp/tls/both.pem alpn h2,http/1.1"), "{secure}");
     }
 }

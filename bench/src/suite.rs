@@ -1,4 +1,4 @@
-//! `bench h1`: HTTP/1.1 in the clear. Starts everybody, runs interleaved rounds in an order drawn anew each time, and reports.
+//! `bench h1`, `bench tls`, `bench h2`: proxies side by side. Starts everybody, runs interleaved rounds in an order drawn anew each time, and reports.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,8 +13,9 @@ use crate::origin::{Origin, Serving};
 use crate::process::{self, Scratch};
 use crate::report::{Line, Section};
 use crate::rivals::{Contender, Kind};
-use crate::scenario::{self, C64, Scenario};
+use crate::scenario::{C64, Over, Scenario, Suite};
 use crate::stats;
+use crate::tls::Identity;
 
 const VALUED: &[&str] = &[
     "--rivals",
@@ -33,6 +34,7 @@ const VALUED: &[&str] = &[
 const BARE: &[&str] = &["--no-syscalls", "--without-penstock", "--smoke"];
 
 struct Settings {
+    suite: Suite,
     contenders: Vec<Kind>,
     scenarios: Vec<Scenario>,
     rounds: usize,
@@ -50,11 +52,11 @@ struct Settings {
 }
 
 impl Settings {
-    fn read(words: &[String]) -> Outcome<Self> {
+    fn read(suite: Suite, words: &[String]) -> Outcome<Self> {
         let flags = Flags::parse(words, VALUED, BARE)?;
         let smoke = flags.has("--smoke");
-        // The smoke round has no rival but the floor, which is ours and needs no package.
-        let rivals = flags.list("--rivals", if smoke { "epoll-relay" } else { "nginx,haproxy" });
+        let (smoke_scenario, smoke_rivals) = suite.smoke;
+        let rivals = flags.list("--rivals", if smoke { smoke_rivals } else { suite.rivals });
         let mut contenders = if flags.has("--without-penstock") { Vec::new() } else { vec![Kind::Penstock] };
         for name in rivals {
             let kind = Kind::rival(name)?;
@@ -65,11 +67,15 @@ impl Settings {
         if contenders.is_empty() {
             return Err("nobody to measure: --rivals is empty and --without-penstock leaves out ours".to_owned());
         }
-        contenders.push(Kind::Direct);
+        // The origin speaks no TLS.
+        if suite.over() == Over::Plain {
+            contenders.push(Kind::Direct);
+        }
         let drawn = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         let settings = Self {
+            suite,
             contenders,
-            scenarios: scenario::chosen(&flags.list("--scenarios", if smoke { "c64" } else { "" }))?,
+            scenarios: suite.chosen(&flags.list("--scenarios", if smoke { smoke_scenario } else { "" }))?,
             rounds: flags.read("--rounds", if smoke { 1 } else { 8 })?,
             seconds: flags.read("--seconds", if smoke { 1 } else { 3 })?,
             load: flags.read("--load", Load::Own)?,
@@ -91,8 +97,8 @@ impl Settings {
     }
 }
 
-pub(crate) fn run(words: &[String]) -> Outcome {
-    let settings = Settings::read(words)?;
+pub(crate) fn run(suite: Suite, words: &[String]) -> Outcome {
+    let settings = Settings::read(suite, words)?;
     let mut notes: Vec<String> = Vec::new();
     let mut tools = Vec::new();
     if settings.origin == Serving::Nginx {
@@ -100,6 +106,9 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     }
     if settings.load == Load::Wrk {
         tools.push(("wrk", "wrk"));
+    }
+    if suite.over() != Over::Plain {
+        tools.push(("h2load", "nghttp2-client"));
     }
     if settings.syscalls {
         tools.push(("strace", "strace"));
@@ -110,9 +119,11 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     process::pin_here(&settings.load_cpu.into())?;
     let scratch = Scratch::new()?;
     let origin = Origin::start(settings.origin, &scratch, settings.load_cpu)?;
-    let contenders = start(&settings, &origin, &scratch, &mut notes)?;
+    let identity = if suite.over() == Over::Plain { None } else { Some(Identity::make(&scratch)?) };
+    let contenders = start(&settings, &origin, identity.as_ref(), &scratch, &mut notes)?;
     let bench = Bench {
         origin: &origin,
+        identity: identity.as_ref(),
         load: settings.load,
         load_cpu: settings.load_cpu,
         seconds: settings.seconds,
@@ -123,7 +134,7 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     let about = about(&settings, words, &contenders);
     print!("{}", about_text(&about));
     for contender in &contenders {
-        bench.warm_up(&C64, contender)?;
+        bench.warm_up(&suite.scenarios[0], contender)?;
     }
     let mut sections: Vec<Section> = Vec::new();
     for scenario in &settings.scenarios {
@@ -145,10 +156,16 @@ pub(crate) fn run(words: &[String]) -> Outcome {
 }
 
 /// Starts everybody. A rival that cannot be had is skipped and told; Penstock is what all this is about.
-fn start(settings: &Settings, origin: &Origin, scratch: &Scratch, notes: &mut Vec<String>) -> Outcome<Vec<Contender>> {
+fn start(
+    settings: &Settings,
+    origin: &Origin,
+    identity: Option<&Identity>,
+    scratch: &Scratch,
+    notes: &mut Vec<String>,
+) -> Outcome<Vec<Contender>> {
     let mut contenders = Vec::new();
     for kind in &settings.contenders {
-        match Contender::start(*kind, origin, settings.proxy_cpu, scratch) {
+        match Contender::start(*kind, origin, identity, settings.proxy_cpu, scratch) {
             Ok(contender) => contenders.push(contender),
             Err(why) if *kind == Kind::Penstock => return Err(format!("penstock: {why}")),
             Err(why) => notes.push(format!("{} was skipped: {why}", kind.name())),
@@ -228,7 +245,7 @@ fn about(settings: &Settings, words: &[String], contenders: &[Contender]) -> Val
         .map(|contender| json!({"name": contender.kind.name(), "version": contender.version}))
         .collect();
     json!({
-        "command": format!("cargo xtask bench h1 {}", words.join(" ")).trim_end(),
+        "command": format!("cargo xtask bench {} {}", settings.suite.name, words.join(" ")).trim_end(),
         "date": calendar::now(),
         "kernel": read("/proc/sys/kernel/osrelease"),
         "cpu": model,
@@ -239,10 +256,19 @@ fn about(settings: &Settings, words: &[String], contenders: &[Contender]) -> Val
         "rounds": settings.rounds,
         "seconds": settings.seconds,
         "seed": settings.seed,
-        "load": if settings.load == Load::Wrk { "wrk" } else { "own" },
+        "load": load_name(settings),
         "origin": settings.origin.name(),
         "contenders": versions,
     })
+}
+
+fn load_name(settings: &Settings) -> &'static str {
+    match (settings.suite.over(), settings.load) {
+        (Over::Plain, Load::Own) => "own",
+        (Over::Plain, Load::Wrk) => "wrk",
+        (Over::Tls, _) => "h2load, and our own for handshakes",
+        (Over::H2, _) => "h2load",
+    }
 }
 
 fn about_text(about: &Value) -> String {
@@ -287,6 +313,9 @@ fn standing_notes(settings: &Settings) -> Vec<String> {
     if settings.syscalls {
         notes.push("calls and sends are counted in a round under strace, which slows the proxy and so batches more; penstock's are its own counters: io_uring_enter and sends put on the ring".to_owned());
     }
+    if settings.suite.over() != Over::Plain {
+        notes.push("TLS 1.3 with one ECDSA P-256 certificate for everybody; handshakes agree upon X25519, since not all rivals know X25519MLKEM768; h2load tells no percentiles".to_owned());
+    }
     if settings.smoke {
         notes.push("a smoke round: these figures prove that the machinery works and nothing else".to_owned());
     }
@@ -318,18 +347,21 @@ fn judge(settings: &Settings, sections: &[Section]) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::{H1, TLS};
 
     fn read(text: &str) -> Outcome<Settings> {
-        Settings::read(&crate::flags::words(text))
+        Settings::read(H1, &crate::flags::words(text))
     }
 
     #[test]
     fn settings() {
         let settings = read("").unwrap();
         assert_eq!(settings.contenders, [Kind::Penstock, Kind::Nginx, Kind::Haproxy, Kind::Direct]);
-        assert_eq!((settings.rounds, settings.seconds, settings.scenarios.len()), (8, 3, scenario::SCENARIOS.len()));
+        assert_eq!((settings.rounds, settings.seconds, settings.scenarios.len()), (8, 3, H1.scenarios.len()));
         let smoke = read("--smoke").unwrap();
         assert_eq!(smoke.contenders, [Kind::Penstock, Kind::EpollRelay, Kind::Direct]);
+        let tls = Settings::read(TLS, &[]).unwrap();
+        assert_eq!(tls.contenders, [Kind::Penstock, Kind::Nginx, Kind::Haproxy, Kind::H2o]);
         assert_eq!((smoke.rounds, smoke.seconds, smoke.scenarios.len(), smoke.syscalls), (1, 1, 1, false));
         assert_eq!(read("--without-penstock --rivals caddy,caddy").unwrap().contenders, [Kind::Caddy, Kind::Direct]);
         assert!(read("--without-penstock --rivals=").is_err());
