@@ -14,6 +14,10 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// 8 bytes in a table of fixed size.
 pub const FIELDS_MAX: usize = 100;
 
+/// What the machines are told of both.
+pub const HEADS: proto::h1::HeadLimits =
+    proto::h1::HeadLimits { bytes: HEAD_BYTES_MAX as u16, fields: FIELDS_MAX as u8, ..proto::h1::HeadLimits::DEFAULT };
+
 // ── Connections ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Client connections of one listener over all workers, unless it says otherwise: at 512 bytes idle each, 10 MiB; at one head
@@ -100,6 +104,14 @@ pub const TLS_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Certificates of one listener: their keys take 2 KiB each.
 pub const CERTIFICATES_MAX: usize = 1024;
+
+// ── HTTP/2 ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// What a client of HTTP/2 may do, but for the number of its streams.
+pub const HTTP2: proto::h2::Limits = proto::h2::Limits { heads: HEADS, ..proto::h2::Limits::DEFAULT };
+
+/// What `http2.streams` may be set to: each is an exchange of 4 KiB at the least.
+pub const HTTP2_STREAMS_MAX: u32 = 1_000;
 
 // ── Upstream ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

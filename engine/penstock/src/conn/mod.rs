@@ -1,19 +1,25 @@
 //! A connection of either side: a stream, its wire machine, and the bytes between the two.
 //!
-//! `session` and `upstream` are the two roles of this one thing; `exchange::relay` joins any two of them. What holds here:
+//! `session` and `upstream` are the two roles of this one thing. [`Conn`] speaks HTTP/1 and carries one exchange at a time;
+//! a [`Multiplex`] speaks HTTP/2 and carries many. What either gives to one exchange is a [`Lane`], and `exchange::relay` joins any two of
+//! those. What holds here:
 //! bytes pass from the stream to the machine in the order in which they came, each once; a buffer has one owner; an idle
 //! connection holds no buffer.
 
+mod h2;
+mod lane;
 mod transport;
 
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use proto::h1::{CloseReason, Connection, Eof, HeadLimits, Role};
+use proto::h1::{CloseReason, Connection, Eof, Role};
 use proto::http::{Fields, Status};
 use proto::{Event, Malformed};
 use ring::{Appetite, Buf};
 
+pub use self::h2::{Arrival, Ended, Index, Multiplex, Speaks, Stream};
+pub use self::lane::{Composed, Lane};
 pub use self::transport::Transport;
 use crate::limits;
 
@@ -93,12 +99,7 @@ impl Reads for Connection<proto::h1::Client> {
 
 impl<R: Role> Conn<R> {
     pub fn new(stream: impl Into<Transport>) -> Self {
-        let limits = HeadLimits {
-            bytes: limits::HEAD_BYTES_MAX as u16,
-            fields: limits::FIELDS_MAX as u8,
-            ..HeadLimits::DEFAULT
-        };
-        Self { stream: stream.into(), machine: Connection::new(limits), unread: None }
+        Self { stream: stream.into(), machine: Connection::new(limits::HEADS), unread: None }
     }
 
     /// The bytes received and not yet understood.
@@ -121,6 +122,19 @@ impl<R: Role> Conn<R> {
                 self.unread = None;
             }
         }
+    }
+
+    fn append(&mut self, more: Buf) -> Result<(), Broken> {
+        self.unread = Some(match self.unread.take() {
+            None => more,
+            // Part of a head. The machine refuses one that outgrows its limit, so this finds room.
+            Some(part) => {
+                let mut part = part.with_more_room(more.len()).ok_or(Broken::Malformed(Malformed::HeadTooLong))?;
+                part.extend(more.bytes());
+                part
+            }
+        });
+        Ok(())
     }
 
     /// Takes all bytes received and not yet understood: what a tunnel begins with.
@@ -220,6 +234,12 @@ where
         (payload > 0).then_some(data)
     }
 
+    /// Receives more bytes before any of them is understood; false when none come.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Ok(Some(more)) = ready!(self.stream.poll_recv(cx)) else { return Poll::Ready(false) };
+        Poll::Ready(self.append(more).is_ok())
+    }
+
     /// Receives more bytes; `Some` when there are none any more and nothing is left to be said.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Eof>, Broken>> {
         let more = match ready!(self.stream.poll_recv(cx)) {
@@ -230,17 +250,6 @@ where
             let eof = self.machine.ended();
             return Poll::Ready(Ok((eof != Eof::Complete).then_some(eof)));
         };
-        self.unread = Some(match self.unread.take() {
-            None => more,
-            // Part of a head. The machine refuses one that outgrows its limit, so this finds room.
-            Some(part) => match part.with_more_room(more.len()) {
-                Some(mut part) => {
-                    part.extend(more.bytes());
-                    part
-                }
-                None => return Poll::Ready(Err(Broken::Malformed(Malformed::HeadTooLong))),
-            },
-        });
-        Poll::Ready(Ok(None))
+        Poll::Ready(self.append(more).map(|()| None))
     }
 }

@@ -8,15 +8,15 @@ use std::net::IpAddr;
 use std::task::Poll;
 
 use policy::Outcome;
-use proto::h1::{Role, Server};
+use proto::h1::Server;
 use proto::http::{Fields, Known, authority};
-use ring::{Appetite, Now, Timer};
+use ring::{Now, Timer};
 
 use super::half::Pacing;
 use super::headers::ensure_parsed;
 use super::route::Way;
 use super::{Door, Peer, Reason, Request};
-use crate::conn::Conn;
+use crate::conn::{Lane, Speaks};
 use crate::limits;
 use crate::qos::{Direction, Entering, Place, Told, Turns};
 use crate::snapshot::{ClassId, Limit, LimitKey, Route, RouteId};
@@ -49,7 +49,7 @@ impl Door {
     /// Lets a request in: at once, when its turn has come and there is a place, or not.
     pub(super) async fn admit(
         &self,
-        conn: &mut Conn<Server>,
+        lane: &mut Lane<'_, Server>,
         request: &Request,
         peer: &Peer,
         way: &Way<'_>,
@@ -68,10 +68,10 @@ impl Door {
             };
             if turn > ring::now() {
                 cells.paced.add(1);
-                wait_for(turn, conn, timer).await?;
+                wait_for(turn, lane, timer).await?;
             }
         }
-        let place = self.room(class, way, conn, timer).await?;
+        let place = self.room(class, way, lane, timer).await?;
         let paced = turns.and_then(|turns| {
             let quantum = turns.quantum()?;
             Some(Paced { turns, quantum, gone: &cells.paced_bytes })
@@ -82,25 +82,25 @@ impl Door {
     /// Lets a request that has been admitted into another pool.
     pub(super) async fn enter(
         &self,
-        conn: &mut Conn<Server>,
+        lane: &mut Lane<'_, Server>,
         request: &Request,
         peer: &Peer,
         way: &Way<'_>,
         timer: &mut Timer,
     ) -> Result<InPool<'_>, Reason> {
-        self.room(self.class(request, peer, way.matched.route), way, conn, timer).await
+        self.room(self.class(request, peer, way.matched.route), way, lane, timer).await
     }
 
     async fn room(
         &self,
         class: ClassId,
         way: &Way<'_>,
-        conn: &mut Conn<Server>,
+        lane: &mut Lane<'_, Server>,
         timer: &mut Timer,
     ) -> Result<InPool<'_>, Reason> {
         Ok(InPool(match self.qos.room(way.pool) {
             None => None,
-            Some(room) => Some(enter(room.enter(class, way.deadline.map(policy_now)), conn, timer).await?),
+            Some(room) => Some(enter(room.enter(class, way.deadline.map(policy_now)), lane, timer).await?),
         }))
     }
 
@@ -185,12 +185,12 @@ impl<'a> Paced<'a> {
     }
 
     /// Receives no more at once than will go soon: what waits for its turn waits at its source.
-    pub(super) fn curb<R: Role>(&self, conn: &mut Conn<R>, expected: u64) {
+    pub(super) fn curb<R: Speaks>(&self, lane: &mut Lane<'_, R>, expected: u64) {
         if expected < limits::BULK_FROM {
             return;
         }
         let bytes = self.quantum.clamp(limits::PACED_BYTES_MIN, limits::UNSENT_BYTES_MAX);
-        conn.stream.set_appetite(Appetite::Bulk(bytes as u32));
+        lane.curb(bytes);
     }
 }
 
@@ -203,14 +203,14 @@ impl InPool<'_> {
     /// All endpoints turned out to be full: waits for one of them, no longer than at first.
     pub(super) async fn again(
         &mut self,
-        conn: &mut Conn<Server>,
+        lane: &mut Lane<'_, Server>,
         request: &Request,
         timer: &mut Timer,
     ) -> Result<(), Reason> {
         // Whoever came between has its endpoint by now: so nobody asks twice in one turn.
         ring::yield_now().await;
         if let Some(place) = self.0.take() {
-            self.0 = Some(enter(place.wait_again(policy_now(request.begun)), conn, timer).await?);
+            self.0 = Some(enter(place.wait_again(policy_now(request.begun)), lane, timer).await?);
         }
         Ok(())
     }
@@ -231,13 +231,13 @@ impl InPool<'_> {
 /// Waits for a place in a pool, for as long as the client does.
 async fn enter<'a>(
     mut entering: Entering<'a>,
-    conn: &mut Conn<Server>,
+    lane: &mut Lane<'_, Server>,
     timer: &mut Timer,
 ) -> Result<Place<'a>, Reason> {
     timer.set(entering.latest());
     poll_fn(|cx| match entering.poll(ring::current_task()) {
         Poll::Ready(entered) => Poll::Ready(entered.map_err(Reason::Overloaded)),
-        Poll::Pending if conn.stream.poll_ended(cx).is_ready() => Poll::Ready(Err(gone(conn))),
+        Poll::Pending if lane.poll_ended(cx).is_ready() => Poll::Ready(Err(gone(lane))),
         Poll::Pending => {
             if timer.poll_expired() {
                 cx.waker().wake_by_ref();
@@ -249,13 +249,13 @@ async fn enter<'a>(
 }
 
 /// Waits for the request's turn, for as long as the client does.
-pub(super) async fn wait_for(turn: Now, conn: &mut Conn<Server>, timer: &mut Timer) -> Result<(), Reason> {
+pub(super) async fn wait_for(turn: Now, lane: &mut Lane<'_, Server>, timer: &mut Timer) -> Result<(), Reason> {
     timer.set(turn);
     poll_fn(|cx| {
         if timer.poll_expired() {
             Poll::Ready(Ok(()))
-        } else if conn.stream.poll_ended(cx).is_ready() {
-            Poll::Ready(Err(gone(conn)))
+        } else if lane.poll_ended(cx).is_ready() {
+            Poll::Ready(Err(gone(lane)))
         } else {
             Poll::Pending
         }
@@ -263,8 +263,8 @@ pub(super) async fn wait_for(turn: Now, conn: &mut Conn<Server>, timer: &mut Tim
     .await
 }
 
-fn gone(conn: &mut Conn<Server>) -> Reason {
-    conn.machine.abort_written();
+fn gone(lane: &mut Lane<'_, Server>) -> Reason {
+    lane.abort_written();
     Reason::ClientGone
 }
 

@@ -5,14 +5,13 @@
 
 use std::task::{Context, Poll};
 
-use proto::h1::{Connection, Role, Trailers};
+use proto::h1::{Connection, Trailers};
 use ring::{Buf, Now};
 
 use super::Door;
 use super::admit::Paced;
 use super::mirror::Copy;
-use crate::conn::{Broken, Conn, Read, Reads, Transport};
-use crate::limits;
+use crate::conn::{Broken, Lane, Read, Reads, Speaks};
 use crate::qos::Direction;
 
 /// One direction.
@@ -245,33 +244,33 @@ fn append(out: Option<Buf>, end: &[u8], sink: &mut impl Sink) -> Buf {
 }
 
 /// The content of the message that a connection is reading.
-pub(super) struct Body<'a, R: Role> {
-    pub(super) conn: &'a mut Conn<R>,
+pub(super) struct Body<'a, 'l, R: Speaks> {
+    pub(super) lane: &'a mut Lane<'l, R>,
     pub(super) door: &'a Door,
 }
 
-impl<R: Role> Source for Body<'_, R>
+impl<R: Speaks> Source for Body<'_, '_, R>
 where
-    Connection<R>: Reads,
+    Connection<R>: Reads<Head = R::Head>,
 {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>> {
         // Heads are never read here, so this touches no fields: the desk's are lent for form's sake.
         let mut fields = self.door.desk.response_fields.borrow_mut();
-        let read = match self.conn.poll_read(cx, &mut fields) {
+        let read = match self.lane.poll_read(cx, &mut fields) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(read) => read,
         };
         Poll::Ready(match read {
             Ok(Read::Data(data)) => {
-                let last = self.conn.machine.is_body_read();
+                let last = self.lane.is_body_read();
                 if last {
                     // The end is known already; reading it settles the machine.
-                    let _ = self.conn.poll_read(cx, &mut fields);
+                    let _ = self.lane.poll_read(cx, &mut fields);
                 }
-                let trailers = if last { self.conn.machine.take_trailers() } else { Trailers::default() };
+                let trailers = if last { self.lane.take_trailers() } else { Trailers::default() };
                 Ok(Piece { data: Some(data), last, trailers })
             }
-            Ok(Read::End) => Ok(Piece { data: None, last: true, trailers: self.conn.machine.take_trailers() }),
+            Ok(Read::End) => Ok(Piece { data: None, last: true, trailers: self.lane.take_trailers() }),
             Ok(Read::Head(_) | Read::Tunnel | Read::Closed(_)) | Err(Broken::Io(_)) => Err(Cut::Source(None)),
             Err(Broken::Malformed(malformed)) => Err(Cut::Source(Some(malformed))),
         })
@@ -279,46 +278,24 @@ where
 }
 
 /// The message that a connection is writing.
-pub(super) struct Out<'a, R: Role> {
-    pub(super) conn: &'a mut Conn<R>,
+pub(super) struct Out<'a, 'l, R: Speaks> {
+    pub(super) lane: &'a mut Lane<'l, R>,
 }
 
-impl<R: Role> Sink for Out<'_, R> {
+impl<R: Speaks> Sink for Out<'_, '_, R> {
     fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
-        poll_unsent(&mut self.conn.stream, cx)
+        self.lane.poll_room(cx).map_err(|_| Cut::Sink)
     }
 
     fn frame(&mut self, data: &mut Buf) -> Result<(), Cut> {
-        let frame = self.conn.machine.body_written(data.len()).map_err(|_| Cut::Sink)?;
-        let prefix: &[u8] = &frame.prefix;
-        if prefix.is_empty() {
-            return Ok(());
-        }
-        let fits = data.headroom() >= prefix.len() && data.room() >= frame.suffix.len();
-        if !fits {
-            let mut moved = Buf::with_room(data.len() + frame.suffix.len());
-            moved.extend(data.bytes());
-            *data = moved;
-        }
-        data.prepend(prefix);
-        data.extend(frame.suffix);
-        Ok(())
+        self.lane.frame(data).map_err(|_| Cut::Sink)
     }
 
     fn end(&mut self, trailers: &Trailers, long: &mut Vec<u8>) -> Result<&'static [u8], Cut> {
-        if trailers.is_empty() {
-            return self.conn.machine.end_written().map_err(|_| Cut::Sink);
-        }
-        self.conn.machine.end_written_with(trailers, long).map_err(|_| Cut::Sink)?;
-        Ok(b"")
+        self.lane.end(trailers, long).map_err(|_| Cut::Sink)
     }
 
     fn send(&mut self, buf: Buf) {
-        self.conn.stream.send(buf);
+        self.lane.send(buf);
     }
-}
-
-/// Credit of a transport: little enough is on its way.
-pub(super) fn poll_unsent(stream: &mut Transport, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
-    stream.poll_sent(cx, limits::UNSENT_BYTES_MAX).map_err(|_| Cut::Sink)
 }

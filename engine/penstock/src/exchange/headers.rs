@@ -3,19 +3,18 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use proto::h1::{FixedSink, RequestRewrite, ResponseHead, ResponseRewrite, write_request, write_response};
+use proto::h1::{RequestRewrite, ResponseHead, ResponseRewrite};
 use proto::http::{Fields, Framing, Known, KnownSet, Span, hop};
-use ring::Buf;
 
 use super::relay::Exchange;
 use super::route::{Matched, Way};
 use super::tries::Tries;
 use super::{Door, Peer, Request, affinity};
-use crate::conn::Conn;
+use crate::conn::{Composed, Conn, Lane};
 use crate::limits;
 use crate::snapshot::{Facts, Forwarded, HeaderRule, HeaderRules, HostPolicy, ServerPolicy, ViaName, normal};
 use crate::upstream::Endpoint;
-use proto::h1::{HeadLimits, Server};
+use proto::h1::Server;
 
 /// Room for what a head gains: the forwarding fields of a client and of the proxies before us.
 const GAIN_BYTES_MAX: usize = 2 << 10;
@@ -27,32 +26,34 @@ const OWN_FIELDS_MAX: usize = 7;
 /// What a field's line has beside name and value: `: ` and CRLF.
 const FIELD_EXTRA: usize = 4;
 
-/// The request's head as it goes to an endpoint, with room behind it for content. `None` when it would outgrow every buffer.
-/// `content` is how a copy's content is framed, which is all there.
-pub(super) fn request_head(
+/// The request's head as it goes to an endpoint, for `write` to write it. `content` is how a copy's content is framed, which is all there.
+pub(super) fn request_head<T>(
     door: &Door,
     request: &Request,
     peer: &Peer,
     way: &Way<'_>,
     endpoint: &str,
     content: Option<Framing>,
-) -> Option<Buf> {
+    write: impl FnOnce(&Composed<'_>) -> Option<T>,
+) -> Option<T> {
     if way.matched.route.rewrite.request.add.is_empty() {
-        compose_request::<OWN_FIELDS_MAX>(door, request, peer, way, endpoint, content)
+        compose_request::<OWN_FIELDS_MAX, T>(door, request, peer, way, endpoint, content, write)
     } else {
-        compose_request::<{ OWN_FIELDS_MAX + limits::HEADER_RULES_MAX }>(door, request, peer, way, endpoint, content)
+        const FIELDS: usize = OWN_FIELDS_MAX + limits::HEADER_RULES_MAX;
+        compose_request::<FIELDS, T>(door, request, peer, way, endpoint, content, write)
     }
 }
 
 /// Room for `FIELDS` more fields, ours and the route's.
-fn compose_request<const FIELDS: usize>(
+fn compose_request<const FIELDS: usize, T>(
     door: &Door,
     request: &Request,
     peer: &Peer,
     way: &Way<'_>,
     endpoint: &str,
     content: Option<Framing>,
-) -> Option<Buf> {
+    write: impl FnOnce(&Composed<'_>) -> Option<T>,
+) -> Option<T> {
     let (route, rules) = (way.matched.route, &way.matched.route.rewrite.request);
     let bytes = request.bytes.bytes();
     let mut fields = door.desk.request_fields.borrow_mut();
@@ -119,12 +120,8 @@ fn compose_request<const FIELDS: usize>(
     rewrite.add = added.as_slice();
 
     let names: usize = rules.add.iter().map(|rule| rule.name.len() + FIELD_EXTRA).sum();
-    let mut out = Buf::with_room(bytes.len() + value.len() + names + GAIN_BYTES_MAX);
-    let mut sink = FixedSink::new(out.spare_mut());
-    write_request(bytes, &request.head, &fields, &rewrite, &mut sink).ok()?;
-    let length = sink.written().len();
-    out.grow(length);
-    Some(out)
+    let room = bytes.len() + value.len() + names + GAIN_BYTES_MAX;
+    write(&Composed { bytes, head: &request.head, fields: &fields, rewrite: &rewrite, room })
 }
 
 /// Writes the target that an endpoint gets and the values of the route's fields behind what `value` holds. No target: as it
@@ -189,18 +186,19 @@ pub(super) struct Told<'a> {
     pub(super) endpoint: &'a Rc<Endpoint>,
 }
 
-/// Composes the response's head on the desk. False when it cannot be told to this client.
+/// Writes the response's head to the client; what the lane leaves to be sent is on the desk. False when it cannot be told to this client.
 pub(super) fn response_head(
     exchange: Exchange<'_>,
     head: &ResponseHead,
     bytes: &[u8],
     fields: &mut Fields,
     told: &Told<'_>,
+    down: &mut Lane<'_, Server>,
 ) -> bool {
     if exchange.way.matched.route.rewrite.response.add.is_empty() {
-        return compose_response::<OWN_FIELDS_MAX>(exchange, head, bytes, fields, told);
+        return compose_response::<OWN_FIELDS_MAX>(exchange, head, bytes, fields, told, down);
     }
-    compose_response::<{ OWN_FIELDS_MAX + limits::HEADER_RULES_MAX }>(exchange, head, bytes, fields, told)
+    compose_response::<{ OWN_FIELDS_MAX + limits::HEADER_RULES_MAX }>(exchange, head, bytes, fields, told, down)
 }
 
 /// Room for `FIELDS` more fields, ours and the route's.
@@ -210,6 +208,7 @@ fn compose_response<const FIELDS: usize>(
     bytes: &[u8],
     fields: &mut Fields,
     told: &Told<'_>,
+    down: &mut Lane<'_, Server>,
 ) -> bool {
     let Exchange { door, request, peer, way, .. } = exchange;
     let rules = &way.matched.route.rewrite.response;
@@ -252,9 +251,7 @@ fn compose_response<const FIELDS: usize>(
         added.add(rule.name.as_bytes(), place.of(&value));
     }
     rewrite.add = added.as_slice();
-    let mut out = door.desk.head.borrow_mut();
-    out.clear();
-    write_response(bytes, head, fields, &rewrite, &mut *out).is_ok()
+    down.write_response(bytes, head, fields, &rewrite, &mut door.desk.head.borrow_mut()).is_ok()
 }
 
 /// The user agent and referer of a request, as spans of its bytes.
@@ -278,9 +275,11 @@ pub(super) fn ensure_parsed(door: &Door, request: &Request, fields: &mut Fields)
     if door.desk.request_of.get() == request.id() {
         return;
     }
-    let limits =
-        HeadLimits { bytes: limits::HEAD_BYTES_MAX as u16, fields: limits::FIELDS_MAX as u8, ..HeadLimits::DEFAULT };
-    let again = proto::h1::parse_request(request.bytes.bytes(), &limits, fields);
+    if let Some(index) = &request.index {
+        index.copy_to(fields);
+        return door.desk.request_of.set(request.id());
+    }
+    let again = proto::h1::parse_request(request.bytes.bytes(), &limits::HEADS, fields);
     debug_assert!(matches!(again, Ok(Some(_))), "a head that was read once reads again");
     door.desk.request_of.set(request.id());
 }
@@ -289,7 +288,7 @@ impl Request {
     /// Takes the request that `conn` has just read; the desk tells of its fields.
     pub fn take(door: &Door, conn: &mut Conn<Server>, head: proto::h1::RequestHead) -> Self {
         let bytes = conn.take_head(head.length as usize);
-        let request = Self { head, bytes, begun: ring::now() };
+        let request = Self { head, bytes, index: None, begun: ring::now() };
         door.desk.request_of.set(request.id());
         request
     }

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use policy::{Class, Outcome, StatusClass};
+use proto::h1::Trailers;
 use ring::{Now, Timer};
 
 use super::relay::{Exchange, write_head};
@@ -126,7 +127,7 @@ async fn run(exchange: Exchange<'_>, mut out: Out<'_>) -> Option<Ahead> {
         return None;
     }
     attempt.sent();
-    let status = match poll_fn(|cx| lease.conn.poll_status(cx)).await {
+    let status = match poll_fn(|cx| lease.lane().poll_status(cx)).await {
         Ok(Some(status)) => status,
         Ok(None) | Err(_) => {
             out.ended(Class::Reset);
@@ -144,9 +145,11 @@ async fn run(exchange: Exchange<'_>, mut out: Out<'_>) -> Option<Ahead> {
 
 /// The whole request in one piece: it has no content.
 fn send(exchange: Exchange<'_>, lease: &mut Lease) -> bool {
-    let Some(head) = write_head(exchange, lease).filter(|_| lease.conn.machine.end_written().is_ok()) else {
-        return false;
-    };
-    lease.conn.stream.send(head);
-    true
+    let Some(lead) = write_head(exchange, lease) else { return false };
+    let mut lane = lease.lane();
+    let ended = lane.end(&Trailers::default(), &mut Vec::new()).is_ok();
+    if let Some(lead) = lead.filter(|_| ended) {
+        lane.send(lead);
+    }
+    ended
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::{Class, Outcome, StatusClass};
-use proto::h1::Client;
+use proto::h1::{Client, Trailers};
 use proto::http::{Fields, Framing, Method};
 use ring::{Buf, Timer};
 
@@ -19,7 +19,7 @@ use super::door::Desk;
 use super::headers;
 use super::route::{Matched, Way};
 use super::{Door, Peer, Request};
-use crate::conn::{Broken, Conn, Read};
+use crate::conn::{Broken, Lane, Read};
 use crate::limits;
 use crate::snapshot::{PoolId, Snapshot};
 use crate::telemetry::WorkerCells;
@@ -89,7 +89,9 @@ impl Copy {
             Framing::None => Framing::None,
             _ => Framing::Length(self.body.len() as u64),
         };
-        let Some(head) = headers::request_head(door, request, peer, &way, &endpoint.authority, Some(framing)) else {
+        let Some(head) =
+            headers::request_head(door, request, peer, &way, &endpoint.authority, Some(framing), |head| head.to_text())
+        else {
             cluster.record(&endpoint, now, &Outcome::new(Duration::ZERO, Class::Shed));
             return door.cells.counters.mirrors_dropped_total.add(1);
         };
@@ -147,10 +149,12 @@ impl Shadow {
             Ok(lease) => lease,
             Err(error) => return (&error).into(),
         };
-        if !send(&mut lease.conn, method, framing, head, &copy.body) {
+        let Ok(lead) = lease.ask_as(method, framing, head) else { return Class::Shed };
+        let mut lane = lease.lane();
+        if !send(&mut lane, lead, &copy.body) {
             return Class::Shed;
         }
-        let class = answer(&mut lease.conn).await;
+        let class = answer(&mut lane).await;
         if matches!(class, Class::Answered(_)) {
             cluster.give_back(lease, pool, counters);
         }
@@ -158,29 +162,24 @@ impl Shadow {
     }
 }
 
-fn send(conn: &mut Conn<Client>, method: Method, framing: Framing, head: Buf, body: &[u8]) -> bool {
-    let machine = &mut conn.machine;
-    if machine.head_written(method, framing, true, false).is_err() {
+fn send(lane: &mut Lane<'_, Client>, lead: Option<Buf>, body: &[u8]) -> bool {
+    let mut content = (!body.is_empty()).then(|| Buf::copy_of(body));
+    let framed = content.as_mut().is_none_or(|content| lane.frame(content).is_ok());
+    if !framed || lane.end(&Trailers::default(), &mut Vec::new()).is_err() {
         return false;
     }
-    if !body.is_empty() && machine.body_written(body.len()).is_err() || machine.end_written().is_err() {
-        return false;
-    }
-    conn.stream.send(head);
-    if !body.is_empty() {
-        conn.stream.send(Buf::copy_of(body));
-    }
+    lead.into_iter().chain(content).for_each(|piece| lane.send(piece));
     true
 }
 
 /// Reads an answer to its end, or to as much as is worth the connection.
-async fn answer(conn: &mut Conn<Client>) -> Class {
+async fn answer(lane: &mut Lane<'_, Client>) -> Class {
     let mut fields = Fields::with_limit(limits::FIELDS_MAX);
     let (mut status, mut content) = (0, 0);
     loop {
-        match poll_fn(|cx| conn.poll_read(cx, &mut fields)).await {
+        match poll_fn(|cx| lane.poll_read(cx, &mut fields)).await {
             Ok(Read::Head(head)) => {
-                conn.skip(head.length as usize);
+                lane.skip_head(head.length as usize);
                 status = head.status.code();
             }
             Ok(Read::Data(data)) => {
@@ -190,7 +189,7 @@ async fn answer(conn: &mut Conn<Client>) -> Class {
                 }
             }
             Ok(Read::End) => {
-                conn.settle(&mut fields);
+                lane.settle(&mut fields);
                 break;
             }
             Ok(Read::Tunnel | Read::Closed(_)) | Err(Broken::Io(_)) if status < 200 => return Class::Reset,

@@ -21,6 +21,7 @@ mod tunnel;
 use std::rc::Rc;
 
 use proto::h1::{RequestHead, Server};
+use proto::http::Version;
 use ring::{Buf, Now, Timer};
 
 use self::admit::InPool;
@@ -31,7 +32,7 @@ pub use self::respond::{Reason, refuse};
 use self::route::{Routed, Way};
 use self::tries::Tries;
 pub use self::tunnel::{Tunnelled, tunnel};
-use crate::conn::Conn;
+use crate::conn::{Index, Lane};
 use crate::snapshot::{Fallback, Target};
 use crate::telemetry::access_log::Line;
 use crate::tls::Secured;
@@ -42,6 +43,8 @@ pub struct Request {
     pub head: RequestHead,
     /// The head's bytes.
     pub bytes: Buf,
+    /// The index of its fields, where it cannot be had from the bytes.
+    pub index: Option<Index>,
     pub begun: Now,
 }
 
@@ -60,19 +63,19 @@ struct Settled {
     fell_back: bool,
 }
 
-/// Serves one request on `conn`. What the connection may do afterwards, its machine knows.
-pub async fn serve(door: &Door, conn: &mut Conn<Server>, request: Request, peer: &Peer, timer: &mut Timer) {
+/// Serves one request on `lane`. What the connection may do afterwards, its machine knows.
+pub async fn serve(door: &Door, lane: &mut Lane<'_, Server>, request: Request, peer: &Peer, timer: &mut Timer) {
     door.cells.counters.requests_total.add(1);
     door.cells.counters.requests_open.add(1);
     let mut settled = Settled::default();
-    attempt(door, conn, &request, peer, timer, &mut settled).await;
-    settle(door, &request, peer, conn.stream.secured(), &settled);
+    attempt(door, lane, &request, peer, timer, &mut settled).await;
+    settle(door, &request, peer, lane.secured(), &settled);
 }
 
 /// Routes, and tries until there is an answer or a reason why there is none.
 async fn attempt(
     door: &Door,
-    conn: &mut Conn<Server>,
+    lane: &mut Lane<'_, Server>,
     request: &Request,
     peer: &Peer,
     timer: &mut Timer,
@@ -83,18 +86,18 @@ async fn attempt(
         Ok(Routed::To(way)) => way,
         Ok(Routed::Here(matched)) => {
             settled.route = Some(matched.index());
-            settled.status = respond::of_route(door, conn, request, peer, &matched);
+            settled.status = respond::of_route(door, lane, request, peer, &matched);
             return;
         }
         Err(reason) => {
             door.cells.counters.requests_unrouted_total.add(u64::from(reason == Reason::NoRoute));
-            return settled.refused(door, conn, request, reason);
+            return settled.refused(door, lane, request, reason);
         }
     };
     settled.route = Some(way.matched.index());
-    let (paced, mut place) = match door.admit(conn, request, peer, &way, timer).await {
+    let (paced, mut place) = match door.admit(lane, request, peer, &way, timer).await {
         Ok(admitted) => admitted,
-        Err(reason) => return settled.refused(door, conn, request, reason),
+        Err(reason) => return settled.refused(door, lane, request, reason),
     };
     let mut tries = Tries::new(door, request, peer, way);
     let mut exchange = Exchange { door, request, peer, way, paced: paced.as_ref() };
@@ -103,7 +106,7 @@ async fn attempt(
             ring::sleep(pause).await;
         }
         let Some(mut attempt) = tries.pick() else {
-            if without_endpoint(&mut exchange, &mut tries, &mut place, conn, timer, settled).await {
+            if without_endpoint(&mut exchange, &mut tries, &mut place, lane, timer, settled).await {
                 continue;
             }
             return;
@@ -123,11 +126,11 @@ async fn attempt(
                 if tries.failed(&attempt, &attempt.outcome((&error).into())) && !exchange.way.is_over() {
                     continue;
                 }
-                return settled.refused(door, conn, request, tries.reason());
+                return settled.refused(door, lane, request, tries.reason());
             }
         };
         attempt.reused = lease.reused;
-        match relay::run(&exchange, conn, &mut lease, &mut tries, &mut attempt, timer, settled).await {
+        match relay::run(&exchange, lane, &mut lease, &mut tries, &mut attempt, timer, settled).await {
             Relayed::Done(class) => {
                 let outcome = attempt.outcome(class);
                 tries.ended(&attempt, &outcome);
@@ -138,7 +141,7 @@ async fn attempt(
             Relayed::Upgraded => {
                 let switched = policy::Class::Answered(policy::StatusClass::Informational);
                 tries.ended(&attempt, &attempt.outcome(switched));
-                settled.bytes += tunnel::upgraded(door, conn, &mut lease, timer, exchange.way.timeouts.idle).await;
+                settled.bytes += tunnel::upgraded(door, lane, &mut lease, timer, exchange.way.timeouts.idle).await;
                 return;
             }
             Relayed::GivenUp(outcome) => {
@@ -150,7 +153,7 @@ async fn attempt(
                 let outcome = attempt.outcome(class);
                 if !tries.failed(&attempt, &outcome) || exchange.way.is_over() {
                     place.end(&outcome);
-                    return settled.refused(door, conn, request, tries.reason());
+                    return settled.refused(door, lane, request, tries.reason());
                 }
             }
         }
@@ -163,7 +166,7 @@ async fn without_endpoint<'a>(
     exchange: &mut Exchange<'a>,
     tries: &mut Tries<'a>,
     place: &mut InPool<'a>,
-    conn: &mut Conn<Server>,
+    lane: &mut Lane<'_, Server>,
     timer: &mut Timer,
     settled: &mut Settled,
 ) -> bool {
@@ -171,11 +174,11 @@ async fn without_endpoint<'a>(
     let over = if let Some(other) = tries.elsewhere(request, peer) {
         exchange.way = other;
         *place = InPool::default();
-        door.enter(conn, request, peer, &exchange.way, timer).await.map(|entered| *place = entered)
+        door.enter(lane, request, peer, &exchange.way, timer).await.map(|entered| *place = entered)
     } else if tries.found_all_full() && place.can_wait() {
-        place.again(conn, request, timer).await
+        place.again(lane, request, timer).await
     } else if let Some(look) = tries.wait() {
-        admit::wait_for(look, conn, timer).await
+        admit::wait_for(look, lane, timer).await
     } else {
         door.cells.counters.no_endpoint_total.add(1);
         let fallback = tries.fallback();
@@ -184,25 +187,25 @@ async fn without_endpoint<'a>(
         match fallback {
             None => Err(tries.reason()),
             Some(Fallback::Answer(fixed)) => {
-                settled.status = respond::fixed(door, conn, request, peer, &way.matched, fixed);
+                settled.status = respond::fixed(door, lane, request, peer, &way.matched, fixed);
                 return false;
             }
             Some(Fallback::Pool(Target { pool, timeouts })) => {
                 exchange.way = Way { pool: *pool, timeouts, ..way };
                 // Whoever waits for a place in the other pool keeps none in this one.
                 *place = InPool::default();
-                let entered = door.enter(conn, request, peer, &exchange.way, timer).await;
+                let entered = door.enter(lane, request, peer, &exchange.way, timer).await;
                 entered.map(|entered| (*place = entered, tries.enter(door, request, peer, exchange.way)).1)
             }
         }
     };
-    over.inspect_err(|reason| settled.refused(door, conn, request, *reason)).is_ok()
+    over.inspect_err(|reason| settled.refused(door, lane, request, *reason)).is_ok()
 }
 
 impl Settled {
-    fn refused(&mut self, door: &Door, conn: &mut Conn<Server>, request: &Request, reason: Reason) {
+    fn refused(&mut self, door: &Door, lane: &mut Lane<'_, Server>, request: &Request, reason: Reason) {
         self.reason = Some(reason);
-        self.status = respond::answer(door, conn, request, reason);
+        self.status = respond::answer(door, lane, request, reason);
     }
 
     fn tried(&mut self, endpoint: &Rc<Endpoint>) {
@@ -231,7 +234,12 @@ fn settle(door: &Door, request: &Request, peer: &Peer, secured: Option<Secured>,
         host: request.head.authority.of(bytes),
         user_agent: user_agent.of(bytes),
         referer: referer.of(bytes),
-        version: if request.head.version == proto::http::Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+        version: match request.head.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2.0",
+            Version::Http3 => "HTTP/3.0",
+        },
         status: settled.status,
         bytes: settled.bytes,
         duration,

@@ -12,6 +12,7 @@
 mod deadline;
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use policy::{Class, Outcome, StatusClass};
@@ -26,7 +27,7 @@ use super::replay::Repeatable;
 use super::route::Way;
 use super::tries::{Attempt, Tries};
 use super::{Door, Peer, Reason, Request, Settled, headers, mirror};
-use crate::conn::{Broken, Conn, Read};
+use crate::conn::{Broken, Lane, Read};
 use crate::limits;
 use crate::qos::Direction;
 use crate::upstream::Lease;
@@ -60,7 +61,7 @@ pub(super) struct Exchange<'a> {
 /// a second copy is answered first.
 pub(super) async fn run(
     exchange: &Exchange<'_>,
-    down: &mut Conn<Server>,
+    down: &mut Lane<'_, Server>,
     lease: &mut Lease,
     tries: &mut Tries<'_>,
     attempt: &mut Attempt,
@@ -80,7 +81,7 @@ pub(super) async fn run(
 
 async fn copy(
     exchange: &Exchange<'_>,
-    down: &mut Conn<Server>,
+    down: &mut Lane<'_, Server>,
     lease: &mut Lease,
     tries: &mut Tries<'_>,
     attempt: &mut Attempt,
@@ -90,15 +91,16 @@ async fn copy(
     let Exchange { door, request, way, paced, .. } = *exchange;
     // A second copy has left already: its answer has begun.
     let sent = attempt.is_sent();
-    let head = if sent { None } else { write_head(*exchange, lease) };
-    if head.is_none() && !sent {
-        return Ok(Relayed::Unanswered(Class::Shed));
+    let mut lead = None;
+    if !sent {
+        let Some(written) = write_head(*exchange, lease) else { return Ok(Relayed::Unanswered(Class::Shed)) };
+        lead = written;
     }
-    let up = &mut lease.conn;
+    let up = lease.lane();
     if let Framing::Length(length) = request.head.framing
-        && !down.machine.is_body_read()
+        && !down.is_body_read()
     {
-        let rest = length.saturating_sub(down.unread().len() as u64);
+        let rest = length.saturating_sub(down.here() as u64);
         down.expect(rest);
         paced.inspect(|paced| paced.curb(down, rest));
     }
@@ -109,7 +111,7 @@ async fn copy(
         tries,
         attempt,
         timer,
-        upload: Half::new(head, paced.map(|paced| paced.pacing(Direction::Up))),
+        upload: Half::new(lead, paced.map(|paced| paced.pacing(Direction::Up))),
         download: Half::new(None, paced.map(|paced| paced.pacing(Direction::Down))),
         phase: Phase::Head,
         status: 0,
@@ -141,13 +143,11 @@ async fn copy(
     relayed
 }
 
-/// The request's head as it leaves; `None` when it cannot.
-pub(super) fn write_head(exchange: Exchange<'_>, lease: &mut Lease) -> Option<Buf> {
+/// Writes the request's head, and returns what of it is to be sent before content; `None` when it cannot be written.
+pub(super) fn write_head(exchange: Exchange<'_>, lease: &mut Lease) -> Option<Option<Buf>> {
     let Exchange { door, request, peer, way, .. } = exchange;
-    let head = headers::request_head(door, request, peer, &way, &lease.endpoint.authority, None)?;
-    let upgrade = !request.head.upgrade.is_empty();
-    lease.conn.machine.head_written(request.head.method, request.head.framing, true, upgrade).ok()?;
-    Some(head)
+    let endpoint = Rc::clone(&lease.endpoint);
+    headers::request_head(door, request, peer, &way, &endpoint.authority, None, |composed| lease.ask(composed).ok())
 }
 
 fn reason_of(door: &Door, class: Class) -> Option<Reason> {
@@ -164,10 +164,10 @@ fn reason_of(door: &Door, class: Class) -> Option<Reason> {
     }
 }
 
-struct Relay<'a, 'b> {
+struct Relay<'a, 'b, 'd> {
     exchange: Exchange<'a>,
-    down: &'a mut Conn<Server>,
-    up: &'a mut Conn<Client>,
+    down: &'a mut Lane<'d, Server>,
+    up: Lane<'a, Client>,
     tries: &'a mut Tries<'b>,
     attempt: &'a mut Attempt,
     timer: &'a mut Timer,
@@ -202,7 +202,7 @@ enum Phase {
     Content,
 }
 
-impl Relay<'_, '_> {
+impl Relay<'_, '_, '_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Copied> {
         let before = self.upload.bytes + self.download.bytes;
         self.poll_upload(cx);
@@ -219,7 +219,7 @@ impl Relay<'_, '_> {
         if self.upload.bytes + self.download.bytes != before || self.turn().is_some() {
             self.moved = ring::now();
         }
-        if self.down.stream.poll_broken(cx).is_ready() {
+        if self.down.poll_broken(cx).is_ready() {
             return Poll::Ready(Ok(self.client_left()));
         }
         self.poll_deadline(cx).map(Ok)
@@ -227,11 +227,11 @@ impl Relay<'_, '_> {
 
     /// A request without content, or one that is tried again, is all there: its head and end leave at once.
     fn begin_upload(&mut self) {
-        if !self.down.machine.is_body_read() || self.tries.kept().is_some() {
+        if !self.down.is_body_read() || self.tries.kept().is_some() {
             return;
         }
         self.down.settle(&mut self.exchange.door.desk.response_fields.borrow_mut());
-        let sent = self.upload.pass(Piece { last: true, ..Piece::default() }, &mut Out { conn: self.up });
+        let sent = self.upload.pass(Piece { last: true, ..Piece::default() }, &mut Out { lane: &mut self.up });
         self.upload.state = if sent.is_ok() { Going::Done } else { Going::Stopped };
         self.begin_waiting();
     }
@@ -263,8 +263,8 @@ impl Relay<'_, '_> {
         if self.upload.state != Going::On {
             return;
         }
-        let body = Body { conn: self.down, door: self.exchange.door };
-        let mut sink = Out { conn: self.up };
+        let body = Body { lane: self.down, door: self.exchange.door };
+        let mut sink = Out { lane: &mut self.up };
         let ended = match self.tries.kept() {
             Some(kept) => self.upload.poll(&mut Repeatable { body, kept }, &mut sink, cx),
             None => self.upload.poll(&mut { body }, &mut sink, cx),
@@ -277,7 +277,7 @@ impl Relay<'_, '_> {
             }
             Poll::Ready(Err(Cut::Source(broken))) => {
                 self.upload.state = Going::Broken(broken);
-                self.up.machine.abort_written();
+                self.up.abort_written();
             }
             // The endpoint does not read on. It may have answered already; if not, its silence is the answer.
             Poll::Ready(Err(Cut::Sink)) => self.upload.state = Going::Stopped,
@@ -345,18 +345,15 @@ impl Relay<'_, '_> {
     /// Passes 100, 103 and their like on to a client that knows them.
     fn interim(&mut self, head: &ResponseHead) {
         let length = head.length as usize;
-        if self.exchange.request.head.version == Version::Http11 {
+        if self.exchange.request.head.version != Version::Http10 {
             let fields = self.exchange.door.desk.response_fields.borrow();
             let mut out = self.exchange.door.desk.head.borrow_mut();
-            out.clear();
-            if proto::h1::write_interim(&self.up.unread()[..length], head, &fields, &mut *out).is_ok() {
-                self.down.machine.interim_written(head.status);
-                self.down.stream.send(Buf::copy_of(&out));
+            if self.down.write_interim(self.up.head(length), head, &fields, &mut out).is_ok() {
                 self.tries.forbid_repetition();
                 self.hedge = Hedge::Off;
             }
         }
-        self.up.skip(length);
+        self.up.skip_head(length);
         self.head_by = ring::now() + self.exchange.way.timeouts.head;
         self.impatient_at = None;
     }
@@ -370,7 +367,7 @@ impl Relay<'_, '_> {
         }
         let outcome = {
             let fields = self.exchange.door.desk.response_fields.borrow();
-            let retry_after = headers::retry_after(&fields, &self.up.unread()[..length]);
+            let retry_after = headers::retry_after(&fields, self.up.head(length));
             let class = Class::Answered(StatusClass::of(status));
             Outcome { status, ..self.attempt.outcome(class) }.with_retry_after(retry_after)
         };
@@ -378,7 +375,7 @@ impl Relay<'_, '_> {
         if !self.tries.grants(self.attempt, &outcome, elsewhere) {
             return None;
         }
-        self.up.skip(length);
+        self.up.skip_head(length);
         self.discard(cx);
         Some(outcome)
     }
@@ -403,27 +400,27 @@ impl Relay<'_, '_> {
         let upgrading = head.status == Status::SWITCHING_PROTOCOLS;
         let unread_request = self.upload.state != Going::Done;
         if self.exchange.door.desk.draining.get() {
-            self.down.machine.close_after();
+            self.down.close_after();
         }
-        let persistent = self.down.machine.is_persistent() && framing != Framing::UntilClose && !unread_request;
+        let persistent = self.down.is_persistent() && framing != Framing::UntilClose && !unread_request;
         let length = head.length as usize;
         let composed = {
             let mut fields = self.exchange.door.desk.response_fields.borrow_mut();
-            let bytes = &self.up.unread()[..length];
+            let bytes = self.up.head(length);
             let endpoint = &self.attempt.endpoint;
             let told = headers::Told { framing, persistent, tries: self.tries, endpoint };
-            headers::response_head(self.exchange, head, bytes, &mut fields, &told)
+            headers::response_head(self.exchange, head, bytes, &mut fields, &told, self.down)
         };
         if !composed {
             return Poll::Ready(Relayed::Unanswered(Class::Malformed));
         }
-        self.up.skip(length);
-        if self.down.machine.head_written(head.status, framing, persistent).is_err() {
-            return Poll::Ready(Relayed::Unanswered(Class::Malformed));
-        }
+        self.up.skip_head(length);
         self.status = head.status.code();
         if upgrading || self.exchange.request.head.method == Method::Connect && head.status.is_success() {
-            self.down.stream.send(Buf::copy_of(&self.exchange.door.desk.head.borrow()));
+            let rest = self.exchange.door.desk.head.borrow();
+            if !rest.is_empty() {
+                self.down.send(Buf::copy_of(&rest));
+            }
             return Poll::Ready(Relayed::Upgraded);
         }
         self.phase = Phase::Content;
@@ -435,12 +432,12 @@ impl Relay<'_, '_> {
     /// The composed head leads the first piece of content; a small response of known length waits for all of it.
     fn begin_content(&mut self, framing: Framing) {
         let composed = self.exchange.door.desk.head.borrow();
-        let here = self.up.unread().len() as u64;
+        let here = self.up.here() as u64;
         if let Framing::Length(length) = framing {
             let rest = length.saturating_sub(here);
             self.up.expect(rest);
-            self.exchange.paced.inspect(|paced| paced.curb(self.up, rest));
-            if length > here && length <= limits::WHOLE_RESPONSE_BYTES_MAX {
+            self.exchange.paced.inspect(|paced| paced.curb(&mut self.up, rest));
+            if length > here && length <= limits::WHOLE_RESPONSE_BYTES_MAX && !composed.is_empty() {
                 self.whole = Some(ring::now() + limits::WHOLE_RESPONSE_WAIT);
                 let mut whole = Buf::with_room(composed.len() + length as usize);
                 whole.extend(&composed);
@@ -449,18 +446,18 @@ impl Relay<'_, '_> {
             }
         } else if framing != Framing::None {
             self.up.expect(limits::BULK_FROM);
-            self.exchange.paced.inspect(|paced| paced.curb(self.up, limits::BULK_FROM));
+            self.exchange.paced.inspect(|paced| paced.curb(&mut self.up, limits::BULK_FROM));
         }
-        self.download.lead = Some(Buf::copy_of(&composed));
+        self.download.lead = (!composed.is_empty()).then(|| Buf::copy_of(&composed));
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Relayed> {
-        let mut source = Body { conn: self.up, door: self.exchange.door };
-        match self.download.poll(&mut source, &mut Out { conn: self.down }, cx) {
+        let mut source = Body { lane: &mut self.up, door: self.exchange.door };
+        match self.download.poll(&mut source, &mut Out { lane: self.down }, cx) {
             Poll::Pending => {
                 if self.whole.is_none() {
                     // A head must not wait for content that takes its time.
-                    self.download.release_lead(&mut Out { conn: self.down });
+                    self.download.release_lead(&mut Out { lane: self.down });
                 }
                 Poll::Pending
             }
@@ -469,7 +466,7 @@ impl Relay<'_, '_> {
                 self.up.settle(&mut self.exchange.door.desk.response_fields.borrow_mut());
                 if self.upload.state != Going::Done {
                     // Answered before it was asked in full (RFC 9112 §9.3): neither side can go on from here.
-                    self.down.machine.close_after();
+                    self.down.close_after();
                 }
                 Poll::Ready(Relayed::Done(Class::Answered(StatusClass::of(self.status))))
             }
@@ -483,12 +480,12 @@ impl Relay<'_, '_> {
 
     /// The response will not be whole: what came is sent, and then the connection is cut, so that the client notices.
     fn cut_response(&mut self) {
-        self.download.release(&mut Out { conn: self.down });
-        self.down.machine.abort_written();
+        self.download.release(&mut Out { lane: self.down });
+        self.down.abort_written();
     }
 
     fn client_left(&mut self) -> Relayed {
-        self.down.machine.abort_written();
+        self.down.abort_written();
         if self.phase == Phase::Head {
             self.status = 0;
         }
@@ -502,7 +499,7 @@ impl Relay<'_, '_> {
             let reason = Reason::ClientMalformed(malformed);
             self.refused = Some(reason);
             self.status = super::respond::answer(self.exchange.door, self.down, self.exchange.request, reason);
-            self.down.machine.close_after();
+            self.down.close_after();
         } else {
             return self.client_left();
         }

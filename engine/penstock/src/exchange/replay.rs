@@ -111,12 +111,12 @@ impl Drop for Kept<'_> {
 }
 
 /// A request's content, as often as it is needed.
-pub(super) struct Repeatable<'a, 'b> {
-    pub(super) body: Body<'a, Server>,
+pub(super) struct Repeatable<'a, 'l, 'b> {
+    pub(super) body: Body<'a, 'l, Server>,
     pub(super) kept: &'a mut Kept<'b>,
 }
 
-impl Source for Repeatable<'_, '_> {
+impl Source for Repeatable<'_, '_, '_> {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>> {
         if let Some(piece) = self.kept.next() {
             return Poll::Ready(Ok(piece));

@@ -3,13 +3,12 @@
 use proto::Malformed;
 use proto::h1::{Respond, Server};
 use proto::http::{Known, Method, Status};
-use ring::Buf;
 
 use super::admit::Limited;
 use super::headers::{Added, Place, ensure_parsed, write_values};
 use super::route::Matched;
 use super::{Door, Peer, Request};
-use crate::conn::Conn;
+use crate::conn::Lane;
 use crate::limits;
 use crate::qos::Refused;
 use crate::snapshot::{Action, Fixed, HeaderRule, Redirect};
@@ -138,27 +137,27 @@ impl Reason {
 }
 
 /// Answers a request whose head was read. Returns the status sent.
-pub(super) fn answer(door: &Door, conn: &mut Conn<Server>, request: &Request, reason: Reason) -> u16 {
+pub(super) fn answer(door: &Door, lane: &mut Lane<'_, Server>, request: &Request, reason: Reason) -> u16 {
     if reason == Reason::ClientGone {
         return 0;
     }
     if door.desk.draining.get() {
-        conn.machine.close_after();
+        lane.close_after();
     }
     let mut value = door.desk.value.borrow_mut();
     let fields = limit_fields(door, reason, &mut value);
-    let mut respond = respond_to(conn, request, reason.status());
+    let mut respond = respond_to(lane, request, reason.status());
     ours(&mut respond, reason);
     if let Some(fields) = &fields {
         respond.add = fields;
     }
-    send(door, conn, &respond)
+    send(door, lane, &respond)
 }
 
 /// The answer of a route that asks no endpoint: a redirect, or what the configuration says. Returns the status sent.
 pub(super) fn of_route(
     door: &Door,
-    conn: &mut Conn<Server>,
+    lane: &mut Lane<'_, Server>,
     request: &Request,
     peer: &Peer,
     matched: &Matched<'_>,
@@ -166,11 +165,11 @@ pub(super) fn of_route(
     match &matched.route.action {
         Action::Redirect(redirect) => {
             let own = Own { status: redirect.status, headers: &[], body: &[], redirect: Some(redirect) };
-            configured(door, conn, request, peer, matched, &own)
+            configured(door, lane, request, peer, matched, &own)
         }
-        Action::Respond(answer) => fixed(door, conn, request, peer, matched, answer),
+        Action::Respond(answer) => fixed(door, lane, request, peer, matched, answer),
         Action::Pool(_) | Action::Split { .. } | Action::Candidates(_) => {
-            answer(door, conn, request, Reason::NoEndpoint)
+            answer(door, lane, request, Reason::NoEndpoint)
         }
     }
 }
@@ -178,14 +177,14 @@ pub(super) fn of_route(
 /// An answer that the configuration gives in an endpoint's stead. Returns the status sent.
 pub(super) fn fixed(
     door: &Door,
-    conn: &mut Conn<Server>,
+    lane: &mut Lane<'_, Server>,
     request: &Request,
     peer: &Peer,
     matched: &Matched<'_>,
     fixed: &Fixed,
 ) -> u16 {
     let own = Own { status: fixed.status, headers: &fixed.headers, body: &fixed.body, redirect: None };
-    configured(door, conn, request, peer, matched, &own)
+    configured(door, lane, request, peer, matched, &own)
 }
 
 /// An answer of the configuration's.
@@ -198,7 +197,7 @@ struct Own<'a> {
 
 fn configured(
     door: &Door,
-    conn: &mut Conn<Server>,
+    lane: &mut Lane<'_, Server>,
     request: &Request,
     peer: &Peer,
     matched: &Matched<'_>,
@@ -206,7 +205,7 @@ fn configured(
 ) -> u16 {
     let Own { status, headers, body, redirect } = *own;
     if door.desk.draining.get() {
-        conn.machine.close_after();
+        lane.close_after();
     }
     let more = &*matched.route.rewrite.response.add;
     let mut value = door.desk.value.borrow_mut();
@@ -231,19 +230,19 @@ fn configured(
     if location < value.len() {
         added.add(b"location", &value[location..]);
     }
-    let mut respond = respond_to(conn, request, status);
+    let mut respond = respond_to(lane, request, status);
     respond.body = body;
     let typed = headers.iter().chain(more).any(|rule| rule.known == Known::ContentType);
     respond.content_type = if typed || body.is_empty() { b"" } else { b"text/plain; charset=utf-8" };
     respond.add = added.as_slice();
-    send(door, conn, &respond)
+    send(door, lane, &respond)
 }
 
 /// An answer to a request whose head was read, still without anything in it.
-fn respond_to<'a>(conn: &Conn<Server>, request: &Request, status: Status) -> Respond<'a> {
+fn respond_to<'a>(lane: &Lane<'_, Server>, request: &Request, status: Status) -> Respond<'a> {
     let mut respond = Respond::new(status);
     // Content that nobody reads would be taken for the next request.
-    respond.persistent = conn.machine.is_persistent() && conn.machine.is_body_read();
+    respond.persistent = lane.is_persistent() && lane.is_body_read();
     respond.head_only = request.head.method == Method::Head;
     respond.peer = request.head.version;
     respond
@@ -262,10 +261,10 @@ fn limit_fields<'a>(door: &Door, reason: Reason, value: &'a mut Vec<u8>) -> Opti
 }
 
 /// Answers a client whose request could not even be read, and ends the connection.
-pub fn refuse(door: &Door, conn: &mut Conn<Server>, reason: Reason) -> u16 {
+pub fn refuse(door: &Door, lane: &mut Lane<'_, Server>, reason: Reason) -> u16 {
     let mut respond = Respond::new(reason.status());
     ours(&mut respond, reason);
-    send(door, conn, &respond)
+    send(door, lane, &respond)
 }
 
 /// Says why.
@@ -275,19 +274,7 @@ fn ours(respond: &mut Respond<'_>, reason: Reason) {
     respond.retry_after = reason.retry_secs();
 }
 
-fn send(door: &Door, conn: &mut Conn<Server>, respond: &Respond<'_>) -> u16 {
-    let (status, persistent) = (respond.status, respond.persistent);
-    let mut head = door.desk.head.borrow_mut();
-    head.clear();
-    let framing = respond.framing();
-    if respond.write(&mut *head).is_err() || conn.machine.head_written(status, framing, persistent).is_err() {
-        return 0;
-    }
-    if framing.has_body() && conn.machine.body_written(respond.body.len()).is_err()
-        || conn.machine.end_written().is_err()
-    {
-        return 0;
-    }
-    conn.stream.send(Buf::copy_of(&head));
-    status.code()
+fn send(door: &Door, lane: &mut Lane<'_, Server>, respond: &Respond<'_>) -> u16 {
+    let sent = lane.respond(respond, &mut door.desk.head.borrow_mut());
+    sent.map_or(0, |()| respond.status.code())
 }

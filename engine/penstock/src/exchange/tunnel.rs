@@ -4,6 +4,7 @@
 //! when both have ended, when either breaks, or when nothing has moved for too long.
 
 use std::future::poll_fn;
+use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use proto::h1::{Server, Trailers};
 use ring::{Appetite, Buf, Timer};
 
 use super::Door;
-use super::half::{Cut, Half, Piece, Sink, Source, poll_unsent};
-use crate::conn::{Conn, Transport, bulk_bytes};
+use super::half::{Cut, Half, Piece, Sink, Source};
+use crate::conn::{Lane, Speaks, Transport, bulk_bytes};
 use crate::limits;
 use crate::upstream::Lease;
 
@@ -28,13 +29,104 @@ pub struct Tunnelled {
     pub cut: bool,
 }
 
-/// Joins two streams until both have ended. `first_up` and `first_down` go before everything else.
+/// One end of a tunnel: bytes both ways, each with an end of its own.
+pub trait Pipe {
+    /// `None`: nothing more will come.
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Buf>>>;
+    /// Ready when it may take more.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Ready when nothing waits to be sent.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// How it receives from now on.
+    fn set_appetite(&mut self, appetite: Appetite);
+    /// # Errors
+    /// There is nobody to send it to.
+    fn send(&mut self, buf: Buf) -> io::Result<()>;
+    /// Nothing follows.
+    fn finish(&mut self);
+}
+
+impl Pipe for Transport {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Buf>>> {
+        self.poll_recv(cx)
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_sent(cx, limits::UNSENT_BYTES_MAX)
+    }
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_sent(cx, 0)
+    }
+
+    fn set_appetite(&mut self, appetite: Appetite) {
+        self.set_appetite(appetite);
+    }
+
+    fn send(&mut self, buf: Buf) -> io::Result<()> {
+        self.send(buf);
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        self.finish();
+    }
+}
+
+impl<R: Speaks> Pipe for Lane<'_, R> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Buf>>> {
+        match self {
+            Self::H1(conn) => match conn.take_unread() {
+                Some(unread) => Poll::Ready(Ok(Some(unread))),
+                None => conn.stream.poll_recv(cx),
+            },
+            Self::H2(stream) => stream.poll_recv(),
+        }
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_room(cx)
+    }
+
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::H1(conn) => conn.stream.poll_sent(cx, 0),
+            Self::H2(stream) => stream.poll_sent(),
+        }
+    }
+
+    fn set_appetite(&mut self, appetite: Appetite) {
+        if let Self::H1(conn) = self {
+            conn.stream.set_appetite(appetite);
+        }
+    }
+
+    fn send(&mut self, buf: Buf) -> io::Result<()> {
+        match self {
+            Self::H1(conn) => conn.stream.send(buf),
+            Self::H2(stream) => {
+                stream.queue(buf.len()).map_err(|_| io::ErrorKind::ConnectionReset)?;
+                stream.send(buf);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        match self {
+            Self::H1(conn) => conn.stream.finish(),
+            // What cannot be finished is gone, and whoever reads from it will hear of that.
+            Self::H2(stream) => drop(stream.finish(&Trailers::default())),
+        }
+    }
+}
+
+/// Joins two ends until both have ended. `first_up` goes before everything else.
 pub async fn tunnel(
     door: &Door,
-    down: &mut Transport,
-    up: &mut Transport,
+    down: &mut impl Pipe,
+    up: &mut impl Pipe,
     first_up: Option<Buf>,
-    first_down: Option<Buf>,
     timer: &mut Timer,
     idle: Duration,
 ) -> Tunnelled {
@@ -43,7 +135,7 @@ pub async fn tunnel(
     counters.tunnels_open.add(1);
     let mut halves = Halves {
         upward: Half::new(first_up, None),
-        downward: Half::new(first_down, None),
+        downward: Half::new(None, None),
         ended: [false; 2],
         moved: ring::now(),
     };
@@ -57,17 +149,16 @@ pub async fn tunnel(
 /// The tunnel behind a 101 or an answered CONNECT. Returns the bytes that went to the client.
 pub(super) async fn upgraded(
     door: &Door,
-    conn: &mut Conn<Server>,
+    down: &mut Lane<'_, Server>,
     lease: &mut Lease,
     timer: &mut Timer,
     idle: Duration,
 ) -> u64 {
-    let up = &mut lease.conn;
-    let (first_up, first_down) = (conn.take_unread(), up.take_unread());
-    let tunnelled = tunnel(door, &mut conn.stream, &mut up.stream, first_up, first_down, timer, idle).await;
+    let mut up = lease.lane();
+    let tunnelled = tunnel(door, down, &mut up, None, timer, idle).await;
     if tunnelled.cut {
-        conn.machine.abort_written();
-        up.stream.reset_on_close();
+        down.abort_written();
+        up.cut();
     }
     tunnelled.down
 }
@@ -83,8 +174,8 @@ impl Halves {
     /// Moves both directions; ready when it is over, with whether it was cut.
     fn poll(
         &mut self,
-        down: &mut Transport,
-        up: &mut Transport,
+        down: &mut impl Pipe,
+        up: &mut impl Pipe,
         timer: &mut Timer,
         idle: Duration,
         cx: &mut Context<'_>,
@@ -111,14 +202,14 @@ impl Halves {
     fn poll_half(
         half: &mut Half<'_>,
         ended: &mut bool,
-        from: &mut Transport,
-        to: &mut Transport,
+        from: &mut impl Pipe,
+        to: &mut impl Pipe,
         cx: &mut Context<'_>,
     ) -> bool {
         if *ended {
             return false;
         }
-        match half.poll(&mut Raw { stream: from }, &mut Raw { stream: to }, cx) {
+        match half.poll(&mut Raw(from), &mut Raw(to), cx) {
             Poll::Pending => false,
             Poll::Ready(Ok(())) => {
                 *ended = true;
@@ -131,26 +222,24 @@ impl Halves {
 }
 
 /// Ready when nothing is unsent any more; false when sending failed.
-fn both_sent(down: &mut Transport, up: &mut Transport, cx: &mut Context<'_>) -> Poll<bool> {
-    match [down.poll_sent(cx, 0), up.poll_sent(cx, 0)] {
+fn both_sent(down: &mut impl Pipe, up: &mut impl Pipe, cx: &mut Context<'_>) -> Poll<bool> {
+    match [down.poll_sent(cx), up.poll_sent(cx)] {
         [Poll::Ready(down), Poll::Ready(up)] => Poll::Ready(down.is_ok() && up.is_ok()),
         _ => Poll::Pending,
     }
 }
 
-struct Raw<'a> {
-    stream: &'a mut Transport,
-}
+struct Raw<'a, P>(&'a mut P);
 
-impl Source for Raw<'_> {
+impl<P: Pipe> Source for Raw<'_, P> {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>> {
-        match self.stream.poll_recv(cx) {
+        match self.0.poll_recv(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(data)) => {
                 // Full pieces mean bulk: the next ones come straight into larger buffers. Small ones mean talk.
                 if let Some(data) = &data {
                     let bulk = data.len() as u64 >= limits::BULK_FROM;
-                    self.stream.set_appetite(if bulk { Appetite::Bulk(bulk_bytes()) } else { Appetite::Any });
+                    self.0.set_appetite(if bulk { Appetite::Bulk(bulk_bytes()) } else { Appetite::Any });
                 }
                 Poll::Ready(Ok(Piece { last: data.is_none(), data, ..Piece::default() }))
             }
@@ -159,9 +248,9 @@ impl Source for Raw<'_> {
     }
 }
 
-impl Sink for Raw<'_> {
+impl<P: Pipe> Sink for Raw<'_, P> {
     fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
-        poll_unsent(self.stream, cx)
+        self.0.poll_room(cx).map_err(|_| Cut::Sink)
     }
 
     fn frame(&mut self, _data: &mut Buf) -> Result<(), Cut> {
@@ -173,6 +262,7 @@ impl Sink for Raw<'_> {
     }
 
     fn send(&mut self, buf: Buf) {
-        self.stream.send(buf);
+        // Who is not there any more says so when there shall be more.
+        let _ = self.0.send(buf);
     }
 }

@@ -9,7 +9,7 @@ use proto::http::Status;
 use ring::{Now, Timer};
 
 use super::greeting::greet;
-use super::{Accepted, Sessions};
+use super::{Accepted, Sessions, h2, preface};
 use crate::conn::{Broken, Conn, Read};
 use crate::exchange::{self, Door, Peer, Reason, Request};
 use crate::limits;
@@ -67,6 +67,9 @@ pub(super) fn run(mut session: Session) -> impl Future<Output = ()> {
         let mut silence = Silence { until: ring::now() + session.door.listener().head_timeout, served: false };
         loop {
             let spoken = poll_fn(|cx| session.poll_spoken(cx, silence)).await;
+            if spoken && !silence.served && ring::pooled(session.speaks_h2()).await {
+                return ring::pooled(session.go_on_as_h2()).await;
+            }
             // Everything larger lives only as long as there is something to do.
             if !spoken || !ring::pooled(session.serve_ready()).await {
                 break;
@@ -96,6 +99,27 @@ impl Session {
                 false
             }
         }
+    }
+
+    /// Whether the client has chosen HTTP/2: by ALPN, or where there is no TLS by beginning with it (RFC 9113 §3.3).
+    async fn speaks_h2(&mut self) -> bool {
+        if self.door.listener().http2_streams.is_none() {
+            return false;
+        }
+        match self.conn.stream.secured() {
+            Some(secured) => secured.http2,
+            None => preface::is_h2(&mut self.conn, &mut self.timer, self.door.listener().head_timeout).await,
+        }
+    }
+
+    async fn go_on_as_h2(mut self) {
+        let held = self.peer.held.take();
+        let Self { door, sessions, mut conn, peer, timer } = self;
+        // It was the wait's for what is spoken.
+        drop(timer);
+        let unread = conn.take_unread();
+        h2::run(&door, &sessions, conn.stream, unread, peer).await;
+        sessions.leave(&door, held);
     }
 
     fn leave(&mut self) {
@@ -135,10 +159,10 @@ async fn serve_ready(door: &Door, conn: &mut Conn<Server>, peer: &Peer, timer: &
         match next_request(door, conn, timer).await {
             Next::Request(head) => {
                 let request = Request::take(door, conn, head);
-                exchange::serve(door, conn, request, peer, timer).await;
+                exchange::serve(door, &mut conn.into(), request, peer, timer).await;
             }
             Next::Refuse(reason) => {
-                let status = exchange::refuse(door, conn, reason);
+                let status = exchange::refuse(door, &mut conn.into(), reason);
                 if status > 0 {
                     door.cells.responded(status);
                 }

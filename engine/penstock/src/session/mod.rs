@@ -1,10 +1,12 @@
 //! The server role: what happens on a client connection from its first byte to its last.
 //!
-//! An HTTP connection yields exchanges one after another ([`h1`]); a TCP connection is one tunnel ([`tcp`]). Between
-//! exchanges a connection is parked: its task holds no buffer and no exchange's state.
+//! An HTTP/1 connection yields exchanges one after another ([`h1`]), one of HTTP/2 many at a time ([`h2`]); a TCP connection is one
+//! tunnel ([`tcp`]). Between exchanges a connection is parked: its task holds no buffer and no exchange's state.
 
 mod greeting;
 mod h1;
+mod h2;
+mod preface;
 mod tcp;
 
 use std::cell::{Cell, RefCell};

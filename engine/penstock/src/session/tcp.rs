@@ -38,7 +38,7 @@ async fn pass(door: &Door, accepted: Accepted, pool: PoolId) {
         up.stream.send(header);
     }
     let idle = settings.timeouts.idle;
-    let tunnelled = tunnel(door, &mut stream, &mut up.stream, unread, None, &mut timer, idle).await;
+    let tunnelled = tunnel(door, &mut stream, &mut up.stream, unread, &mut timer, idle).await;
     door.cells.counters.bytes_out_total.add(tunnelled.down);
     door.cluster(pool).record(&up.endpoint, policy_now(ring::now()), &up.outcome);
     if tunnelled.cut {

@@ -86,6 +86,10 @@ counters! {
     tls_handshakes_alert_total: "counter",
     /// TLS handshakes that broke the protocol.
     tls_handshakes_malformed_total: "counter",
+    /// Client connections that went on as HTTP/2.
+    h2_connections_total: "counter",
+    /// Connections of HTTP/2 that were ended because the client broke the protocol or did too much of what costs only us.
+    h2_faults_total: "counter",
     /// Requests begun: a head was read.
     requests_total: "counter",
     /// Requests in progress.

@@ -73,6 +73,8 @@ pub struct Secured {
     pub version: &'static str,
     pub cipher: &'static str,
     pub resumed: bool,
+    /// HTTP/2 was chosen (ALPN).
+    pub http2: bool,
 }
 
 /// Why rustls stopped.
@@ -300,6 +302,7 @@ impl Machine {
             },
             cipher: common.negotiated_cipher_suite()?.suite().as_str().unwrap_or("unknown"),
             resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
+            http2: common.alpn_protocol() == Some(b"h2"),
         })
     }
 

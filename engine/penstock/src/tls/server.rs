@@ -11,7 +11,7 @@ use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 
 use super::certificates::{Certificates, certified};
 use super::client::roots;
-use crate::snapshot::{ListenerId, ListenerProtocol, ListenerTls, Snapshot, TlsVersion};
+use crate::snapshot::{Listener, ListenerId, ListenerProtocol, ListenerTls, Snapshot, TlsVersion};
 
 /// What is wrong with a file, and which.
 #[derive(Debug)]
@@ -65,13 +65,13 @@ impl Terminators {
     /// # Errors
     /// The first file that will not do.
     pub fn load(snapshot: &Snapshot) -> Result<Self, Wrong> {
-        let load = |listener: &crate::snapshot::Listener| {
+        let load = |listener: &Listener| {
             let Some(tls) = &listener.tls else { return Ok(None) };
             let named = |wrong: Wrong| Wrong(format!("listener `{}`: {wrong}", listener.name));
             // Before they are read: a change in between is seen by the next look.
             let stamps = stamps(tls);
             let tickets = tickets()?;
-            let config = config(tls, listener.protocol, Arc::clone(&tickets)).map_err(named)?;
+            let config = config(tls, listener, Arc::clone(&tickets)).map_err(named)?;
             Ok(Some(Terminator { config, tickets, read: stamps.clone(), seen: stamps }))
         };
         snapshot.listeners.iter().map(load).collect::<Result<_, _>>().map(Self)
@@ -84,7 +84,7 @@ impl Terminators {
             if let (Some(terminator), Some(tls)) = (terminator, &listener.tls)
                 && terminator.has_changed(tls)
             {
-                let config = terminator.renew(tls, listener.protocol);
+                let config = terminator.renew(tls, listener);
                 looked.push((ListenerId(at as u16), config));
             }
         }
@@ -100,9 +100,9 @@ impl Terminators {
 
 impl Terminator {
     /// Reads the files anew. A ticket says that its holder once was who it must be: whose authorities may have changed needs a new one.
-    fn renew(&mut self, tls: &ListenerTls, protocol: ListenerProtocol) -> Result<Arc<ServerConfig>, Wrong> {
+    fn renew(&mut self, tls: &ListenerTls, listener: &Listener) -> Result<Arc<ServerConfig>, Wrong> {
         let tickets = if tls.client_ca.is_some() { tickets()? } else { Arc::clone(&self.tickets) };
-        self.config = config(tls, protocol, Arc::clone(&tickets))?;
+        self.config = config(tls, listener, Arc::clone(&tickets))?;
         self.tickets = tickets;
         Ok(Arc::clone(&self.config))
     }
@@ -146,7 +146,7 @@ fn clients(tls: &ListenerTls) -> Result<Arc<dyn ClientCertVerifier>, Wrong> {
 
 fn config(
     tls: &ListenerTls,
-    protocol: ListenerProtocol,
+    listener: &Listener,
     tickets: Arc<dyn ProducesTickets>,
 ) -> Result<Arc<ServerConfig>, Wrong> {
     let certificates: Result<Vec<_>, _> =
@@ -165,8 +165,9 @@ fn config(
     config.send_tls13_tickets = 1;
     // Sessions are the clients' to keep: nothing is shared by workers but the tickets' keys.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    if protocol == ListenerProtocol::Http {
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if listener.protocol == ListenerProtocol::Http {
+        let h2 = listener.http2_streams.map(|_| b"h2".to_vec());
+        config.alpn_protocols = h2.into_iter().chain([b"http/1.1".to_vec()]).collect();
     }
     Ok(Arc::new(config))
 }

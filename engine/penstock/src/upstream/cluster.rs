@@ -11,13 +11,12 @@ use policy::{
     Ask, Balancer, Breaker, Endpoints, Hedge, Need, NoPick, Now, Outcome, Patience, PatienceSettings, Pick, Random,
     Replay, RetryBudget, RetryDecision, RetryPolicy, Seen, SlowStart, Standing, Stop, Try,
 };
-use proto::h1::Client;
 use ring::Timer;
 
 use super::dial::DialError;
 use super::endpoint::{Endpoint, Tried};
+use super::lease::{Lease, Own, Wire};
 use super::list::seats;
-use super::shared::Held;
 use super::view::View;
 use super::{Affinity, Member, Members, policy_now, proxy_header};
 use crate::conn::Conn;
@@ -107,18 +106,6 @@ pub struct Impatient<'a> {
     pub per_try: Option<Duration>,
     /// When it has failed whatever there is elsewhere.
     pub configured: Duration,
-}
-
-/// A connection for one exchange.
-pub struct Lease {
-    pub conn: Conn<Client>,
-    pub endpoint: Rc<Endpoint>,
-    /// It has carried an exchange before: its end before a response says nothing about the endpoint.
-    pub reused: bool,
-    pub(super) requests: u32,
-    /// When the connection was made.
-    pub(super) made: ring::Now,
-    pub(super) held: Held,
 }
 
 impl Cluster {
@@ -428,8 +415,8 @@ impl Cluster {
         if let Some(header) = proxy_header(pool.proxy_protocol, path) {
             stream.send(header);
         }
-        let conn = Conn::new(stream);
-        Ok(Lease { conn, endpoint: Rc::clone(endpoint), reused: false, requests: 0, made: ring::now(), held })
+        let own = Own { conn: Conn::new(stream), requests: 0, made: ring::now(), _held: held };
+        Ok(Lease { wire: Wire::Own(own), endpoint: Rc::clone(endpoint), reused: false })
     }
 }
 
@@ -443,12 +430,6 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.cluster.waiting.set(self.cluster.waiting.get() - 1);
-    }
-}
-
-impl std::fmt::Debug for Lease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Lease({:?}, reused {})", self.endpoint, self.reused)
     }
 }
 

@@ -11,30 +11,26 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
-use super::shared::Held;
+use super::lease::{Own, Wire};
 use super::{Cluster, Lease, policy_now};
 use crate::conn::Conn;
 use crate::snapshot::{Pool, ProxyProtocol, Reuse};
 use crate::telemetry::{Counters, WorkerCells};
 use policy::Standing;
-use proto::h1::Client;
 use ring::Timer;
 
 pub(super) struct Idle {
-    conn: Conn<Client>,
+    own: Own,
     since: ring::Now,
-    requests: u32,
-    made: ring::Now,
-    held: Held,
 }
 
 impl Idle {
     /// Open, silent, and neither idle for too long nor too old. One that the origin closed, or on which it said what nobody
     /// asked for, is not to be used.
     fn is_good(&mut self, reuse: &Reuse, now: ring::Now) -> bool {
-        self.conn.is_quiet()
+        self.own.conn.is_quiet()
             && now.since(self.since) < reuse.idle
-            && reuse.max_age.is_none_or(|most| now.since(self.made) < most)
+            && reuse.max_age.is_none_or(|most| now.since(self.own.made) < most)
     }
 }
 
@@ -45,8 +41,7 @@ impl Endpoint {
             counters.upstream_idle.sub(1);
             if idle.is_good(&settings.reuse, ring::now()) {
                 counters.upstream_reused_total.add(1);
-                let Idle { conn, requests, made, held, .. } = idle;
-                return Some(Lease { conn, endpoint: Rc::clone(this), reused: true, requests, made, held });
+                return Some(Lease { wire: Wire::Own(idle.own), endpoint: Rc::clone(this), reused: true });
             }
             counters.upstream_discarded_total.add(1);
         }
@@ -85,13 +80,15 @@ impl Endpoint {
 impl Cluster {
     /// Takes a connection back after its exchange: parks it if it can carry another one.
     pub fn give_back(&self, lease: Lease, settings: &Pool, counters: &Counters) {
-        let Lease { mut conn, endpoint, requests, made, held, .. } = lease;
-        let (reuse, requests) = (&settings.reuse, requests + 1);
-        let worn = reuse.max_requests.is_some_and(|most| requests >= most)
-            || reuse.max_age.is_some_and(|most| ring::now().since(made) >= most);
+        let Lease { wire: Wire::Own(mut own), endpoint, .. } = lease else { return };
+        own.requests += 1;
+        let reuse = &settings.reuse;
+        let worn = reuse.max_requests.is_some_and(|most| own.requests >= most)
+            || reuse.max_age.is_some_and(|most| ring::now().since(own.made) >= most);
         let somebodys = settings.proxy_protocol != ProxyProtocol::Off;
         let full = endpoint.idle.borrow().len() >= reuse.max_idle as usize;
         let unwanted = worn || full || somebodys || !endpoint.keeps_connections();
+        let conn = &mut own.conn;
         let good = conn.machine.is_reusable() && conn.is_quiet() && conn.stream.unsent() == 0;
         if unwanted || !good || endpoint.is_wanted_elsewhere() {
             counters.upstream_discarded_total.add(1);
@@ -99,7 +96,7 @@ impl Cluster {
         }
         conn.stream.set_appetite(ring::Appetite::Any);
         conn.stream.watch();
-        endpoint.park(Idle { conn, since: ring::now(), requests, made, held }, counters);
+        endpoint.park(Idle { own, since: ring::now() }, counters);
     }
 
     /// Lets go of connections that have been idle for too long, that the origin has closed, or that lead to an endpoint
@@ -130,7 +127,8 @@ impl Cluster {
                         let mut conn = Conn::new(stream);
                         conn.stream.watch();
                         let now = ring::now();
-                        endpoint.park(Idle { conn, since: now, requests: 0, made: now, held }, &cells.counters);
+                        let own = Own { conn, requests: 0, made: now, _held: held };
+                        endpoint.park(Idle { own, since: now }, &cells.counters);
                     }
                 });
             }

@@ -74,6 +74,13 @@ impl Fields {
         self.end = 0;
     }
 
+    /// Becomes what `other` is, in its own memory if that suffices.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.list.clone_from(&other.list);
+        let Self { limit, present, repeated, end, .. } = *other;
+        (self.limit, self.present, self.repeated, self.end) = (limit, present, repeated, end);
+    }
+
     /// False, and no change, when the index is full.
     #[inline]
     pub fn push(&mut self, name: Span, value: Span, known: Known) -> bool {

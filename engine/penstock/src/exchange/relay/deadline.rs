@@ -12,7 +12,7 @@ use crate::exchange::half::{Going, Out};
 use crate::exchange::{Reason, respond};
 use crate::limits;
 
-impl Relay<'_, '_> {
+impl Relay<'_, '_, '_> {
     pub(super) fn poll_deadline(&mut self, cx: &Context<'_>) -> Poll<Relayed> {
         let idle = self.idle_limit();
         let mut at = match self.phase {
@@ -42,7 +42,7 @@ impl Relay<'_, '_> {
         if let Some(whole) = self.whole {
             if whole <= ring::now() {
                 self.whole = None;
-                self.download.release(&mut Out { conn: self.down });
+                self.download.release(&mut Out { lane: self.down });
             } else {
                 at = at.min(whole);
             }
@@ -95,7 +95,7 @@ impl Relay<'_, '_> {
             return None;
         }
         let now = ring::now();
-        if self.up.stream.unsent() > limits::UNSENT_BYTES_MAX || self.upload.turn().is_some() {
+        if self.up.unsent() > limits::UNSENT_BYTES_MAX || self.upload.turn().is_some() {
             self.uploaded = (now, self.upload.bytes);
         }
         let (since, before) = self.uploaded;
@@ -109,7 +109,7 @@ impl Relay<'_, '_> {
         let Exchange { door, request, .. } = self.exchange;
         self.refused = Some(Reason::ClientTimedOut);
         self.status = respond::answer(door, self.down, request, Reason::ClientTimedOut);
-        self.down.machine.close_after();
+        self.down.close_after();
         Relayed::Done(Class::Abandoned)
     }
 
@@ -120,13 +120,13 @@ impl Relay<'_, '_> {
 
     fn timed_out(&mut self) -> Relayed {
         match self.phase {
-            Phase::Content if self.down.stream.unsent() > 0 => self.client_left(),
+            Phase::Content if self.down.unsent() > 0 => self.client_left(),
             Phase::Content => {
                 self.cut_response();
                 Relayed::Done(Class::Truncated)
             }
             Phase::Head if self.exchange.way.is_over() => Relayed::Unanswered(Class::TimedOut),
-            Phase::Head if self.upload.state == Going::On && self.up.stream.unsent() == 0 => self.client_stopped(),
+            Phase::Head if self.upload.state == Going::On && self.up.unsent() == 0 => self.client_stopped(),
             Phase::Head => Relayed::Unanswered(Class::TimedOut),
         }
     }

@@ -13,6 +13,8 @@ pub struct Listener {
     pub name: Box<str>,
     pub addresses: Box<[Bind]>,
     pub protocol: ListenerProtocol,
+    /// Requests that one connection of HTTP/2 may have under way; `None`: it does not speak it.
+    pub http2_streams: Option<u16>,
     /// `None`: it speaks without TLS.
     pub tls: Option<ListenerTls>,
     pub max_connections: u32,
@@ -49,6 +51,7 @@ pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Lis
             (Protocol::Tcp, Some(pool)) => ListenerProtocol::Tcp { pool: pool_id(pool) },
             _ => ListenerProtocol::Http,
         },
+        http2_streams: (doc.http2.enabled && doc.protocol == Protocol::Http).then_some(doc.http2.streams as u16),
         tls: listener_tls(&doc.tls),
         max_connections: doc.max_connections,
         max_connections_per_client: doc.max_connections_per_client,

@@ -64,6 +64,8 @@ impl Meaning<'_> {
             1,
             limits::CONNECTIONS_MAX.into(),
         );
+        let streams = u64::from(door.http2.streams);
+        self.within(path!["listen", at, "http2", "streams"], streams, 1, limits::HTTP2_STREAMS_MAX.into());
         self.clients_of(at, door);
         self.listener_tls(at, door);
         self.within(path!["listen", at, "backlog"], door.backlog.into(), 1, limits::BACKLOG_MAX.into());

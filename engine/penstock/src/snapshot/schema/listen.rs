@@ -22,6 +22,8 @@ pub struct ListenDoc {
     pub protocol: Protocol,
     /// The pool that a `tcp` door leads to.
     pub pool: Option<String>,
+    /// HTTP/2 with clients of an `http` door, who choose it by ALPN over TLS, and by beginning with it where there is no TLS.
+    pub http2: Http2Doc,
     /// TLS with clients. Off unless `cert` or `certificates` is given.
     pub tls: TlsDoc,
     /// Connections at one time; beyond that new ones wait in the backlog.
@@ -47,6 +49,7 @@ impl Default for ListenDoc {
             addr: Listed::default(),
             protocol: Protocol::default(),
             pool: None,
+            http2: Http2Doc::default(),
             tls: TlsDoc::default(),
             max_connections: limits::CONNECTIONS_DEFAULT,
             max_connections_per_client: None,
@@ -56,6 +59,22 @@ impl Default for ListenDoc {
             class_header: None,
             timeout: ListenTimeouts::default(),
         }
+    }
+}
+
+/// HTTP/2 with clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http2Doc {
+    /// Whether it is spoken.
+    pub enabled: bool,
+    /// Requests that one connection may have under way at a time. RFC 9113 §6.5.2 asks for 100 at least.
+    pub streams: u32,
+}
+
+impl Default for Http2Doc {
+    fn default() -> Self {
+        Self { enabled: true, streams: proto::h2::Limits::DEFAULT.streams.into() }
     }
 }
 

@@ -1,0 +1,91 @@
+//! A stream's mailbox: what has come for its exchange, and what waits to go.
+
+use std::collections::VecDeque;
+
+use proto::Malformed;
+use proto::h1::Trailers;
+use ring::{Buf, TaskRef};
+
+use super::shelf::Index;
+
+/// One step of what the peer said on a stream.
+pub(super) enum Inbound<H> {
+    /// A head, with its text and its fields.
+    Head(H, Buf, Index),
+    Data(Buf),
+    End,
+}
+
+pub(super) struct Mail<H> {
+    pub(super) inbox: VecDeque<Inbound<H>>,
+    /// Bytes of content in it.
+    pub(super) inbox_bytes: usize,
+    /// The peer's message is complete, and its end was taken out.
+    pub(super) ended: bool,
+    pub(super) trailers: Trailers,
+    /// The stream is over before its time.
+    pub(super) reset: Option<Malformed>,
+    pub(super) outbox: VecDeque<Buf>,
+    pub(super) outbox_bytes: usize,
+    /// What follows the content that waits.
+    pub(super) last_words: Trailers,
+    /// Our message is complete, though some of it may wait.
+    pub(super) finished: bool,
+    /// Nobody has the stream any more: what waits is sent, and that is all.
+    pub(super) detached: bool,
+    /// Who is waiting.
+    pub(super) task: Option<TaskRef>,
+}
+
+impl<H> Default for Mail<H> {
+    fn default() -> Self {
+        Self {
+            inbox: VecDeque::new(),
+            inbox_bytes: 0,
+            ended: false,
+            trailers: Trailers::default(),
+            reset: None,
+            outbox: VecDeque::new(),
+            outbox_bytes: 0,
+            last_words: Trailers::default(),
+            finished: false,
+            detached: false,
+            task: None,
+        }
+    }
+}
+
+impl<H> Mail<H> {
+    /// For another stream; the memory of the queues is kept.
+    pub(super) fn clear(&mut self) {
+        self.inbox.clear();
+        self.outbox.clear();
+        let (inbox, outbox) = (std::mem::take(&mut self.inbox), std::mem::take(&mut self.outbox));
+        *self = Self { inbox, outbox, ..Self::default() };
+    }
+
+    /// Takes in content. Small pieces share a buffer: a peer that sends byte by byte costs no more memory than one that does not.
+    pub(super) fn take_in(&mut self, data: Buf) {
+        self.inbox_bytes += data.len();
+        match self.inbox.back_mut() {
+            Some(Inbound::Data(last)) if last.room() >= data.len() => last.extend(data.bytes()),
+            _ => self.inbox.push_back(Inbound::Data(data)),
+        }
+    }
+
+    /// All content of the peer's message has been taken out.
+    pub(super) fn is_read(&self) -> bool {
+        self.ended || matches!(self.inbox.front(), Some(Inbound::End))
+    }
+
+    /// Nothing waits to go.
+    pub(super) fn is_sent(&self) -> bool {
+        self.outbox.is_empty() && self.last_words.is_empty()
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(task) = self.task {
+            ring::wake(task);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What the connections of a worker lend each other: room to read a head in, indexes of fields, mailboxes.
+//!
+//! All of it is for a moment or for a stream's life, and none of it says anything of whoever had it before; so that an idle connection
+//! keeps none, and a busy one allocates none.
+
+use std::cell::RefCell;
+
+use proto::Malformed;
+use proto::h1::{RequestHead, ResponseHead};
+use proto::h2::{Client, Connection, Fault, HeadSpace, Role, Server, Step};
+use proto::http::Fields;
+use std::time::Duration;
+
+use super::mail::Mail;
+
+/// Of each kind, as many as a busy worker has streams: beyond that they are freed.
+const KEPT_MAX: usize = 1_024;
+
+pub(super) struct Shelf<H> {
+    pub(super) space: HeadSpace,
+    mails: Vec<Box<Mail<H>>>,
+}
+
+impl<H> Default for Shelf<H> {
+    fn default() -> Self {
+        Self { space: HeadSpace::default(), mails: Vec::new() }
+    }
+}
+
+impl<H> Shelf<H> {
+    pub(super) fn take_mail(&mut self) -> Box<Mail<H>> {
+        self.mails.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_mail(&mut self, mut mail: Box<Mail<H>>) {
+        if self.mails.len() < KEPT_MAX {
+            mail.clear();
+            self.mails.push(mail);
+        }
+    }
+}
+
+/// The two roles' `read`, under one name, and the shelf of each.
+pub trait Speaks: Role {
+    /// Its message is not over before the peer's is.
+    const HEARS_OUT: bool;
+    #[doc(hidden)]
+    fn read(
+        machine: &mut Connection<Self>,
+        now: Duration,
+        bytes: &[u8],
+        space: &mut HeadSpace,
+        out: &mut Vec<u8>,
+    ) -> Result<Step<Self::Head>, Fault>;
+    #[doc(hidden)]
+    #[allow(private_interfaces, private_bounds, reason = "what is on the shelf is for this room alone")]
+    fn with_shelf<T>(act: impl FnOnce(&mut Shelf<Self::Head>) -> T) -> T;
+}
+
+thread_local! {
+    static OF_SERVERS: RefCell<Shelf<RequestHead>> = RefCell::default();
+    static OF_CLIENTS: RefCell<Shelf<ResponseHead>> = RefCell::default();
+    static INDEXES: RefCell<Vec<Box<Fields>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Speaks for Server {
+    const HEARS_OUT: bool = false;
+
+    fn read(
+        machine: &mut Connection<Self>,
+        now: Duration,
+        bytes: &[u8],
+        space: &mut HeadSpace,
+        out: &mut Vec<u8>,
+    ) -> Result<Step<RequestHead>, Fault> {
+        machine.read(now, bytes, space, out)
+    }
+
+    #[allow(private_interfaces, private_bounds, reason = "as declared")]
+    fn with_shelf<T>(act: impl FnOnce(&mut Shelf<RequestHead>) -> T) -> T {
+        OF_SERVERS.with_borrow_mut(act)
+    }
+}
+
+impl Speaks for Client {
+    const HEARS_OUT: bool = true;
+
+    fn read(
+        machine: &mut Connection<Self>,
+        now: Duration,
+        bytes: &[u8],
+        space: &mut HeadSpace,
+        out: &mut Vec<u8>,
+    ) -> Result<Step<ResponseHead>, Fault> {
+        machine.read(now, bytes, space, out)
+    }
+
+    #[allow(private_interfaces, private_bounds, reason = "as declared")]
+    fn with_shelf<T>(act: impl FnOnce(&mut Shelf<ResponseHead>) -> T) -> T {
+        OF_CLIENTS.with_borrow_mut(act)
+    }
+}
+
+/// An index of fields that goes back to the shelf. It is far away from who holds it, who holds a lot already.
+#[derive(Debug)]
+pub struct Index(Option<Box<Fields>>);
+
+impl Index {
+    pub(super) fn of(fields: &Fields) -> Self {
+        let mut own = INDEXES.with_borrow_mut(Vec::pop).unwrap_or_default();
+        own.copy_from(fields);
+        Self(Some(own))
+    }
+
+    /// Copies it to `fields`.
+    pub fn copy_to(&self, fields: &mut Fields) {
+        if let Some(own) = &self.0 {
+            fields.copy_from(own);
+        }
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        let own = self.0.take();
+        // At the end of a thread there is no shelf any more.
+        let _ = INDEXES.try_with(|indexes| {
+            let mut indexes = indexes.borrow_mut();
+            if indexes.len() < KEPT_MAX {
+                indexes.extend(own);
+            }
+        });
+    }
+}
+
+/// What ended a stream, as those see it who read it: bytes that break the protocol, or else an end that the peer wanted.
+pub(super) const fn is_malformed(why: Malformed) -> bool {
+    !matches!(why, Malformed::Cancelled(_) | Malformed::Stalled | Malformed::Unprocessed)
+}

@@ -1,0 +1,89 @@
+//! What an exchange has of an endpoint: a connection of its own, or a stream of one that is shared.
+
+use std::rc::Rc;
+
+use proto::h1::{Client, Refused, RequestRewrite, parse_request};
+use proto::http::{Fields, Framing, Method};
+use ring::Buf;
+
+use super::endpoint::Endpoint;
+use super::shared::Held;
+use crate::conn::{Composed, Conn, Lane, Stream};
+use crate::limits;
+
+/// A way to an endpoint for one exchange.
+pub struct Lease {
+    pub(super) wire: Wire,
+    pub endpoint: Rc<Endpoint>,
+    /// It has carried an exchange before: its end before a response says nothing about the endpoint.
+    pub reused: bool,
+}
+
+pub(super) enum Wire {
+    Own(Own),
+    /// A stream, or none yet, of a connection that is shared.
+    Shared(Stream<Client>),
+}
+
+/// A connection of HTTP/1, and what is to be known when it is given back.
+pub(super) struct Own {
+    pub(super) conn: Conn<Client>,
+    pub(super) requests: u32,
+    /// When the connection was made.
+    pub(super) made: ring::Now,
+    /// Its place among those that the endpoint may have.
+    pub(super) _held: Held,
+}
+
+impl Lease {
+    /// Writes a request's head. What of it is to be sent by the caller, on its own or before content, is returned.
+    ///
+    /// # Errors
+    /// It cannot be told to this endpoint, or not over this connection.
+    pub fn ask(&mut self, composed: &Composed<'_>) -> Result<Option<Buf>, Refused> {
+        match &mut self.wire {
+            Wire::Own(own) => {
+                let text = composed.to_text().ok_or(Refused::Full)?;
+                let (head, rewrite) = (composed.head, composed.rewrite);
+                own.conn.machine.head_written(head.method, rewrite.framing, true, !head.upgrade.is_empty())?;
+                Ok(Some(text))
+            }
+            Wire::Shared(stream) => stream.ask(composed).map(|()| None),
+        }
+    }
+
+    /// As [`ask`](Self::ask), of a head that was written as HTTP/1 writes it before it was known where it goes.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn ask_as(&mut self, method: Method, framing: Framing, text: Buf) -> Result<Option<Buf>, Refused> {
+        match &mut self.wire {
+            Wire::Own(own) => {
+                own.conn.machine.head_written(method, framing, true, false)?;
+                Ok(Some(text))
+            }
+            Wire::Shared(stream) => {
+                let mut fields = Fields::default();
+                let parsed = parse_request(text.bytes(), &limits::HEADS, &mut fields);
+                let head = parsed.ok().flatten().ok_or(Refused::Field)?;
+                let rewrite = RequestRewrite::new(&head);
+                let (bytes, room) = (text.bytes(), text.len());
+                stream.ask(&Composed { bytes, head: &head, fields: &fields, rewrite: &rewrite, room }).map(|()| None)
+            }
+        }
+    }
+
+    /// What carries the exchange, once it has been [asked](Self::ask).
+    pub fn lane(&mut self) -> Lane<'_, Client> {
+        match &mut self.wire {
+            Wire::Own(own) => Lane::H1(&mut own.conn),
+            Wire::Shared(stream) => Lane::H2(stream),
+        }
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lease({:?}, reused {})", self.endpoint, self.reused)
+    }
+}
