@@ -182,7 +182,8 @@ const LINES: &[Row] = &[
     (b"GET / HTTP/1.1\r\nHost: a\r\nX y: z\r\n\r\n", Refused(400)),
     (b"GET / HTTP/1.1\r\n Host: a\r\n\r\n", Refused(400)),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03abcdefghijklmnop", Refused(400)),
-    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refused(505)),
+    // Nearly what HTTP/2 begins with.
+    (b"PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n", Refused(505)),
 ];
 
 const HOSTS: &[Row] = &[

@@ -110,6 +110,14 @@ pub const CERTIFICATES_MAX: usize = 1024;
 /// What a client of HTTP/2 may do, but for the number of its streams.
 pub const HTTP2: proto::h2::Limits = proto::h2::Limits { heads: HEADS, ..proto::h2::Limits::DEFAULT };
 
+/// What an endpoint of HTTP/2 may do. It is near, and its answers are large: a window of 256 KiB fills a gigabit at 2 ms, and 2 MiB are eight of those.
+pub const HTTP2_UPSTREAM: proto::h2::Limits =
+    proto::h2::Limits { stream_window: 256 << 10, connection_window: 2 << 20, ..HTTP2 };
+
+/// How long an endpoint of which answers are awaited may be silent on a shared connection before it is asked for a sign of life, and how long it may
+/// take for that: a connection that is dead holds up every request that is given to it.
+pub const HTTP2_SILENCE: Duration = Duration::from_secs(5);
+
 /// What `http2.streams` may be set to: each is an exchange of 4 KiB at the least.
 pub const HTTP2_STREAMS_MAX: u32 = 1_000;
 

@@ -2,7 +2,8 @@
 
 use super::{admin_address, literal};
 use crate::snapshot::{
-    AccessFormat, Address, Bind, Cores, Document, Driver, Listed, ListenDoc, PoolDoc, Protocol, Text, Unreadable,
+    AccessFormat, Address, Bind, Cores, Document, Driver, Listed, ListenDoc, PoolDoc, PoolProtocol, Protocol, Text,
+    Unreadable,
 };
 use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
 
@@ -11,7 +12,8 @@ pub struct ServeArgs {
     /// Where to listen: 127.0.0.1:8080, :8080, http://…, https://…, tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
     #[arg(long, value_name = "ADDR", required = true, value_parser = door)]
     pub listen: Vec<Door>,
-    /// Where to go: 127.0.0.1:9000, host:80, http://…, https://…, tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
+    /// Where to go: 127.0.0.1:9000, host:80, http://…, https://…, h2://… (HTTP/2 over TLS), h2c://… (without), tcp://…, unix:PATH,
+    /// tcp+unix:PATH. Several may be given
     #[arg(long, value_name = "TARGET", required = true, value_parser = target)]
     pub to: Vec<Target>,
     /// The certificate of https:// doors with its chain behind it, in PEM
@@ -49,6 +51,7 @@ pub struct Door {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     protocol: Protocol,
+    http2: bool,
     endpoint: Text<crate::snapshot::Endpoint>,
 }
 
@@ -78,7 +81,12 @@ pub fn document(args: &ServeArgs) -> Result<Document, String> {
                 document.listen.push(listener(args, protocol, tls, binds)?);
             }
         }
-        document.pool.push(PoolDoc { name: name.into(), endpoints: targets, ..PoolDoc::default() });
+        document.pool.push(PoolDoc {
+            name: name.into(),
+            endpoints: targets,
+            protocol: spoken(args)?,
+            ..PoolDoc::default()
+        });
     }
     document.engine.cores = Text(args.cores.clone());
     document.engine.driver = args.driver;
@@ -88,6 +96,20 @@ pub fn document(args: &ServeArgs) -> Result<Document, String> {
         document.log.access.format = args.log_format;
     }
     Ok(document)
+}
+
+/// What the targets speak.
+fn spoken(args: &ServeArgs) -> Result<PoolProtocol, String> {
+    let mut targets = args.to.iter().filter(|target| target.protocol == Protocol::Http);
+    let http2 = targets.next().is_some_and(|target| target.http2);
+    match targets.find(|target| target.http2 != http2) {
+        Some(other) => Err(format!(
+            "`--to {}` does not speak what the target before it does: give all the same scheme",
+            other.endpoint.0
+        )),
+        None if http2 => Ok(PoolProtocol::Http2),
+        None => Ok(PoolProtocol::Http11),
+    }
 }
 
 fn listener(args: &ServeArgs, protocol: Protocol, tls: bool, binds: Vec<Bind>) -> Result<ListenDoc, String> {
@@ -131,28 +153,29 @@ fn no_partner(flag: &str, value: &str, protocol: &str, other: &str) -> String {
 struct Scheme {
     protocol: Protocol,
     tls: bool,
+    http2: bool,
     /// The port that a URL without one means.
     port: Option<u16>,
 }
 
 /// What stands before the address, and the address without it.
 fn scheme(text: &str) -> Result<(Scheme, String), Unreadable> {
-    let plain = |protocol| Scheme { protocol, tls: false, port: None };
+    let plain = |protocol| Scheme { protocol, tls: false, http2: false, port: None };
     if let Some(path) = text.strip_prefix("tcp+unix:") {
         return Ok((plain(Protocol::Tcp), format!("unix:{path}")));
     }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Ok((plain(Protocol::Http), text.to_owned()));
     };
-    let tls = scheme == "https";
+    let (tls, http2) = (matches!(scheme, "https" | "h2"), matches!(scheme, "h2" | "h2c"));
     match scheme {
-        "http" | "https" => match rest.trim_end_matches('/') {
+        "http" | "https" | "h2" | "h2c" => match rest.trim_end_matches('/') {
             bare if bare.contains('/') => {
                 Err(wrong("has a path", format!("write `{scheme}://{}`", bare.split('/').next().unwrap_or_default())))
             }
             bare => {
                 let port = Some(if tls { 443 } else { 80 });
-                Ok((Scheme { protocol: Protocol::Http, tls, port }, bare.to_owned()))
+                Ok((Scheme { protocol: Protocol::Http, tls, http2, port }, bare.to_owned()))
             }
         },
         "tcp" => Ok((plain(Protocol::Tcp), rest.to_owned())),
@@ -166,7 +189,10 @@ fn wrong(why: impl Into<String>, instead: impl Into<String>) -> Unreadable {
 
 fn door(text: &str) -> Result<Door, String> {
     let read = || {
-        let (Scheme { protocol, tls, .. }, address) = scheme(text)?;
+        let (Scheme { protocol, tls, http2, .. }, address) = scheme(text)?;
+        if http2 {
+            return Err(wrong("names HTTP/2, which every http door speaks", "write `http://` or `https://`"));
+        }
         Ok(Door { protocol, tls, bind: address.parse()? })
     };
     read().map_err(|wrong: Unreadable| format!("it {wrong}"))
@@ -174,14 +200,14 @@ fn door(text: &str) -> Result<Door, String> {
 
 fn target(text: &str) -> Result<Target, String> {
     let read = || {
-        let (Scheme { protocol, tls, port }, mut address) = scheme(text)?;
+        let (Scheme { protocol, tls, http2, port }, mut address) = scheme(text)?;
         // A URL has a default port; a bare address does not.
         let port_is_missing = address.ends_with(']') || !address.contains(':');
         if let Some(port) = port.filter(|_| port_is_missing && !address.is_empty()) {
             address.push_str(&format!(":{port}"));
         }
         let scheme = if tls { "https://" } else { "" };
-        Ok(Target { protocol, endpoint: Text(format!("{scheme}{address}").parse()?) })
+        Ok(Target { protocol, http2, endpoint: Text(format!("{scheme}{address}").parse()?) })
     };
     read().map_err(|wrong: Unreadable| format!("it {wrong}"))
 }

@@ -114,7 +114,7 @@ async fn run(exchange: Exchange<'_>, mut out: Out<'_>) -> Option<Ahead> {
         fresh: false,
         path: exchange.peer.path(),
     };
-    let mut lease = match out.cluster.lease(wanted, &mut timer, &door.cells.counters).await {
+    let mut lease = match out.cluster.lease(wanted, &mut timer, &door.cells).await {
         Ok(lease) => lease,
         Err(error) => {
             out.ended((&error).into());

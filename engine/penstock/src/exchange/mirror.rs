@@ -145,7 +145,7 @@ impl Shadow {
         let (pool, counters) = (&snapshot[pool], &copy.permit.cells.counters);
         let mut timer = Timer::new();
         let wanted = Wanted { endpoint: &endpoint, pool, connect, fresh: false, path };
-        let mut lease = match cluster.lease(wanted, &mut timer, counters).await {
+        let mut lease = match cluster.lease(wanted, &mut timer, &copy.permit.cells).await {
             Ok(lease) => lease,
             Err(error) => return (&error).into(),
         };

@@ -120,7 +120,7 @@ async fn attempt(
             fresh: attempt.fresh,
             path: peer.path(),
         };
-        let mut lease = match tries.cluster().lease(wanted, timer, &door.cells.counters).await {
+        let mut lease = match tries.cluster().lease(wanted, timer, &door.cells).await {
             Ok(lease) => lease,
             Err(error) => {
                 if tries.failed(&attempt, &attempt.outcome((&error).into())) && !exchange.way.is_over() {

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use policy::{Class, Outcome, StatusClass};
+use proto::Malformed;
 use proto::h1::{Client, Eof, ResponseHead, Server};
 use proto::http::{Framing, Method, Status, Version};
 use ring::{Buf, Now, Timer};
@@ -337,6 +338,11 @@ impl Relay<'_, '_, '_> {
                 Poll::Ready(Ok(Read::Closed(Eof::Truncated))) => Poll::Ready(Relayed::Unanswered(Class::Malformed)),
                 Poll::Ready(Ok(_)) => Poll::Ready(Relayed::Unanswered(Class::Reset)),
                 Poll::Ready(Err(Broken::Io(_))) => Poll::Ready(Relayed::Unanswered(Class::Reset)),
+                // Whatever the request is, it may be sent again.
+                Poll::Ready(Err(Broken::Malformed(Malformed::Unprocessed))) => {
+                    self.attempt.unprocessed = true;
+                    Poll::Ready(Relayed::Unanswered(Class::Refused))
+                }
                 Poll::Ready(Err(Broken::Malformed(_))) => Poll::Ready(Relayed::Unanswered(Class::Malformed)),
             };
         }

@@ -61,6 +61,8 @@ pub(super) struct Attempt {
     /// Not on a pooled connection.
     pub(super) fresh: bool,
     pub(super) reused: bool,
+    /// The endpoint says that it has not looked at the request.
+    pub(super) unprocessed: bool,
     begun: Now,
     /// When the whole request had been passed on: an endpoint's time does not begin before.
     sent: Option<Now>,
@@ -81,9 +83,9 @@ impl Attempt {
         self.answered = Some(ring::now());
     }
 
-    /// A pooled connection died before it answered, which says nothing about the endpoint.
+    /// A connection that had carried requests died before it answered, or took no more of them, which says nothing about the endpoint.
     pub(super) fn is_stale(&self, class: Class) -> bool {
-        self.reused && class == Class::Reset
+        self.reused && class == Class::Reset || self.unprocessed
     }
 
     /// How it ended, and how long the endpoint took for its part of it.
@@ -171,7 +173,7 @@ impl<'a> Tries<'a> {
         self.waiting = None;
         self.count += u8::from(!fresh);
         self.here = true;
-        Some(Attempt { endpoint, fresh, reused: false, begun, sent: None, answered: None })
+        Some(Attempt { endpoint, fresh, reused: false, unprocessed: false, begun, sent: None, answered: None })
     }
 
     /// None has begun, because those endpoints that would do have as much as they may.
@@ -327,7 +329,7 @@ impl<'a> Tries<'a> {
         self.tried.add(&first.endpoint);
         let endpoint = self.cluster.hedge(&self.tried, &self.affinity, policy_now(begun), self.counters())?;
         self.count += 1;
-        Some(Attempt { endpoint, fresh: false, reused: false, begun, sent: None, answered: None })
+        Some(Attempt { endpoint, fresh: false, reused: false, unprocessed: false, begun, sent: None, answered: None })
     }
 
     /// The second copy of `first` is answered before it, whatever has become of it.

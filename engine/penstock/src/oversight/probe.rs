@@ -8,12 +8,13 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use proto::h1::{Client, ResponseHead};
+use proto::h2::Limits;
 use proto::http::{Fields, Framing, Method};
 use ring::{Address, Buf, Timer};
 
-use crate::conn::{Broken, Conn, Read, Transport};
+use crate::conn::{Broken, Conn, Lane, Multiplex, Read, Stream, Transport};
 use crate::limits;
-use crate::snapshot::{HealthProbe, ProbeAsk, ProxyProtocol, Statuses};
+use crate::snapshot::{HealthProbe, Pool, PoolProtocol, ProbeAsk, Statuses};
 use crate::tls::Origination;
 use crate::upstream::{self, DialError, proxy_header};
 
@@ -34,7 +35,7 @@ const SHOWN_MAX: usize = 40;
 pub(super) async fn probe(
     of: &HealthProbe,
     tls: Option<&Origination>,
-    proxy: ProxyProtocol,
+    pool: &Pool,
     addresses: &[Address],
     name: &str,
 ) -> Probed {
@@ -49,10 +50,10 @@ pub(super) async fn probe(
         Ok(stream) => stream,
         Err(error) => return unconnected(error, of.settings.timeout),
     };
-    if let Some(header) = proxy_header(proxy, None) {
+    if let Some(header) = proxy_header(pool.proxy_protocol, None) {
         stream.send(header);
     }
-    match ring::until(begun + of.settings.timeout, ask(stream, &of.ask, name)).await {
+    match ring::until(begun + of.settings.timeout, ask(stream, &of.ask, pool.protocol, name)).await {
         Some(Ok(said)) => Probed::Good(format!("{said} in {}", shown_time(ring::now().since(begun)))),
         Some(Err(why)) => Probed::Bad(why),
         None => Probed::Bad(format!("no answer within {:?}", of.settings.timeout)),
@@ -78,16 +79,17 @@ fn at_port(address: &Address, port: Option<u16>) -> Address {
     }
 }
 
-async fn ask(stream: Transport, ask: &ProbeAsk, name: &str) -> Result<String, String> {
+async fn ask(stream: Transport, ask: &ProbeAsk, protocol: PoolProtocol, name: &str) -> Result<String, String> {
     match ask {
         ProbeAsk::Tcp => Ok("connected".into()),
         ProbeAsk::Bytes { send, expect } => bytes(stream, send.as_bytes(), expect.as_bytes()).await,
         ProbeAsk::Http { target, host, status, body } => {
             // A Unix socket's path is no Host.
             let host = host.as_deref().unwrap_or(if name.starts_with("unix:") { "localhost" } else { name });
-            let mut conn = Conn::new(stream);
-            send_request(&mut conn, target, host)?;
-            http(&mut conn, status, body.as_deref()).await
+            let chosen = stream.secured().map(|secured| secured.http2);
+            let mut asked = Asked::new(stream, chosen.unwrap_or(protocol == PoolProtocol::Http2));
+            asked.send_request(target, host)?;
+            asked.answer(status, body.as_deref()).await
         }
     }
 }
@@ -107,50 +109,92 @@ async fn bytes(mut stream: Transport, send: &[u8], expect: &[u8]) -> Result<Stri
     if said.starts_with(expect) { Ok(shown(&said)) } else { Err(format!("it said {}", shown(&said))) }
 }
 
-fn send_request(conn: &mut Conn<Client>, target: &str, host: &str) -> Result<(), String> {
-    let request = format!(
-        "GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: penstock-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    conn.stream.send(Buf::copy_of(request.as_bytes()));
-    let told = conn.machine.head_written(Method::Get, Framing::None, false, false);
-    told.map_err(|_| "the connection is not free".to_owned())
+/// A connection for one question.
+enum Asked {
+    Http1(Conn<Client>),
+    Http2(Multiplex<Client>, Stream<Client>),
 }
 
-async fn http(conn: &mut Conn<Client>, status: &Statuses, body: Option<&str>) -> Result<String, String> {
-    let mut fields = Fields::with_limit(limits::FIELDS_MAX);
-    let head = head(conn, &mut fields).await?;
-    let code = head.status.code();
-    if !status.contains(code) {
-        return Err(format!("{code} instead of {status}"));
+impl Asked {
+    fn new(stream: Transport, http2: bool) -> Self {
+        if !http2 {
+            return Self::Http1(Conn::new(stream));
+        }
+        let limits = Limits { secure: stream.secured().is_some(), ..limits::HTTP2 };
+        let connection = Multiplex::new(stream, None, limits);
+        Self::Http2(connection.clone(), Stream::unasked(connection))
     }
-    let Some(wanted) = body else { return Ok(code.to_string()) };
-    conn.skip(head.length as usize);
-    let mut content = Vec::new();
-    loop {
-        match poll_fn(|cx| conn.poll_read(cx, &mut fields)).await {
-            Ok(Read::Data(data)) => content.extend_from_slice(data.bytes()),
-            Ok(Read::End) => return Err(format!("{code}, and its content has no {wanted:?}")),
-            Ok(_) => return Err(format!("{code}, and its content broke off")),
-            Err(broken) => return Err(told(&broken)),
-        }
-        let read = &content[..content.len().min(limits::PROBE_BYTES_MAX)];
-        if read.windows(wanted.len()).any(|window| window == wanted.as_bytes()) {
-            return Ok(format!("{code}, {wanted:?}"));
-        }
-        if content.len() >= limits::PROBE_BYTES_MAX {
-            return Err(format!("{code}, and the first {} bytes have no {wanted:?}", limits::PROBE_BYTES_MAX));
-        }
-    }
-}
 
-/// The head of the final response.
-async fn head(conn: &mut Conn<Client>, fields: &mut Fields) -> Result<ResponseHead, String> {
-    loop {
-        match poll_fn(|cx| conn.poll_read(cx, fields)).await {
-            Ok(Read::Head(head)) if head.status.is_interim() => conn.skip(head.length as usize),
-            Ok(Read::Head(head)) => return Ok(head),
-            Ok(_) => return Err("it closed the connection without an answer".into()),
-            Err(broken) => return Err(told(&broken)),
+    fn lane(&mut self) -> Lane<'_, Client> {
+        match self {
+            Self::Http1(conn) => conn.into(),
+            Self::Http2(_, stream) => stream.into(),
+        }
+    }
+
+    fn send_request(&mut self, target: &str, host: &str) -> Result<(), String> {
+        let close = if matches!(self, Self::Http1(_)) { "Connection: close\r\n" } else { "" };
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: penstock-health\r\nAccept: */*\r\n{close}\r\n"
+        );
+        let asked = match self {
+            Self::Http1(conn) => {
+                conn.stream.send(Buf::copy_of(request.as_bytes()));
+                conn.machine.head_written(Method::Get, Framing::None, false, false)
+            }
+            Self::Http2(_, stream) => stream.ask_as(request.as_bytes()),
+        };
+        asked.map_err(|_| "the connection is not free".to_owned())
+    }
+
+    /// What is said next.
+    async fn read(&mut self, fields: &mut Fields) -> Result<Read<ResponseHead>, Broken> {
+        poll_fn(|cx| {
+            if let Self::Http2(connection, _) = self {
+                // Nobody else does. When it is over, whoever reads hears of it.
+                let _ = connection.poll(cx, &mut |_| {});
+            }
+            self.lane().poll_read(cx, fields)
+        })
+        .await
+    }
+
+    async fn answer(&mut self, status: &Statuses, body: Option<&str>) -> Result<String, String> {
+        let mut fields = Fields::with_limit(limits::FIELDS_MAX);
+        let head = self.head(&mut fields).await?;
+        let code = head.status.code();
+        if !status.contains(code) {
+            return Err(format!("{code} instead of {status}"));
+        }
+        let Some(wanted) = body else { return Ok(code.to_string()) };
+        self.lane().skip_head(head.length as usize);
+        let mut content = Vec::new();
+        loop {
+            match self.read(&mut fields).await {
+                Ok(Read::Data(data)) => content.extend_from_slice(data.bytes()),
+                Ok(Read::End) => return Err(format!("{code}, and its content has no {wanted:?}")),
+                Ok(_) => return Err(format!("{code}, and its content broke off")),
+                Err(broken) => return Err(told(&broken)),
+            }
+            let read = &content[..content.len().min(limits::PROBE_BYTES_MAX)];
+            if read.windows(wanted.len()).any(|window| window == wanted.as_bytes()) {
+                return Ok(format!("{code}, {wanted:?}"));
+            }
+            if content.len() >= limits::PROBE_BYTES_MAX {
+                return Err(format!("{code}, and the first {} bytes have no {wanted:?}", limits::PROBE_BYTES_MAX));
+            }
+        }
+    }
+
+    /// The head of the final response.
+    async fn head(&mut self, fields: &mut Fields) -> Result<ResponseHead, String> {
+        loop {
+            match self.read(fields).await {
+                Ok(Read::Head(head)) if head.status.is_interim() => self.lane().skip_head(head.length as usize),
+                Ok(Read::Head(head)) => return Ok(head),
+                Ok(_) => return Err("it closed the connection without an answer".into()),
+                Err(broken) => return Err(told(&broken)),
+            }
         }
     }
 }

@@ -92,7 +92,7 @@ impl Watched {
 
     async fn ask(&self, settings: &HealthProbe, tls: Option<&Origination>, pool: &Pool) -> Probed {
         let addresses = self.addresses.borrow().clone();
-        probe(settings, tls, pool.proxy_protocol, &addresses, &self.name).await
+        probe(settings, tls, pool, &addresses, &self.name).await
     }
 
     fn learn(&self, check: &mut HealthCheck, settings: &HealthProbe, probed: &Probed) {

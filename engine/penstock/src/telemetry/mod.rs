@@ -90,6 +90,8 @@ counters! {
     h2_connections_total: "counter",
     /// Connections of HTTP/2 that were ended because the client broke the protocol or did too much of what costs only us.
     h2_faults_total: "counter",
+    /// Connections of HTTP/2 to endpoints, each shared by many requests.
+    upstream_shared: "gauge",
     /// Requests begun: a head was read.
     requests_total: "counter",
     /// Requests in progress.

@@ -14,7 +14,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 use super::Failure;
 use super::certificates::{certified, chain};
 use super::server::Wrong;
-use crate::snapshot::{PoolId, PoolTls, Snapshot, SpkiPin, Trust};
+use crate::snapshot::{PoolId, PoolProtocol, PoolTls, Snapshot, SpkiPin, Trust};
 
 /// Where distributions keep the roots that they trust: Debian, Fedora, Alpine.
 const SYSTEM_ROOTS: [&str; 3] =
@@ -39,7 +39,9 @@ impl Originations {
     pub fn load(snapshot: &Snapshot) -> Result<Self, Wrong> {
         let load = |pool: &crate::snapshot::Pool| {
             let Some(tls) = &pool.tls else { return Ok(None) };
-            Origination::new(tls).map(|one| Some(Arc::new(one))).map_err(|wrong| wrong.of_pool(&pool.name))
+            Origination::new(tls, pool.protocol)
+                .map(|one| Some(Arc::new(one)))
+                .map_err(|wrong| wrong.of_pool(&pool.name))
         };
         snapshot.pools.iter().map(load).collect::<Result<_, _>>().map(Self)
     }
@@ -52,7 +54,7 @@ impl Originations {
 }
 
 impl Origination {
-    fn new(tls: &PoolTls) -> Result<Self, Wrong> {
+    fn new(tls: &PoolTls, protocol: PoolProtocol) -> Result<Self, Wrong> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = Verifier::new(tls, &provider)?;
         let builder = ClientConfig::builder_with_provider(provider)
@@ -67,7 +69,12 @@ impl Origination {
                 builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)))
             }
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let offered: &[&[u8]] = match protocol {
+            PoolProtocol::Http11 => &[b"http/1.1"],
+            PoolProtocol::Http2 => &[b"h2"],
+            PoolProtocol::Auto => &[b"h2", b"http/1.1"],
+        };
+        config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
         let sni = tls.sni.as_ref().and_then(|name| ServerName::try_from(name.to_string()).ok());
         Ok(Self { config: Arc::new(config), sni })
     }

@@ -15,6 +15,8 @@ pub enum Failure {
     PlainHttp,
     /// The connection ended without the peer saying so (`close_notify`): what came may not be all (RFC 8446 §6.1).
     Truncated,
+    /// TLS is agreed upon, and HTTP/2, which the pool wants, is not (ALPN).
+    WithoutHttp2,
     /// More of one message, or of a flight, than is kept.
     TooLong,
     /// What rustls says.
@@ -45,6 +47,7 @@ impl Failure {
             Self::TimedOut => Cause::TimedOut,
             Self::Left | Self::Truncated => Cause::Left,
             Self::PlainHttp => Cause::PlainHttp,
+            Self::WithoutHttp2 => Cause::Incompatible,
             Self::TooLong => Cause::Malformed,
             Self::Tls(error) => match error {
                 Error::PeerIncompatible(_) | Error::NoApplicationProtocol | Error::General(_) => Cause::Incompatible,
@@ -79,6 +82,7 @@ impl fmt::Display for Failure {
             Self::TimedOut => f.write_str("the TLS handshake took too long"),
             Self::Left => f.write_str("the peer left in the middle of the TLS handshake"),
             Self::PlainHttp => f.write_str("the peer speaks HTTP without TLS"),
+            Self::WithoutHttp2 => f.write_str("TLS is agreed upon, and the peer does not choose HTTP/2 (ALPN)"),
             Self::Truncated => f.write_str("the TLS connection ended without a close_notify"),
             Self::TooLong => f.write_str("a TLS message is too long"),
             Self::Tls(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {

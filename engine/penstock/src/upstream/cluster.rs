@@ -19,10 +19,9 @@ use super::lease::{Lease, Own, Wire};
 use super::list::seats;
 use super::view::View;
 use super::{Affinity, Member, Members, policy_now, proxy_header};
-use crate::conn::Conn;
 use crate::limits;
-use crate::snapshot;
-use crate::telemetry::Counters;
+use crate::snapshot::{self, PoolProtocol};
+use crate::telemetry::{Counters, WorkerCells};
 use crate::tls::Origination;
 
 pub struct Cluster {
@@ -406,17 +405,25 @@ impl Cluster {
 
     /// A connection to an endpoint: an idle one, or with `fresh` or for want of one a new one. A pool that tells its
     /// endpoints who asks (PROXY protocol) gets a connection a client, because a connection has one header.
-    pub async fn lease(&self, wanted: Wanted<'_>, timer: &mut Timer, counters: &Counters) -> Result<Lease, DialError> {
+    pub async fn lease(
+        &self,
+        wanted: Wanted<'_>,
+        timer: &mut Timer,
+        cells: &Arc<WorkerCells>,
+    ) -> Result<Lease, DialError> {
+        if wanted.pool.protocol != PoolProtocol::Http11 {
+            // Boxed: what making a connection holds is no part of every exchange.
+            return Box::pin(self.share(&wanted, timer, cells)).await;
+        }
         let Wanted { endpoint, pool, connect, fresh, path } = wanted;
-        if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, counters) {
+        if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, &cells.counters) {
             return Ok(lease);
         }
-        let (mut stream, held) = self.dial(endpoint, connect, timer, counters).await?;
+        let (mut stream, held) = self.dial(endpoint, connect, timer, &cells.counters).await?;
         if let Some(header) = proxy_header(pool.proxy_protocol, path) {
             stream.send(header);
         }
-        let own = Own { conn: Conn::new(stream), requests: 0, made: ring::now(), _held: held };
-        Ok(Lease { wire: Wire::Own(own), endpoint: Rc::clone(endpoint), reused: false })
+        Ok(Lease { wire: Wire::Own(Own::new(stream, held)), endpoint: Rc::clone(endpoint), reused: false })
     }
 }
 

@@ -137,7 +137,7 @@ impl Cluster {
     }
 
     /// Why an endpoint is not met by TLS: an operator cannot guess it from a status. Now and then is enough.
-    fn tell(&self, endpoint: &str, failure: &Failure) {
+    pub(super) fn tell(&self, endpoint: &str, failure: &Failure) {
         let now = ring::now();
         if self.told_at.get().is_none_or(|told| now.since(told) >= limits::TLS_TOLD_EVERY) {
             self.told_at.set(Some(now));

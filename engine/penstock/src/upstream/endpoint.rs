@@ -13,6 +13,7 @@ use policy::{
 use super::Member;
 use super::pool::Idle;
 use super::shared::{AdminState, BreakerOrder, EndpointCell, EndpointShared, Health, Held};
+use super::sharing::Sharing;
 use crate::limits;
 use crate::snapshot::Pool;
 
@@ -25,6 +26,7 @@ pub struct Endpoint {
     pub authority: Box<str>,
     pub(super) shared: Arc<EndpointShared>,
     pub(super) idle: RefCell<Vec<Idle>>,
+    pub(super) sharing: Sharing,
     /// Where connections are made to; several are tried in turn.
     addresses: RefCell<Box<[ring::Address]>>,
     breaker: RefCell<Breaker>,
@@ -46,6 +48,7 @@ impl Endpoint {
             authority: member.authority.clone(),
             shared: Arc::clone(&member.shared),
             idle: RefCell::default(),
+            sharing: Sharing::default(),
             addresses: RefCell::new(member.addresses.clone()),
             breaker: RefCell::new(breaker),
             latency: Cell::default(),

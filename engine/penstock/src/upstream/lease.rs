@@ -2,14 +2,13 @@
 
 use std::rc::Rc;
 
-use proto::h1::{Client, Refused, RequestRewrite, parse_request};
-use proto::http::{Fields, Framing, Method};
+use proto::h1::{Client, Refused};
+use proto::http::{Framing, Method};
 use ring::Buf;
 
 use super::endpoint::Endpoint;
 use super::shared::Held;
-use crate::conn::{Composed, Conn, Lane, Stream};
-use crate::limits;
+use crate::conn::{Composed, Conn, Lane, Stream, Transport};
 
 /// A way to an endpoint for one exchange.
 pub struct Lease {
@@ -33,6 +32,13 @@ pub(super) struct Own {
     pub(super) made: ring::Now,
     /// Its place among those that the endpoint may have.
     pub(super) _held: Held,
+}
+
+impl Own {
+    /// A connection that has just been made.
+    pub(super) fn new(stream: Transport, held: Held) -> Self {
+        Self { conn: Conn::new(stream), requests: 0, made: ring::now(), _held: held }
+    }
 }
 
 impl Lease {
@@ -62,14 +68,7 @@ impl Lease {
                 own.conn.machine.head_written(method, framing, true, false)?;
                 Ok(Some(text))
             }
-            Wire::Shared(stream) => {
-                let mut fields = Fields::default();
-                let parsed = parse_request(text.bytes(), &limits::HEADS, &mut fields);
-                let head = parsed.ok().flatten().ok_or(Refused::Field)?;
-                let rewrite = RequestRewrite::new(&head);
-                let (bytes, room) = (text.bytes(), text.len());
-                stream.ask(&Composed { bytes, head: &head, fields: &fields, rewrite: &rewrite, room }).map(|()| None)
-            }
+            Wire::Shared(stream) => stream.ask_as(text.bytes()).map(|()| None),
         }
     }
 

@@ -16,6 +16,7 @@ mod members;
 mod pool;
 mod selection;
 mod shared;
+mod sharing;
 mod token;
 mod view;
 

@@ -13,8 +13,7 @@ use std::sync::Arc;
 use super::endpoint::Endpoint;
 use super::lease::{Own, Wire};
 use super::{Cluster, Lease, policy_now};
-use crate::conn::Conn;
-use crate::snapshot::{Pool, ProxyProtocol, Reuse};
+use crate::snapshot::{Pool, PoolProtocol, ProxyProtocol, Reuse};
 use crate::telemetry::{Counters, WorkerCells};
 use policy::Standing;
 use ring::Timer;
@@ -54,6 +53,7 @@ impl Endpoint {
     }
 
     pub(super) fn close_idle(&self, counters: &Counters) {
+        self.sharing.drain();
         let idle = self.idle.take();
         counters.upstream_idle.sub(idle.len() as u64);
         counters.upstream_discarded_total.add(idle.len() as u64);
@@ -64,6 +64,7 @@ impl Endpoint {
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
         if !self.keeps_connections() {
+            self.sharing.drain();
             idle.clear();
         }
         idle.retain_mut(|idle| idle.is_good(reuse, now));
@@ -110,7 +111,9 @@ impl Cluster {
     pub fn warm(this: &Rc<Self>, settings: &Pool, cells: &Arc<WorkerCells>) {
         let wanted = settings.reuse.warm as usize;
         let now = policy_now(ring::now());
-        for endpoint in this.endpoints().iter().filter(|_| wanted > 0) {
+        // A shared connection is made by the first request, for all that follow.
+        let warms = wanted > 0 && settings.protocol == PoolProtocol::Http11;
+        for endpoint in this.endpoints().iter().filter(|_| warms) {
             if endpoint.standing(now, true) != Standing::Ready {
                 continue;
             }
@@ -124,11 +127,9 @@ impl Cluster {
                     endpoint.warming.set(endpoint.warming.get() - 1);
                     let Ok((stream, held)) = dialled else { return };
                     if endpoint.keeps_connections() {
-                        let mut conn = Conn::new(stream);
-                        conn.stream.watch();
-                        let now = ring::now();
-                        let own = Own { conn, requests: 0, made: now, _held: held };
-                        endpoint.park(Idle { own, since: now }, &cells.counters);
+                        let mut own = Own::new(stream, held);
+                        own.conn.stream.watch();
+                        endpoint.park(Idle { since: own.made, own }, &cells.counters);
                     }
                 });
             }

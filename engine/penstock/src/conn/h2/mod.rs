@@ -24,7 +24,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proto::h1::Trailers;
-use proto::h2::{Connection, DataFrame, Fault, Limits, Said, StreamId};
+use proto::h2::{Client, Connection, DataFrame, Fault, Limits, Said, StreamId};
 use proto::{Event, Malformed};
 use ring::{Appetite, Buf, Now, TaskRef, Timer};
 
@@ -78,6 +78,9 @@ struct Hub<R: Speaks> {
     /// Content that waits in all of them.
     outbox_bytes: usize,
     pump: Option<TaskRef>,
+    /// When the peer was last heard, and when it was last asked for a sign of life.
+    heard: Now,
+    pinged: Option<Now>,
     ended: Option<Ended>,
     /// Bytes given to the transport, and how many of them when the machine was last told that they have gone.
     handed: u64,
@@ -111,6 +114,8 @@ impl<R: Speaks> Multiplex<R> {
             mails: Vec::new(),
             outbox_bytes: 0,
             pump: None,
+            heard: ring::now(),
+            pinged: None,
             ended: None,
             handed: 0,
             told_gone: 0,
@@ -166,7 +171,11 @@ impl<R: Speaks> Multiplex<R> {
     /// Begins to leave: no more requests are taken, and those that are under way are finished with in peace.
     pub fn drain(&self) {
         let hub = &mut *self.hub.borrow_mut();
+        let said = hub.out.len();
         hub.machine.drain(clock(ring::now()), &mut hub.out);
+        if hub.out.len() > said {
+            hub.nudge();
+        }
     }
 
     /// Gives back memory that an idle connection does not need.
@@ -205,6 +214,42 @@ impl<R: Speaks> Multiplex<R> {
         .await;
     }
 }
+
+impl Multiplex<Client> {
+    /// A request may begin now.
+    pub fn can_ask(&self) -> bool {
+        let hub = self.hub.borrow();
+        hub.ended.is_none() && hub.machine.can_open()
+    }
+
+    /// Streams that count.
+    pub fn streams(&self) -> usize {
+        self.hub.borrow().machine.streams()
+    }
+
+    /// When to look again whether the peer, of which something has been awaited `since`, is still there; `None`: it is not. One that has said
+    /// nothing for `patience` is asked for a sign of life, and has as long again to give it.
+    pub fn is_alive(&self, since: Now, patience: Duration) -> Option<Now> {
+        let (hub, now) = (&mut *self.hub.borrow_mut(), ring::now());
+        match hub.pinged {
+            Some(pinged) if now.since(pinged) >= patience => None,
+            Some(pinged) => Some(pinged + patience),
+            None => {
+                let due = hub.heard.max(since) + patience;
+                if due > now {
+                    return Some(due);
+                }
+                hub.machine.ping(PING_MARK, &mut hub.out);
+                hub.pinged = Some(now);
+                hub.nudge();
+                Some(now + patience)
+            }
+        }
+    }
+}
+
+/// What our PINGs carry.
+const PING_MARK: u64 = u64::from_be_bytes(*b"penstock");
 
 impl<R: Speaks> Hub<R> {
     fn find(&self, id: StreamId) -> Option<usize> {
@@ -273,6 +318,7 @@ impl<R: Speaks> Hub<R> {
     }
 
     fn take_in(&mut self, more: Buf) -> Result<(), Ended> {
+        (self.heard, self.pinged) = (ring::now(), None);
         let bulk = more.len() as u64 >= limits::BULK_FROM / 2;
         self.transport.set_appetite(if bulk { Appetite::Bulk(bulk_bytes()) } else { Appetite::Any });
         self.unread = Some(match self.unread.take() {

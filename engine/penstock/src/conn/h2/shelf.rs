@@ -18,6 +18,7 @@ const KEPT_MAX: usize = 1_024;
 
 pub(super) struct Shelf<H> {
     pub(super) space: HeadSpace,
+    #[allow(clippy::vec_box, reason = "they pass between here and the connections as they are")]
     mails: Vec<Box<Mail<H>>>,
 }
 
@@ -60,6 +61,7 @@ pub trait Speaks: Role {
 thread_local! {
     static OF_SERVERS: RefCell<Shelf<RequestHead>> = RefCell::default();
     static OF_CLIENTS: RefCell<Shelf<ResponseHead>> = RefCell::default();
+    #[allow(clippy::vec_box, reason = "they pass between here and requests as they are")]
     static INDEXES: RefCell<Vec<Box<Fields>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -135,5 +137,5 @@ impl Drop for Index {
 
 /// What ended a stream, as those see it who read it: bytes that break the protocol, or else an end that the peer wanted.
 pub(super) const fn is_malformed(why: Malformed) -> bool {
-    !matches!(why, Malformed::Cancelled(_) | Malformed::Stalled | Malformed::Unprocessed)
+    !matches!(why, Malformed::Cancelled(_) | Malformed::Stalled)
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::task::Poll;
 
-use proto::h1::{Refused, Respond, ResponseHead, ResponseRewrite, Trailers};
+use proto::h1::{Refused, RequestRewrite, Respond, ResponseHead, ResponseRewrite, Trailers, parse_request};
 use proto::h2::{Client, ErrorCode, Server, StreamId};
 use proto::http::Fields;
 use ring::Buf;
@@ -306,6 +306,18 @@ impl Stream<Client> {
         hub.open(self.id);
         Self::began(hub, self.id);
         Ok(())
+    }
+
+    /// As [`ask`](Self::ask), with a head as HTTP/1 writes it.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn ask_as(&mut self, text: &[u8]) -> Result<(), Refused> {
+        let mut fields = Fields::default();
+        let parsed = parse_request(text, &limits::HEADS, &mut fields);
+        let head = parsed.ok().flatten().ok_or(Refused::Field)?;
+        let rewrite = RequestRewrite::new(&head);
+        self.ask(&Composed { bytes: text, head: &head, fields: &fields, rewrite: &rewrite, room: text.len() })
     }
 
     /// The status of the head that comes next, which stays to be read. `None`: something else comes.

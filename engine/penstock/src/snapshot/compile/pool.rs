@@ -17,12 +17,15 @@ use crate::snapshot::Files;
 use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::HostPolicy;
 use crate::snapshot::repetition::{CopyAfter, PerTry, RetryCause};
-use crate::snapshot::schema::{Balance, BreakerDoc, FallbackDoc, HedgeDoc, PoolDoc, ProxyProtocol, RetryDoc};
+use crate::snapshot::schema::{
+    Balance, BreakerDoc, FallbackDoc, HedgeDoc, PoolDoc, PoolProtocol, ProxyProtocol, RetryDoc,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
     pub name: Box<str>,
     pub endpoints: Box<[Endpoint]>,
+    pub protocol: PoolProtocol,
     /// `None`: they are met without TLS.
     pub tls: Option<PoolTls>,
     pub balance: Balance,
@@ -85,6 +88,7 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
     Pool {
         name: doc.name.as_str().into(),
         endpoints: doc.endpoints.iter().map(|endpoint| endpoint.0.clone()).collect(),
+        protocol: doc.protocol,
         tls: pool_tls(doc),
         balance: doc.balance,
         division: division(doc),

@@ -3,7 +3,7 @@
 use super::Meaning;
 use crate::limits;
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::{ListenDoc, PoolDoc, ProxyProtocol};
+use crate::snapshot::schema::{ListenDoc, PoolDoc, PoolProtocol, ProxyProtocol};
 use crate::snapshot::text::Step;
 
 impl Meaning<'_> {
@@ -69,6 +69,15 @@ impl Meaning<'_> {
         {
             let message = format!("`{name}` is no name that a certificate could have");
             self.report(Code::BadValue, path!["pool", at, "tls", "sni"], message, "write a host's name or address");
+        }
+        if pool.protocol != PoolProtocol::Http11 && pool.proxy_protocol != ProxyProtocol::Off {
+            let message = "a PROXY header tells of one client, and a connection of HTTP/2 carries many";
+            self.report(Code::Conflict, path!["pool", at, "proxy_protocol"], message, "leave one of the two out");
+        }
+        if pool.protocol == PoolProtocol::Auto && !is_on {
+            let message = "without TLS there is nothing to choose by";
+            let advice = "write protocol = \"h2\" or \"http/1.1\", or endpoints as `https://…`";
+            self.report(Code::NoEffect, path!["pool", at, "protocol"], message, advice);
         }
         if is_on && pool.proxy_protocol != ProxyProtocol::Off {
             let message = "a PROXY header is not sent in front of TLS yet";

@@ -26,7 +26,7 @@ pub use limit::LimitDoc;
 pub use listen::{ListenDoc, Protocol};
 pub(super) use outlier::{OutlierCause, OutlierDoc};
 pub(super) use pool::{BreakerDoc, FallbackDoc, HedgeDoc, RetryDoc};
-pub use pool::{PoolDoc, ProxyProtocol};
+pub use pool::{PoolDoc, PoolProtocol, ProxyProtocol};
 pub use queue::QueueDoc;
 pub(super) use route::{
     AdaptiveDoc, HeadersDoc, MirrorDoc, RedirectDoc, RedirectQuery, RespondDoc, RewriteDoc, RouteTimeouts,

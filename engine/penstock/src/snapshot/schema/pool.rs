@@ -28,6 +28,9 @@ pub struct PoolDoc {
     /// Where its endpoints are: addresses, names (each A and AAAA record is an endpoint), SRV records, or files that are watched.
     /// `weight` (1 unless given) is a share; 0 gets nothing. Endpoints of a higher `tier` (0 unless given) are asked when the lower ones fail.
     pub endpoints: Vec<Text<Endpoint>>,
+    /// What endpoints speak. `http/1.1`. `h2`: HTTP/2, which over TLS they must choose by ALPN. `auto`: over TLS what they choose of the two,
+    /// and HTTP/1.1 without. Requests share connections of HTTP/2, a worker's those of that worker.
+    pub protocol: PoolProtocol,
     /// TLS with endpoints. On where they are written `https://…`, or `ca` says whom to trust.
     pub tls: PoolTlsDoc,
     /// Which endpoint is next. `adaptive`: the better of two by latency and work in flight, right for nearly all.
@@ -82,6 +85,7 @@ impl Default for PoolDoc {
         Self {
             name: String::new(),
             endpoints: Vec::new(),
+            protocol: PoolProtocol::default(),
             tls: PoolTlsDoc::default(),
             balance: Balance::default(),
             hash: None,
@@ -104,6 +108,18 @@ impl Default for PoolDoc {
             resolve_every: Text::secs(10),
         }
     }
+}
+
+/// What endpoints speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+pub enum PoolProtocol {
+    #[default]
+    #[serde(rename = "http/1.1")]
+    Http11,
+    #[serde(rename = "h2")]
+    Http2,
+    #[serde(rename = "auto")]
+    Auto,
 }
 
 /// What becomes of requests that no endpoint of a pool can have.

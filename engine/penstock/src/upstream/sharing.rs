@@ -1,0 +1,219 @@
+//! Connections of HTTP/2 to an endpoint, each shared by many exchanges of one worker.
+//!
+//! What holds here: a request goes over the fullest connection that takes one more, so that those which a load no longer needs fall idle and
+//! end; while a connection is being made nobody makes another one; one that is too old, has carried enough or says nothing is left
+//! in peace (GOAWAY) and not used again.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use proto::h1::Client;
+use proto::h2::Limits;
+use ring::{Now, TaskRef, Timer};
+
+use super::endpoint::Endpoint;
+use super::lease::{Lease, Own, Wire};
+use super::shared::Held;
+use super::{Cluster, DialError, Wanted};
+use crate::conn::{Ended, Multiplex, Stream};
+use crate::limits;
+use crate::snapshot::{PoolProtocol, Reuse};
+use crate::telemetry::WorkerCells;
+use crate::tls::Failure;
+
+/// An endpoint's shared connections.
+#[derive(Default)]
+pub(super) struct Sharing {
+    open: RefCell<Vec<Rc<Shared>>>,
+    /// Connections that are being made.
+    dialling: Cell<u32>,
+    /// The last one that was asked chose HTTP/1.
+    wants_http1: Cell<bool>,
+    /// Who waits for them.
+    waiting: RefCell<Vec<TaskRef>>,
+}
+
+struct Shared {
+    connection: Multiplex<Client>,
+    made: Now,
+    requests: Cell<u32>,
+}
+
+impl Sharing {
+    /// A stream of the fullest connection that takes one more.
+    fn take(&self, reuse: &Reuse) -> Option<Stream<Client>> {
+        let open = self.open.borrow();
+        let worn = |one: &Shared| {
+            reuse.max_requests.is_some_and(|most| one.requests.get() >= most)
+                || reuse.max_age.is_some_and(|most| ring::now().since(one.made) >= most)
+        };
+        open.iter().filter(|one| worn(one)).for_each(|one| one.connection.drain());
+        let usable = open.iter().filter(|one| one.connection.can_ask());
+        let fullest = usable.max_by_key(|one| one.connection.streams())?;
+        fullest.requests.set(fullest.requests.get() + 1);
+        Some(Stream::unasked(fullest.connection.clone()))
+    }
+
+    /// Lets all connections end when what is under way on them has ended.
+    pub(super) fn drain(&self) {
+        self.open.borrow().iter().for_each(|one| one.connection.drain());
+    }
+
+    /// Waits until a connection that is being made is there, or is not to be had.
+    async fn dialled(&self, deadline: Now, timer: &mut Timer) -> Result<(), DialError> {
+        self.waiting.borrow_mut().push(ring::current_task());
+        let before = self.dialling.get();
+        timer.set(deadline);
+        poll_fn(|_| {
+            if self.dialling.get() < before {
+                Poll::Ready(Ok(()))
+            } else if timer.poll_expired() {
+                Poll::Ready(Err(DialError::TimedOut))
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    fn remove(&self, gone: &Rc<Shared>) {
+        self.open.borrow_mut().retain(|one| !Rc::ptr_eq(one, gone));
+    }
+}
+
+/// A connection is being made; whoever waits for it is told when it is not any more.
+struct Dialling<'a>(&'a Sharing);
+
+impl<'a> Dialling<'a> {
+    fn begin(sharing: &'a Sharing) -> Self {
+        sharing.dialling.set(sharing.dialling.get() + 1);
+        Self(sharing)
+    }
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        self.0.dialling.set(self.0.dialling.get() - 1);
+        self.0.waiting.take().into_iter().for_each(ring::wake);
+    }
+}
+
+impl Cluster {
+    /// A way to an endpoint that may speak HTTP/2: a stream of a shared connection, or a connection of its own where the endpoint, asked by
+    /// ALPN, wants HTTP/1.
+    pub(super) async fn share(
+        &self,
+        wanted: &Wanted<'_>,
+        timer: &mut Timer,
+        cells: &Arc<WorkerCells>,
+    ) -> Result<Lease, DialError> {
+        let Wanted { endpoint, pool, connect, fresh, .. } = *wanted;
+        let deadline = ring::now() + connect;
+        let lease = |stream, reused| Lease { wire: Wire::Shared(stream), endpoint: Rc::clone(endpoint), reused };
+        loop {
+            if let Some(stream) = endpoint.sharing.take(&pool.reuse) {
+                cells.counters.upstream_reused_total.add(1);
+                return Ok(lease(stream, true));
+            }
+            if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, &cells.counters) {
+                return Ok(lease);
+            }
+            if endpoint.sharing.dialling.get() == 0 || endpoint.sharing.wants_http1.get() {
+                break;
+            }
+            endpoint.sharing.dialled(deadline, timer).await?;
+        }
+        let dialling = Dialling::begin(&endpoint.sharing);
+        let (transport, held) = self.dial(endpoint, connect, timer, &cells.counters).await?;
+        let chosen = transport.secured().map(|secured| secured.http2);
+        match (chosen, pool.protocol) {
+            (Some(false), PoolProtocol::Http2) => {
+                let failure = Failure::WithoutHttp2;
+                self.tell(&endpoint.name, &failure);
+                return Err(DialError::Tls(failure));
+            }
+            (Some(false), _) | (None, PoolProtocol::Auto | PoolProtocol::Http11) => {
+                endpoint.sharing.wants_http1.set(true);
+                let wire = Wire::Own(Own::new(transport, held));
+                return Ok(Lease { wire, endpoint: Rc::clone(endpoint), reused: false });
+            }
+            (Some(true), _) | (None, PoolProtocol::Http2) => endpoint.sharing.wants_http1.set(false),
+        }
+        let connection = Multiplex::new(transport, None, Limits { secure: chosen.is_some(), ..limits::HTTP2_UPSTREAM });
+        let shared = Rc::new(Shared { connection: connection.clone(), made: ring::now(), requests: Cell::new(1) });
+        endpoint.sharing.open.borrow_mut().push(Rc::clone(&shared));
+        ring::spawn(pump(Rc::clone(endpoint), shared, held, pool.reuse.idle, Arc::clone(cells)));
+        drop(dialling);
+        Ok(lease(Stream::unasked(connection), false))
+    }
+}
+
+/// Serves a shared connection until it is over.
+async fn pump(endpoint: Rc<Endpoint>, shared: Rc<Shared>, held: Held, idle: Duration, cells: Arc<WorkerCells>) {
+    cells.counters.upstream_shared.add(1);
+    let mut timer = Timer::new();
+    let mut silence = Silence { since: ring::now(), busy: false, leaving: false };
+    let connection = &shared.connection;
+    let ended = poll_fn(|cx| silence.poll(connection, idle, &mut timer, cx)).await;
+    endpoint.sharing.remove(&shared);
+    connection.close(ended);
+    if ended != Ended::Gone {
+        // Our last words leave before the connection is closed.
+        connection.linger(limits::FAREWELL, limits::LINGER_BYTES_MAX).await;
+    }
+    cells.counters.upstream_shared.sub(1);
+    drop(held);
+}
+
+/// How long a shared connection has been without use, or without a word of the endpoint's while something is awaited.
+struct Silence {
+    since: Now,
+    busy: bool,
+    leaving: bool,
+}
+
+impl Silence {
+    fn poll(
+        &mut self,
+        connection: &Multiplex<Client>,
+        idle: Duration,
+        timer: &mut Timer,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended> {
+        loop {
+            if let Poll::Ready(ended) = connection.poll(cx, &mut |_| {}) {
+                return Poll::Ready(ended);
+            }
+            let now = ring::now();
+            if self.busy != connection.is_busy() {
+                (self.busy, self.since) = (!self.busy, now);
+                if !self.busy {
+                    connection.trim();
+                }
+            }
+            let due = if self.busy {
+                match connection.is_alive(self.since, limits::HTTP2_SILENCE) {
+                    Some(due) => due,
+                    None => return Poll::Ready(Ended::Gone),
+                }
+            } else if self.leaving {
+                return Poll::Ready(Ended::Finished);
+            } else {
+                self.since + idle
+            };
+            if due <= now && !self.busy {
+                connection.drain();
+                self.leaving = true;
+                continue;
+            }
+            timer.set(connection.deadline().map_or(due, |other| other.min(due)));
+            if !timer.poll_expired() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
