@@ -16,6 +16,7 @@ mod origin;
 mod place;
 mod tls;
 mod tool;
+mod transparency;
 mod wire;
 
 pub use dns::Nameserver;
@@ -26,6 +27,7 @@ pub use origin::{Origin, Peer, answer, fields_text, standard};
 pub use place::{Folder, binary, free_address, python, script};
 pub use tls::{Authority, Issued, Kind, TlsClient};
 pub use tool::{Ran, Tool, until};
+pub use transparency::{CtEntry, CtLog, Logged, log_list, ocsp_response, sct_list};
 pub use wire::{Client, End, Stream, Wire};
 
 /// How long any one thing may take that is not measured: generous, because two cores run everything at once.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
-    PKCS_RSA_SHA256,
+    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData,
 };
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
@@ -83,6 +83,31 @@ impl Authority {
             cert: folder.write(&format!("{file}.pem"), cert.pem()),
             key: folder.write(&format!("{file}.key"), key.serialize_pem()),
         }
+    }
+
+    /// Of a certificate for `names`, good for `days` from `from` on (seconds since 1970).
+    pub fn params(names: &[&str], from: u64, days: u64) -> CertificateParams {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.not_before = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(from);
+        params.not_after = params.not_before + Duration::from_secs(days * 86_400);
+        params.use_authority_key_identifier_extension = true;
+        params
+    }
+
+    /// Signs a certificate.
+    pub fn sign(&self, params: &CertificateParams, key: &KeyPair) -> Certificate {
+        params.signed_by(key, &self.issuer).expect("a certificate")
+    }
+
+    /// Its certificate, in DER.
+    pub fn der(&self) -> &[u8] {
+        &self.root
+    }
+
+    /// Its key's SubjectPublicKeyInfo.
+    pub fn spki(&self) -> Vec<u8> {
+        self.issuer.key().subject_public_key_info()
     }
 
     /// Trusts this authority alone, and shows `identity`.

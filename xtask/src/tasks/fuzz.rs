@@ -1,37 +1,48 @@
-//! `cargo xtask fuzz`: every target of engine/proto/fuzz, briefly, on nightly (libFuzzer's instrumentation is not stable).
+//! `cargo xtask fuzz`: every target of the packages that have some, briefly, on nightly (libFuzzer's instrumentation is not stable).
 
 use crate::{Outcome, install, place, shell};
 
+/// Packages with targets.
+const PACKAGES: &[&str] = &["engine/proto", "engine/certs"];
+
 pub fn run(arguments: &[String]) -> Outcome {
-    let (seconds, mut targets) = parse(arguments)?;
-    let package = place::root().join("engine/proto");
-    if !package.join("fuzz/Cargo.toml").is_file() {
-        return Err(
-            "there is no engine/proto/fuzz/Cargo.toml, so no target to run (cargo fuzz init makes one)".to_owned()
-        );
-    }
+    let (seconds, wanted) = parse(arguments)?;
     nightly()?;
     install::cargo_tool("cargo-fuzz", &["--debug"])?;
-    if targets.is_empty() {
-        let list = shell::cargo("+nightly")
-            .args(["fuzz", "list"])
-            .current_dir(&package)
-            .output()
-            .map_err(|error| format!("cargo fuzz list: {error}"))?;
-        targets = String::from_utf8_lossy(&list.stdout).split_whitespace().map(str::to_owned).collect();
+    let mut known = Vec::new();
+    for package in PACKAGES {
+        known.extend(targets(package)?.into_iter().map(|target| (*package, target)));
     }
-    if targets.is_empty() {
-        return Err("cargo fuzz list names no target".to_owned());
-    }
-    for target in &targets {
+    let chosen = choose(&known, &wanted)?;
+    for (package, target) in &chosen {
         let mut command = shell::cargo("+nightly");
         command
             .args(["fuzz", "run", target, "--", &format!("-max_total_time={seconds}"), "-print_final_stats=1"])
-            .current_dir(&package);
-        shell::run(&mut command).map_err(|why| format!("{why}\nthe input is in engine/proto/fuzz/artifacts/{target}; replay: cd engine/proto && cargo +nightly fuzz run {target} FILE"))?;
+            .current_dir(place::root().join(package));
+        shell::run(&mut command).map_err(|why| format!("{why}\nthe input is in {package}/fuzz/artifacts/{target}; replay: cd {package} && cargo +nightly fuzz run {target} FILE"))?;
     }
-    println!("fuzz: {} targets, {seconds} s each, nothing found: {}", targets.len(), targets.join(" "));
+    let names: Vec<_> = chosen.iter().map(|(_, target)| target.as_str()).collect();
+    println!("fuzz: {} targets, {seconds} s each, nothing found: {}", names.len(), names.join(" "));
     Ok(())
+}
+
+/// What a package can be fuzzed with.
+fn targets(package: &str) -> Outcome<Vec<String>> {
+    let list = shell::cargo("+nightly")
+        .args(["fuzz", "list"])
+        .current_dir(place::root().join(package))
+        .output()
+        .map_err(|error| format!("cargo fuzz list: {error}"))?;
+    let names: Vec<_> = String::from_utf8_lossy(&list.stdout).split_whitespace().map(str::to_owned).collect();
+    if names.is_empty() { Err(format!("cargo fuzz list names no target in {package}")) } else { Ok(names) }
+}
+
+/// All of them, or those of these names.
+fn choose<'a>(known: &[(&'a str, String)], wanted: &[String]) -> Outcome<Vec<(&'a str, String)>> {
+    if let Some(stranger) = wanted.iter().find(|name| !known.iter().any(|(_, target)| target == *name)) {
+        return Err(format!("`{stranger}` is no target of {}", PACKAGES.join(" or ")));
+    }
+    Ok(known.iter().filter(|(_, target)| wanted.is_empty() || wanted.contains(target)).cloned().collect())
 }
 
 /// An error that says what to do unless rustup has a nightly toolchain.
@@ -70,5 +81,13 @@ mod tests {
         assert_eq!(parse("h1_request --seconds 5"), Ok((5, vec!["h1_request".to_owned()])));
         assert!(parse("--seconds 0").is_err());
         assert!(parse("--all").is_err());
+    }
+
+    #[test]
+    fn targets_are_chosen_by_name() {
+        let known = [("a", "one".to_owned()), ("b", "two".to_owned())];
+        assert_eq!(choose(&known, &[]), Ok(known.to_vec()));
+        assert_eq!(choose(&known, &["two".to_owned()]), Ok(known[1..].to_vec()));
+        assert!(choose(&known, &["three".to_owned()]).is_err());
     }
 }
