@@ -161,11 +161,11 @@ impl Authority {
         Logged { der: cert.der().to_vec(), pem: cert.pem(), key: key.serialize_pem(), tbs, precertificate }
     }
 
-    /// The same in files called after `file`, from yesterday for 90 days, with the promise of each of `logs`.
+    /// The same in files called after `file`, for 90 days from half a day ago on, with the promise of each of `logs`.
     pub fn issue_logged(&self, folder: &Folder, file: &str, names: &[&str], logs: &[&CtLog]) -> Issued {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
         let promises = |entry: CtEntry<'_>| logs.iter().map(|log| log.promise((now - 3600) * 1000, entry)).collect();
-        let logged = self.logged(names, now - 86_400, 90, promises);
+        let logged = self.logged(names, now - 43_200, 90, promises);
         Issued {
             cert: folder.write(&format!("{file}.pem"), logged.pem),
             key: folder.write(&format!("{file}.key"), logged.key),

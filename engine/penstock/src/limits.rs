@@ -96,6 +96,9 @@ pub const HANDSHAKES_A_TURN: usize = 2;
 /// Bytes of a file with certificates or a key: the largest bundles of roots in use have 250 KiB.
 pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Bytes of a list of Certificate Transparency logs: today's have 50 to 300 KiB, with the logs of all years.
+pub const LOG_LIST_BYTES_MAX: u64 = 4 << 20;
+
 /// The farewell to a client whose handshake failed: a round trip around the world, for the alert to be read.
 pub const FAREWELL: Duration = Duration::from_millis(500);
 

@@ -49,24 +49,31 @@ fn fetch(address: &Address, path: &str, content: Option<&Value>) -> io::Result<A
             exchange(stream, "localhost", path, content)
         }
         Address::Tcp { host, port } => {
-            let candidates: Vec<SocketAddr> = match host {
-                Host::Ip(ip) => vec![SocketAddr::new(*ip, *port)],
-                Host::Name(name) => (&**name, *port).to_socket_addrs()?.collect(),
-            };
-            let mut refused = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-            for candidate in candidates {
-                match TcpStream::connect_timeout(&candidate, limits::STATUS_TIMEOUT) {
-                    Ok(stream) => {
-                        stream.set_read_timeout(timeout)?;
-                        stream.set_write_timeout(timeout)?;
-                        return exchange(stream, &candidate.to_string(), path, content);
-                    }
-                    Err(error) => refused = error,
-                }
-            }
-            Err(refused)
+            let stream = connect(host, *port)?;
+            let peer = stream.peer_addr()?.to_string();
+            exchange(stream, &peer, path, content)
         }
     }
+}
+
+/// A connection to the first address of `host` that answers; each wait on it has an end.
+pub(super) fn connect(host: &Host, port: u16) -> io::Result<TcpStream> {
+    let candidates: Vec<SocketAddr> = match host {
+        Host::Ip(ip) => vec![SocketAddr::new(*ip, port)],
+        Host::Name(name) => (&**name, port).to_socket_addrs()?.collect(),
+    };
+    let mut refused = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for candidate in candidates {
+        match TcpStream::connect_timeout(&candidate, limits::STATUS_TIMEOUT) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(limits::STATUS_TIMEOUT))?;
+                stream.set_write_timeout(Some(limits::STATUS_TIMEOUT))?;
+                return Ok(stream);
+            }
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 /// `host` is an address, whatever name led there: the engine lets no name change anything.

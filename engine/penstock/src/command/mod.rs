@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 configuration invalid, 4 host unfit.
 
+mod cert;
 mod check;
 mod client;
 mod doctor;
@@ -58,6 +59,8 @@ enum Command {
     Run(ConfigArgs),
     /// Checks a configuration file: everything that is wrong with it, at once
     Check(check::CheckArgs),
+    /// Explains certificates
+    Cert(cert::CertArgs),
     /// Shows what a running engine is doing, on one screen
     Status(status::StatusArgs),
     /// Shows endpoints, pools, breakers, routes or limits of a running engine
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Run(args) => run(&args.config),
         Command::Check(args) => check::check(&args),
+        Command::Cert(args) => cert::cert(&args),
         Command::Status(args) => status::status(&args),
         Command::Show(args) => show::show(&args),
         Command::Set(args) => set::set(&args),
@@ -238,9 +242,10 @@ fn manual() -> String {
         man.render_synopsis_section(&mut page)?;
         man.render_extra_section(&mut page)?;
         let commands = program.get_subcommands().filter(|command| !command.is_hide_set());
-        for command in commands.filter(|command| command.get_name() != "help") {
+        for command in commands.flat_map(parts).filter(|command| command.get_name() != "help") {
             let man = clap_mangen::Man::new(command.clone());
-            writeln!(page, ".SH \"PENSTOCK {}\"", command.get_name().to_uppercase())?;
+            let name = command.get_bin_name().unwrap_or_default();
+            writeln!(page, ".SH \"{}\"", name.to_uppercase())?;
             man.render_description_section(&mut page)?;
             man.render_synopsis_section(&mut page)?;
             man.render_options_section(&mut page)?;
@@ -249,6 +254,11 @@ fn manual() -> String {
     };
     render().expect("writing to memory");
     String::from_utf8_lossy(&page).into_owned()
+}
+
+/// A command; or what it consists of, where it is nothing by itself.
+fn parts(command: &clap::Command) -> Vec<&clap::Command> {
+    if command.has_subcommands() { command.get_subcommands().collect() } else { vec![command] }
 }
 
 /// Prints; a reader that went away (`| head`) is no failure.
@@ -289,7 +299,10 @@ mod tests {
             assert!(completion(shell).contains("penstock"));
         }
         let manual = manual();
-        assert!(manual.contains("PENSTOCK SERVE") && manual.contains("access"), "{manual}");
+        assert!(
+            manual.contains("PENSTOCK SERVE") && manual.contains("PENSTOCK CERT CHECK") && manual.contains("access"),
+            "{manual}"
+        );
         assert!(!manual.contains("PENSTOCK REFERENCE"));
     }
 }

@@ -2,23 +2,18 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
-use super::Failure;
-use super::certificates::{certified, chain};
+use super::certificates::certified;
 use super::server::Wrong;
-use crate::snapshot::{PoolId, PoolProtocol, PoolTls, Snapshot, SpkiPin, Trust};
-
-/// Where distributions keep the roots that they trust: Debian, Fedora, Alpine.
-const SYSTEM_ROOTS: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+use super::{Failure, Roots};
+use crate::snapshot::{PoolId, PoolProtocol, PoolTls, Snapshot, SpkiPin};
 
 /// How the endpoints of a pool are met by TLS. One for all workers: a session that one has made, any may resume.
 #[derive(Debug)]
@@ -105,7 +100,7 @@ fn server_name(authority: &str) -> Option<ServerName<'static>> {
 }
 
 /// Trusts by a chain to a root, by pinned keys, by both, or everybody.
-struct Verifier {
+pub(super) struct Verifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
     pins: Box<[SpkiPin]>,
     provider: Arc<CryptoProvider>,
@@ -113,16 +108,17 @@ struct Verifier {
 
 impl Verifier {
     fn new(tls: &PoolTls, provider: &Arc<CryptoProvider>) -> Result<Self, Wrong> {
-        let roots = match &tls.trust {
-            Trust::System => Some(system_roots()?),
-            Trust::File(path) => Some(roots(path)?),
-            Trust::Nobody => None,
-        };
+        let roots = Roots::of(&tls.trust)?;
+        Ok(Self { pins: tls.pins.clone(), ..Self::of_roots(roots.as_ref(), provider)? })
+    }
+
+    /// Trusts whom `roots` trust, or everybody.
+    pub(super) fn of_roots(roots: Option<&Roots>, provider: &Arc<CryptoProvider>) -> Result<Self, Wrong> {
         let chain = roots.map(|roots| {
-            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+            let builder = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots.0), Arc::clone(provider));
             builder.build().map_err(|error| Wrong::from(Error::General(error.to_string())))
         });
-        Ok(Self { chain: chain.transpose()?, pins: tls.pins.clone(), provider: Arc::clone(provider) })
+        Ok(Self { chain: chain.transpose()?, pins: Box::default(), provider: Arc::clone(provider) })
     }
 
     fn is_pinned(&self, cert: &CertificateDer<'_>) -> bool {
@@ -181,28 +177,6 @@ impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Verifier(chain {}, {} pins)", self.chain.is_some(), self.pins.len())
     }
-}
-
-/// The authorities in a file, every one of which must be good.
-pub(super) fn roots(path: &Path) -> Result<RootCertStore, Wrong> {
-    let mut roots = RootCertStore::empty();
-    for root in chain(path)? {
-        roots.add(root).map_err(|error| Wrong::of(path, error))?;
-    }
-    Ok(roots)
-}
-
-/// Those that the host trusts. One that cannot be read among hundreds is nobody's concern.
-fn system_roots() -> Result<RootCertStore, Wrong> {
-    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let usual = || SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.is_file());
-    let Some(path) = named.or_else(usual) else {
-        let advice = "this host has no trusted roots (Debian: apt-get install ca-certificates); or name a file: tls.ca";
-        return Err(Wrong::of(Path::new(SYSTEM_ROOTS[0]), advice));
-    };
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(chain(&path)?);
-    if roots.is_empty() { Err(Wrong::of(&path, "has no usable root in it")) } else { Ok(roots) }
 }
 
 #[cfg(test)]

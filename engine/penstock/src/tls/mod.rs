@@ -1,19 +1,23 @@
 //! TLS of both roles: rustls behind a machine of ours, certificates by name, tickets, and the turnstile that handshakes pass.
 //!
-//! What holds here: no sockets. [`Machine`] takes ciphertext and gives plaintext and the other way round, in the worker's own buffers;
+//! What holds here: no sockets ([`inspect`] is given a stream). [`Machine`] takes ciphertext and gives plaintext and the other way round, in the worker's own buffers;
 //! whatever a peer sends ends in bytes, a pause or a [`Failure`]. `conn::Transport` joins it to a stream.
 
 mod certificates;
 mod client;
 mod failure;
+mod inspect;
 mod machine;
 mod records;
+mod roots;
 mod server;
 mod turnstile;
 
 pub use client::{Origination, Originations};
 pub use failure::{Cause, Failure};
+pub use inspect::{Shown, inspect, trusted};
 pub use machine::{Machine, Read, Secured};
+pub use roots::Roots;
 pub use server::{Terminators, Wrong};
 pub use turnstile::turn;
 

@@ -10,7 +10,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 
 use super::certificates::{Certificates, certified};
-use super::client::roots;
+use super::roots;
 use crate::snapshot::{Listener, ListenerId, ListenerProtocol, ListenerTls, Snapshot, TlsVersion};
 
 /// What is wrong with a file, and which.
@@ -139,7 +139,7 @@ fn tickets() -> Result<Arc<dyn ProducesTickets>, Wrong> {
 fn clients(tls: &ListenerTls) -> Result<Arc<dyn ClientCertVerifier>, Wrong> {
     let Some(path) = &tls.client_ca else { return Ok(WebPkiClientVerifier::no_client_auth()) };
     let provider = Arc::new(aws_lc_rs::default_provider());
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider)
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots::file(path)?), provider)
         .build()
         .map_err(|error| Wrong::of(path, error))
 }
