@@ -276,28 +276,49 @@ fn rfc9113_5_1_2_streams_beyond_the_limit_are_refused_and_their_blocks_read() {
 }
 
 #[test]
-fn rfc9113_5_1_2_a_stream_counts_until_the_work_behind_it_is_let_go_of() {
+fn rfc9113_5_1_frames_on_a_stream_that_was_reset_are_told_once_also_while_it_counts() {
+    let mut connection = proto::h2::Connection::<Server>::new(Limits::DEFAULT);
+    let (mut space, mut out) = (proto::h2::HeadSpace::default(), Vec::new());
+    let late = [data(1, b"x", false), data(1, b"y", true)].concat();
+    let bytes = [PREFACE, &settings(&[]), &open(1), &rst(1, ErrorCode::CANCEL), &late].concat();
+    let mut at = 0;
+    loop {
+        let step = connection.read(Duration::ZERO, &bytes[at..], &mut space, &mut out).unwrap();
+        at += step.skipped;
+        if matches!(step.said, proto::h2::Said::Pause) {
+            break;
+        }
+    }
+    let told: Vec<_> = frames(&out).into_iter().filter(|frame| frame.kind == RST_STREAM).collect();
+    assert_eq!((told.len(), told[0].stream, told[0].word(0)), (1, 1, CLOSED.0));
+    assert_eq!(connection.streams(), 1);
+}
+
+#[test]
+fn rfc9113_5_1_2_streams_that_were_reset_do_not_count_and_are_bounded_until_they_are_let_go_of() {
     let limits = Limits { streams: 1, ..Limits::DEFAULT };
     let mut connection = proto::h2::Connection::<Server>::new(limits);
     let (mut space, mut out) = (proto::h2::HeadSpace::default(), Vec::new());
-    let bytes = [PREFACE, &settings(&[]), &ended(1), &rst(1, ErrorCode::CANCEL), &ended(3)].concat();
-    let (mut at, mut reset) = (0, false);
+    let given_up = |stream| [ended(stream), rst(stream, ErrorCode::CANCEL)].concat();
+    let bytes = [PREFACE, &settings(&[]), &given_up(1), &given_up(3), &ended(5)].concat();
+    let (mut at, mut reset) = (0, Vec::new());
     loop {
         let step = connection.read(Duration::ZERO, &bytes[at..], &mut space, &mut out).unwrap();
         at += step.skipped;
         match step.said {
             proto::h2::Said::Pause => break,
-            proto::h2::Said::Stream(StreamId(1), Event::Reset(why)) => {
-                reset = true;
+            proto::h2::Said::Stream(stream, Event::Reset(why)) => {
                 assert_eq!(why, Malformed::Cancelled(ErrorCode::CANCEL));
+                reset.push(stream);
             }
             _ => {}
         }
     }
     let refused = frames(&out).into_iter().rfind(|frame| frame.kind == RST_STREAM).unwrap();
-    assert!(reset && refused.stream == 3 && refused.word(0) == ErrorCode::REFUSED_STREAM.0);
-    assert_eq!(connection.streams(), 1);
+    assert_eq!((refused.stream, refused.word(0)), (5, ErrorCode::REFUSED_STREAM.0), "two wait to be let go of");
+    assert_eq!((reset.as_slice(), connection.streams()), (&[StreamId(1), StreamId(3)][..], 2));
     connection.release(StreamId(1), &mut out);
+    connection.release(StreamId(3), &mut out);
     assert_eq!(connection.streams(), 0);
 }
 

@@ -31,7 +31,7 @@ pub use flow::DataFrame;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub heads: HeadLimits,
-    /// Streams that the peer may have open at once; those count until the work behind them is let go of.
+    /// Streams that the peer may have open at once. As many again may have been reset while the work behind them is not let go of.
     pub streams: u16,
     /// Bytes of content that a stream may be ahead of the credit it is given.
     pub stream_window: u32,
@@ -67,10 +67,10 @@ impl Limits {
 }
 
 impl Limits {
-    /// What the protocol and our own counters can express.
+    /// What the protocol and our own counters can express: of streams, twice as many as are allowed.
     fn bounded(self) -> Self {
         Self {
-            streams: self.streams.min(u16::MAX - 1),
+            streams: self.streams.min(u16::MAX / 2),
             stream_window: self.stream_window.min(WINDOW_MAX),
             connection_window: self.connection_window.min(WINDOW_MAX),
             header_table: self.header_table.min(TABLE_SIZE_DEFAULT as u16),
@@ -119,6 +119,8 @@ pub struct Connection<R: Role> {
     decoder: Decoder,
     encoder: Encoder,
     streams: Streams,
+    /// Of those, the ones that have been reset.
+    broken: u16,
     recent: Recent,
     ledger: Ledger,
     input: Input,
@@ -216,6 +218,7 @@ impl<R: Role> Connection<R> {
             decoder: Decoder::new(),
             encoder: Encoder::new(),
             streams: Streams::default(),
+            broken: 0,
             recent: Recent::default(),
             ledger: Ledger::default(),
             input: if R::ANSWERS { Input::Preface(0) } else { Input::Frame },
@@ -462,6 +465,7 @@ impl<R: Role> Connection<R> {
     /// Takes a stream out of everything but the count.
     fn break_off(&mut self, slot: usize, by_us: bool, out: &mut Vec<u8>) {
         let stream = &mut self.streams[slot];
+        self.broken += u16::from(!stream.broken);
         stream.broken = true;
         stream.broken_by_us = by_us;
         stream.queued = 0;
@@ -472,6 +476,7 @@ impl<R: Role> Connection<R> {
 
     fn remove(&mut self, slot: usize, out: &mut Vec<u8>) {
         let stream = &mut self.streams[slot];
+        self.broken -= u16::from(stream.broken);
         self.recent.push(stream.id, stream.broken_by_us);
         self.credit += std::mem::take(&mut stream.owed);
         self.streams.remove(slot);

@@ -17,8 +17,9 @@
 //!    ([`finish`](Connection::finish)); at the end of a turn it asks [`next_data`](Connection::next_data) until there is none, and puts the frame's
 //!    head, so many bytes of that stream's content, and the frame's suffix. Nothing is copied by the machine. Trailers are written when
 //!    what was queued has gone.
-//! 5. **Streams end by themselves** when both messages are complete. One that is [reset](crate::Event::Reset) counts until the caller
-//!    [lets go](Connection::release) of it, so that a peer cannot open more by giving up what still costs us (CVE-2025-8671). Whatever is
+//! 5. **Streams end by themselves** when both messages are complete. One that is [reset](crate::Event::Reset) has a place of its
+//!    own until the caller [lets go](Connection::release) of it; there are as many of those as of open ones, so that a peer cannot open more
+//!    and more by giving up what still costs us (CVE-2025-8671). Whatever is
 //!    asked of a stream that is gone does nothing; the end of a message that is complete is told in any case, once.
 //! 6. A fault ends the connection: GOAWAY is in `out` already. Between bytes there is [`next_deadline`](Connection::next_deadline), and
 //!    [`expire`](Connection::expire).

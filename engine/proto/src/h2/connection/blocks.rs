@@ -50,7 +50,7 @@ impl Connection<Server> {
             self.recent.push(block.stream, true);
             return Ok(None);
         }
-        if self.streams.len() >= self.limits.streams as usize {
+        if self.is_full() {
             head::discard(&mut self.decoder, block.bytes, space).map_err(compression)?;
             self.ledger.charge(block.now_ms, Offence::Refused)?;
             frame::put_reset(out, block.stream, ErrorCode::REFUSED_STREAM);
@@ -204,6 +204,13 @@ impl<R: Role> Connection<R> {
         let trailers = space.fields.iter().any(|field| !field.dropped);
         self.input = Input::End { stream: block.stream, trailers };
         Ok(None)
+    }
+
+    /// Whether the peer has opened all that it may. What was reset is none of those (RFC 9113 §5.1.2), so that a client which gives up and
+    /// asks on is not refused; but work may still be behind it, so it is bounded too (CVE-2025-8671).
+    fn is_full(&self) -> bool {
+        let (all, most) = (self.streams.len(), usize::from(self.limits.streams));
+        all - usize::from(self.broken) >= most || all >= 2 * most
     }
 
     fn open(&mut self, mut stream: Stream) {

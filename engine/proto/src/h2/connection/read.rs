@@ -405,14 +405,19 @@ impl<R: Role> Connection<R> {
 
     /// A frame for a stream that is not there any more: what was on its way is borne, what was not is told (RFC 9113 §5.1).
     pub(super) fn take_late(&mut self, now_ms: u64, stream: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let broken = self.streams.find(stream).is_some();
         let refused = matches!(self.going, Going::Final(last) if R::ANSWERS && stream > last);
-        if broken || refused || self.recent.find(stream) == Past::ByUs {
+        let slot = self.streams.find(stream);
+        let by_us = slot.map_or_else(|| self.recent.find(stream) == Past::ByUs, |slot| self.streams[slot].broken_by_us);
+        if refused || by_us {
             return self.ledger.charge(now_ms, Offence::Odd);
         }
         self.ledger.charge(now_ms, Offence::MadeReset)?;
         frame::put_reset(out, stream, ErrorCode::STREAM_CLOSED);
-        self.recent.push(stream, true);
+        // Told once: what is still on its way is borne.
+        match slot {
+            Some(slot) => self.streams[slot].broken_by_us = true,
+            None => self.recent.push(stream, true),
+        }
         Ok(())
     }
 
