@@ -266,6 +266,16 @@ impl H2Client {
         self.streams.get(&stream).cloned().unwrap_or_default()
     }
 
+    /// Whether a response is complete, or was reset.
+    pub fn is_over(&self, stream: u32) -> bool {
+        self.streams.get(&stream).is_some_and(Exchange::is_over)
+    }
+
+    /// What came back on a stream that is over; nothing is remembered of it then.
+    pub fn take_over(&mut self, stream: u32) -> Option<Exchange> {
+        if self.is_over(stream) { self.streams.remove(&stream) } else { None }
+    }
+
     /// Waits for a whole response.
     #[track_caller]
     pub fn response(&mut self, stream: u32) -> Exchange {
@@ -278,7 +288,7 @@ impl H2Client {
     /// Waits until a stream is over, or the connection is.
     #[track_caller]
     pub fn wait(&mut self, stream: u32) {
-        self.until("the stream is over", |client| client.streams.get(&stream).is_some_and(Exchange::is_over));
+        self.until("the stream is over", |client| client.is_over(stream));
     }
 
     /// Waits until the server has looked at everything that was sent, or has ended the connection.
