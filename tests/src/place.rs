@@ -29,7 +29,7 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// A Python that has h11: `PENSTOCK_TEST_PYTHON`, or the one that `cargo xtask test` would make.
+/// A Python that has what our scripts import: `PENSTOCK_TEST_PYTHON`, or the one that `cargo xtask test` would make.
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
@@ -37,7 +37,8 @@ pub fn python() -> &'static Path {
             return PathBuf::from(path);
         }
         let _lock = locked("python");
-        let bin = xtask::install::python(&target().join("python"), &["h11"]).expect("a Python with h11");
+        let bin = xtask::install::python(&target().join("python"), xtask::install::PYTHON)
+            .expect("a Python and its packages");
         bin.join("python")
     })
 }

@@ -62,6 +62,9 @@ fn effective_user(status: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// What tests use of PyPI, in an environment of our own.
+pub const PYTHON: &[&str] = &["h11", "grpcio"];
+
 /// A Python environment of our own with these packages in it, made when it is not there. Returns its `bin` folder.
 pub fn python(directory: &Path, packages: &[&str]) -> Outcome<PathBuf> {
     let bin = directory.join("bin");

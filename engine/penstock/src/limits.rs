@@ -121,6 +121,13 @@ pub const HTTP2_UPSTREAM: proto::h2::Limits =
 /// take for that: a connection that is dead holds up every request that is given to it.
 pub const HTTP2_SILENCE: Duration = Duration::from_secs(5);
 
+/// How long a connection of HTTP/2 is idle before it gives back what it does not need then: between two requests of a busy one it would only have to
+/// be made anew.
+pub const HTTP2_TRIM_AFTER: Duration = Duration::from_secs(1);
+
+/// Requests that a worker has under way; further ones of HTTP/2 are refused, to be sent again. At 6 KiB each, 400 MiB. HTTP/1 is bounded by connections.
+pub const EXCHANGES_MAX: u64 = 65_536;
+
 /// What `http2.streams` may be set to: each is an exchange of 4 KiB at the least.
 pub const HTTP2_STREAMS_MAX: u32 = 1_000;
 

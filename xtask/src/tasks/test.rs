@@ -16,10 +16,9 @@ const TOOLS: &[Tool] = &[
     ("ip", "iproute2"),
     ("strace", "strace"),
     ("slowhttptest", "slowhttptest"),
+    ("h2load", "nghttp2-client"),
+    ("nghttpd", "nghttp2-server"),
 ];
-
-/// From PyPI, in an environment of our own.
-const PYTHON: &[&str] = &["h11"];
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wish {
@@ -91,11 +90,12 @@ pub fn run(arguments: &[String]) -> Outcome {
 }
 
 fn python(skips: &mut Vec<String>) -> Option<PathBuf> {
-    let environment = place::target_directory().and_then(|target| install::python(&target.join("python"), PYTHON));
+    let environment =
+        place::target_directory().and_then(|target| install::python(&target.join("python"), install::PYTHON));
     match environment {
         Ok(bin) => Some(bin.join("python")),
         Err(why) => {
-            skips.push(format!("python packages {}: {why}", PYTHON.join(" ")));
+            skips.push(format!("python packages {}: {why}", install::PYTHON.join(" ")));
             None
         }
     }

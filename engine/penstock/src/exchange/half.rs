@@ -8,9 +8,9 @@ use std::task::{Context, Poll};
 use proto::h1::{Connection, Trailers};
 use ring::{Buf, Now};
 
-use super::Door;
 use super::admit::Paced;
 use super::mirror::Copy;
+use super::{Door, grpc};
 use crate::conn::{Broken, Lane, Read, Reads, Speaks};
 use crate::qos::Direction;
 
@@ -25,6 +25,8 @@ pub(super) struct Half<'a> {
     pub(super) state: Going,
     /// Content bytes passed on.
     pub(super) bytes: u64,
+    /// How a call of gRPC ended, once its trailers have passed.
+    pub(super) grpc_status: Option<u8>,
     /// Takes in what passes.
     pub(super) copy: Option<Copy>,
 }
@@ -73,7 +75,7 @@ pub(super) trait Sink {
 
 impl<'a> Half<'a> {
     pub(super) fn new(lead: Option<Buf>, pacing: Option<Pacing<'a>>) -> Self {
-        Self { pacing, lead, hold: None, state: Going::On, bytes: 0, copy: None }
+        Self { pacing, lead, hold: None, state: Going::On, bytes: 0, grpc_status: None, copy: None }
     }
 
     /// Until when the next piece has to wait for its turn.
@@ -136,6 +138,9 @@ impl<'a> Half<'a> {
         if last {
             // An empty vector owns no memory; only trailers give it some.
             let mut long = Vec::new();
+            if !piece.trailers.is_empty() {
+                self.grpc_status = grpc::status_of_trailers(&piece.trailers);
+            }
             let short = sink.end(&piece.trailers, &mut long)?;
             let end = if long.is_empty() { short } else { &long };
             if !end.is_empty() {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proto::h1::{RequestRewrite, ResponseHead, ResponseRewrite};
-use proto::http::{Fields, Framing, Known, KnownSet, Span, hop};
+use proto::http::{Fields, Framing, Known, KnownSet, Span, Version, hop};
 
 use super::relay::Exchange;
 use super::route::{Matched, Way};
@@ -77,7 +77,7 @@ fn compose_request<const FIELDS: usize, T>(
     let mut value = door.desk.value.borrow_mut();
     let mut added = Added::<FIELDS>::default();
     let mut spans = forwarding(&mut value, (door, request, peer), bytes, &fields, route.forwarded);
-    spans.via = via(&mut value, door);
+    spans.via = via(&mut value, door, request.head.version);
     let cookies = affinity::cookie_to_strip(&door.snapshot[way.pool], &fields, bytes).map(|rule| {
         let start = value.len();
         affinity::strip_cookie(rule, &fields, bytes, &mut value);
@@ -227,7 +227,7 @@ fn compose_response<const FIELDS: usize>(
     }
     let mut value = door.desk.value.borrow_mut();
     value.clear();
-    let via = via(&mut value, door);
+    let via = via(&mut value, door, head.version);
     let mut values = [Place::default(); FIELDS];
     if !rules.add.is_empty() {
         let mut asked = door.desk.request_fields.borrow_mut();
@@ -351,11 +351,16 @@ fn scheme(door: &Door) -> &'static [u8] {
     if door.listener().tls.is_some() { b"https" } else { b"http" }
 }
 
-/// `1.1 NAME`, behind what the desk holds already.
-fn via(value: &mut Vec<u8>, door: &Door) -> Place {
+/// `VERSION NAME`, behind what the desk holds already; the version is that of the message that came (RFC 9110 §7.6.3).
+fn via(value: &mut Vec<u8>, door: &Door, came: Version) -> Place {
     let start = value.len();
     if let ViaName::Name(name) = &door.snapshot.engine.via {
-        value.extend_from_slice(b"1.1 ");
+        value.extend_from_slice(match came {
+            Version::Http10 => b"1.0 ",
+            Version::Http11 => b"1.1 ",
+            Version::Http2 => b"2.0 ",
+            Version::Http3 => b"3.0 ",
+        });
         value.extend_from_slice(name.as_bytes());
     }
     Place { start, end: value.len() }

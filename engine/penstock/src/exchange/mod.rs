@@ -7,6 +7,7 @@
 mod admit;
 mod affinity;
 mod door;
+mod grpc;
 mod half;
 mod headers;
 mod hedge;

@@ -27,7 +27,7 @@ use super::hedge::{Ahead, Hedge};
 use super::replay::Repeatable;
 use super::route::Way;
 use super::tries::{Attempt, Tries};
-use super::{Door, Peer, Reason, Request, Settled, headers, mirror};
+use super::{Door, Peer, Reason, Request, Settled, grpc, headers, mirror};
 use crate::conn::{Broken, Lane, Read};
 use crate::limits;
 use crate::qos::Direction;
@@ -116,6 +116,7 @@ async fn copy(
         download: Half::new(None, paced.map(|paced| paced.pacing(Direction::Down))),
         phase: Phase::Head,
         status: 0,
+        meaning: 0,
         whole: None,
         moved: ring::now(),
         uploaded: (ring::now(), 0),
@@ -177,6 +178,8 @@ struct Relay<'a, 'b, 'd> {
     phase: Phase,
     /// Of the final response, once its head was read.
     status: u16,
+    /// What that stands for.
+    meaning: u16,
     /// Until when a small response waits for its rest.
     whole: Option<Now>,
     /// When content last moved.
@@ -366,7 +369,7 @@ impl Relay<'_, '_, '_> {
 
     /// An answer that says "not now, not here" is not passed on while there may be a better one elsewhere.
     fn let_go(&mut self, head: &ResponseHead, cx: &mut Context<'_>) -> Option<Outcome> {
-        let status = head.status.code();
+        let status = self.means(head);
         let length = head.length as usize;
         if !self.tries.retries_status(status) {
             return None;
@@ -384,6 +387,16 @@ impl Relay<'_, '_, '_> {
         self.up.skip_head(length);
         self.discard(cx);
         Some(outcome)
+    }
+
+    /// The status that an answer's head stands for: HTTP's, or what a call's own means.
+    fn means(&self, head: &ResponseHead) -> u16 {
+        let status = head.status.code();
+        if !self.exchange.way.grpc || status != 200 {
+            return status;
+        }
+        let fields = self.exchange.door.desk.response_fields.borrow();
+        grpc::status_of_head(&fields, self.up.head(head.length as usize)).map_or(status, grpc::http_of)
     }
 
     /// Takes in the content of an answer that nobody gets, as far as it is here: a connection with nothing left on it can be
@@ -409,7 +422,7 @@ impl Relay<'_, '_, '_> {
             self.down.close_after();
         }
         let persistent = self.down.is_persistent() && framing != Framing::UntilClose && !unread_request;
-        let length = head.length as usize;
+        let (length, meaning) = (head.length as usize, self.means(head));
         let composed = {
             let mut fields = self.exchange.door.desk.response_fields.borrow_mut();
             let bytes = self.up.head(length);
@@ -422,6 +435,7 @@ impl Relay<'_, '_, '_> {
         }
         self.up.skip_head(length);
         self.status = head.status.code();
+        self.meaning = meaning;
         if upgrading || self.exchange.request.head.method == Method::Connect && head.status.is_success() {
             let rest = self.exchange.door.desk.head.borrow();
             if !rest.is_empty() {
@@ -474,7 +488,11 @@ impl Relay<'_, '_, '_> {
                     // Answered before it was asked in full (RFC 9112 §9.3): neither side can go on from here.
                     self.down.close_after();
                 }
-                Poll::Ready(Relayed::Done(Class::Answered(StatusClass::of(self.status))))
+                let meaning = match self.download.grpc_status {
+                    Some(code) if self.exchange.way.grpc => grpc::http_of(code),
+                    _ => self.meaning,
+                };
+                Poll::Ready(Relayed::Done(Class::Answered(StatusClass::of(meaning))))
             }
             Poll::Ready(Err(Cut::Source(_))) => {
                 self.cut_response();

@@ -7,7 +7,7 @@ use proto::http::{Known, Method, Status};
 use super::admit::Limited;
 use super::headers::{Added, Place, ensure_parsed, write_values};
 use super::route::Matched;
-use super::{Door, Peer, Request};
+use super::{Door, Peer, Request, grpc};
 use crate::conn::Lane;
 use crate::limits;
 use crate::qos::Refused;
@@ -148,10 +148,22 @@ pub(super) fn answer(door: &Door, lane: &mut Lane<'_, Server>, request: &Request
     let fields = limit_fields(door, reason, &mut value);
     let mut respond = respond_to(lane, request, reason.status());
     ours(&mut respond, reason);
+    if is_call(door, request) {
+        let fields = grpc::refusal(reason, reason.body().trim_ascii_end());
+        grpc::as_grpc(&mut respond);
+        respond.add = &fields;
+        return send(door, lane, &respond);
+    }
     if let Some(fields) = &fields {
         respond.add = fields;
     }
     send(door, lane, &respond)
+}
+
+fn is_call(door: &Door, request: &Request) -> bool {
+    let mut fields = door.desk.request_fields.borrow_mut();
+    ensure_parsed(door, request, &mut fields);
+    grpc::is_grpc(&fields, request.bytes.bytes())
 }
 
 /// The answer of a route that asks no endpoint: a redirect, or what the configuration says. Returns the status sent.

@@ -10,7 +10,8 @@ use proto::http::{Fields, Known, Method};
 use ring::Now;
 
 use super::headers::ensure_parsed;
-use super::{Door, Peer, Reason, Request};
+use super::{Door, Peer, Reason, Request, grpc};
+use crate::limits;
 use crate::snapshot::{Action, Asked, Facts, Found, PathPattern, PoolId, Route, Sticky, Target, Timeouts, normal};
 use crate::upstream::{Selecting, Selection, policy_now};
 
@@ -29,6 +30,8 @@ pub(super) struct Way<'a> {
     pub(super) timeouts: &'a Timeouts,
     /// Of the whole exchange.
     pub(super) deadline: Option<Now>,
+    /// It is a call of gRPC.
+    pub(super) grpc: bool,
     /// Of several candidates those that the request has been to, a bit each; none where there was no choice.
     pub(super) been: u16,
 }
@@ -56,7 +59,7 @@ pub(super) enum Routed<'a> {
 impl<'a> Way<'a> {
     /// Where there is no choice.
     pub(super) const fn only(matched: Matched<'a>, target: &'a Target) -> Self {
-        Self { matched, pool: target.pool, timeouts: &target.timeouts, deadline: None, been: 0 }
+        Self { matched, pool: target.pool, timeouts: &target.timeouts, deadline: None, grpc: false, been: 0 }
     }
 }
 
@@ -115,8 +118,11 @@ impl Door {
             }
             Action::Redirect(_) | Action::Respond(_) => return Ok(Routed::Here(matched)),
         };
-        let deadline = route.total.map(|total| request.begun + total);
-        Ok(Routed::To(Way { matched, pool: *pool, timeouts, deadline, been }))
+        let grpc = grpc::is_grpc(&fields, bytes);
+        let waits = if grpc { grpc::timeout(&fields, bytes) } else { None };
+        let total = waits.into_iter().chain(route.total).min();
+        let deadline = total.map(|total| request.begun + total.min(limits::TIME_MAX));
+        Ok(Routed::To(Way { matched, pool: *pool, timeouts, deadline, grpc, been }))
     }
 
     fn selecting<T>(&self, repeatable: bool, then: impl FnOnce(&Selecting<'_>) -> T) -> T {

@@ -28,6 +28,8 @@ struct Pump {
     since: Now,
     /// It has carried a request.
     served: bool,
+    /// What an idle connection does not need has been given back.
+    trimmed: bool,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -61,6 +63,7 @@ pub(super) async fn run(
         state: State::HalfSaid,
         since: ring::now(),
         served: false,
+        trimmed: false,
     };
     let ended = poll_fn(|cx| pump.poll(cx)).await;
     pump.end(ended).await;
@@ -98,7 +101,7 @@ impl Pump {
                 (self.state, self.since) = (State::Leaving, ring::now());
                 continue;
             }
-            let due = [given_up, self.connection.deadline()].into_iter().flatten().min();
+            let due = [given_up, self.trim_at(), self.connection.deadline()].into_iter().flatten().min();
             let Some(due) = due else { return Poll::Pending };
             self.timer.set(due);
             if !self.timer.poll_expired() {
@@ -117,11 +120,17 @@ impl Pump {
             State::HalfSaid
         };
         if state != self.state {
-            (self.state, self.since) = (state, ring::now());
-            if state == State::Idle {
-                self.connection.trim();
-            }
+            (self.state, self.since, self.trimmed) = (state, ring::now(), false);
         }
+        if self.trim_at().is_some_and(|at| at <= ring::now()) {
+            self.connection.trim();
+            self.trimmed = true;
+        }
+    }
+
+    /// When what an idle connection does not need is given back: not between two requests.
+    fn trim_at(&self) -> Option<Now> {
+        (self.state == State::Idle && !self.trimmed).then(|| self.since + limits::HTTP2_TRIM_AFTER)
     }
 
     /// Ends the connection: the client is told why, and what it still sends is heard out, so that no RST overtakes our last words.
@@ -141,6 +150,10 @@ impl Pump {
 fn begin(door: &Rc<Door>, peer: &Rc<Peer>, arrival: Arrival<Server>) {
     let (door, peer) = (Rc::clone(door), Rc::clone(peer));
     match arrival {
+        Arrival::Request(stream, ..) if door.cells.counters.requests_open.get() >= limits::EXCHANGES_MAX => {
+            door.cells.counters.requests_refused_total.add(1);
+            stream.refuse();
+        }
         Arrival::Request(stream, head, bytes, index) => {
             let request = Request { head, bytes, index: Some(index), begun: ring::now() };
             ring::spawn(serve(door, peer, stream, request));

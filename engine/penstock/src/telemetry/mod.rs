@@ -96,6 +96,8 @@ counters! {
     requests_total: "counter",
     /// Requests in progress.
     requests_open: "gauge",
+    /// Requests of HTTP/2 that were refused, to be sent again, because too many were in progress.
+    requests_refused_total: "counter",
     /// Responses with a 1xx, 2xx or 3xx status.
     responses_ok_total: "counter",
     /// Responses with a 4xx status.

@@ -156,7 +156,7 @@ impl Cluster {
 async fn pump(endpoint: Rc<Endpoint>, shared: Rc<Shared>, held: Held, idle: Duration, cells: Arc<WorkerCells>) {
     cells.counters.upstream_shared.add(1);
     let mut timer = Timer::new();
-    let mut silence = Silence { since: ring::now(), busy: false, leaving: false };
+    let mut silence = Silence { since: ring::now(), busy: false, trimmed: false, leaving: false };
     let connection = &shared.connection;
     let ended = poll_fn(|cx| silence.poll(connection, idle, &mut timer, cx)).await;
     endpoint.sharing.remove(&shared);
@@ -173,6 +173,8 @@ async fn pump(endpoint: Rc<Endpoint>, shared: Rc<Shared>, held: Held, idle: Dura
 struct Silence {
     since: Now,
     busy: bool,
+    /// What an idle connection does not need has been given back.
+    trimmed: bool,
     leaving: bool,
 }
 
@@ -190,10 +192,13 @@ impl Silence {
             }
             let now = ring::now();
             if self.busy != connection.is_busy() {
-                (self.busy, self.since) = (!self.busy, now);
-                if !self.busy {
-                    connection.trim();
-                }
+                (self.busy, self.since, self.trimmed) = (!self.busy, now, false);
+            }
+            let trim_at = (!self.busy && !self.trimmed).then(|| self.since + limits::HTTP2_TRIM_AFTER);
+            if trim_at.is_some_and(|at| at <= now) {
+                connection.trim();
+                self.trimmed = true;
+                continue;
             }
             let due = if self.busy {
                 match connection.is_alive(self.since, limits::HTTP2_SILENCE) {
@@ -210,7 +215,7 @@ impl Silence {
                 self.leaving = true;
                 continue;
             }
-            timer.set(connection.deadline().map_or(due, |other| other.min(due)));
+            timer.set([trim_at, connection.deadline()].into_iter().flatten().fold(due, Now::min));
             if !timer.poll_expired() {
                 return Poll::Pending;
             }

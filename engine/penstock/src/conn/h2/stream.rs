@@ -218,6 +218,11 @@ impl<R: Speaks> Stream<R> {
         })
     }
 
+    /// Lets the peer know that nothing was done with its request, which may be sent again (RFC 9113 §8.7).
+    pub fn refuse(self) {
+        self.with(|hub| hub.machine.reset(self.id, ErrorCode::REFUSED_STREAM, &mut hub.out));
+    }
+
     /// What is being said will never be complete.
     pub fn abort(&mut self) {
         self.aborted = true;

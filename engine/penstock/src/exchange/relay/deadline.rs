@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use policy::{Class, Outcome};
 use proto::http::Framing;
-use ring::Now;
+use ring::{Buf, Now};
 
 use super::{Exchange, Phase, Relay, Relayed};
 use crate::exchange::half::{Going, Out};
-use crate::exchange::{Reason, respond};
+use crate::exchange::{Reason, grpc, respond};
 use crate::limits;
 
 impl Relay<'_, '_, '_> {
@@ -118,8 +118,22 @@ impl Relay<'_, '_, '_> {
         self.exchange.door.listener().body_timeout.min(self.exchange.way.timeouts.idle)
     }
 
+    /// The caller of a call that is under way does not wait any longer: it is told so, as far as the wire has words for it.
+    fn call_is_over(&mut self) -> Relayed {
+        self.download.release(&mut Out { lane: self.down });
+        let mut long = Vec::new();
+        match self.down.end(&grpc::deadline_passed(), &mut long) {
+            Ok(_) if long.is_empty() => {}
+            Ok(_) => self.down.send(Buf::copy_of(&long)),
+            Err(_) => self.down.abort_written(),
+        }
+        self.refused = Some(Reason::DeadlinePassed);
+        Relayed::Done(Class::TimedOut)
+    }
+
     fn timed_out(&mut self) -> Relayed {
         match self.phase {
+            Phase::Content if self.exchange.way.grpc && self.exchange.way.is_over() => self.call_is_over(),
             Phase::Content if self.down.unsent() > 0 => self.client_left(),
             Phase::Content => {
                 self.cut_response();

@@ -1,0 +1,181 @@
+//! What gRPC adds to an exchange (gRPC over HTTP/2, PROTOCOL-HTTP2.md): deadlines, and statuses that are not HTTP's.
+//!
+//! A call is an exchange like any other, answered 200 whatever became of it; how it ended stands in `grpc-status`, behind its messages or, where
+//! there are none, in the head. What holds here: for the brain (breakers, retries, health, shares) a status of gRPC counts as the status
+//! of HTTP that means the same; a refusal of ours reaches a caller as a status of gRPC; nobody works on a call longer than its caller waits.
+
+use std::time::Duration;
+
+use proto::h1::{Respond, Trailers};
+use proto::http::{Fields, Known, Status};
+
+use super::Reason;
+
+/// Whether a message is of gRPC, by its `content-type`. gRPC-Web is not: its statuses are content.
+pub(super) fn is_grpc(fields: &Fields, bytes: &[u8]) -> bool {
+    let value = fields.value(Known::ContentType, bytes).unwrap_or(&[]);
+    match value.get(..TYPE.len()) {
+        Some(begin) => begin.eq_ignore_ascii_case(TYPE) && matches!(value.get(TYPE.len()), None | Some(b'+' | b';')),
+        None => false,
+    }
+}
+
+const TYPE: &[u8] = b"application/grpc";
+
+/// How long the caller waits, if it says so: `grpc-timeout`, up to eight digits and a unit. What is no such thing says nothing.
+pub(super) fn timeout(fields: &Fields, bytes: &[u8]) -> Option<Duration> {
+    let value = fields.find(b"grpc-timeout", bytes)?.value.of(bytes);
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count = digits.iter().fold(0, |count, digit| count * 10 + u64::from(digit - b'0'));
+    match unit {
+        b'H' => Some(Duration::from_secs(count * 3_600)),
+        b'M' => Some(Duration::from_secs(count * 60)),
+        b'S' => Some(Duration::from_secs(count)),
+        b'm' => Some(Duration::from_millis(count)),
+        b'u' => Some(Duration::from_micros(count)),
+        b'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+/// How a call ended, as the head of its answer says where it has no messages.
+pub(super) fn status_of_head(fields: &Fields, bytes: &[u8]) -> Option<u8> {
+    code(fields.find(b"grpc-status", bytes)?.value.of(bytes))
+}
+
+/// How a call ended, as the trailers of its answer say.
+pub(super) fn status_of_trailers(trailers: &Trailers) -> Option<u8> {
+    trailers.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"grpc-status")).and_then(|(_, value)| code(value))
+}
+
+/// From 0 to 16. An unknown number means UNKNOWN.
+fn code(value: &[u8]) -> Option<u8> {
+    let known = std::str::from_utf8(value).ok()?.parse::<u32>().ok()?;
+    Some(if known <= 16 { known as u8 } else { UNKNOWN })
+}
+
+const UNKNOWN: u8 = 2;
+
+/// The status of HTTP that means the same, as `google.rpc.Code` has it; a call that its caller gave up is nobody's failure.
+pub(super) const fn http_of(code: u8) -> u16 {
+    match code {
+        0 | 1 => 200,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
+/// What a refusal of ours is to a caller.
+const fn code_of(reason: Reason) -> u8 {
+    match reason {
+        Reason::NoRoute => 12,
+        Reason::AmbiguousPath | Reason::ClientMalformed(_) => 13,
+        Reason::DeadlinePassed => 4,
+        Reason::Limited(_) => 8,
+        Reason::ClientTimedOut | Reason::ClientGone => 1,
+        _ => 14,
+    }
+}
+
+/// The texts of all statuses, so that an answer of ours borrows them.
+const CODES: [&[u8]; 17] =
+    [b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9", b"10", b"11", b"12", b"13", b"14", b"15", b"16"];
+
+/// The fields of an answer that is only a status: it is put beside `text`, in which all but space and visible ASCII is percent-encoded.
+pub(super) fn refusal(reason: Reason, text: &[u8]) -> [(&'static [u8], &[u8]); 2] {
+    [(b"grpc-status", CODES[usize::from(code_of(reason))]), (b"grpc-message", text)]
+}
+
+/// Makes an answer of ours one of gRPC, which has no content.
+pub(super) fn as_grpc(respond: &mut Respond<'_>) {
+    respond.status = Status::OK;
+    respond.content_type = TYPE;
+    respond.body = b"";
+}
+
+/// What tells a caller whose call was under way that its time is over.
+pub(super) fn deadline_passed() -> Trailers {
+    const LINE: &[u8] = b"grpc-status: 4\r\n";
+    let mut fields = Fields::with_limit(1);
+    let span = |start, end| proto::http::Span::between(start, end);
+    fields.push(span(0, 11), span(13, 14), Known::Other);
+    Trailers::of(LINE, &fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::h1::parse_request;
+
+    fn with<T>(lines: &str, then: impl FnOnce(&Fields, &[u8]) -> T) -> T {
+        let text = format!("POST /a.B/C HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let mut fields = Fields::default();
+        parse_request(text.as_bytes(), &crate::limits::HEADS, &mut fields).unwrap().unwrap();
+        then(&fields, text.as_bytes())
+    }
+
+    #[test]
+    fn what_is_grpc() {
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("Application/gRPC+proto", true),
+            ("application/grpc;a=b", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/grp", false),
+            ("text/plain", false),
+        ] {
+            assert_eq!(with(&format!("Content-Type: {value}\r\n"), is_grpc), expected, "{value}");
+        }
+        assert!(!with("", is_grpc));
+    }
+
+    #[test]
+    fn timeouts() {
+        for (value, expected) in [
+            ("5S", Some(Duration::from_secs(5))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3_600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("100m", Some(Duration::from_millis(100))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("8n", Some(Duration::from_nanos(8))),
+            ("0m", Some(Duration::ZERO)),
+            ("100000000m", None),
+            ("m", None),
+            ("5", None),
+            ("-5S", None),
+            ("5s", None),
+            ("5 S", None),
+        ] {
+            assert_eq!(with(&format!("grpc-timeout: {value}\r\n"), timeout), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn statuses() {
+        for (value, expected) in [
+            ("0", Some(0)),
+            ("14", Some(14)),
+            ("16", Some(16)),
+            ("17", Some(2)),
+            ("999", Some(2)),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(code(value.as_bytes()), expected, "{value}");
+        }
+        assert_eq!(http_of(14), 503);
+        assert_eq!(status_of_trailers(&deadline_passed()), Some(4));
+    }
+}

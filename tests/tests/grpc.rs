@@ -1,0 +1,100 @@
+//! gRPC: grpcio on both sides, and the engine between them.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command};
+
+use harness::{
+    Authority, Client, Folder, Kind, PATIENCE, Setup, Tool, free_address, on_each_driver, python, script, until,
+};
+
+/// Every kind of call.
+const CALLS: [&str; 8] = ["unary", "large", "statuses", "deadline", "from_server", "from_client", "both", "cancelled"];
+
+on_each_driver! {
+    /// Without TLS on either side; 1,000 calls at a time share one connection a worker.
+    fn every_kind_of_call(driver) {
+        let server = Server::start();
+        let engine = Setup::new(driver).to(&server.address.to_string()).pool_line("protocol = \"h2\"").start();
+        calls(&engine.address.to_string(), &CALLS).succeed();
+        let before = engine.metrics();
+        calls(&engine.address.to_string(), &["many"]).succeed();
+        let after = engine.metrics();
+        assert_eq!(after.since(&before, "requests_total"), 1_000);
+        // The server takes 100 at a time unless it says otherwise, which grpcio does not.
+        assert!(after.sum("upstream_connects_total") <= 20, "{}", after.sum("upstream_connects_total"));
+        engine.until_idle();
+    }
+
+    fn over_tls(driver) {
+        let folder = Folder::new();
+        let authority = Authority::new(&folder, "ca");
+        let issued = authority.issue(&folder, "site", &["localhost"], Kind::Ecdsa);
+        let server = Server::start();
+        let setup = Setup::new(driver).to(&server.address.to_string()).pool_line("protocol = \"h2\"");
+        let engine = setup.listen_line(&issued.line()).start();
+        let address = format!("https://localhost:{}", engine.address.port());
+        let ca = authority.file.display().to_string();
+        let words: Vec<&str> = std::iter::once(ca.as_str()).chain(CALLS).collect();
+        calls(&address, &words).succeed();
+    }
+
+    /// What we answer ourselves is a status of gRPC; HTTP/1.1 endpoints speak none of it.
+    fn refusals_are_statuses(driver) {
+        let nobody = free_address();
+        let engine = Setup::new(driver).to(&nobody.to_string()).pool_line("protocol = \"h2\"").start();
+        let ran = calls(&engine.address.to_string(), &["refused"]).succeed();
+        assert_eq!(ran.text().trim(), "UNAVAILABLE | 502: no endpoint accepts a connection");
+        let mut client = engine.client();
+        client.send("POST /a.B/C HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n");
+        let answer = client.response(false).expect("an answer");
+        assert_eq!((answer.status(), answer.field("grpc-status"), answer.field("content-type")), (200, Some("14"), Some("application/grpc")));
+    }
+
+    /// The caller's own time counts, whatever the endpoint does; and a call that says UNAVAILABLE is made again, where 503 would be.
+    fn deadlines_and_repetition(driver) {
+        let server = Server::start();
+        let lines = "protocol = \"h2\"\nretry.non_idempotent = true";
+        let engine = Setup::new(driver).to(&server.address.to_string()).pool_line(lines).start();
+        let mut client = engine.client();
+        client.send(
+            "POST /test.Calls/Slow HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nContent-Type: application/grpc\r\ngrpc-timeout: 300m\r\n\
+             Content-Length: 5\r\n\r\n\0\0\0\0\0",
+        );
+        let answer = client.response(false).expect("an answer");
+        assert_eq!((answer.status(), answer.field("grpc-status")), (200, Some("4")), "{}", answer.start);
+        let before = engine.metrics();
+        calls(&engine.address.to_string(), &["again"]).succeed();
+        assert_eq!(engine.metrics().since(&before, "retries_total"), 1);
+        // A call is a POST, and no POST is sent again unless the operator says so.
+        let strict = Setup::new(driver).to(&server.address.to_string()).pool_line("protocol = \"h2\"").start();
+        calls(&strict.address.to_string(), &["statuses"]).succeed();
+        assert_eq!(strict.metrics().sum("retries_total"), 0);
+    }
+}
+
+/// A gRPC server of ours. Ends when it is dropped.
+struct Server {
+    address: SocketAddr,
+    child: Child,
+}
+
+impl Server {
+    fn start() -> Self {
+        let address = free_address();
+        let child = Command::new(python()).arg(script("grpc_server.py")).arg(address.to_string()).spawn();
+        let server = Self { address, child: child.expect("a Python") };
+        until("the server listens", PATIENCE, || Client::try_connect(address).is_ok());
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn calls(address: &str, words: &[&str]) -> Tool {
+    Tool::new(python(), 50).args([script("grpc_client.py").display().to_string(), address.to_owned()]).args(words)
+}
