@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use harness::{Client, Driver, Engine, Metrics, Origin, Setup, answer, on_each_driver, pattern};
+use harness::{Client, Driver, Engine, Metrics, Origin, Setup, Tool, answer, on_each_driver, pattern};
 
 const REQUESTS: usize = 10_000;
 
@@ -74,6 +74,26 @@ on_each_driver! {
             }
         }
         assert!(wrong.is_empty(), "allocations: {wrong:?}");
+    }
+
+    /// Nor do requests of HTTP/2 on 64 streams, from the client or towards the endpoint: what 40,000 allocate more than 10,000 is theirs, and what both do the
+    /// connections'.
+    alone fn no_allocations_on_streams(driver) {
+        let (inner, _origin) = start(driver, 100);
+        let outer = Setup::new(driver).cores("0").to(&inner.address.to_string()).pool_line("protocol = \"h2\"").start();
+        for (engine, what) in [(&inner, "HTTP/2 to HTTP/1"), (&outer, "HTTP/2 to HTTP/2")] {
+            let url = format!("http://{}/", engine.address);
+            let load = |requests: usize| {
+                let before = engine.metrics();
+                let said = Tool::new("h2load", 60).args(["-n", &requests.to_string(), "-c", "4", "-m", "16", &url]).run().text();
+                assert!(said.contains(&format!("{requests} succeeded, 0 failed")), "{said}");
+                engine.metrics().since(&before, "allocations_total")
+            };
+            load(REQUESTS);
+            let most = (0..3).map(|_| load(4 * REQUESTS).saturating_sub(load(REQUESTS))).min().expect("three rounds");
+            println!("{what}: {most} allocations for {} requests", 3 * REQUESTS);
+            assert!(most < 30, "{what}: {most} allocations for {} requests", 3 * REQUESTS);
+        }
     }
 
     /// Nor do hashing, a sticky cookie (set with each answer, or taken off each request) and limits.

@@ -6,6 +6,8 @@
 use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,10 +56,11 @@ fn demonstrate(demo: &Demo) -> io::Result<bool> {
     // The load ends first: an origin that is gone before it would be a failure that means nothing.
     let (stop, stop_origins) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (origins, addresses) = start_origins(Arc::clone(&stop_origins))?;
-    let (front, admin) = (free_port()?, free_port()?);
-    let snapshot = configure(front, admin, &addresses, demo.cores)?;
+    let identity = Identity::make()?;
+    let (front, secure, admin) = (free_port()?, free_port()?, free_port()?);
+    let snapshot = configure((front, secure, admin), &identity, &addresses, demo.cores)?;
     let engine = Engine::start(&snapshot)?;
-    introduce(&engine, front, admin);
+    introduce(&engine, (front, secure, admin));
     let (load, seen) = start_load(front, Arc::clone(&stop))?;
     let ring = Ring::new(Options::default())?;
     let run_for = demo.run_for;
@@ -74,18 +77,54 @@ fn demonstrate(demo: &Demo) -> io::Result<bool> {
 }
 
 /// The configuration that the demonstration stands for.
-fn configure(front: u16, admin: u16, origins: &[SocketAddr], workers: Option<usize>) -> io::Result<Arc<Snapshot>> {
+fn configure(
+    (front, secure, admin): (u16, u16, u16),
+    identity: &Identity,
+    origins: &[SocketAddr],
+    workers: Option<usize>,
+) -> io::Result<Arc<Snapshot>> {
     let mut cpus = ring::allowed_cpus()?;
     cpus.truncate(workers.unwrap_or(usize::MAX).max(1));
     let endpoints: Vec<String> = origins.iter().map(|origin| format!("\"{origin}\"")).collect();
     let text = format!(
         "[engine]\ncores = \"{}\"\nadmin = \"127.0.0.1:{admin}\"\n\n[[listen]]\nname = \"demo\"\naddr = \"127.0.0.1:{front}\"\n\n\
-         [[pool]]\nname = \"demo\"\nendpoints = [{}]\n",
+         [[listen]]\nname = \"secure\"\naddr = \"127.0.0.1:{secure}\"\ntls = {{ cert = {:?}, key = {:?} }}\n\n[[pool]]\nname = \"demo\"\nendpoints = [{}]\n",
         snapshot::cpu_list(&cpus),
+        identity.folder.join(CERTIFICATE),
+        identity.folder.join(KEY),
         endpoints.join(", ")
     );
-    let compiled = snapshot::read("demo", &text).map_err(|report| io::Error::other(report.render()))?;
+    let compiled = snapshot::read_with("demo", &text, &|path| std::fs::read(path))
+        .map_err(|report| io::Error::other(report.render()))?;
     Ok(Arc::new(compiled.snapshot))
+}
+
+/// A certificate that nobody has signed, for as long as the demonstration lasts.
+struct Identity {
+    folder: PathBuf,
+}
+
+const CERTIFICATE: &str = "demo.pem";
+const KEY: &str = "demo.key";
+
+impl Identity {
+    fn make() -> io::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("penstock-demo-{}", std::process::id()));
+        // Nobody else's: the key is in it.
+        std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        let identity = Self { folder };
+        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
+        std::fs::write(identity.folder.join(CERTIFICATE), made.cert.pem())?;
+        std::fs::write(identity.folder.join(KEY), made.signing_key.serialize_pem())?;
+        Ok(identity)
+    }
+}
+
+impl Drop for Identity {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
 }
 
 fn free_port() -> io::Result<u16> {
@@ -151,11 +190,15 @@ fn put_load(front: u16, stop: &Arc<AtomicBool>, sender: Sender<Seen>) -> Option<
     }))
 }
 
-fn introduce(engine: &Engine, front: u16, admin: u16) {
+fn introduce(engine: &Engine, (front, secure, admin): (u16, u16, u16)) {
     for line in engine.lines() {
         println!("{line}");
     }
     println!("\n  try:  curl -v http://127.0.0.1:{front}/16k");
+    println!(
+        "        curl -kv https://localhost:{secure}/16k      (TLS and HTTP/2; nobody has signed the certificate, hence -k)"
+    );
+    println!("        curl -v --http2-prior-knowledge http://127.0.0.1:{front}/16k");
     println!("        curl http://127.0.0.1:{admin}/metrics        (or: penstock status --admin 127.0.0.1:{admin})");
     println!(
         "  load: {RATE} requests/s over {CONNECTIONS} connections to three origins: fast, slow (20-30 ms), flaky (resets 1 %)\n"

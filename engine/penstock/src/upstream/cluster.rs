@@ -412,8 +412,8 @@ impl Cluster {
         cells: &Arc<WorkerCells>,
     ) -> Result<Lease, DialError> {
         if wanted.pool.protocol != PoolProtocol::Http11 {
-            // Boxed: what making a connection holds is no part of every exchange.
-            return Box::pin(self.share(&wanted, timer, cells)).await;
+            // In memory of its own: what making a connection holds is no part of every exchange.
+            return ring::pooled(self.share(&wanted, timer, cells)).await;
         }
         let Wanted { endpoint, pool, connect, fresh, path } = wanted;
         if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, &cells.counters) {
