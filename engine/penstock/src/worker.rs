@@ -137,6 +137,11 @@ impl Worker {
             desk: Rc::clone(&self.desk),
             tls: RefCell::new(tls),
             open: Cell::new(0),
+            tells_certificate: self
+                .snapshot
+                .listeners
+                .iter()
+                .any(|one| one.tls.as_ref().is_some_and(|tls| tls.client_cert_field)),
             tells_path: self.snapshot.pools.iter().any(|pool| pool.proxy_protocol != ProxyProtocol::Off),
         });
         let share = (listener.max_connections as usize).div_ceil(count.max(1));

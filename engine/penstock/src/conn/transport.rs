@@ -89,6 +89,12 @@ impl Transport {
         self.tls.as_ref()?.secured()
     }
 
+    /// The certificate that the other end has shown, in DER.
+    #[must_use]
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        self.tls.as_ref()?.peer_certificates().first().map(AsRef::as_ref)
+    }
+
     /// The other end's address.
     ///
     /// # Errors

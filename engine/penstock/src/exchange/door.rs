@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use data_encoding::BASE64;
 use proto::http::Fields;
 
 use crate::qos::{HeldClient, Qos};
@@ -31,6 +32,8 @@ pub struct Door {
     pub open: Cell<usize>,
     /// A pool behind it wants to know from where to where its clients connected.
     pub tells_path: bool,
+    /// Some listener tells endpoints of clients' certificates: nobody else may seem to.
+    pub tells_certificate: bool,
 }
 
 /// Storage that every exchange of a worker uses for a moment, never across an await.
@@ -87,6 +90,8 @@ pub struct Peer {
     pub held: Option<HeldClient>,
     /// From where to where it connected; kept only where a pool tells its endpoints (PROXY protocol).
     path: Option<Box<(SocketAddr, SocketAddr)>>,
+    /// The certificate that it has shown, as `Client-Cert` has it; kept only where endpoints are told.
+    certificate: Option<Box<Vec<u8>>>,
 }
 
 impl Peer {
@@ -102,12 +107,28 @@ impl Peer {
             None => write!(rest, "unknown"),
         };
         let length = (40 - rest.len()) as u8;
-        Self { text, length, trusted, held: None, path: path.map(Box::new) }
+        Self { text, length, trusted, held: None, path: path.map(Box::new), certificate: None }
     }
 
     #[must_use]
     pub fn text(&self) -> &[u8] {
         &self.text[..usize::from(self.length)]
+    }
+
+    /// It has shown this certificate, in DER; endpoints are told.
+    pub fn showed(&mut self, der: &[u8]) {
+        // A byte sequence (RFC 9440 §2.2, RFC 9651 §3.3.5).
+        let mut value = Vec::with_capacity(2 + BASE64.encode_len(der.len()));
+        value.push(b':');
+        value.extend_from_slice(BASE64.encode(der).as_bytes());
+        value.push(b':');
+        self.certificate = Some(Box::new(value));
+    }
+
+    /// The value of `Client-Cert`.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.certificate.as_deref().map(Vec::as_slice)
     }
 
     #[must_use]

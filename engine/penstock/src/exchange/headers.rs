@@ -19,9 +19,9 @@ use proto::h1::Server;
 /// Room for what a head gains: the forwarding fields of a client and of the proxies before us.
 const GAIN_BYTES_MAX: usize = 2 << 10;
 
-/// Fields that we add of our own accord: three of `X-Forwarded-*`, `Forwarded`, `Via`, cookies without ours; and `Server` and
+/// Fields that we add of our own accord: three of `X-Forwarded-*`, `Forwarded`, `Via`, cookies without ours, `Client-Cert`; and `Server` and
 /// a sticky cookie in a response.
-const OWN_FIELDS_MAX: usize = 7;
+const OWN_FIELDS_MAX: usize = 8;
 
 /// What a field's line has beside name and value: `: ` and CRLF.
 const FIELD_EXTRA: usize = 4;
@@ -76,6 +76,9 @@ fn compose_request<const FIELDS: usize, T>(
     };
     let mut value = door.desk.value.borrow_mut();
     let mut added = Added::<FIELDS>::default();
+    if door.tells_certificate {
+        own_certificate(&mut fields, bytes, peer, &mut added);
+    }
     let mut spans = forwarding(&mut value, (door, request, peer), bytes, &fields, route.forwarded);
     spans.via = via(&mut value, door, request.head.version);
     let cookies = affinity::cookie_to_strip(&door.snapshot[way.pool], &fields, bytes).map(|rule| {
@@ -120,8 +123,25 @@ fn compose_request<const FIELDS: usize, T>(
     rewrite.add = added.as_slice();
 
     let names: usize = rules.add.iter().map(|rule| rule.name.len() + FIELD_EXTRA).sum();
-    let room = bytes.len() + value.len() + names + GAIN_BYTES_MAX;
+    let certificate = peer.certificate().map_or(0, <[u8]>::len);
+    let room = bytes.len() + value.len() + names + certificate + GAIN_BYTES_MAX;
     write(&Composed { bytes, head: &request.head, fields: &fields, rewrite: &rewrite, room })
+}
+
+/// What tells of the client's certificate is ours to say, or a trusted proxy's (RFC 9440 §3.1).
+fn own_certificate<'a, const FIELDS: usize>(
+    fields: &mut Fields,
+    bytes: &[u8],
+    peer: &'a Peer,
+    added: &mut Added<'a, FIELDS>,
+) {
+    if !peer.trusted || peer.certificate().is_some() {
+        let names: [&[u8]; 2] = [b"client-cert", b"client-cert-chain"];
+        fields.drop_where(|field| names.iter().any(|name| field.name.of(bytes).eq_ignore_ascii_case(name)));
+    }
+    if let Some(certificate) = peer.certificate() {
+        added.add(b"client-cert", certificate);
+    }
 }
 
 /// Writes the target that an endpoint gets and the values of the route's fields behind what `value` holds. No target: as it

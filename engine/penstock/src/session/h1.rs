@@ -88,7 +88,14 @@ impl Session {
     /// Agrees upon TLS. False when there is nothing more to be done on this connection.
     async fn greet(&mut self) -> bool {
         match greet(&self.door, &mut self.conn.stream, &mut self.timer).await {
-            Ok(()) => true,
+            Ok(()) => {
+                if self.door.listener().tls.as_ref().is_some_and(|tls| tls.client_cert_field)
+                    && let Some(der) = self.conn.stream.peer_certificate()
+                {
+                    self.peer.showed(der);
+                }
+                true
+            }
             Err(failure) => {
                 if matches!(failure, Failure::PlainHttp) {
                     self.conn.stream.say_in_the_clear(&without_tls());
@@ -258,6 +265,6 @@ mod tests {
             size_of::<F>()
         }
         let size = size_of_future(run);
-        assert!(size <= 232, "{size}");
+        assert!(size <= 240, "{size}");
     }
 }

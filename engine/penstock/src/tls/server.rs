@@ -11,7 +11,7 @@ use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 
 use super::certificates::{Certificates, certified};
 use super::roots;
-use crate::snapshot::{Listener, ListenerId, ListenerProtocol, ListenerTls, Snapshot, TlsVersion};
+use crate::snapshot::{ClientAuth, Listener, ListenerId, ListenerProtocol, ListenerTls, Snapshot, TlsVersion};
 
 /// What is wrong with a file, and which.
 #[derive(Debug)]
@@ -139,9 +139,12 @@ fn tickets() -> Result<Arc<dyn ProducesTickets>, Wrong> {
 fn clients(tls: &ListenerTls) -> Result<Arc<dyn ClientCertVerifier>, Wrong> {
     let Some(path) = &tls.client_ca else { return Ok(WebPkiClientVerifier::no_client_auth()) };
     let provider = Arc::new(aws_lc_rs::default_provider());
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots::file(path)?), provider)
-        .build()
-        .map_err(|error| Wrong::of(path, error))
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots::file(path)?), provider);
+    let builder = match tls.client_auth {
+        ClientAuth::Required => builder,
+        ClientAuth::Optional => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|error| Wrong::of(path, error))
 }
 
 fn config(

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::snapshot::pin::SpkiPin;
-use crate::snapshot::schema::{CertificateDoc, PoolDoc, TlsDoc, TlsVersion};
+use crate::snapshot::schema::{CertificateDoc, ClientAuth, PoolDoc, TlsDoc, TlsVersion};
 
 /// What a listener shows to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,10 @@ pub struct ListenerTls {
     pub certificates: Box<[Certificate]>,
     /// Whose certificates clients must show; `None`: none is asked for.
     pub client_ca: Option<PathBuf>,
+    /// Whether they must, or may.
+    pub client_auth: ClientAuth,
+    /// Endpoints learn of them.
+    pub client_cert_field: bool,
     pub min: TlsVersion,
     pub strict_sni: bool,
 }
@@ -40,6 +44,8 @@ pub(super) fn listener_tls(doc: &TlsDoc) -> Option<ListenerTls> {
     (!certificates.is_empty()).then_some(ListenerTls {
         certificates,
         client_ca,
+        client_auth: doc.client_auth,
+        client_cert_field: doc.client_cert_field,
         min: doc.min,
         strict_sni: doc.strict_sni,
     })

@@ -3,7 +3,7 @@
 use super::Meaning;
 use crate::limits;
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::{ListenDoc, PoolDoc, PoolProtocol, ProxyProtocol};
+use crate::snapshot::schema::{ListenDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol};
 use crate::snapshot::text::Step;
 
 impl Meaning<'_> {
@@ -17,13 +17,21 @@ impl Meaning<'_> {
         }
         if !tls.is_on() {
             let why = |key: &str| format!("`tls.{key}` has no effect without a certificate");
-            let keys = ["ocsp", "client_ca", "min", "strict_sni"];
+            let keys = ["ocsp", "client_ca", "client_auth", "client_cert_field", "min", "strict_sni"];
             self.idle(path!["listen", at, "tls"], &keys, why, "add `cert` and `key`");
             if self.written(path!["listen", at, "timeout", "handshake"]) {
                 let message = "a time for TLS, and the listener speaks without it";
                 let path = path!["listen", at, "timeout", "handshake"];
                 self.report(Code::NoEffect, path, message, "add `tls`, or leave it out");
             }
+        }
+        if tls.client_ca.is_none() && tls.is_on() {
+            let why = |key: &str| format!("`tls.{key}` has no effect: no client is asked for a certificate");
+            self.idle(path!["listen", at, "tls"], &["client_auth", "client_cert_field"], why, "add `client_ca`");
+        }
+        if tls.client_cert_field && door.protocol == Protocol::Tcp {
+            let message = "a tcp listener has no requests to put a field into";
+            self.report(Code::NoEffect, path!["listen", at, "tls", "client_cert_field"], message, "leave it out");
         }
         if tls.certificates.len() > limits::CERTIFICATES_MAX {
             let message = format!("{} certificates", tls.certificates.len());

@@ -33,8 +33,8 @@ pub(super) use route::{
 };
 pub use route::{Forwarded, RouteDoc};
 
-pub use tls::TlsVersion;
 pub(super) use tls::{CertificateDoc, TlsDoc};
+pub use tls::{ClientAuth, TlsVersion};
 
 use std::collections::BTreeMap;
 

@@ -21,10 +21,24 @@ pub struct TlsDoc {
     pub certificates: Vec<CertificateDoc>,
     /// The authorities of which clients must show a certificate, in PEM. Anybody is served unless given.
     pub client_ca: Option<String>,
+    /// Whether everybody must: `optional` serves those who show none, too, and nobody who shows another one.
+    pub client_auth: ClientAuth,
+    /// Whether endpoints learn of a client's certificate, by the field `Client-Cert` (RFC 9440). What clients put into it is removed, at every
+    /// listener of this file.
+    pub client_cert_field: bool,
     /// The oldest version of TLS that is spoken.
     pub min: TlsVersion,
     /// Whether clients that ask for a name that no certificate has are sent away. Off: they get the first certificate.
     pub strict_sni: bool,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAuth {
+    #[default]
+    Required,
+    Optional,
 }
 
 /// A certificate and its key.
