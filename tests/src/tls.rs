@@ -118,7 +118,7 @@ impl Authority {
         match identity {
             None => builder.with_no_client_auth(),
             Some(Issued { cert, key }) => {
-                let cert = CertificateDer::from_pem_file(cert).expect("our own certificate");
+                let cert = der_of(cert);
                 let key = PrivateKeyDer::from_pem_file(key).expect("our own key");
                 builder.with_client_auth_cert(vec![cert], key).expect("they belong together")
             }
@@ -130,6 +130,11 @@ impl Authority {
     pub fn connect(&self, address: SocketAddr, name: &str) -> TlsClient {
         Wire::connect_tls(address, name, &Arc::new(self.client(None))).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
+}
+
+/// The first certificate of a file of PEM, in DER.
+pub fn der_of(file: &std::path::Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(file).expect("a certificate of our own")
 }
 
 impl Issued {

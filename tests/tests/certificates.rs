@@ -4,11 +4,54 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::{
-    Authority, CtLog, Driver, Engine, Folder, Issued, Kind, Origin, Setup, binary, log_list, on_each_driver,
+    Authority, CtEntry, CtLog, Driver, Engine, Folder, Issued, Kind, Origin, Setup, binary, log_list, ocsp_response,
+    on_each_driver, sct_list,
 };
 use serde_json::Value;
 
 on_each_driver! {
+    /// An endpoint that no log has heard of gets nothing where promises are required; one with enough of them serves.
+    fn promises_are_required(driver) {
+        let place = Place::new();
+        for (name, by, status) in [("bare", &[][..], 502), ("one", &[0], 502), ("twice", &[0, 0], 502), ("good", &[0, 1], 200)] {
+            let front = place.front(driver, &place.issue(name, by), "require");
+            let answer = front.client().get("/");
+            assert_eq!(answer.status(), status, "{name}: {}", answer.text());
+            let refused = front.metrics().sum("pool_untransparent_total");
+            assert_eq!(refused > 0, status == 502, "{name}: {refused}");
+            let told = front.err();
+            assert_eq!(told.contains("the certificate is refused: "), status == 502, "{name}: {told}");
+        }
+    }
+
+    /// Where they are only looked at, everybody serves, and an operator is told.
+    fn promises_are_missed(driver) {
+        let place = Place::new();
+        let front = place.front(driver, &place.issue("bare", &[]), "warn");
+        assert_eq!(front.client().get("/").status(), 200);
+        assert_eq!(front.client().get("/").status(), 200);
+        assert!(front.metrics().sum("pool_untransparent_total") > 0);
+        let told = front.err();
+        assert_eq!(told.matches("pool `origins`: the certificate of `127.0.0.1`: no Certificate").count(), 1, "{told}");
+    }
+
+    /// Promises may come in an OCSP staple as well.
+    fn promises_come_in_a_staple(driver) {
+        let place = Place::new();
+        let issued = place.issue("stapled", &[]);
+        let der = harness::der_of(&issued.cert);
+        let promises = place.all.iter().map(|log| log.promise(1_750_000_000_000, CtEntry::Certificate(&der)));
+        let list = sct_list(&promises.collect::<Vec<_>>());
+        let staple = place.folder.write("stapled.ocsp", ocsp_response(&list, true));
+        let line = format!("tls = {{ cert = {:?}, key = {:?}, ocsp = {staple:?} }}", issued.cert, issued.key);
+        let origin = Origin::standard();
+        let back = Setup::new(driver).origin(&origin).listen_line(&line).start();
+        let front = place.before(driver, &back, "require");
+        assert_eq!(front.client().get("/").status(), 200);
+        let told = place.check(&[&back.address.to_string(), "--logs", &place.logs]);
+        assert!(told.code == 0 && told.text.contains("OCSP staple: yes") && told.text.contains("from the OCSP response: good"), "{}", told.text);
+    }
+
     /// A real server: what was agreed upon, and what is wrong with what it shows.
     fn a_server_is_explained(driver) {
         let place = Place::new();
@@ -66,6 +109,71 @@ fn files_are_explained() {
     }
 }
 
+/// Our own certificates: what browsers will not take of a public authority is told before they do.
+#[test]
+fn a_certificate_of_ours_with_too_few_promises_is_told_of() {
+    let place = Place::new();
+    let ca = place.authority.file.display().to_string();
+    for (name, by, public, note) in [
+        ("bare", &[][..], true, "it has 0 of the 2 SCTs"),
+        ("one", &[0], true, "it has 1 of the 2 SCTs"),
+        ("strange", &[0], false, "it has 1 of the 2 SCTs"),
+        ("inner", &[], false, ""),
+        ("good", &[0, 1], true, ""),
+    ] {
+        let issued = place.issue(name, by);
+        let other = Authority::new(&place.folder, "other").file.display().to_string();
+        let trusted = if public { &ca } else { &other };
+        let setup =
+            Setup::new(Driver::Epoll).to("127.0.0.1:9").listen_line(&issued.line()).env("SSL_CERT_FILE", trusted);
+        let config = place.folder.write("penstock.toml", setup.toml(harness::free_address()));
+        let check = |more: &[&str]| {
+            Command::new(binary())
+                .args(["check", "-c"])
+                .arg(&config)
+                .args(more)
+                .env("SSL_CERT_FILE", trusted)
+                .output()
+                .unwrap()
+        };
+        let (output, json) = (check(&[]), check(&["--format", "json"]));
+        let (told, json) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&json.stdout));
+        assert!(output.status.success(), "{name}: {told}");
+        assert_eq!(told.contains("note: listener `door`"), !note.is_empty(), "{name}: {told}");
+        assert!(told.contains(note) && json.contains(note), "{name}: {told}{json}");
+        let started = setup.start().err();
+        assert!(
+            started.contains(note) && started.contains("note: listener `door`") != note.is_empty(),
+            "{name}: {started}"
+        );
+    }
+}
+
+/// What cannot be meant is found before the start.
+#[test]
+fn settings_that_cannot_be_meant_are_found() {
+    let place = Place::new();
+    let list = place.folder.write("bad.json", "{\"operators\": 7}");
+    for (lines, code, wanted) in [
+        (format!("transparency = \"warn\", logs = {:?}", place.logs), 0, ""),
+        (
+            format!("transparency = \"warn\", logs = {list:?}"),
+            3,
+            "bad.json: the list: `operators` is missing, or no array",
+        ),
+        ("transparency = \"warn\", logs = \"none.json\"".to_owned(), 3, "`none.json` cannot be read"),
+        ("transparency = \"require\"".to_owned(), 3, "`tls.transparency` without `tls.logs`"),
+        (format!("logs = {:?}", place.logs), 0, "`tls.logs` has no effect without `tls.transparency`"),
+    ] {
+        let line = format!("tls = {{ ca = {:?}, {lines} }}", place.authority.file);
+        let config = Setup::new(Driver::Epoll).to("https://a.test").pool_line(&line);
+        let config = place.folder.write("penstock.toml", config.toml(harness::free_address()));
+        let output = Command::new(binary()).args(["check", "-c"]).arg(&config).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && told.contains(wanted), "{lines}: {told}");
+    }
+}
+
 #[test]
 fn programs_get_json() {
     let place = Place::new();
@@ -84,6 +192,21 @@ struct Place {
     authority: Authority,
     all: [CtLog; 3],
     logs: String,
+}
+
+/// An engine, and who stands behind it.
+struct Front {
+    engine: Engine,
+    _back: Engine,
+    _origin: Origin,
+}
+
+impl std::ops::Deref for Front {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.engine
+    }
 }
 
 /// What the command said on both of its outputs, and its exit code.
@@ -109,6 +232,19 @@ impl Place {
     /// An engine that shows a certificate to its clients.
     fn serving(&self, driver: Driver, issued: &Issued) -> Engine {
         Setup::new(driver).to("127.0.0.1:9").listen_line(&issued.line()).start()
+    }
+
+    /// An engine whose pool is another one, which shows a certificate.
+    fn front(&self, driver: Driver, issued: &Issued, transparency: &str) -> Front {
+        let origin = Origin::standard();
+        let back = Setup::new(driver).origin(&origin).listen_line(&issued.line()).start();
+        Front { engine: self.before(driver, &back, transparency), _back: back, _origin: origin }
+    }
+
+    fn before(&self, driver: Driver, back: &Engine, transparency: &str) -> Engine {
+        let (ca, logs) = (&self.authority.file, &self.logs);
+        let line = format!("tls = {{ ca = {ca:?}, transparency = {transparency:?}, logs = {logs:?} }}");
+        Setup::new(driver).to(&format!("https://{}", back.address)).pool_line(&line).start()
     }
 
     fn check(&self, args: &[&str]) -> Told {

@@ -17,7 +17,7 @@ use crate::qos;
 use crate::snapshot::{Driver, ListenerProtocol, PoolId, Snapshot, Spin};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
-use crate::tls::{Originations, Terminators};
+use crate::tls::{self, Originations, Terminators};
 use crate::upstream::{Admin, Discovery, Roster, Selections, policy_now};
 use crate::worker::{Message, Plan, Worker};
 
@@ -146,6 +146,11 @@ impl Engine {
     #[must_use]
     pub fn roster(&self) -> &Roster {
         &self.roster
+    }
+
+    #[must_use]
+    pub fn originations(&self) -> &Originations {
+        &self.originations
     }
 
     #[must_use]
@@ -294,6 +299,7 @@ impl Engine {
             self.granted.features.join(" ")
         )];
         lines.extend(self.granted.missing.iter().map(|missing| format!("  goes without: {missing}")));
+        lines.extend(tls::unpublished(&self.snapshot).iter().map(|note| format!("  note: {note}")));
         for listener in &self.snapshot.listeners {
             let protocol = match (listener.protocol, &listener.tls) {
                 (ListenerProtocol::Http, None) => "http",

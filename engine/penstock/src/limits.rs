@@ -99,6 +99,9 @@ pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of a list of Certificate Transparency logs: today's have 50 to 300 KiB, with the logs of all years.
 pub const LOG_LIST_BYTES_MAX: u64 = 4 << 20;
 
+/// Names of a pool's endpoints of which it is remembered what was told of their certificates: each takes 100 bytes.
+pub const TRANSPARENCY_NAMES_MAX: usize = 1024;
+
 /// The farewell to a client whose handshake failed: a round trip around the world, for the alert to be read.
 pub const FAREWELL: Duration = Duration::from_millis(500);
 

@@ -3,6 +3,7 @@
 use super::status;
 use super::view::{self, EndpointView};
 use crate::engine::Engine;
+use crate::snapshot::PoolId;
 use crate::telemetry::prometheus;
 use crate::upstream::{Health, Report};
 
@@ -39,12 +40,28 @@ pub(super) fn metrics(engine: &Engine) -> String {
         prometheus::family(&mut out, &format!("penstock_endpoint_{name}"), kind, help, rows);
     }
     discovery(&mut out, engine);
+    transparency(&mut out, engine);
     super::qos::metrics(engine, &mut out);
     super::selection::metrics(engine, &mut out);
     let uptime =
         std::iter::once(("version=\"".to_owned() + env!("CARGO_PKG_VERSION") + "\"", engine.uptime().as_secs()));
     prometheus::family(&mut out, "penstock_uptime_seconds", "counter", "Since the start.", uptime);
     out
+}
+
+/// Of pools that look at it.
+fn transparency(out: &mut String, engine: &Engine) {
+    let pools = engine.snapshot().pools.iter().enumerate();
+    let rows: Vec<_> = pools
+        .filter_map(|(at, pool)| {
+            let short = engine.originations().of(PoolId(at as u16))?.untransparent()?;
+            Some((format!("pool={}", prometheus::label(&pool.name)), short))
+        })
+        .collect();
+    if !rows.is_empty() {
+        let help = "TLS handshakes with endpoints whose certificate too few Certificate Transparency logs have promised to publish.";
+        prometheus::family(out, "penstock_pool_untransparent_total", "counter", help, rows.into_iter());
+    }
 }
 
 fn discovery(out: &mut String, engine: &Engine) {

@@ -2,7 +2,7 @@
 
 use super::{CONFIG_INVALID, ConfigArgs, FAILED, Format, Refusal, read_config, refuse, say, usable_cores};
 use crate::snapshot::{self, Compiled, Question};
-use crate::tls::{Originations, Terminators, Wrong};
+use crate::tls::{self, Originations, Terminators, Wrong};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
@@ -75,6 +75,10 @@ fn answer(args: &CheckArgs, compiled: &Compiled) -> ExitCode {
         let mut answer = Map::new();
         answer.insert("valid".into(), true.into());
         answer.insert("problems".into(), compiled.report.to_json());
+        let notes = tls::unpublished(&compiled.snapshot);
+        if !notes.is_empty() {
+            answer.insert("notes".into(), notes.into());
+        }
         answer.extend(elsewhere.map(|wrong| ("host".into(), Value::from(wrong))));
         answer.extend(explanation.map(|explanation| ("explain".into(), explanation.to_json())));
         if args.defaults {
@@ -83,6 +87,9 @@ fn answer(args: &CheckArgs, compiled: &Compiled) -> ExitCode {
         return say(&format!("{:#}\n", Value::from(answer)));
     }
     eprint!("{}", compiled.report.render());
+    for note in tls::unpublished(&compiled.snapshot) {
+        eprintln!("note: {note}");
+    }
     if let Some(wrong) = elsewhere {
         eprintln!("note: on this host it would not start: {wrong}");
     }

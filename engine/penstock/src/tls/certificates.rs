@@ -15,13 +15,18 @@ use crate::limits;
 
 /// Reads a file of PEM, bounded.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Wrong> {
+    read_at_most(path, limits::TLS_FILE_BYTES_MAX)
+}
+
+/// Reads a file of `limit` bytes or fewer.
+pub(super) fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>, Wrong> {
     use std::io::Read;
 
     let mut content = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| Wrong::of(path, error))?;
-    file.take(limits::TLS_FILE_BYTES_MAX + 1).read_to_end(&mut content).map_err(|error| Wrong::of(path, error))?;
-    if content.len() as u64 > limits::TLS_FILE_BYTES_MAX {
-        return Err(Wrong::of(path, format!("is larger than {} MiB", limits::TLS_FILE_BYTES_MAX >> 20)));
+    file.take(limit + 1).read_to_end(&mut content).map_err(|error| Wrong::of(path, error))?;
+    if content.len() as u64 > limit {
+        return Err(Wrong::of(path, format!("is larger than {} MiB", limit >> 20)));
     }
     Ok(content)
 }

@@ -12,13 +12,15 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, Signa
 
 use super::certificates::certified;
 use super::server::Wrong;
+use super::transparency::Transparency;
 use super::{Failure, Roots};
-use crate::snapshot::{PoolId, PoolProtocol, PoolTls, Snapshot, SpkiPin};
+use crate::snapshot::{Pool, PoolId, PoolProtocol, PoolTls, Snapshot, SpkiPin};
 
 /// How the endpoints of a pool are met by TLS. One for all workers: a session that one has made, any may resume.
 #[derive(Debug)]
 pub struct Origination {
     config: Arc<ClientConfig>,
+    transparency: Option<Arc<Transparency>>,
     sni: Option<ServerName<'static>>,
 }
 
@@ -32,11 +34,9 @@ impl Originations {
     /// # Errors
     /// The first file that will not do.
     pub fn load(snapshot: &Snapshot) -> Result<Self, Wrong> {
-        let load = |pool: &crate::snapshot::Pool| {
+        let load = |pool: &Pool| {
             let Some(tls) = &pool.tls else { return Ok(None) };
-            Origination::new(tls, pool.protocol)
-                .map(|one| Some(Arc::new(one)))
-                .map_err(|wrong| wrong.of_pool(&pool.name))
+            Origination::new(tls, pool).map(|one| Some(Arc::new(one))).map_err(|wrong| wrong.of_pool(&pool.name))
         };
         snapshot.pools.iter().map(load).collect::<Result<_, _>>().map(Self)
     }
@@ -49,9 +49,10 @@ impl Originations {
 }
 
 impl Origination {
-    fn new(tls: &PoolTls, protocol: PoolProtocol) -> Result<Self, Wrong> {
+    fn new(tls: &PoolTls, pool: &Pool) -> Result<Self, Wrong> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = Verifier::new(tls, &provider)?;
+        let verifier = Verifier::new(tls, &pool.name, &provider)?;
+        let transparency = verifier.transparency.clone();
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(Wrong::from)?
@@ -64,14 +65,20 @@ impl Origination {
                 builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)))
             }
         };
-        let offered: &[&[u8]] = match protocol {
+        let offered: &[&[u8]] = match pool.protocol {
             PoolProtocol::Http11 => &[b"http/1.1"],
             PoolProtocol::Http2 => &[b"h2"],
             PoolProtocol::Auto => &[b"h2", b"http/1.1"],
         };
         config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
         let sni = tls.sni.as_ref().and_then(|name| ServerName::try_from(name.to_string()).ok());
-        Ok(Self { config: Arc::new(config), sni })
+        Ok(Self { config: Arc::new(config), transparency, sni })
+    }
+
+    /// Handshakes that showed too few promises of Certificate Transparency logs; `None` where nobody looks.
+    #[must_use]
+    pub fn untransparent(&self) -> Option<u64> {
+        self.transparency.as_ref().map(|transparency| transparency.short())
     }
 
     pub(crate) fn config(&self) -> &Arc<ClientConfig> {
@@ -99,17 +106,20 @@ fn server_name(authority: &str) -> Option<ServerName<'static>> {
     }
 }
 
-/// Trusts by a chain to a root, by pinned keys, by both, or everybody.
+/// Trusts by a chain to a root, by pinned keys, by both, or everybody; and asks for promises of logs on top of that, where it shall.
 pub(super) struct Verifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
     pins: Box<[SpkiPin]>,
+    transparency: Option<Arc<Transparency>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
-    fn new(tls: &PoolTls, provider: &Arc<CryptoProvider>) -> Result<Self, Wrong> {
+    fn new(tls: &PoolTls, pool: &str, provider: &Arc<CryptoProvider>) -> Result<Self, Wrong> {
         let roots = Roots::of(&tls.trust)?;
-        Ok(Self { pins: tls.pins.clone(), ..Self::of_roots(roots.as_ref(), provider)? })
+        let trusting = Self::of_roots(roots.as_ref(), provider)?;
+        let transparency = tls.transparency.as_ref().map(|asked| Transparency::new(asked, pool, roots).map(Arc::new));
+        Ok(Self { pins: tls.pins.clone(), transparency: transparency.transpose()?, ..trusting })
     }
 
     /// Trusts whom `roots` trust, or everybody.
@@ -118,7 +128,7 @@ impl Verifier {
             let builder = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots.0), Arc::clone(provider));
             builder.build().map_err(|error| Wrong::from(Error::General(error.to_string())))
         });
-        Ok(Self { chain: chain.transpose()?, pins: Box::default(), provider: Arc::clone(provider) })
+        Ok(Self { chain: chain.transpose()?, pins: Box::default(), transparency: None, provider: Arc::clone(provider) })
     }
 
     fn is_pinned(&self, cert: &CertificateDer<'_>) -> bool {
@@ -141,11 +151,13 @@ impl ServerCertVerifier for Verifier {
         if let Some(chain) = &self.chain {
             chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
         }
-        if self.pins.is_empty() || self.is_pinned(end_entity) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        if !self.pins.is_empty() && !self.is_pinned(end_entity) {
+            return Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));
         }
+        if let Some(transparency) = &self.transparency {
+            transparency.judge(end_entity, intermediates, server_name, ocsp_response, now)?;
+        }
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

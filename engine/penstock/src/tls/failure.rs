@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rustls::{CertificateError, Error};
+use rustls::{CertificateError, Error, OtherError};
 
 /// Why there is no TLS connection, or none any more.
 #[derive(Clone, Debug)]
@@ -87,6 +87,9 @@ impl fmt::Display for Failure {
             Self::TooLong => f.write_str("a TLS message is too long"),
             Self::Tls(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
                 f.write_str("the certificate is of an issuer that is not trusted")
+            }
+            Self::Tls(Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => {
+                write!(f, "the certificate is refused: {why}")
             }
             Self::Tls(error) => write!(f, "TLS: {error}"),
         }

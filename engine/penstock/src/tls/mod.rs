@@ -11,6 +11,7 @@ mod machine;
 mod records;
 mod roots;
 mod server;
+mod transparency;
 mod turnstile;
 
 pub use client::{Origination, Originations};
@@ -19,6 +20,7 @@ pub use inspect::{Shown, inspect, trusted};
 pub use machine::{Machine, Read, Secured};
 pub use roots::Roots;
 pub use server::{Terminators, Wrong};
+pub use transparency::unpublished;
 pub use turnstile::turn;
 
 pub use rustls::ServerConfig;

@@ -17,7 +17,7 @@ pub(super) use qos::DEFAULT_CLASS;
 pub use qos::{Admission, Class, ClassId, Limit, Pace, Paces, RouteQos};
 pub use route::{Action, Candidates, Fixed, HeaderRule, HeaderRules, Mirror, Redirect, Rewrite, Route, Target};
 pub(super) use route::{default_route_name, rules_of};
-pub use tls::{Certificate, ListenerTls, PoolTls, Trust};
+pub use tls::{Certificate, ListenerTls, PoolTls, PoolTransparency, Trust};
 
 use std::{
     net::{IpAddr, SocketAddr},

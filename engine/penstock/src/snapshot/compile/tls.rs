@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::snapshot::pin::SpkiPin;
-use crate::snapshot::schema::{CertificateDoc, ClientAuth, PoolDoc, TlsDoc, TlsVersion};
+use crate::snapshot::schema::{CertificateDoc, ClientAuth, PoolDoc, TlsDoc, TlsVersion, Transparency};
 
 /// What a listener shows to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,17 @@ pub struct PoolTls {
     pub pins: Box<[SpkiPin]>,
     /// Our own.
     pub identity: Option<Certificate>,
+    /// `None`: nobody looks.
+    pub transparency: Option<PoolTransparency>,
+}
+
+/// What is asked of Certificate Transparency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolTransparency {
+    /// Where the list of logs is.
+    pub logs: PathBuf,
+    /// Who has too few promises is refused, and not only told of.
+    pub required: bool,
 }
 
 /// Whose word is taken for who an endpoint is.
@@ -103,6 +114,11 @@ pub(super) fn pool_tls(pool: &PoolDoc) -> Option<PoolTls> {
         sni: doc.sni.as_deref().map(Into::into),
         pins: doc.pin.0.as_slice().into(),
         identity: identity.map(|(cert, key)| Certificate { cert: cert.into(), key: key.into(), ocsp: None }),
+        transparency: doc
+            .logs
+            .as_ref()
+            .filter(|_| doc.transparency != Transparency::Off)
+            .map(|logs| PoolTransparency { logs: logs.into(), required: doc.transparency == Transparency::Require }),
     })
 }
 
@@ -114,6 +130,9 @@ impl PoolTls {
         if let Some(identity) = &mut self.identity {
             identity.cert = folder.join(&identity.cert);
             identity.key = folder.join(&identity.key);
+        }
+        if let Some(transparency) = &mut self.transparency {
+            transparency.logs = folder.join(&transparency.logs);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Meaning;
 use crate::limits;
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::{ListenDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol};
+use crate::snapshot::schema::{ListenDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol, Transparency};
 use crate::snapshot::text::Step;
 
 impl Meaning<'_> {
@@ -65,12 +65,26 @@ impl Meaning<'_> {
         if !is_on {
             let why = |key: &str| format!("`tls.{key}` has no effect without TLS");
             let advice = "write endpoints as `https://…`, or add ca = \"system\"";
-            self.idle(path!["pool", at, "tls"], &["verify", "sni", "pin", "cert", "key"], why, advice);
+            self.idle(
+                path!["pool", at, "tls"],
+                &["verify", "sni", "pin", "transparency", "logs", "cert", "key"],
+                why,
+                advice,
+            );
         }
         if tls.cert.is_some() != tls.key.is_some() {
             let message = "a certificate and its key go together";
             let key = if tls.cert.is_some() { "cert" } else { "key" };
             self.report(Code::MissingKey, path!["pool", at, "tls", key], message, "write the paths of both");
+        }
+        if tls.transparency != Transparency::Off && tls.logs.is_none() {
+            let message = "`tls.transparency` without `tls.logs`: nobody knows which logs are believed";
+            let advice = "write the path of a log_list.json";
+            self.report(Code::MissingKey, path!["pool", at, "tls", "transparency"], message, advice);
+        }
+        if tls.transparency == Transparency::Off && is_on {
+            let why = |key: &str| format!("`tls.{key}` has no effect without `tls.transparency`");
+            self.idle(path!["pool", at, "tls"], &["logs"], why, "add transparency = \"warn\", or leave it out");
         }
         if let Some(name) = &tls.sni
             && rustls::pki_types::ServerName::try_from(name.as_str()).is_err()
@@ -92,7 +106,8 @@ impl Meaning<'_> {
             self.report(Code::Conflict, path!["pool", at, "proxy_protocol"], message, "leave one of the two out");
         }
         let ca = tls.ca.as_deref().filter(|ca| *ca != "system" && tls.verify);
-        for (key, path) in [("ca", ca), ("cert", tls.cert.as_deref()), ("key", tls.key.as_deref())] {
+        let (cert, key, logs) = (tls.cert.as_deref(), tls.key.as_deref(), tls.logs.as_deref());
+        for (key, path) in [("ca", ca), ("logs", logs), ("cert", cert), ("key", key)] {
             self.tls_file(path, path!["pool", at, "tls", key]);
         }
     }

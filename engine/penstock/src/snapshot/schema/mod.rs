@@ -33,7 +33,7 @@ pub(super) use route::{
 };
 pub use route::{Forwarded, RouteDoc};
 
-pub(super) use tls::{CertificateDoc, TlsDoc};
+pub(super) use tls::{CertificateDoc, TlsDoc, Transparency};
 pub use tls::{ClientAuth, TlsVersion};
 
 use std::collections::BTreeMap;

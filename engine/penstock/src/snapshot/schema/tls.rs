@@ -83,14 +83,38 @@ pub struct PoolTlsDoc {
     pub sni: Option<String>,
     /// Keys of which the endpoint must have one, on top of `verify` or instead of it.
     pub pin: Listed<SpkiPin>,
+    /// Whether enough Certificate Transparency logs must have promised to publish an endpoint's certificate, as browsers ask for: `require` refuses endpoints
+    /// without; `warn` counts them and says so on standard error; `off` does not look.
+    pub transparency: Transparency,
+    /// The logs that are believed: `log_list.json` as Google and Apple publish it, in version 3 of its schema.
+    pub logs: Option<String>,
     /// Our own certificate, for endpoints that ask for one, in PEM.
     pub cert: Option<String>,
     /// Its key, in PEM.
     pub key: Option<String>,
 }
 
+/// What becomes of certificates that too few logs have promised to publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transparency {
+    #[default]
+    Off,
+    Warn,
+    Require,
+}
+
 impl Default for PoolTlsDoc {
     fn default() -> Self {
-        Self { ca: None, verify: true, sni: None, pin: Listed::default(), cert: None, key: None }
+        Self {
+            ca: None,
+            verify: true,
+            sni: None,
+            pin: Listed::default(),
+            transparency: Transparency::Off,
+            logs: None,
+            cert: None,
+            key: None,
+        }
     }
 }
