@@ -277,3 +277,20 @@ fn a_list_of_logs_is_taken_whole_or_not_at_all() {
     );
     assert_eq!(Logs::read(br#"{"operators": []}"#).unwrap_err().to_string(), "there is no log in it");
 }
+
+/// A certificate of Let's Encrypt's from July 2019 and its issuer's, and Google's log Icarus: none of them made here.
+#[test]
+fn a_promise_that_was_given_in_truth_is_good() {
+    const LIST: &str = r#"{"operators": [{"name": "Google", "logs": [{
+        "description": "Icarus",
+        "log_id": "KTxRllTIOWW6qlD8WAfUt2+/WHopctykwwz05UVH9Hg=",
+        "key": "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAETtK8v7MICve56qTHHDhhBOuV4IlUaESxZryCfk9QbG9co/CqPvTsgPDbCpp6oFtyAHwlDhnvr7JijXRD9Cb2FA==",
+        "state": {"usable": {"timestamp": "2018-02-27T00:00:00Z"}}
+    }]}]}"#;
+    let chain = certs::read_chain(include_bytes!("data/icarus-2019.pem")).unwrap();
+    let [host, issuer] = &chain[..] else { panic!("{} certificates", chain.len()) };
+    let promises = Promises { certificate: host, issuer_spki: Some(issuer.spki()), tls_extension: &[], ocsp: &[] };
+    let judgement = judge(&Logs::read(LIST.as_bytes()).unwrap(), &promises, NOW);
+    assert_eq!(verdicts(&judgement), [Verdict::Counts, Verdict::UnknownLog]);
+    assert_eq!(judgement.shortfall(), Some(Shortfall::TooFew { counting: 1, needed: 2 }));
+}
