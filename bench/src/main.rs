@@ -12,6 +12,7 @@ mod chaos;
 mod echo;
 mod flags;
 mod floors;
+mod grpc;
 mod load;
 mod measure;
 mod meter;
@@ -48,10 +49,11 @@ cargo xtask bench h1 [options]      HTTP/1.1: CPU time per request of each proxy
 
 cargo xtask bench tls [options]     HTTP/1.1 over TLS: CPU time per request, and per handshake
 cargo xtask bench h2 [options]      HTTP/2 over TLS to an origin that speaks HTTP/1.1
+cargo xtask bench grpc [options]    unary gRPC over HTTP/2 without TLS, on both sides; every proxy's answers are read to their trailers too
 
-  --rivals LIST       of nginx, haproxy, h2o (default all of them)
+  --rivals LIST       of nginx, haproxy, h2o (default all of them); grpc: of nginx, haproxy, envoy
   --scenarios LIST    tls: of c64 (100 B), 1m (16 connections), handshake, resumed (a connection per request);
-                      h2: of 16x16 (connections × streams, 100 B), 1x1, 1m (4 × 4) (default all)
+                      h2: of 16x16 (connections × streams, 100 B), 1x1, 1m (4 × 4); grpc: of 16x16, 1x1 (default all)
   otherwise as for h1; h2load is the load generator, and our own for handshakes
 
 cargo xtask bench chaos [options]   faults of five origins under load: what clients notice of them, through each proxy
@@ -85,12 +87,15 @@ fn main() -> ExitCode {
         "h1" => suite::run(scenario::H1, rest),
         "tls" => suite::run(scenario::TLS, rest),
         "h2" => suite::run(scenario::H2, rest),
+        "grpc" => suite::run(scenario::GRPC, rest),
         "chaos" => chaos::run(rest),
         "qos" => qos::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
         "handshakes" => load::handshakes::main(rest),
+        "calls" => grpc::calls::main(rest),
         "origin" => origin::main(rest),
+        "grpc-origin" => grpc::origin::main(rest),
         "echo-origin" => echo::origin::main(rest),
         "epoll-relay" => floors::main(rest, floors::epoll::run),
         "tokio-uring-relay" => floors::main(rest, floors::tokio_uring::run),

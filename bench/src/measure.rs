@@ -1,8 +1,11 @@
 //! One round: a contender under load for a few seconds, with the kernel's counters read before and after.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use xtask::Outcome;
 
+use crate::grpc;
 use crate::load::{Load, Plan, Seen};
 use crate::meter::{self, Machine};
 use crate::origin::Origin;
@@ -16,6 +19,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) origin: &'a Origin,
     /// What proxies show, where TLS is spoken.
     pub(crate) identity: Option<&'a Identity>,
+    /// The file with the message of a call, where calls are made.
+    pub(crate) message: Option<&'a Path>,
     pub(crate) load: Load,
     pub(crate) load_cpu: usize,
     pub(crate) seconds: u64,
@@ -94,12 +99,18 @@ impl Bench<'_> {
             resumed: scenario.resumed,
             rate,
             trust: self.identity.map(|identity| identity.cert.clone()),
+            message: self.message.map(Path::to_owned),
         }
     }
 
     /// Pools filled, code paged in, before anything counts.
     pub(crate) fn warm_up(&self, scenario: &Scenario, contender: &Contender) -> Outcome {
         self.load.run(&self.plan(scenario, contender, 1, None), self.load_cpu).map(drop)
+    }
+
+    /// As many calls at once as in a round, each answer read to its trailers; how many there were. One that is not whole is an error.
+    pub(crate) fn check(&self, scenario: &Scenario, contender: &Contender) -> Outcome<u64> {
+        grpc::calls::check(contender.address, scenario.connections, scenario.streams, 1, self.load_cpu)
     }
 
     pub(crate) fn round(&self, scenario: Scenario, contender: &Contender, rate: Option<f64>) -> Outcome<Round> {

@@ -1,6 +1,7 @@
 //! The origin behind every proxy: the same process for all of them, on the load generator's CPU.
 //!
 //! Ours (`bench origin`, the `traffic` crate) unless nginx is asked for: it costs the shared CPU less. Both serve `/100`, `/16k` and `/1m`.
+//! Calls of gRPC are answered by `bench grpc-origin`, and by nobody else.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,8 +11,10 @@ use ring::Address;
 use xtask::{Outcome, place};
 
 use crate::flags::Flags;
+use crate::grpc;
 use crate::load::own;
 use crate::process::{self, Running, Scratch, myself, words};
+use crate::scenario::Over;
 
 /// Which origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +51,12 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    pub(crate) fn start(serving: Serving, scratch: &Scratch, cpu: usize) -> Outcome<Self> {
+    /// Starts one and waits until it answers.
+    pub(crate) fn start(serving: Serving, over: Over, scratch: &Scratch, cpu: usize) -> Outcome<Self> {
         let folder = scratch.folder("origin")?;
         let address = process::free_address()?;
         let line = match serving {
+            _ if over == Over::Grpc => words([&myself()?, &"grpc-origin", &"--listen", &address.to_string()]),
             Serving::Own => words([&myself()?, &"origin", &"--listen", &address.to_string()]),
             Serving::Nginx => {
                 let nginx = place::program("nginx").ok_or("the origin asked for needs nginx: apt-get install nginx")?;
@@ -64,7 +69,11 @@ impl Origin {
             }
         };
         let mut running = Running::start("the origin", cpu, &line, &[], &folder.join("log"))?;
-        running.wait_until_it_answers(address, "/100")?;
+        if over == Over::Grpc {
+            running.wait_until(address, || grpc::calls::check(address, 1, 1, 0, cpu).map(drop))?;
+        } else {
+            running.wait_until_it_answers(address, "/100")?;
+        }
         Ok(Self { running, address })
     }
 

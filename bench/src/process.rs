@@ -130,19 +130,16 @@ impl Running {
 
     /// Waits until a GET is answered with 200, or tells why it never was.
     pub(crate) fn wait_until_it_answers(&mut self, address: SocketAddr, path: &str) -> Outcome {
-        self.wait_until(address, || get(address, path))
+        self.wait_until(address, || answered(get(address, path)))
     }
 
-    /// The same, over whatever `ask` asks.
-    pub(crate) fn wait_until(&mut self, address: SocketAddr, ask: impl Fn() -> std::io::Result<String>) -> Outcome {
+    /// The same, with whatever `ask` asks.
+    pub(crate) fn wait_until(&mut self, address: SocketAddr, ask: impl Fn() -> Outcome) -> Outcome {
         let until = Instant::now() + START_TIME;
         loop {
             let last = match ask() {
-                Ok(response) if response.starts_with("HTTP/1.1 200") => return Ok(()),
-                Ok(response) => {
-                    format!("answered `{}`", response.lines().next().unwrap_or_default())
-                }
-                Err(error) => error.to_string(),
+                Ok(()) => return Ok(()),
+                Err(why) => why,
             };
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(format!("{} ended at once ({status}): {}", self.name, self.said()));
@@ -211,6 +208,15 @@ impl Drop for Running {
 pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// Whether a response is there, and is a 200.
+pub(crate) fn answered(response: std::io::Result<String>) -> Outcome {
+    match response {
+        Ok(response) if response.starts_with("HTTP/1.1 200") => Ok(()),
+        Ok(response) => Err(format!("answered `{}`", response.lines().next().unwrap_or_default())),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use xtask::Outcome;
 
-/// What clients speak to a proxy. It speaks HTTP/1.1 in the clear to the origin in any case.
+use crate::grpc;
+
+/// What clients speak to a proxy. It speaks HTTP/1.1 in the clear to the origin, unless it is told otherwise here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Over {
     /// HTTP/1.1 in the clear.
@@ -11,6 +13,15 @@ pub(crate) enum Over {
     Tls,
     /// HTTP/2 over TLS.
     H2,
+    /// gRPC over HTTP/2 in the clear, to the origin too.
+    Grpc,
+}
+
+impl Over {
+    /// Whether proxies show a certificate.
+    pub(crate) fn is_secure(self) -> bool {
+        matches!(self, Self::Tls | Self::H2)
+    }
 }
 
 /// A closed loop, or (for `latency`) an open one at a fixed rate.
@@ -85,6 +96,17 @@ pub(crate) const H2: Suite = Suite {
     smoke: ("16x16", ""),
 };
 
+/// `bench grpc`: unary calls over HTTP/2 without TLS.
+pub(crate) const GRPC: Suite = Suite {
+    name: "grpc",
+    scenarios: &[
+        Scenario { name: "16x16", over: Over::Grpc, connections: 16, streams: 16, path: grpc::PATH, ..C64 },
+        Scenario { name: "1x1", over: Over::Grpc, connections: 1, path: grpc::PATH, ..C64 },
+    ],
+    rivals: "nginx,haproxy,envoy",
+    smoke: ("16x16", ""),
+};
+
 /// The one whose throughput is called a contender's capacity.
 pub(crate) const C64: Scenario = Scenario {
     name: "c64",
@@ -155,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_suite_has_one_protocol_and_its_smoke_round_exists() {
-        for suite in [H1, TLS, H2] {
+        for suite in [H1, TLS, H2, GRPC] {
             assert!(suite.scenarios.iter().all(|scenario| scenario.over == suite.over()), "{}", suite.name);
             assert_eq!(suite.chosen(&[suite.smoke.0]).unwrap().len(), 1);
         }
@@ -167,6 +189,7 @@ mod tests {
         assert_eq!(told(H1, "1m"), "1m: 16 connections, 1 MiB");
         assert_eq!(told(H1, "close"), "close: 64 connections, 100 B, a connection per request");
         assert_eq!(told(TLS, "resumed"), "resumed: 16 connections, 100 B, a connection per request, resumed");
+        assert_eq!(told(GRPC, "1x1"), "1x1: 1 connection, 100 B");
         assert_eq!(told(H2, "16x16"), "16x16: 16 connections × 16 streams, 100 B");
     }
 }

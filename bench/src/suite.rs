@@ -1,5 +1,6 @@
-//! `bench h1`, `bench tls`, `bench h2`: proxies side by side. Starts everybody, runs interleaved rounds in an order drawn anew each time, and reports.
+//! `bench h1`, `bench tls`, `bench h2`, `bench grpc`: proxies side by side. Starts everybody, runs interleaved rounds in an order drawn anew each time, and reports.
 
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -7,6 +8,7 @@ use xtask::{Outcome, install};
 
 use crate::calendar;
 use crate::flags::Flags;
+use crate::grpc;
 use crate::load::Load;
 use crate::measure::Bench;
 use crate::origin::{Origin, Serving};
@@ -68,7 +70,7 @@ impl Settings {
             return Err("nobody to measure: --rivals is empty and --without-penstock leaves out ours".to_owned());
         }
         // The origin speaks no TLS.
-        if suite.over() == Over::Plain {
+        if !suite.over().is_secure() {
             contenders.push(Kind::Direct);
         }
         let drawn = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
@@ -118,12 +120,14 @@ pub(crate) fn run(suite: Suite, words: &[String]) -> Outcome {
     // This process waits for others: it must not sit on the proxy's CPU.
     process::pin_here(&settings.load_cpu.into())?;
     let scratch = Scratch::new()?;
-    let origin = Origin::start(settings.origin, &scratch, settings.load_cpu)?;
-    let identity = if suite.over() == Over::Plain { None } else { Some(Identity::make(&scratch)?) };
+    let origin = Origin::start(settings.origin, suite.over(), &scratch, settings.load_cpu)?;
+    let identity = if suite.over().is_secure() { Some(Identity::make(&scratch)?) } else { None };
+    let message = if suite.over() == Over::Grpc { Some(message(&scratch)?) } else { None };
     let contenders = start(&settings, &origin, identity.as_ref(), &scratch, &mut notes)?;
     let bench = Bench {
         origin: &origin,
         identity: identity.as_ref(),
+        message: message.as_deref(),
         load: settings.load,
         load_cpu: settings.load_cpu,
         seconds: settings.seconds,
@@ -155,6 +159,13 @@ pub(crate) fn run(suite: Suite, words: &[String]) -> Outcome {
     judge(&settings, &sections)
 }
 
+/// A call's message in a file, as h2load wants it.
+fn message(scratch: &Scratch) -> Outcome<PathBuf> {
+    let file = scratch.folder("calls")?.join("message");
+    process::write_file(&file, grpc::message())?;
+    Ok(file)
+}
+
 /// Starts everybody. A rival that cannot be had is skipped and told; Penstock is what all this is about.
 fn start(
     settings: &Settings,
@@ -165,7 +176,7 @@ fn start(
 ) -> Outcome<Vec<Contender>> {
     let mut contenders = Vec::new();
     for kind in &settings.contenders {
-        match Contender::start(*kind, origin, identity, settings.proxy_cpu, scratch) {
+        match Contender::start(*kind, origin, settings.suite.over(), identity, settings.proxy_cpu, scratch) {
             Ok(contender) => contenders.push(contender),
             Err(why) if *kind == Kind::Penstock => return Err(format!("penstock: {why}")),
             Err(why) => notes.push(format!("{} was skipped: {why}", kind.name())),
@@ -189,6 +200,7 @@ fn measure(
     let paced_at = if scenario.paced { Some(half_of_the_slowest(bench, contenders, earlier)?) } else { None };
     let mut lines: Vec<Line> =
         contenders.iter().map(|contender| Line { kind: contender.kind, rounds: Vec::new(), calls: None }).collect();
+    let mut checked = check(bench, &scenario, contenders)?;
     for number in 0..settings.rounds {
         let seed = settings.seed ^ (number as u64) << 8 ^ (scenario.connections * scenario.body) as u64;
         for index in stats::shuffled(contenders.len(), seed) {
@@ -209,7 +221,24 @@ fn measure(
             }
         }
     }
+    checked += check(bench, &scenario, contenders)?;
+    if checked > 0 {
+        notes.push(format!(
+            "{}: {checked} calls more, as many at once, before the rounds and after them, were each answered with a head, the message and `grpc-status: 0` in trailers",
+            scenario.name
+        ));
+    }
     Ok(Section { scenario, lines, paced_at })
+}
+
+/// Calls through every contender whose answers are read to their ends, which h2load does not; how many. None where no calls are made.
+fn check(bench: &Bench<'_>, scenario: &Scenario, contenders: &[Contender]) -> Outcome<u64> {
+    let mut calls = 0;
+    for contender in contenders.iter().filter(|_| scenario.over == Over::Grpc) {
+        let told = |why| format!("{} {}: {why}", scenario.name, contender.kind.name());
+        calls += bench.check(scenario, contender).map_err(told)?;
+    }
+    Ok(calls)
 }
 
 /// Half of what the slowest proxy did in a closed loop with 64 connections, taken from this run or measured now.
@@ -257,7 +286,7 @@ fn about(settings: &Settings, words: &[String], contenders: &[Contender]) -> Val
         "seconds": settings.seconds,
         "seed": settings.seed,
         "load": load_name(settings),
-        "origin": settings.origin.name(),
+        "origin": if settings.suite.over() == Over::Grpc { "own, HTTP/2" } else { settings.origin.name() },
         "contenders": versions,
     })
 }
@@ -267,7 +296,7 @@ fn load_name(settings: &Settings) -> &'static str {
         (Over::Plain, Load::Own) => "own",
         (Over::Plain, Load::Wrk) => "wrk",
         (Over::Tls, _) => "h2load, and our own for handshakes",
-        (Over::H2, _) => "h2load",
+        (Over::H2 | Over::Grpc, _) => "h2load",
     }
 }
 
@@ -313,7 +342,7 @@ fn standing_notes(settings: &Settings) -> Vec<String> {
     if settings.syscalls {
         notes.push("calls and sends are counted in a round under strace, which slows the proxy and so batches more; penstock's are its own counters: io_uring_enter and sends put on the ring".to_owned());
     }
-    if settings.suite.over() != Over::Plain {
+    if settings.suite.over().is_secure() {
         notes.push("TLS 1.3 with one ECDSA P-256 certificate for everybody; handshakes agree upon X25519, since not all rivals know X25519MLKEM768; h2load tells no percentiles".to_owned());
     }
     if settings.smoke {

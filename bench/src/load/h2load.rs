@@ -1,4 +1,4 @@
-//! h2load as the load generator over TLS, for HTTP/1.1 and HTTP/2: of those that exist, the cheapest per request.
+//! h2load as the load generator for HTTP/2, and for HTTP/1.1 over TLS: of those that exist, the cheapest per request.
 
 use xtask::{Outcome, place};
 
@@ -13,7 +13,11 @@ pub(crate) fn run(plan: &Plan, cpu: usize) -> Outcome<Seen> {
     if plan.over == Over::Tls {
         line.extend(words([&"--h1"]));
     }
-    line.extend(words([&format!("https://{}{}", plan.to, plan.path)]));
+    if let Some(message) = &plan.message {
+        line.extend(words([&"-d", message, &"-H", &"content-type: application/grpc", &"-H", &"te: trailers"]));
+    }
+    let scheme = if plan.over.is_secure() { "https" } else { "http" };
+    line.extend(words([&format!("{scheme}://{}{}", plan.to, plan.path)]));
     let output = pinned_command(&cpu.into(), &line)?.output().map_err(|error| format!("h2load: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     parse(&text, plan.seconds).ok_or_else(|| {

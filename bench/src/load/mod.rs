@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) rate: Option<f64>,
     /// The certificate that is expected of the proxy, in PEM.
     pub(crate) trust: Option<PathBuf>,
+    /// A file with the message of a call.
+    pub(crate) message: Option<PathBuf>,
 }
 
 /// What a round of load saw.

@@ -8,6 +8,7 @@ use xtask::Outcome;
 
 use super::{CONNECTIONS_MAX, Launch, Site};
 use crate::process::{words, write_file};
+use crate::scenario::Over;
 
 pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
     let file = site.folder.join("envoy.json");
@@ -31,6 +32,12 @@ fn configuration(site: &Site<'_>) -> Value {
             "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
         }],
     });
+    // Which HTTP a client speaks it finds out by itself; towards the origin it has to be told.
+    let towards = if site.over == Over::Grpc { "http2_protocol_options" } else { "http_protocol_options" };
+    let options = json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {towards: {}},
+    }});
     json!({"static_resources": {
         "listeners": [{
             "name": "door",
@@ -41,6 +48,7 @@ fn configuration(site: &Site<'_>) -> Value {
         "clusters": [{
             "name": "origin",
             "type": "STATIC",
+            "typed_extension_protocol_options": options,
             "circuit_breakers": {"thresholds": [{
                 "max_connections": CONNECTIONS_MAX, "max_pending_requests": CONNECTIONS_MAX, "max_requests": CONNECTIONS_MAX,
             }]},
@@ -61,5 +69,11 @@ mod tests {
             assignment["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"],
             9001
         );
+        let calls = super::configuration(&super::super::test_site_with_grpc());
+        for (text, option) in [(text, "http_protocol_options"), (calls, "http2_protocol_options")] {
+            let options = &text["static_resources"]["clusters"][0]["typed_extension_protocol_options"];
+            let http = &options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]["explicit_http_config"];
+            assert!(http[option].is_object(), "{http}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use xtask::Outcome;
 
 use super::{CONNECTIONS_MAX, Launch, Site};
 use crate::process::{words, write_file};
+use crate::scenario::Over;
 
 pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
     let file = site.folder.join("haproxy.cfg");
@@ -20,6 +21,7 @@ fn configuration(site: &Site<'_>) -> String {
     let tls = site.identity.map_or_else(String::new, |identity| {
         format!(" ssl crt {} alpn h2,http/1.1 ssl-min-ver TLSv1.3", identity.both.display())
     });
+    let proto = if site.over == Over::Grpc { " proto h2" } else { "" };
     format!(
         "\
 global
@@ -35,11 +37,11 @@ defaults
     http-reuse always
 
 frontend door
-    bind {listen} backlog 4096{tls}
+    bind {listen} backlog 4096{tls}{proto}
     default_backend origin
 
 backend origin
-    server origin {to} pool-purge-delay 600s
+    server origin {to}{proto} pool-purge-delay 600s
 "
     )
 }
@@ -59,6 +61,10 @@ mod tests {
             assert!(text.contains(line), "{line}");
         }
         assert!(!text.contains("\n    log"));
+        let calls = super::configuration(&super::super::test_site_with_grpc());
+        for line in ["bind 127.0.0.1:8001 backlog 4096 proto h2\n", "server origin 127.0.0.1:9001 proto h2 "] {
+            assert!(calls.contains(line), "{line}");
+        }
         let identity = crate::tls::Identity::at("/tmp/tls".as_ref());
         let secure = super::configuration(&super::super::test_site_with_tls(&identity));
         assert!(secure.contains("backlog 4096 ssl crt /tmp/tls/both.pem alpn h2,http/1.1"), "{secure}");

@@ -16,8 +16,10 @@ use std::path::{Path, PathBuf};
 
 use xtask::{Outcome, install, place};
 
+use crate::grpc;
 use crate::origin::Origin;
-use crate::process::{self, Running, Scratch};
+use crate::process::{self, Running, Scratch, answered};
+use crate::scenario::Over;
 use crate::tls::Identity;
 
 /// Connections that every proxy must be able to hold on each side: the largest scenario, with room.
@@ -47,6 +49,7 @@ struct Site<'a> {
     listen: SocketAddr,
     to: SocketAddr,
     cpu: usize,
+    over: Over,
     /// What it shows, if it is to speak TLS.
     identity: Option<&'a Identity>,
     /// Its own folder, for configuration and whatever it writes.
@@ -121,6 +124,11 @@ impl Kind {
         matches!(self, Self::Penstock | Self::Nginx | Self::Haproxy | Self::H2o)
     }
 
+    /// HTTP/2 in the clear on both sides.
+    fn speaks_grpc(self) -> bool {
+        matches!(self, Self::Penstock | Self::Nginx | Self::Haproxy | Self::Envoy)
+    }
+
     fn launch(self, program: &Path, site: &Site<'_>) -> Outcome<Launch> {
         match self {
             Self::Penstock => penstock::launch(program, site),
@@ -191,6 +199,7 @@ impl Contender {
     pub(crate) fn start(
         kind: Kind,
         origin: &Origin,
+        over: Over,
         identity: Option<&Identity>,
         cpu: usize,
         scratch: &Scratch,
@@ -209,14 +218,18 @@ impl Contender {
         if identity.is_some() && !kind.speaks_tls() {
             return Err("no configuration of it for TLS".to_owned());
         }
+        if over == Over::Grpc && !kind.speaks_grpc() {
+            return Err("no configuration of it for gRPC".to_owned());
+        }
         let program = kind.program()?;
-        let site = Site { listen: process::free_address()?, to: origin.address, cpu, identity, folder: &folder };
+        let site = Site { listen: process::free_address()?, to: origin.address, cpu, over, identity, folder: &folder };
         let launch = kind.launch(&program, &site)?;
         let mut running = Running::start(kind.name(), cpu, &launch.words, &launch.environment, &folder.join("log"))?;
-        match identity {
-            None => running.wait_until_it_answers(site.listen, "/100")?,
-            Some(identity) => running.wait_until(site.listen, || identity.get(site.listen, "/100"))?,
-        }
+        running.wait_until(site.listen, || match identity {
+            _ if over == Over::Grpc => grpc::calls::check(site.listen, 1, 1, 0, cpu).map(drop),
+            None => answered(process::get(site.listen, "/100")),
+            Some(identity) => answered(identity.get(site.listen, "/100")),
+        })?;
         Ok(Self {
             kind,
             version: kind.version(&program),
@@ -248,6 +261,7 @@ fn test_site() -> Site<'static> {
         listen: "127.0.0.1:8001".parse().unwrap(),
         to: "127.0.0.1:9001".parse().unwrap(),
         cpu: 1,
+        over: Over::Plain,
         identity: None,
         folder: Path::new("/tmp/b"),
     }
@@ -256,6 +270,11 @@ fn test_site() -> Site<'static> {
 #[cfg(test)]
 fn test_site_with_tls(identity: &Identity) -> Site<'_> {
     Site { identity: Some(identity), ..test_site() }
+}
+
+#[cfg(test)]
+fn test_site_with_grpc() -> Site<'static> {
+    Site { over: Over::Grpc, ..test_site() }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use xtask::Outcome;
 
 use super::{CONNECTIONS_MAX, Launch, Site};
 use crate::process::{words, write_file};
+use crate::scenario::Over;
 use crate::tls::Identity;
 
 pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
@@ -14,11 +15,21 @@ pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
     Ok(Launch::new(words([&program, &"-p", &site.folder, &"-c", &file])))
 }
 
+const PROXY: &str = "\
+proxy_pass http://origin;
+            proxy_http_version 1.1;
+            proxy_set_header Connection \"\";
+            proxy_buffer_size 16k;
+            proxy_buffers 16 32k;
+            proxy_busy_buffers_size 128k;
+            proxy_max_temp_file_size 0;";
+
 /// Buffers hold a head and 512 KiB of body, so that nothing touches a disk and a large answer moves in large pieces.
 fn configuration(site: &Site<'_>) -> String {
     let Site { listen, to, folder, .. } = site;
     let root = folder.display();
     let (how, tls) = match site.identity {
+        None if site.over == Over::Grpc => (" http2", String::new()),
         None => ("", String::new()),
         Some(Identity { cert, key, .. }) => (
             " ssl http2",
@@ -29,6 +40,7 @@ fn configuration(site: &Site<'_>) -> String {
             ),
         ),
     };
+    let pass = if site.over == Over::Grpc { "grpc_pass grpc://origin;" } else { PROXY };
     let connections = 2 * CONNECTIONS_MAX;
     format!(
         "\
@@ -55,13 +67,7 @@ http {{
         listen {listen}{how} backlog=4096;
         {tls}
         location / {{
-            proxy_pass http://origin;
-            proxy_http_version 1.1;
-            proxy_set_header Connection \"\";
-            proxy_buffer_size 16k;
-            proxy_buffers 16 32k;
-            proxy_busy_buffers_size 128k;
-            proxy_max_temp_file_size 0;
+            {pass}
         }}
     }}
 }}
@@ -90,6 +96,9 @@ mod tests {
         let secure = super::configuration(&super::super::test_site_with_tls(&identity));
         assert!(secure.contains("listen 127.0.0.1:8001 ssl http2 backlog=4096;"), "{secure}");
         assert!(secure.contains("ssl_certificate /tmp/tls/cert.pem;"), "{secure}");
+        let calls = super::configuration(&super::super::test_site_with_grpc());
+        assert!(calls.contains("listen 127.0.0.1:8001 http2 backlog=4096;"), "{calls}");
+        assert!(calls.contains("grpc_pass grpc://origin;") && !calls.contains("proxy_pass"), "{calls}");
         assert_eq!(text.matches('{').count(), text.matches('}').count());
     }
 }

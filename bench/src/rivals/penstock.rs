@@ -7,6 +7,7 @@ use xtask::{Outcome, place};
 
 use super::{Launch, Site};
 use crate::process::{free_address, get, words, write_file};
+use crate::scenario::Over;
 use crate::tls::Identity;
 
 /// `PENSTOCK_BINARY`, or the release build.
@@ -25,7 +26,9 @@ pub(super) fn program() -> Outcome<PathBuf> {
 pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
     let admin = free_address()?;
     let scheme = if site.identity.is_some() { "https://" } else { "" };
-    let (listen, to, cpu) = (format!("{scheme}{}", site.listen), site.to.to_string(), site.cpu.to_string());
+    let towards = if site.over == Over::Grpc { "h2c://" } else { "" };
+    let (listen, to) = (format!("{scheme}{}", site.listen), format!("{towards}{}", site.to));
+    let cpu = site.cpu.to_string();
     let mut line = words([
         &program,
         &"serve",
@@ -166,5 +169,7 @@ penstock_requests_total{class=\"a b}\"} 2e1
             ["/opt/penstock", "serve", "--listen", "127.0.0.1:8001", "--to", "127.0.0.1:9001", "--cores", "1"]
         );
         assert_eq!(line[8], "--admin");
+        let launch = super::launch(Path::new("/opt/penstock"), &super::super::test_site_with_grpc()).unwrap();
+        assert!(launch.words.iter().any(|word| word == "h2c://127.0.0.1:9001"), "{:?}", launch.words);
     }
 }
