@@ -88,10 +88,17 @@ pub struct Peer {
     pub trusted: bool,
     /// Counted among its client's connections.
     pub held: Option<HeldClient>,
-    /// From where to where it connected; kept only where a pool tells its endpoints (PROXY protocol).
-    path: Option<Box<(SocketAddr, SocketAddr)>>,
-    /// The certificate that it has shown, as `Client-Cert` has it; kept only where endpoints are told.
-    certificate: Option<Box<Vec<u8>>>,
+    /// What is kept only where endpoints are told of it.
+    told: Option<Box<Told>>,
+}
+
+/// What endpoints may be told of a connection.
+#[derive(Debug, Default)]
+struct Told {
+    /// From where to where it was made (PROXY protocol).
+    path: Option<(SocketAddr, SocketAddr)>,
+    /// The certificate that was shown, as `Client-Cert` has it.
+    certificate: Vec<u8>,
 }
 
 impl Peer {
@@ -107,7 +114,8 @@ impl Peer {
             None => write!(rest, "unknown"),
         };
         let length = (40 - rest.len()) as u8;
-        Self { text, length, trusted, held: None, path: path.map(Box::new), certificate: None }
+        let told = path.map(|path| Box::new(Told { path: Some(path), ..Told::default() }));
+        Self { text, length, trusted, held: None, told }
     }
 
     #[must_use]
@@ -122,18 +130,18 @@ impl Peer {
         value.push(b':');
         value.extend_from_slice(BASE64.encode(der).as_bytes());
         value.push(b':');
-        self.certificate = Some(Box::new(value));
+        self.told.get_or_insert_default().certificate = value;
     }
 
     /// The value of `Client-Cert`.
     #[must_use]
     pub fn certificate(&self) -> Option<&[u8]> {
-        self.certificate.as_deref().map(Vec::as_slice)
+        self.told.as_ref().map(|told| told.certificate.as_slice()).filter(|certificate| !certificate.is_empty())
     }
 
     #[must_use]
     pub fn path(&self) -> Option<(SocketAddr, SocketAddr)> {
-        self.path.as_deref().copied()
+        self.told.as_ref()?.path
     }
 }
 

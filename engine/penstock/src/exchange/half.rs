@@ -27,8 +27,8 @@ pub(super) struct Half<'a> {
     pub(super) bytes: u64,
     /// How a call of gRPC ended, once its trailers have passed.
     pub(super) grpc_status: Option<u8>,
-    /// Takes in what passes.
-    pub(super) copy: Option<Copy>,
+    /// Takes in what passes. Far away, for next to nobody has one.
+    pub(super) copy: Option<Box<Copy>>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

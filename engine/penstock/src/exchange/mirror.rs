@@ -45,7 +45,7 @@ impl Drop for Permit {
 }
 
 /// Begins a copy of this request, if its route has a mirror and the request falls in its share.
-pub(super) fn begin(door: &Door, request: &Request, matched: &Matched<'_>) -> Option<Copy> {
+pub(super) fn begin(door: &Door, request: &Request, matched: &Matched<'_>) -> Option<Box<Copy>> {
     let mirror = matched.route.mirror.as_ref()?;
     let (head, desk) = (&request.head, &door.desk);
     let leaves_http = head.method == Method::Connect || !head.upgrade.is_empty();
@@ -59,7 +59,8 @@ pub(super) fn begin(door: &Door, request: &Request, matched: &Matched<'_>) -> Op
     }
     desk.mirrors.set(desk.mirrors.get() + 1);
     door.cells.counters.mirrors_open.add(1);
-    Some(Copy { permit: Permit { desk: Rc::clone(desk), cells: Arc::clone(&door.cells) }, body: Vec::new() })
+    let permit = Permit { desk: Rc::clone(desk), cells: Arc::clone(&door.cells) };
+    Some(Box::new(Copy { permit, body: Vec::new() }))
 }
 
 impl Copy {

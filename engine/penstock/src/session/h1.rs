@@ -265,6 +265,6 @@ mod tests {
             size_of::<F>()
         }
         let size = size_of_future(run);
-        assert!(size <= 240, "{size}");
+        assert!(size <= 232, "{size}");
     }
 }
