@@ -52,7 +52,8 @@ impl Encoder {
     /// Appends one field. The name may be in any case and goes out in lower case (RFC 9113 §8.2).
     #[inline]
     pub fn field(&mut self, name: &[u8], value: &[u8], indexing: Indexing, out: &mut Vec<u8>) {
-        if !name.iter().any(u8::is_ascii_uppercase) {
+        // All of it is looked at, because that is many bytes at a time.
+        if !name.iter().fold(false, |capitals, byte| capitals | byte.is_ascii_uppercase()) {
             return self.lower_case_field(name, value, indexing, out);
         }
         let mut lower = [0; NAME_FOLDED_MAX];
