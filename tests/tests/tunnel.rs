@@ -185,31 +185,31 @@ on_each_driver! {
         engine.until_idle();
     }
 
-    /// `WebSocket`'s way: bytes pass both ways after the 101, and not before.
+    /// Bytes pass both ways after the 101, and not before.
     fn an_upgrade_passes_bytes_after_101(driver) {
         let origin = Origin::start(|peer| {
             let Some(request) = peer.request() else { return };
             assert!(request.lists("connection", "upgrade"), "{}", request.head.escape_ascii());
-            assert_eq!(request.field("upgrade"), Some("websocket"));
+            assert_eq!(request.field("upgrade"), Some("telepathy"));
             std::thread::sleep(Duration::from_millis(100));
             // Nothing may have come before the agreement.
             let early = peer.wire.unread.clone();
-            peer.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+            peer.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: telepathy\r\n\r\n");
             peer.send(format!("early {};", early.len()));
             echo(peer);
         });
         let engine = Setup::new(driver).origin(&origin).start();
         let mut client = engine.client();
         client.send(
-            "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Key: x\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: telepathy\r\n\
+             X: x\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
         );
         std::thread::sleep(Duration::from_millis(30));
         client.send("more");
         let response = client.response(false).expect("101");
         assert_eq!(response.status(), 101);
         assert!(response.lists("connection", "upgrade"), "{}", response.head.escape_ascii());
-        assert_eq!(response.field("upgrade"), Some("websocket"));
+        assert_eq!(response.field("upgrade"), Some("telepathy"));
         assert_eq!(client.take(8).expect("a greeting"), b"early 0;", "bytes went on before the 101");
         let trailing = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\nmore";
         assert_eq!(client.take(trailing.len()).expect("what came early, echoed"), trailing);
@@ -229,7 +229,7 @@ on_each_driver! {
         let engine = Setup::new(driver).origin(&origin).start();
         let mut client = engine.client();
         let offer = |path: &str| {
-            format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
         };
         for path in ["/1", "/2"] {
             assert_eq!(client.ask(offer(path)).text(), path);

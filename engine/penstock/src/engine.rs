@@ -63,7 +63,7 @@ impl Engine {
         let log = snapshot.access_log.as_ref().map(Log::start).transpose()?;
         let mut engine = Self {
             snapshot: Arc::clone(snapshot),
-            cells: cpus.iter().map(|_| Arc::default()).collect(),
+            cells: cpus.iter().map(|_| Arc::new(WorkerCells::new(snapshot.routes.len()))).collect(),
             qos: qos::Shared::new(snapshot, cpus.len()),
             selections: Selections::new(snapshot, cpus.len()),
             roster: Roster::new(snapshot, cpus.len(), now()),

@@ -108,7 +108,7 @@ impl Worker {
             sessions: Rc::default(),
             gates: Vec::new(),
             accepting: Rc::default(),
-            desk: Rc::default(),
+            desk: Rc::new(Desk::new(seed)),
             log: log.map(|log| Rc::new(RefCell::new(log))),
         };
         for (at, tls) in tls.into_iter().enumerate() {
@@ -179,7 +179,7 @@ impl Worker {
 
     /// Closes the doors, lets exchanges finish, and gives idle connections a last chance.
     pub async fn drain(&self, deadline: Now, mail: &mut Receiver<Message>) {
-        self.desk.draining.set(true);
+        self.desk.drain();
         for gate in &self.gates {
             gate.close();
         }

@@ -12,6 +12,7 @@ mod show;
 mod status;
 mod trust;
 mod view;
+mod websocket;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

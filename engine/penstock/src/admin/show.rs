@@ -14,8 +14,14 @@ use crate::upstream::policy_now;
 type Page = fn(&Engine, Option<PoolId>) -> Vec<Value>;
 
 /// Every page, by its name.
-const PAGES: &[(&str, Page)] =
-    &[("endpoints", endpoints), ("pools", pools), ("breakers", breakers), ("routes", routes), ("limits", limits)];
+const PAGES: &[(&str, Page)] = &[
+    ("endpoints", endpoints),
+    ("pools", pools),
+    ("breakers", breakers),
+    ("routes", routes),
+    ("limits", limits),
+    ("websockets", |engine, _| super::websocket::rows(engine)),
+];
 
 /// The page of a name, of one pool if `query` names one.
 ///

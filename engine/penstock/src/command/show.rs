@@ -1,4 +1,4 @@
-//! `penstock show`: what a running engine knows of endpoints, pools, breakers, routes and limits, as a table.
+//! `penstock show`: what a running engine knows of endpoints, pools, breakers, routes, limits and WebSockets, as a table.
 
 use super::{ADMIN_DEFAULT, FAILED, admin_address, client, refuse, say, table::table};
 use crate::snapshot::Address;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use data_encoding::BASE64;
 use proto::http::Fields;
+use ring::TaskRef;
 
 use crate::qos::{HeldClient, Qos};
 use crate::snapshot::{Listener, ListenerId, PoolId, Snapshot};
@@ -58,10 +59,50 @@ pub struct Desk {
     pub random: RefCell<policy::Random>,
     /// A drain has begun: every response is the last of its connection.
     pub draining: Cell<bool>,
+    /// Tunnels that end when it does.
+    pub tunnels: Roll,
 }
 
-impl Default for Desk {
-    fn default() -> Self {
+/// Tasks that are to be woken when a drain begins.
+#[derive(Default)]
+pub struct Roll {
+    tasks: RefCell<Vec<TaskRef>>,
+    open: Cell<usize>,
+}
+
+impl Roll {
+    /// How many have entered and not left.
+    pub fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    /// Enters the present task.
+    pub fn enter(&self) {
+        self.open.set(self.open.get() + 1);
+        let mut tasks = self.tasks.borrow_mut();
+        // Ended tasks are cleared out when they are as many as the live ones: constant work a task.
+        if tasks.len() >= 64 && tasks.len() >= 2 * self.open.get() {
+            tasks.retain(|task| ring::is_alive(*task));
+        }
+        tasks.push(ring::current_task());
+    }
+
+    /// One that has entered is about to end.
+    pub fn leave(&self) {
+        self.open.set(self.open.get() - 1);
+    }
+
+    pub fn wake(&self) {
+        for task in self.tasks.borrow().iter() {
+            ring::wake(*task);
+        }
+    }
+}
+
+impl Desk {
+    /// `seed` is that of all chance on this worker.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         let fields = || RefCell::new(Fields::with_limit(crate::limits::FIELDS_MAX));
         Self {
             request_fields: fields(),
@@ -72,9 +113,16 @@ impl Default for Desk {
             kept_bytes: Cell::new(0),
             path: RefCell::new(Vec::with_capacity(512)),
             mirrors: Cell::new(0),
-            random: RefCell::new(policy::Random::new(0)),
+            random: RefCell::new(policy::Random::new(seed)),
             draining: Cell::new(false),
+            tunnels: Roll::default(),
         }
+    }
+
+    /// Every response is the last of its connection from now on, and tunnels that can be ended in order are.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.tunnels.wake();
     }
 }
 

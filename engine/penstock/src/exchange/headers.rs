@@ -9,7 +9,7 @@ use proto::http::{Fields, Framing, Known, KnownSet, Span, Version, hop};
 use super::relay::Exchange;
 use super::route::{Matched, Way};
 use super::tries::Tries;
-use super::{Door, Peer, Request, affinity};
+use super::{Door, Peer, Request, affinity, upgrade};
 use crate::conn::{Composed, Conn, Lane};
 use crate::limits;
 use crate::snapshot::{Facts, Forwarded, HeaderRule, HeaderRules, HostPolicy, ServerPolicy, ViaName, normal};
@@ -19,9 +19,9 @@ use proto::h1::Server;
 /// Room for what a head gains: the forwarding fields of a client and of the proxies before us.
 const GAIN_BYTES_MAX: usize = 2 << 10;
 
-/// Fields that we add of our own accord: three of `X-Forwarded-*`, `Forwarded`, `Via`, cookies without ours, `Client-Cert`; and `Server` and
-/// a sticky cookie in a response.
-const OWN_FIELDS_MAX: usize = 8;
+/// Fields that we add of our own accord: three of `X-Forwarded-*`, `Forwarded`, `Via`, cookies without ours, `Client-Cert`, a WebSocket's key;
+/// and `Server`, a sticky cookie, and what answers such a key in a response.
+const OWN_FIELDS_MAX: usize = 9;
 
 /// What a field's line has beside name and value: `: ` and CRLF.
 const FIELD_EXTRA: usize = 4;
@@ -119,6 +119,10 @@ fn compose_request<const FIELDS: usize, T>(
     }
     for (rule, place) in rules.add.iter().zip(values) {
         added.add(rule.name.as_bytes(), place.of(&value));
+    }
+    if let Some(key) = upgrade::key_to_add(request) {
+        fields.drop_where(|field| field.name.of(bytes).eq_ignore_ascii_case(upgrade::KEY));
+        added.add(upgrade::KEY, key);
     }
     rewrite.add = added.as_slice();
 
@@ -270,6 +274,10 @@ fn compose_response<const FIELDS: usize>(
     for (rule, place) in rules.add.iter().zip(values) {
         added.add(rule.name.as_bytes(), place.of(&value));
     }
+    let accept = upgrade::accept_to_add(request, head);
+    if let Some(accept) = &accept {
+        added.add(upgrade::ACCEPT, accept);
+    }
     rewrite.add = added.as_slice();
     down.write_response(bytes, head, fields, &rewrite, &mut door.desk.head.borrow_mut()).is_ok()
 }
@@ -308,7 +316,7 @@ impl Request {
     /// Takes the request that `conn` has just read; the desk tells of its fields.
     pub fn take(door: &Door, conn: &mut Conn<Server>, head: proto::h1::RequestHead) -> Self {
         let bytes = conn.take_head(head.length as usize);
-        let request = Self { head, bytes, index: None, begun: ring::now() };
+        let request = Self { head, bytes, index: None, begun: ring::now(), key: None };
         door.desk.request_of.set(request.id());
         request
     }

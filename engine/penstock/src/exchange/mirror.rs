@@ -18,7 +18,7 @@ use ring::{Buf, Timer};
 use super::door::Desk;
 use super::headers;
 use super::route::{Matched, Way};
-use super::{Door, Peer, Request};
+use super::{Door, Peer, Request, upgrade};
 use crate::conn::{Broken, Lane, Read};
 use crate::limits;
 use crate::snapshot::{PoolId, Snapshot};
@@ -48,8 +48,7 @@ impl Drop for Permit {
 pub(super) fn begin(door: &Door, request: &Request, matched: &Matched<'_>) -> Option<Box<Copy>> {
     let mirror = matched.route.mirror.as_ref()?;
     let (head, desk) = (&request.head, &door.desk);
-    let leaves_http = head.method == Method::Connect || !head.upgrade.is_empty();
-    if leaves_http || desk.random.borrow_mut().below(100) >= u64::from(mirror.share.0) {
+    if upgrade::leaves_http(request) || desk.random.borrow_mut().below(100) >= u64::from(mirror.share.0) {
         return None;
     }
     let too_long = matches!(head.framing, Framing::Length(length) if length > limits::MIRROR_BODY_BYTES_MAX as u64);

@@ -18,16 +18,18 @@ mod respond;
 mod route;
 mod tries;
 mod tunnel;
+mod upgrade;
 
 use std::rc::Rc;
 
 use proto::h1::{RequestHead, Server};
 use proto::http::Version;
+use proto::ws;
 use ring::{Buf, Now, Timer};
 
 use self::admit::InPool;
 pub use self::affinity::affinity_of_bytes;
-pub use self::door::{Desk, Door, Peer};
+pub use self::door::{Desk, Door, Peer, Roll};
 use self::relay::{Exchange, Relayed};
 pub use self::respond::{Reason, refuse};
 use self::route::{Routed, Way};
@@ -47,6 +49,8 @@ pub struct Request {
     /// The index of its fields, where it cannot be had from the bytes.
     pub index: Option<Index>,
     pub begun: Now,
+    /// What it asks for a WebSocket with, if it does: its own key, or ours where HTTP/2 has none.
+    pub key: Option<Box<ws::Key>>,
 }
 
 /// How an exchange ended, for the log.
@@ -65,12 +69,22 @@ struct Settled {
 }
 
 /// Serves one request on `lane`. What the connection may do afterwards, its machine knows.
-pub async fn serve(door: &Door, lane: &mut Lane<'_, Server>, request: Request, peer: &Peer, timer: &mut Timer) {
-    door.cells.counters.requests_total.add(1);
-    door.cells.counters.requests_open.add(1);
-    let mut settled = Settled::default();
-    attempt(door, lane, &request, peer, timer, &mut settled).await;
-    settle(door, &request, peer, lane.secured(), &settled);
+#[allow(clippy::manual_async_fn, reason = "an `async fn` would keep the request twice")]
+pub fn serve(
+    door: &Door,
+    lane: &mut Lane<'_, Server>,
+    mut request: Request,
+    peer: &Peer,
+    timer: &mut Timer,
+) -> impl Future<Output = ()> {
+    async move {
+        door.cells.counters.requests_total.add(1);
+        door.cells.counters.requests_open.add(1);
+        upgrade::prepare(door, &mut request);
+        let mut settled = Settled::default();
+        attempt(door, lane, &request, peer, timer, &mut settled).await;
+        settle(door, &request, peer, lane.secured(), &settled);
+    }
 }
 
 /// Routes, and tries until there is an answer or a reason why there is none.
@@ -139,10 +153,10 @@ async fn attempt(
                 tries.give_back(lease, &door.cells.counters);
                 return;
             }
-            Relayed::Upgraded => {
+            Relayed::Upgraded(agreed) => {
                 let switched = policy::Class::Answered(policy::StatusClass::Informational);
                 tries.ended(&attempt, &attempt.outcome(switched));
-                settled.bytes += tunnel::upgraded(door, lane, &mut lease, timer, exchange.way.timeouts.idle).await;
+                settled.bytes += tunnel::upgraded(door, lane, &mut lease, timer, &exchange.way, agreed).await;
                 return;
             }
             Relayed::GivenUp(outcome) => {

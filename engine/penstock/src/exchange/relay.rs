@@ -27,6 +27,7 @@ use super::hedge::{Ahead, Hedge};
 use super::replay::Repeatable;
 use super::route::Way;
 use super::tries::{Attempt, Tries};
+use super::upgrade::{self, Agreed};
 use super::{Door, Peer, Reason, Request, Settled, grpc, headers, mirror};
 use crate::conn::{Broken, Lane, Read};
 use crate::limits;
@@ -37,8 +38,8 @@ use crate::upstream::Lease;
 pub(super) enum Relayed {
     /// The client got an answer, or all of it that was to be had.
     Done(Class),
-    /// Both sides agreed to leave HTTP: 101 has been sent.
-    Upgraded,
+    /// Both sides agreed to leave HTTP, for this: 101 has been sent.
+    Upgraded(Agreed),
     /// Nothing has gone downstream: another try is possible, if the request allows it.
     Unanswered(Class),
     /// It was let go, for another try that has been granted already.
@@ -231,11 +232,23 @@ impl Relay<'_, '_, '_> {
 
     /// A request without content, or one that is tried again, is all there: its head and end leave at once.
     fn begin_upload(&mut self) {
+        // What comes behind such a head is the tunnel's, also where it looks like content.
+        if upgrade::leaves_as_content(self.exchange.request) {
+            return self.end_upload();
+        }
         if !self.down.is_body_read() || self.tries.kept().is_some() {
             return;
         }
         self.down.settle(&mut self.exchange.door.desk.response_fields.borrow_mut());
-        let sent = self.upload.pass(Piece { last: true, ..Piece::default() }, &mut Out { lane: &mut self.up });
+        self.end_upload();
+    }
+
+    /// Nothing of the request follows its head.
+    fn end_upload(&mut self) {
+        // Over HTTP/2 a tunnel is the content of what asks for it: its end would be the tunnel's.
+        let goes_on = matches!(self.up, Lane::H2(_)) && upgrade::leaves_http(self.exchange.request);
+        let last = Piece { last: !goes_on, ..Piece::default() };
+        let sent = self.upload.pass(last, &mut Out { lane: &mut self.up });
         self.upload.state = if sent.is_ok() { Going::Done } else { Going::Stopped };
         self.begin_waiting();
     }
@@ -335,6 +348,9 @@ impl Relay<'_, '_, '_> {
                     self.attempt.answered();
                     match self.let_go(&head, cx) {
                         Some(outcome) => Poll::Ready(Relayed::GivenUp(outcome)),
+                        None if upgrade::is_ignored(self.exchange.request, &head) => {
+                            Poll::Ready(self.upgrade_ignored(&head, cx))
+                        }
                         None => self.begin_response(&head),
                     }
                 }
@@ -423,16 +439,20 @@ impl Relay<'_, '_, '_> {
         }
         let persistent = self.down.is_persistent() && framing != Framing::UntilClose && !unread_request;
         let (length, meaning) = (head.length as usize, self.means(head));
+        let mut agreed = Some(Agreed::Bytes);
         let composed = {
             let mut fields = self.exchange.door.desk.response_fields.borrow_mut();
             let bytes = self.up.head(length);
+            if upgrading {
+                agreed = upgrade::agreed(self.exchange.request, head, bytes, &fields);
+            }
             let endpoint = &self.attempt.endpoint;
             let told = headers::Told { framing, persistent, tries: self.tries, endpoint };
-            headers::response_head(self.exchange, head, bytes, &mut fields, &told, self.down)
+            agreed.is_some() && headers::response_head(self.exchange, head, bytes, &mut fields, &told, self.down)
         };
-        if !composed {
+        let Some(agreed) = agreed.filter(|_| composed) else {
             return Poll::Ready(Relayed::Unanswered(Class::Malformed));
-        }
+        };
         self.up.skip_head(length);
         self.status = head.status.code();
         self.meaning = meaning;
@@ -441,12 +461,22 @@ impl Relay<'_, '_, '_> {
             if !rest.is_empty() {
                 self.down.send(Buf::copy_of(&rest));
             }
-            return Poll::Ready(Relayed::Upgraded);
+            return Poll::Ready(Relayed::Upgraded(agreed));
         }
         self.phase = Phase::Content;
         self.impatient_at = None;
         self.begin_content(head.framing);
         Poll::Pending
+    }
+
+    /// Any success would tell a client of HTTP/2 that its stream is a tunnel now (RFC 8441 §5); the endpoint has said nothing of the kind.
+    fn upgrade_ignored(&mut self, head: &ResponseHead, cx: &mut Context<'_>) -> Relayed {
+        self.up.skip_head(head.length as usize);
+        self.discard(cx);
+        self.refused = Some(Reason::UpgradeIgnored);
+        self.status =
+            super::respond::answer(self.exchange.door, self.down, self.exchange.request, Reason::UpgradeIgnored);
+        Relayed::Done(Class::Answered(StatusClass::of(head.status.code())))
     }
 
     /// The composed head leads the first piece of content; a small response of known length waits for all of it.

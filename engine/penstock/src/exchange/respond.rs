@@ -32,6 +32,8 @@ pub enum Reason {
     /// The route's time for a whole exchange is over.
     DeadlinePassed,
     UpstreamMalformed,
+    /// The endpoint answered as if no other protocol had been asked for, to a client that cannot be told so.
+    UpgradeIgnored,
     /// The response broke off after its head was sent.
     UpstreamTruncated,
     OutOfResources,
@@ -63,6 +65,7 @@ impl Reason {
             Self::UpstreamTimedOut => "upstream-timeout",
             Self::DeadlinePassed => "deadline",
             Self::UpstreamMalformed => "upstream-malformed",
+            Self::UpgradeIgnored => "upgrade-ignored",
             Self::UpstreamTruncated => "upstream-truncated",
             Self::OutOfResources => "out-of-resources",
             Self::Limited(_) => "rate-limited",
@@ -94,6 +97,7 @@ impl Reason {
             | Self::Unresolved
             | Self::UpstreamClosed
             | Self::UpstreamMalformed
+            | Self::UpgradeIgnored
             | Self::UpstreamTruncated
             | Self::ClientGone => Status::BAD_GATEWAY,
         }
@@ -124,6 +128,7 @@ impl Reason {
             Self::UpstreamTimedOut => b"504: the endpoint did not answer in time\n",
             Self::DeadlinePassed => b"504: the time for this request is over\n",
             Self::UpstreamMalformed => b"502: the endpoint's answer is not valid HTTP\n",
+            Self::UpgradeIgnored => b"502: the endpoint does not switch to the protocol that was asked for\n",
             Self::UpstreamTruncated => b"502: the endpoint's answer broke off\n",
             Self::OutOfResources => b"503: out of resources\n",
             Self::Limited(_) => b"too many requests: slow down\n",

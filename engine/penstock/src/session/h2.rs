@@ -155,7 +155,7 @@ fn begin(door: &Rc<Door>, peer: &Rc<Peer>, arrival: Arrival<Server>) {
             stream.refuse();
         }
         Arrival::Request(stream, head, bytes, index) => {
-            let request = Request { head, bytes, index: Some(index), begun: ring::now() };
+            let request = Request { head, bytes, index: Some(index), begun: ring::now(), key: None };
             ring::spawn(serve(door, peer, stream, request));
         }
         Arrival::Refused(stream, malformed) => {

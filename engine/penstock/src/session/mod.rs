@@ -9,22 +9,21 @@ mod h2;
 mod preface;
 mod tcp;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use ring::{Buf, Now, TaskRef};
+use ring::{Buf, Now};
 
 use crate::conn::Transport;
-use crate::exchange::Door;
+use crate::exchange::{Door, Roll};
 use crate::qos::HeldClient;
 use crate::snapshot::ListenerProtocol;
 
 /// The sessions of one worker, and whether they shall end.
 #[derive(Default)]
 pub struct Sessions {
-    tasks: RefCell<Vec<TaskRef>>,
-    open: Cell<usize>,
+    roll: Roll,
     /// A drain has begun: idle connections end at this moment, exchanges are the last of their connection.
     drain_at: Cell<Option<Now>>,
 }
@@ -32,7 +31,7 @@ pub struct Sessions {
 impl Sessions {
     /// Connections open.
     pub fn open(&self) -> usize {
-        self.open.get()
+        self.roll.open()
     }
 
     pub fn draining(&self) -> Option<Now> {
@@ -42,26 +41,18 @@ impl Sessions {
     /// Lets idle connections end at `at`; wakes them to tell.
     pub fn drain(&self, at: Now) {
         self.drain_at.set(Some(at));
-        for task in self.tasks.borrow().iter() {
-            ring::wake(*task);
-        }
+        self.roll.wake();
     }
 
     fn enter(&self, door: &Door) {
         door.open.set(door.open.get() + 1);
         door.cells.counters.connections_open.add(1);
-        self.open.set(self.open.get() + 1);
-        let mut tasks = self.tasks.borrow_mut();
-        // Ended tasks are cleared out when they are as many as the live ones: constant work a connection.
-        if tasks.len() >= 64 && tasks.len() >= 2 * self.open.get() {
-            tasks.retain(|task| ring::is_alive(*task));
-        }
-        tasks.push(ring::current_task());
+        self.roll.enter();
     }
 
     fn leave(&self, door: &Door, held: Option<HeldClient>) {
         door.qos.release(door.listener, held);
-        self.open.set(self.open.get() - 1);
+        self.roll.leave();
         door.open.set(door.open.get() - 1);
         door.cells.counters.connections_open.sub(1);
     }

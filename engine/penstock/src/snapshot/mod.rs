@@ -35,7 +35,7 @@ pub use compile::{
     AccessLog, Action, Admission, Candidates, Certificate, Class, ClassId, CookieRule, Division, EngineSettings,
     Fallback, Fixed, HeaderRule, HeaderRules, HealthProbe, Limit, Listener, ListenerId, ListenerProtocol, ListenerTls,
     Mirror, Networks, Pace, Paces, Pool, PoolId, PoolTls, PoolTransparency, ProbeAsk, Redirect, Retry, Reuse, Rewrite,
-    Route, RouteQos, Snapshot, Stickiness, Target, Timeouts, Trust,
+    Route, RouteQos, Snapshot, Stickiness, Target, Timeouts, Trust, WebSockets,
 };
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, Nameserver, Source};

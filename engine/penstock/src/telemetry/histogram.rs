@@ -7,7 +7,7 @@ const FINE_BITS: u32 = 3;
 /// Up to 2^40 ns, 18 minutes; longer counts as that.
 const BUCKETS: usize = (40 << FINE_BITS) as usize;
 
-/// Nanoseconds, counted by magnitude. 2.5 KiB.
+/// Nanoseconds, or bytes, counted by magnitude. 2.5 KiB.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: [Cell; BUCKETS],
@@ -32,8 +32,14 @@ impl Default for Histogram {
 impl Histogram {
     #[inline]
     pub fn record(&self, nanos: u64) {
-        self.buckets[bucket(nanos)].add(1);
-        self.sum.add(nanos);
+        self.record_all(nanos, 1);
+    }
+
+    /// So many of the same.
+    #[inline]
+    pub fn record_all(&self, nanos: u64, count: u64) {
+        self.buckets[bucket(nanos)].add(count);
+        self.sum.add(nanos.saturating_mul(count));
     }
 }
 

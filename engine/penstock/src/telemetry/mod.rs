@@ -6,10 +6,12 @@
 pub mod access_log;
 mod histogram;
 pub mod prometheus;
+mod websocket;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use histogram::{Histogram, Summary};
+pub use websocket::{Closing, MessageCells, WebSocketCells, WebSockets};
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -211,11 +213,19 @@ pub struct WorkerCells {
     pub counters: Counters,
     /// From a request's head to the end of its response, in nanoseconds.
     pub latency: Histogram,
+    /// By route.
+    pub websockets: WebSockets,
     /// Counts publications of what the worker's ring keeps to itself.
     pub published: Cell,
 }
 
 impl WorkerCells {
+    /// With cells for so many routes.
+    #[must_use]
+    pub fn new(routes: usize) -> Self {
+        Self { websockets: WebSockets::new(routes), ..Self::default() }
+    }
+
     /// Publishes what the ring of this thread counts. Only the worker itself may.
     pub fn publish(&self) {
         let counts = ring::counts();

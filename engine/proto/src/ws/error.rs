@@ -77,6 +77,49 @@ pub enum Violation {
 }
 
 impl Violation {
+    pub const ALL: [Self; 17] = [
+        Self::ReservedBit,
+        Self::ReservedOpcode,
+        Self::Unmasked,
+        Self::Masked,
+        Self::ControlFragmented,
+        Self::ControlTooLong,
+        Self::LengthNotMinimal,
+        Self::LengthTooLarge,
+        Self::NothingToContinue,
+        Self::Interleaved,
+        Self::AfterClose,
+        Self::CloseBody,
+        Self::CloseCode,
+        Self::CloseReason,
+        Self::Text,
+        Self::FrameTooLarge,
+        Self::MessageTooLarge,
+    ];
+
+    /// A word for metrics.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::ReservedBit => "reserved-bit",
+            Self::ReservedOpcode => "reserved-opcode",
+            Self::Unmasked => "unmasked",
+            Self::Masked => "masked",
+            Self::ControlFragmented => "control-fragmented",
+            Self::ControlTooLong => "control-too-long",
+            Self::LengthNotMinimal => "length-not-minimal",
+            Self::LengthTooLarge => "length-too-large",
+            Self::NothingToContinue => "nothing-to-continue",
+            Self::Interleaved => "interleaved",
+            Self::AfterClose => "after-close",
+            Self::CloseBody => "close-body",
+            Self::CloseCode => "close-code",
+            Self::CloseReason => "close-reason",
+            Self::Text => "text",
+            Self::FrameTooLarge => "frame-too-large",
+            Self::MessageTooLarge => "message-too-large",
+        }
+    }
+
     /// The code that tells the sender what it did wrong (RFC 6455 §7.4.1).
     pub const fn close_code(self) -> CloseCode {
         match self {
@@ -117,3 +160,13 @@ impl fmt::Display for Violation {
 }
 
 impl std::error::Error for Violation {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_stand_in_their_order() {
+        assert!(Violation::ALL.iter().enumerate().all(|(at, violation)| *violation as usize == at));
+    }
+}

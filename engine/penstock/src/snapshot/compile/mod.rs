@@ -8,6 +8,7 @@ mod pool;
 mod qos;
 mod route;
 mod tls;
+mod websocket;
 
 pub use balance::{CookieRule, Division, Stickiness};
 pub use health::{HealthProbe, ProbeAsk};
@@ -18,6 +19,7 @@ pub use qos::{Admission, Class, ClassId, Limit, Pace, Paces, RouteQos};
 pub use route::{Action, Candidates, Fixed, HeaderRule, HeaderRules, Mirror, Redirect, Rewrite, Route, Target};
 pub(super) use route::{default_route_name, rules_of};
 pub use tls::{Certificate, ListenerTls, PoolTls, PoolTransparency, Trust};
+pub use websocket::WebSockets;
 
 use std::{
     net::{IpAddr, SocketAddr},

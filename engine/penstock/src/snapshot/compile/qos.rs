@@ -125,14 +125,18 @@ pub(super) fn route(doc: &RouteDoc, classes: &[Class]) -> RouteQos {
 
 fn limit(doc: &LimitDoc) -> Option<Limit> {
     let rate = doc.rate.as_ref()?.0;
-    // A second's worth: browsers ask for a page's parts at once, and a rate by the hour still lets one through.
-    let a_second = (u64::from(rate.count.get()) / rate.per.as_secs().max(1)).max(1) as u32;
     Some(Limit {
         key: doc.key.0.clone(),
-        rate: RateSettings { quota: rate.count.get(), period: rate.per, burst: doc.burst.unwrap_or(a_second).max(1) },
+        rate: rate_settings(rate, doc.burst),
         status: doc.status,
         name: doc.name.clone().unwrap_or_else(|| doc.key.0.to_string()).into(),
     })
+}
+
+pub(super) fn rate_settings(rate: Rate, burst: Option<u32>) -> RateSettings {
+    // A second's worth: browsers ask for a page's parts at once, and a rate by the hour still lets one through.
+    let a_second = (u64::from(rate.count.get()) / rate.per.as_secs().max(1)).max(1) as u32;
+    RateSettings { quota: rate.count.get(), period: rate.per, burst: burst.unwrap_or(a_second).max(1) }
 }
 
 pub(super) fn admission(doc: &PoolDoc) -> Admission {

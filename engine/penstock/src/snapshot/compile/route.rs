@@ -1,6 +1,6 @@
 //! Routes, compiled, and the rules that find them.
 
-use super::{Class, Pool, PoolId, RouteQos, Timeouts, qos, time};
+use super::{Class, Pool, PoolId, RouteQos, Timeouts, WebSockets, qos, time, websocket};
 use crate::snapshot::Files;
 use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
 use crate::snapshot::rewrite::{Format, HeaderLine, Location, PathFormat};
@@ -28,6 +28,7 @@ pub struct Route {
     /// Ambiguous paths go on as they came.
     pub raw_path: bool,
     pub qos: RouteQos,
+    pub websockets: WebSockets,
     pub forwarded: Forwarded,
 }
 
@@ -222,6 +223,7 @@ pub(super) fn route(
         total: doc.timeout.total.as_ref().map(time),
         raw_path: doc.raw_path,
         qos: qos::route(doc, classes),
+        websockets: websocket::websockets(&doc.websocket),
         forwarded: doc.forwarded,
     }
 }

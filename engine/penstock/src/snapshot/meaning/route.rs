@@ -10,7 +10,7 @@ use crate::snapshot::rewrite::{Format, HeaderLine};
 use crate::snapshot::route::{RouteId, shadowed};
 use crate::snapshot::schema::{
     AdaptiveDoc, Forwarded, HeadersDoc, MirrorDoc, PaceDoc, RedirectDoc, RespondDoc, RewriteDoc, RouteDoc,
-    RouteTimeouts,
+    RouteTimeouts, WebSocketDoc,
 };
 use crate::snapshot::share::Sticky;
 use crate::snapshot::text::Step;
@@ -39,6 +39,7 @@ impl Meaning<'_> {
             self.action(at, route);
             self.matched(at, route);
             self.route_times(at, route);
+            self.websockets(at, &route.websocket);
             self.rewrites(at, route);
             self.answers(at, route);
             self.qos_of(at, route);
@@ -116,6 +117,7 @@ impl Meaning<'_> {
             ("bandwidth", route.bandwidth.is_some()),
             ("rate", route.rate.is_some()),
             ("per_client", route.per_client != PaceDoc::default()),
+            ("websocket", route.websocket != WebSocketDoc::default()),
         ] {
             if said {
                 let message = format!("`{key}` has no effect: a route with `{action}` asks no endpoint");
@@ -227,6 +229,29 @@ impl Meaning<'_> {
             if let Some(time) = time {
                 self.not_zero(path!["route", at, "timeout", key], time);
             }
+        }
+    }
+
+    fn websockets(&mut self, at: usize, doc: &WebSocketDoc) {
+        for (key, time) in [("idle", &doc.idle), ("ping", &doc.ping), ("drain", &Some(doc.drain.clone()))] {
+            if let Some(time) = time {
+                self.not_zero(path!["route", at, "websocket", key], time);
+            }
+        }
+        for (key, size) in [("message_max", &doc.message_max), ("frame_max", &doc.frame_max)] {
+            if size.as_ref().is_some_and(|size| size.0.0 == 0) {
+                let message = format!("`{key}` cannot be zero: no message has a place in it");
+                self.report(Code::BadValue, path!["route", at, "websocket", key], message, "leave it out for no limit");
+            }
+        }
+        let own = WebSocketDoc { inspect: doc.inspect, ..WebSocketDoc::default() };
+        if !doc.inspect && *doc != own {
+            self.report(
+                Code::Conflict,
+                path!["route", at, "websocket", "inspect"],
+                "without `inspect` nothing else about WebSockets has an effect",
+                "leave the rest out, or this",
+            );
         }
     }
 

@@ -14,6 +14,7 @@ mod pool;
 mod queue;
 mod route;
 mod tls;
+mod websocket;
 
 pub use balance::Balance;
 pub(super) use balance::{SameSite, StickyDoc};
@@ -35,6 +36,7 @@ pub use route::{Forwarded, RouteDoc};
 
 pub(super) use tls::{CertificateDoc, TlsDoc, Transparency};
 pub use tls::{ClientAuth, TlsVersion};
+pub(super) use websocket::WebSocketDoc;
 
 use std::collections::BTreeMap;
 

@@ -76,7 +76,7 @@ impl Connection<Client> {
         if rewrite.te_trailers {
             encoder.field(b"te", b"trailers", Indexing::Store, out);
         }
-        put_added::<Client>(encoder, rewrite.add, out);
+        put_added::<Client>(encoder, rewrite.add, extended, out);
 
         let ends = !rewrite.framing.has_body() && !connect;
         frame::frame_block(out, start, id, ends, FRAME_SIZE_DEFAULT as usize);
@@ -133,7 +133,7 @@ impl Connection<Server> {
         {
             put_length(&mut self.encoder, length, out);
         }
-        put_added::<Server>(&mut self.encoder, rewrite.add, out);
+        put_added::<Server>(&mut self.encoder, rewrite.add, switching, out);
         let granted = self.streams[slot].connect && (switching || head.status.is_success());
         self.begin_content(slot, start, rewrite.framing, granted, out);
         Ok(())
@@ -185,7 +185,7 @@ impl Connection<Server> {
         if let Some(seconds) = respond.retry_after {
             put_number(encoder, b"retry-after", u64::from(seconds), out);
         }
-        put_added::<Server>(encoder, respond.add, out);
+        put_added::<Server>(encoder, respond.add, false, out);
         let granted = self.streams[slot].connect && respond.status.is_success();
         self.begin_content(slot, start, respond.framing(), granted, out);
         Ok(())
@@ -294,7 +294,7 @@ fn put_fields<R: Role>(
 ) {
     for field in fields.iter().filter(|field| !field.dropped && !without.contains(field.known)) {
         let (name, value) = (field.name.of(bytes), field.value.of(bytes));
-        if switching && HANDSHAKE.iter().any(|other| name.eq_ignore_ascii_case(other)) {
+        if switching && is_handshake(name) {
             continue;
         }
         if field.known == Known::Cookie && !R::ANSWERS {
@@ -311,10 +311,14 @@ fn put_cookie(encoder: &mut Encoder, value: &[u8], sensitive: bool, out: &mut Ve
     encoder.field(b"cookie", value, how, out);
 }
 
-const HANDSHAKE: [&[u8]; 2] = [b"sec-websocket-key", b"sec-websocket-accept"];
+fn is_handshake(name: &[u8]) -> bool {
+    const FIELDS: [&[u8]; 2] = [b"sec-websocket-key", b"sec-websocket-accept"];
+    FIELDS.iter().any(|field| name.eq_ignore_ascii_case(field))
+}
 
-fn put_added<R: Role>(encoder: &mut Encoder, add: &[(&[u8], &[u8])], out: &mut Vec<u8>) {
-    for (name, value) in add {
+/// `switching` as in [`put_fields`].
+fn put_added<R: Role>(encoder: &mut Encoder, add: &[(&[u8], &[u8])], switching: bool, out: &mut Vec<u8>) {
+    for (name, value) in add.iter().filter(|(name, _)| !switching || !is_handshake(name)) {
         encoder.field(name, value, indexing::<R>(Known::from_name(name), name, value, false), out);
     }
 }

@@ -1,7 +1,10 @@
 //! Bytes both ways that nobody reads: TCP pass-through, and what follows a 101.
 //!
 //! The relay's two halves over bare streams. Each side's end is passed on as an end (half-close), and the tunnel is over
-//! when both have ended, when either breaks, or when nothing has moved for too long.
+//! when both have ended, when either breaks, or when nothing has moved for too long. Where a 101 has agreed to a WebSocket, its frames are
+//! looked at ([`websocket`]).
+
+mod websocket;
 
 use std::future::poll_fn;
 use std::io;
@@ -13,6 +16,8 @@ use ring::{Appetite, Buf, Timer};
 
 use super::Door;
 use super::half::{Cut, Half, Piece, Sink, Source};
+use super::route::Way;
+use super::upgrade::Agreed;
 use crate::conn::{Lane, Speaks, Transport, bulk_bytes};
 use crate::limits;
 use crate::upstream::Lease;
@@ -152,15 +157,34 @@ pub(super) async fn upgraded(
     down: &mut Lane<'_, Server>,
     lease: &mut Lease,
     timer: &mut Timer,
-    idle: Duration,
+    way: &Way<'_>,
+    agreed: Agreed,
 ) -> u64 {
     let mut up = lease.lane();
-    let tunnelled = tunnel(door, down, &mut up, None, timer, idle).await;
-    if tunnelled.cut {
+    let (bytes, cut) = match agreed {
+        Agreed::WebSocket { deflate } if way.matched.route.websockets.inspect => {
+            let passed = websocket::pass(door, down, &mut up, timer, way, deflate).await;
+            (passed.down, passed.cut)
+        }
+        _ => {
+            let tunnelled = tunnel(door, down, &mut up, None, timer, way.timeouts.idle).await;
+            (tunnelled.down, Cuts { client: tunnelled.cut, endpoint: tunnelled.cut })
+        }
+    };
+    if cut.client {
         down.abort_written();
+    }
+    if cut.endpoint {
         up.cut();
     }
-    tunnelled.down
+    bytes
+}
+
+/// Which ends of a tunnel are to be reset.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cuts {
+    client: bool,
+    endpoint: bool,
 }
 
 struct Halves {
@@ -229,6 +253,12 @@ fn both_sent(down: &mut impl Pipe, up: &mut impl Pipe, cx: &mut Context<'_>) -> 
     }
 }
 
+/// Full pieces mean bulk: the next ones come straight into larger buffers. Small ones mean talk.
+fn appetite_after(piece: &Buf) -> Appetite {
+    let bulk = piece.len() as u64 >= limits::BULK_FROM;
+    if bulk { Appetite::Bulk(bulk_bytes()) } else { Appetite::Any }
+}
+
 struct Raw<'a, P>(&'a mut P);
 
 impl<P: Pipe> Source for Raw<'_, P> {
@@ -236,10 +266,8 @@ impl<P: Pipe> Source for Raw<'_, P> {
         match self.0.poll_recv(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(data)) => {
-                // Full pieces mean bulk: the next ones come straight into larger buffers. Small ones mean talk.
                 if let Some(data) = &data {
-                    let bulk = data.len() as u64 >= limits::BULK_FROM;
-                    self.0.set_appetite(if bulk { Appetite::Bulk(bulk_bytes()) } else { Appetite::Any });
+                    self.0.set_appetite(appetite_after(data));
                 }
                 Poll::Ready(Ok(Piece { last: data.is_none(), data, ..Piece::default() }))
             }
