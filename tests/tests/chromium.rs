@@ -88,6 +88,8 @@ impl Visit {
             .arg(format!("--user-data-dir={}", folder.join("profile").display()))
             .arg(format!("--ignore-certificate-errors-spki-list={}", pin(&issued)))
             .arg(format!("https://localhost:{}/{page}", engine.address.port()))
+            // What it leaves behind goes with the folder.
+            .env("TMPDIR", folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(folder.join("said")).expect("a file of our own"));
