@@ -31,6 +31,8 @@ pub(super) struct Sharing {
     open: RefCell<Vec<Rc<Shared>>>,
     /// Connections that are being made.
     dialling: Cell<u32>,
+    /// Those that have been made, or given up.
+    dialled: Cell<u64>,
     /// The last one that was asked chose HTTP/1.
     wants_http1: Cell<bool>,
     /// Who waits for them.
@@ -66,10 +68,11 @@ impl Sharing {
     /// Waits until a connection that is being made is there, or is not to be had.
     async fn dialled(&self, deadline: Now, timer: &mut Timer) -> Result<(), DialError> {
         self.waiting.borrow_mut().push(ring::current_task());
-        let before = self.dialling.get();
+        // One that began meanwhile is another one, and whoever waits for that would have to be told of it.
+        let before = self.dialled.get();
         timer.set(deadline);
         poll_fn(|_| {
-            if self.dialling.get() < before {
+            if self.dialled.get() != before {
                 Poll::Ready(Ok(()))
             } else if timer.poll_expired() {
                 Poll::Ready(Err(DialError::TimedOut))
@@ -98,6 +101,7 @@ impl<'a> Dialling<'a> {
 impl Drop for Dialling<'_> {
     fn drop(&mut self) {
         self.0.dialling.set(self.0.dialling.get() - 1);
+        self.0.dialled.set(self.0.dialled.get() + 1);
         self.0.waiting.take().into_iter().for_each(ring::wake);
     }
 }
@@ -156,9 +160,9 @@ impl Cluster {
 async fn pump(endpoint: Rc<Endpoint>, shared: Rc<Shared>, held: Held, idle: Duration, cells: Arc<WorkerCells>) {
     cells.counters.upstream_shared.add(1);
     let mut timer = Timer::new();
-    let mut silence = Silence { since: ring::now(), busy: false, trimmed: false, leaving: false };
+    let mut silence = Silence { since: ring::now(), busy: false, used: false, trimmed: false, leaving: false };
     let connection = &shared.connection;
-    let ended = poll_fn(|cx| silence.poll(connection, idle, &mut timer, cx)).await;
+    let ended = poll_fn(|cx| silence.poll(&endpoint, connection, idle, &mut timer, cx)).await;
     endpoint.sharing.remove(&shared);
     connection.close(ended);
     if ended != Ended::Gone {
@@ -173,6 +177,8 @@ async fn pump(endpoint: Rc<Endpoint>, shared: Rc<Shared>, held: Held, idle: Dura
 struct Silence {
     since: Now,
     busy: bool,
+    /// It has carried a request.
+    used: bool,
     /// What an idle connection does not need has been given back.
     trimmed: bool,
     leaving: bool,
@@ -181,6 +187,7 @@ struct Silence {
 impl Silence {
     fn poll(
         &mut self,
+        endpoint: &Endpoint,
         connection: &Multiplex<Client>,
         idle: Duration,
         timer: &mut Timer,
@@ -193,6 +200,7 @@ impl Silence {
             let now = ring::now();
             if self.busy != connection.is_busy() {
                 (self.busy, self.since, self.trimmed) = (!self.busy, now, false);
+                self.used = true;
             }
             let trim_at = (!self.busy && !self.trimmed).then(|| self.since + limits::HTTP2_TRIM_AFTER);
             if trim_at.is_some_and(|at| at <= now) {
@@ -207,6 +215,9 @@ impl Silence {
                 }
             } else if self.leaving {
                 return Poll::Ready(Ended::Finished);
+            } else if self.used && !endpoint.keeps_connections() {
+                // Nobody asks for it again: its endpoint has left while it was made, or thereafter.
+                now
             } else {
                 self.since + idle
             };

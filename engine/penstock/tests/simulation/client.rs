@@ -13,7 +13,7 @@ use crate::scene::{Strict, WEB, address};
 use crate::wire::{Head, Pace, Reader, chunks};
 
 /// Longer than every timeout of the engine in a row: who still waits then, hangs.
-const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
 /// What became of a request.
 #[derive(Debug, Eq, PartialEq)]

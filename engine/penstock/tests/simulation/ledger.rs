@@ -102,6 +102,13 @@ impl Ledger {
         ask
     }
 
+    /// The same, as it can be asked over HTTP/2.
+    pub(crate) fn ask_multiplexed(&self) -> Ask {
+        let ask = Ask { http10: false, connection: None, expect: false, ..self.ask() };
+        self.entries.borrow_mut().get_mut(&ask.id).expect("it was just asked").ask = ask.clone();
+        ask
+    }
+
     pub(crate) fn asked(&self, id: u64) -> Option<Ask> {
         self.entries.borrow().get(&id).map(|entry| entry.ask.clone())
     }

@@ -11,6 +11,9 @@
 //! command that repeats it; `cargo xtask sim` runs as many as there is time for.
 
 mod client;
+mod h2;
+mod h2_client;
+mod h2_origin;
 mod ledger;
 mod origin;
 mod scene;
@@ -23,8 +26,8 @@ use ring::sim::{Faults, check};
 use scene::{Scene, play};
 
 /// Seeds of a plain `cargo test`: a thousand a scene.
-const SEEDS: u64 = 6_000;
-const SCENES: u64 = 6;
+const SEEDS: u64 = 10_000;
+const SCENES: u64 = 10;
 
 /// Everybody is well-behaved and the network loses nothing: every exchange has to succeed, while endpoints come and go too.
 #[test]
@@ -98,7 +101,55 @@ fn simulation_tunnels() {
     });
 }
 
-/// Plays every sixth seed; `scene` gets the seed's faults, and how many of this scene's seeds came before.
+/// Many requests at once over HTTP/2, on one side or both, and everybody is well-behaved, though endpoints take their leave.
+#[test]
+fn simulation_multiplexed() {
+    take_turns("simulation_multiplexed", 6, |faults, turn| Scene {
+        faults: faults.harmless(),
+        hedges: turn % 5 == 4,
+        ..multiplexed(turn)
+    });
+}
+
+/// Clients of HTTP/2 give up, stop reading, or leave; the streams beside must not notice.
+#[test]
+fn simulation_multiplexed_rude_clients() {
+    take_turns("simulation_multiplexed_rude_clients", 7, |faults, turn| Scene {
+        faults: faults.harmless(),
+        rude_clients: true,
+        ..multiplexed(turn)
+    });
+}
+
+/// Endpoints reset streams, refuse them, go away with some of them, or break off; in every fourth seed, connections break too.
+#[test]
+fn simulation_multiplexed_everything_breaks() {
+    take_turns("simulation_multiplexed_everything_breaks", 8, |faults, turn| Scene {
+        faults: if turn % 4 == 3 { faults } else { faults.harmless() },
+        rude_origins: true,
+        rude_clients: turn % 2 == 1,
+        moves: turn % 5 == 1,
+        hedges: turn % 5 == 4,
+        ..multiplexed(turn)
+    });
+}
+
+/// The engine is told to end while many streams are open: what was asked before is answered, and what is refused was not looked at.
+#[test]
+fn simulation_multiplexed_drain() {
+    take_turns("simulation_multiplexed_drain", 9, |faults, turn| Scene {
+        faults: faults.harmless(),
+        drain: Some(Duration::from_millis(turn % 400)),
+        ..multiplexed(turn)
+    });
+}
+
+/// HTTP/2 from clients, to endpoints, or both.
+fn multiplexed(turn: u64) -> Scene {
+    Scene { h2_clients: turn % 3 != 1, h2_origins: !turn.is_multiple_of(3), ..Scene::default() }
+}
+
+/// Plays every tenth seed; `scene` gets the seed's faults, and how many of this scene's seeds came before.
 fn take_turns(name: &str, first: u64, scene: impl Fn(Faults, u64) -> Scene + Sync) {
     check(name, SEEDS, |seed| {
         if seed % SCENES != first {

@@ -16,7 +16,7 @@ use ring::sim::{Faults, Script, World};
 use ring::{Address, DriverChoice, Options, Ring, Sender};
 
 use crate::ledger::Ledger;
-use crate::{client, origin, tunnel};
+use crate::{client, h2_client, h2_origin, origin, tunnel};
 
 pub(crate) const WEB: &str = "10.0.0.1:80";
 pub(crate) const RAW: &str = "10.0.0.1:90";
@@ -72,6 +72,10 @@ pub(crate) struct Scene {
     pub(crate) hedges: bool,
     /// The route chooses between two pools.
     pub(crate) candidates: bool,
+    /// Most clients speak HTTP/2.
+    pub(crate) h2_clients: bool,
+    /// The endpoints speak HTTP/2.
+    pub(crate) h2_origins: bool,
     /// The engine is told to end after this time, while everybody is at work.
     pub(crate) drain: Option<Duration>,
 }
@@ -87,6 +91,8 @@ impl Default for Scene {
             moves: false,
             hedges: false,
             candidates: false,
+            h2_clients: false,
+            h2_origins: false,
             drain: None,
         }
     }
@@ -106,7 +112,7 @@ pub(crate) fn address(text: &str) -> Address {
 }
 
 fn snapshot(scene: &Scene) -> Arc<Snapshot> {
-    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 4] = [const { OnceLock::new() }; 4];
+    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 8] = [const { OnceLock::new() }; 8];
     let compile = || {
         let mut text = CONFIGURATION.to_owned();
         if scene.candidates {
@@ -115,12 +121,16 @@ fn snapshot(scene: &Scene) -> Arc<Snapshot> {
         if scene.hedges {
             text = text.replacen("timeout = { head = \"20s\" }", HEDGE, 1);
         }
+        if scene.h2_origins {
+            text = text.replace("name = \"app\"\n", "name = \"app\"\nprotocol = \"h2\"\n");
+            text = text.replace("name = \"spare\"\n", "name = \"spare\"\nprotocol = \"h2\"\n");
+        }
         match snapshot::read("simulation", &text) {
             Ok(compiled) => Arc::new(compiled.snapshot),
             Err(report) => panic!("{}", report.render()),
         }
     };
-    let which = usize::from(scene.hedges) + 2 * usize::from(scene.candidates);
+    let which = usize::from(scene.hedges) + 2 * usize::from(scene.candidates) + 4 * usize::from(scene.h2_origins);
     Arc::clone(SNAPSHOTS[which].get_or_init(compile))
 }
 
@@ -254,10 +264,19 @@ fn people(world: &World, scene: &Scene, ledger: &Rc<Ledger>, size_max: usize) ->
                 // Nobody is there: connections are refused.
                 continue;
             }
-            world.spawn("origin", move |host| origin::serve(host, listening, ledger, rude));
+            if scene.h2_origins {
+                world.spawn("h2 origin", move |host| h2_origin::serve(host, listening, ledger, rude));
+            } else {
+                world.spawn("origin", move |host| origin::serve(host, listening, ledger, rude));
+            }
         }
-        for _ in 0..4 {
+        for number in 0..4 {
             let ledger = Rc::clone(ledger);
+            if scene.h2_clients && number > 0 {
+                let rude = scene.rude_clients && number > 1;
+                clients.push(world.spawn("h2 client", move |host| h2_client::run(host, ledger, strict, rude)));
+                continue;
+            }
             clients.push(world.spawn("client", move |host| client::run(host, ledger, strict)));
         }
         for _ in 0..if scene.rude_clients { 3 } else { 0 } {
@@ -292,6 +311,7 @@ fn gauges(cells: &WorkerCells, lists: &[Members]) -> Vec<String> {
     expect_zero("requests_open", counters.requests_open.get());
     expect_zero("tunnels_open", counters.tunnels_open.get());
     expect_zero("upstream_idle", counters.upstream_idle.get());
+    expect_zero("upstream_shared", counters.upstream_shared.get());
     for member in lists.iter().flat_map(|members| members.iter()) {
         expect_zero("an endpoint's in_flight", member.shared.sums().in_flight);
     }

@@ -183,6 +183,10 @@ impl<R: Speaks> Stream<R> {
 
     /// Puts content that was [queued](Self::queue).
     pub fn send(&mut self, data: Buf) {
+        // No frame would ever take it out.
+        if data.is_empty() {
+            return;
+        }
         self.with(|hub| {
             let Some(mail) = hub.mail(self.id) else { return };
             let length = data.len();
@@ -205,14 +209,14 @@ impl<R: Speaks> Stream<R> {
             if mail.finished {
                 return Ok(());
             }
-            mail.finished = true;
             if trailers.is_empty() {
                 hub.machine.finish(self.id, &mut hub.out)?;
             } else if waits {
-                hub.mails[at].1.last_words = trailers.clone();
+                mail.last_words = trailers.clone();
             } else {
                 hub.end_with(self.id, trailers);
             }
+            hub.mails[at].1.finished = true;
             hub.nudge();
             Ok(())
         })
@@ -354,6 +358,10 @@ impl<R: Speaks> Drop for Stream<R> {
         if done && heard && !over {
             if mail.is_sent() {
                 hub.close(at);
+                // The pump counts an idle connection's time, and ends one that has taken leave.
+                if hub.mails.is_empty() {
+                    hub.nudge();
+                }
             } else {
                 mail.detached = true;
             }
