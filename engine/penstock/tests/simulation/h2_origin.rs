@@ -101,8 +101,14 @@ impl Connection<'_> {
             let acts = |work: &Work| work.fault != Fault::Mute && (work.ended || work.answer.early);
             let busy = self.end.is_withholding() || self.works.values().any(acts);
             let patience = if busy { Duration::from_millis(self.host.pick(1..=20) as u64) } else { PATIENCE };
-            for heard in self.end.hear(patience).await {
-                self.take(heard);
+            let said = self.end.hear(patience).await;
+            let reset = |heard: &Heard<_>| if let Heard::Reset(id, _) = heard { Some(*id) } else { None };
+            let given_up: Vec<StreamId> = said.iter().filter_map(reset).collect();
+            for heard in said {
+                // A request that was given up before it was read has not been seen: it may be answered elsewhere by now.
+                if !matches!(&heard, Heard::Head(id, ..) if given_up.contains(id)) {
+                    self.take(heard);
+                }
             }
             if self.end.over {
                 return;
