@@ -114,14 +114,18 @@ impl Drop for Origin {
 
 impl Shared {
     fn serve(&self, stream: TcpStream, serve: &(impl Fn(&mut Peer) + Send + Sync)) {
-        let number = self.accepted.fetch_add(1, Ordering::SeqCst);
+        let tap = Arc::<Mutex<Vec<u8>>>::default();
+        let number = {
+            // At once: who has been accepted has a place among those who are heard.
+            let mut received = lock(&self.received);
+            received.push(tap.clone());
+            self.accepted.fetch_add(1, Ordering::SeqCst)
+        };
         let _ = stream.set_nodelay(true);
         if let Ok(clone) = stream.try_clone() {
             lock(&self.open).insert(number, clone);
         }
         if let Ok(mut wire) = Wire::new(stream) {
-            let tap = Arc::<Mutex<Vec<u8>>>::default();
-            lock(&self.received).push(tap.clone());
             // An idle connection is nobody's fault; a test that waits for one has its own watchdog.
             let _ = wire.stream.patience(Duration::from_secs(90));
             wire.tap = Some(tap);
