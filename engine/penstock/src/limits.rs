@@ -120,6 +120,16 @@ pub const HTTP2: proto::h2::Limits = proto::h2::Limits { heads: HEADS, ..proto::
 pub const HTTP2_UPSTREAM: proto::h2::Limits =
     proto::h2::Limits { stream_window: 256 << 10, connection_window: 2 << 20, ..HTTP2 };
 
+/// Content that all streams of a connection may have waiting before each of them is held to [`HTTP2_WAITING_BYTES_EACH`]: what four
+/// streams may have that are alone.
+pub const HTTP2_WAITING_BYTES: usize = 256 << 10;
+
+/// Content that a stream may have waiting whatever the others have: a frame.
+pub const HTTP2_WAITING_BYTES_EACH: usize = 16 << 10;
+
+/// Mailboxes, and indexes of fields, that a worker keeps for its next streams: as many as a busy one has; beyond that they are freed.
+pub const HTTP2_SHELF_MAX: usize = 1_024;
+
 /// How long an endpoint of which answers are awaited may be silent on a shared connection before it is asked for a sign of life, and how long it may
 /// take for that: a connection that is dead holds up every request that is given to it.
 pub const HTTP2_SILENCE: Duration = Duration::from_secs(5);

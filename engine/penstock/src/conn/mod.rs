@@ -116,25 +116,12 @@ impl<R: Role> Conn<R> {
 
     /// Moves past the first `length` bytes.
     pub fn skip(&mut self, length: usize) {
-        if let Some(buf) = &mut self.unread {
-            buf.consume(length);
-            if buf.is_empty() {
-                self.unread = None;
-            }
-        }
+        pass(&mut self.unread, length);
     }
 
     fn append(&mut self, more: Buf) -> Result<(), Broken> {
-        self.unread = Some(match self.unread.take() {
-            None => more,
-            // Part of a head. The machine refuses one that outgrows its limit, so this finds room.
-            Some(part) => {
-                let mut part = part.with_more_room(more.len()).ok_or(Broken::Malformed(Malformed::HeadTooLong))?;
-                part.extend(more.bytes());
-                part
-            }
-        });
-        Ok(())
+        // What is there is part of a head. The machine refuses one that outgrows its limit, so this finds room.
+        append(&mut self.unread, more).ok_or(Broken::Malformed(Malformed::HeadTooLong))
     }
 
     /// Takes all bytes received and not yet understood: what a tunnel begins with.
@@ -164,6 +151,25 @@ impl<R: Role> Conn<R> {
             self.stream.set_appetite(Appetite::Bulk(bulk_bytes().min(u32::try_from(bytes).unwrap_or(u32::MAX))));
         }
     }
+}
+
+/// Moves past the first `length` bytes; a buffer with nothing in it is given back.
+fn pass(unread: &mut Option<Buf>, length: usize) {
+    if let Some(buf) = unread {
+        buf.consume(length);
+        if buf.is_empty() {
+            *unread = None;
+        }
+    }
+}
+
+/// Puts `more` behind what is there. `None` when even the largest buffer is too small.
+fn append(unread: &mut Option<Buf>, more: Buf) -> Option<()> {
+    *unread = Some(match unread.take() {
+        None => more,
+        Some(part) => part.with_more_room(more.len())?.with(more.bytes()),
+    });
+    Some(())
 }
 
 /// The size of one receive of content, as the worker's buffers allow.

@@ -188,7 +188,7 @@ impl<R: Speaks> Multiplex<R> {
         }
     }
 
-    /// The connection is over, whoever says so: its exchanges are told. What it went over is returned when nobody has it any more.
+    /// The connection is over, whoever says so: its exchanges are told. What it went over is closed when nobody has it any more.
     pub fn close(&self, how: Ended) {
         self.hub.borrow_mut().end(how);
     }
@@ -321,16 +321,8 @@ impl<R: Speaks> Hub<R> {
         (self.heard, self.pinged) = (ring::now(), None);
         let bulk = more.len() as u64 >= limits::BULK_FROM / 2;
         self.transport.set_appetite(if bulk { Appetite::Bulk(bulk_bytes()) } else { Appetite::Any });
-        self.unread = Some(match self.unread.take() {
-            None => more,
-            // Less than a frame, so this finds room.
-            Some(part) => {
-                let mut part = part.with_more_room(more.len()).ok_or(Ended::Gone)?;
-                part.extend(more.bytes());
-                part
-            }
-        });
-        Ok(())
+        // What is there is less than a frame, so this finds room.
+        super::append(&mut self.unread, more).ok_or(Ended::Gone)
     }
 
     /// Understands what has been received.
@@ -429,12 +421,7 @@ impl<R: Speaks> Hub<R> {
 
     /// Moves past so many bytes.
     fn pass(&mut self, length: usize) {
-        if let Some(unread) = &mut self.unread {
-            unread.consume(length);
-            if unread.is_empty() {
-                self.unread = None;
-            }
-        }
+        super::pass(&mut self.unread, length);
     }
 
     /// Takes content from the front: in its own memory, if it is most of what is there.

@@ -12,9 +12,7 @@ use proto::http::Fields;
 use std::time::Duration;
 
 use super::mail::Mail;
-
-/// Of each kind, as many as a busy worker has streams: beyond that they are freed.
-const KEPT_MAX: usize = 1_024;
+use crate::limits;
 
 pub(super) struct Shelf<H> {
     pub(super) space: HeadSpace,
@@ -34,7 +32,7 @@ impl<H> Shelf<H> {
     }
 
     pub(super) fn give_mail(&mut self, mut mail: Box<Mail<H>>) {
-        if self.mails.len() < KEPT_MAX {
+        if self.mails.len() < limits::HTTP2_SHELF_MAX {
             mail.clear();
             self.mails.push(mail);
         }
@@ -128,7 +126,7 @@ impl Drop for Index {
         // At the end of a thread there is no shelf any more.
         let _ = INDEXES.try_with(|indexes| {
             let mut indexes = indexes.borrow_mut();
-            if indexes.len() < KEPT_MAX {
+            if indexes.len() < limits::HTTP2_SHELF_MAX {
                 indexes.extend(own);
             }
         });

@@ -28,12 +28,6 @@ pub struct Stream<R: Speaks> {
 /// No request's.
 const NOBODY: StreamId = StreamId(0);
 
-/// Content that all streams of a connection may have waiting before each of them is held to [`EACH_BYTES`].
-const ALL_BYTES: usize = 256 << 10;
-
-/// Content that a stream may have waiting whatever the others have: a frame.
-const EACH_BYTES: usize = 16 << 10;
-
 impl<R: Speaks> Stream<R> {
     pub(super) const fn new(connection: Multiplex<R>, id: StreamId) -> Self {
         Self { connection, id, head: None, aborted: false }
@@ -151,10 +145,12 @@ impl<R: Speaks> Stream<R> {
     /// Ready when more content may be put; an error when it has nowhere to go.
     pub fn poll_room(&self) -> Poll<io::Result<()>> {
         let hub = &mut *self.connection.hub.borrow_mut();
-        let (ended, crowded) = (hub.ended.is_some(), hub.outbox_bytes > ALL_BYTES);
+        let (ended, crowded) = (hub.ended.is_some(), hub.outbox_bytes > limits::HTTP2_WAITING_BYTES);
         match hub.mail(self.id) {
             Some(mail) if mail.reset.is_none() && !ended => {
-                if mail.outbox_bytes <= if crowded { EACH_BYTES } else { limits::UNSENT_BYTES_MAX } {
+                if mail.outbox_bytes
+                    <= if crowded { limits::HTTP2_WAITING_BYTES_EACH } else { limits::UNSENT_BYTES_MAX }
+                {
                     return Poll::Ready(Ok(()));
                 }
                 mail.task = Some(ring::current_task());
