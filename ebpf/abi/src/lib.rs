@@ -1,0 +1,18 @@
+//! What the engine and its eBPF programs must agree on, written once: connection ids of QUIC, and which worker a datagram belongs to.
+//!
+//! What holds here: no allocation, no `std`, no panic, no loop without a constant bound, and nothing wider than 64 bits, so that the same
+//! functions pass the kernel's verifier. Absent on purpose: sockets, maps and clocks.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod connection_id;
+mod datagram;
+mod siphash;
+
+pub use connection_id::{
+    CONFIGS, ConnectionIds, GENERATIONS, ID_LEN, ID_LEN_MAX, Keys, Place, SECRET_LEN, WORKERS_MAX,
+};
+pub use datagram::{Destination, Form, Route, destination, worker_of};
+pub use siphash::{Key, siphash};
