@@ -1,7 +1,7 @@
 //! Certificates made for a test, and a client that speaks TLS with a library that the engine's machine does not wrap: rustls's own
 //! buffered connection. OpenSSL's view of the engine is `curl`'s and `openssl s_client`'s.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,7 +46,10 @@ pub enum Kind {
 /// A client's connection over TLS.
 pub type TlsClient = Wire<StreamOwned<ClientConnection, TcpStream>>;
 
-impl Stream for StreamOwned<ClientConnection, TcpStream> {
+impl<C> Stream for StreamOwned<C, TcpStream>
+where
+    Self: Read + Write + Send,
+{
     fn patience(&self, patience: Duration) -> io::Result<()> {
         self.sock.patience(patience)
     }

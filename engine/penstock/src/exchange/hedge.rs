@@ -112,6 +112,7 @@ async fn run(exchange: Exchange<'_>, mut out: Out<'_>) -> Option<Ahead> {
         pool: &door.snapshot[way.pool],
         connect: way.connect(),
         fresh: false,
+        upgrade: false,
         path: exchange.peer.path(),
     };
     let mut lease = match out.cluster.lease(wanted, &mut timer, &door.cells).await {

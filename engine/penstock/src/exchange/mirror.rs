@@ -144,7 +144,7 @@ impl Shadow {
         let Self { snapshot, pool, cluster, endpoint, path, connect, method, framing, head, copy, .. } = self;
         let (pool, counters) = (&snapshot[pool], &copy.permit.cells.counters);
         let mut timer = Timer::new();
-        let wanted = Wanted { endpoint: &endpoint, pool, connect, fresh: false, path };
+        let wanted = Wanted { endpoint: &endpoint, pool, connect, fresh: false, upgrade: false, path };
         let mut lease = match cluster.lease(wanted, &mut timer, &copy.permit.cells).await {
             Ok(lease) => lease,
             Err(error) => return (&error).into(),

@@ -133,6 +133,7 @@ async fn attempt(
             pool: tries.pool(),
             connect: exchange.way.connect(),
             fresh: attempt.fresh,
+            upgrade: !request.head.upgrade.is_empty(),
             path: peer.path(),
         };
         let mut lease = match tries.cluster().lease(wanted, timer, &door.cells).await {

@@ -20,6 +20,8 @@ use crate::snapshot::{Pool, PoolId, PoolProtocol, PoolTls, Snapshot, SpkiPin};
 #[derive(Debug)]
 pub struct Origination {
     config: Arc<ClientConfig>,
+    /// The same, where an endpoint that may choose shall not.
+    http1: Arc<ClientConfig>,
     transparency: Option<Arc<Transparency>>,
     sni: Option<ServerName<'static>>,
 }
@@ -70,15 +72,24 @@ impl Origination {
             PoolProtocol::Http2 => &[b"h2"],
             PoolProtocol::Auto => &[b"h2", b"http/1.1"],
         };
+        let mut http1 = config.clone();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
         let sni = tls.sni.as_ref().and_then(|name| ServerName::try_from(name.to_string()).ok());
-        Ok(Self { config: Arc::new(config), transparency, sni })
+        Ok(Self { config: Arc::new(config), http1: Arc::new(http1), transparency, sni })
     }
 
     /// Handshakes that showed too few promises of Certificate Transparency logs; `None` where nobody looks.
     #[must_use]
     pub fn untransparent(&self) -> Option<u64> {
         self.transparency.as_ref().map(|transparency| transparency.short())
+    }
+
+    /// The same, but for offering HTTP/1.1 alone.
+    #[must_use]
+    pub(crate) fn of_http1(&self) -> Self {
+        let (config, http1) = (Arc::clone(&self.http1), Arc::clone(&self.http1));
+        Self { config, http1, transparency: self.transparency.clone(), sni: self.sni.clone() }
     }
 
     pub(crate) fn config(&self) -> &Arc<ClientConfig> {

@@ -15,7 +15,7 @@ use ring::Timer;
 
 use super::dial::DialError;
 use super::endpoint::{Endpoint, Tried};
-use super::lease::{Lease, Own, Wire};
+use super::lease::Lease;
 use super::list::seats;
 use super::view::View;
 use super::{Affinity, Member, Members, policy_now, proxy_header};
@@ -59,6 +59,8 @@ pub struct Wanted<'a> {
     pub connect: Duration,
     /// No pooled connection.
     pub fresh: bool,
+    /// The request asks for something else than HTTP.
+    pub upgrade: bool,
     /// From where to where the client connected.
     pub path: Option<(SocketAddr, SocketAddr)>,
 }
@@ -415,7 +417,7 @@ impl Cluster {
             // In memory of its own: what making a connection holds is no part of every exchange.
             return ring::pooled(self.share(&wanted, timer, cells)).await;
         }
-        let Wanted { endpoint, pool, connect, fresh, path } = wanted;
+        let Wanted { endpoint, pool, connect, fresh, path, .. } = wanted;
         if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, &cells.counters) {
             return Ok(lease);
         }
@@ -423,7 +425,7 @@ impl Cluster {
         if let Some(header) = proxy_header(pool.proxy_protocol, path) {
             stream.send(header);
         }
-        Ok(Lease { wire: Wire::Own(Own::new(stream, held)), endpoint: Rc::clone(endpoint), reused: false })
+        Ok(Lease::of_own(stream, held, endpoint))
     }
 }
 

@@ -120,12 +120,24 @@ impl Cluster {
         timer: &mut Timer,
         counters: &Counters,
     ) -> Result<(Transport, Held), DialError> {
+        self.dial_by(self.tls.as_deref(), endpoint, patience, timer, counters).await
+    }
+
+    /// As [`dial`](Self::dial), met by TLS as `tls` says.
+    pub(super) async fn dial_by(
+        &self,
+        tls: Option<&Origination>,
+        endpoint: &Endpoint,
+        patience: Duration,
+        timer: &mut Timer,
+        counters: &Counters,
+    ) -> Result<(Transport, Held), DialError> {
         let held = endpoint.hold().ok_or(DialError::Full)?;
         let addresses = endpoint.addresses();
         counters.upstream_connects_total.add(1);
         let begun = ring::now();
         let dialled = match dial(&addresses, patience, timer).await {
-            Ok(stream) => secure(stream, self.tls.as_deref(), &endpoint.authority, begun + patience, timer).await,
+            Ok(stream) => secure(stream, tls, &endpoint.authority, begun + patience, timer).await,
             Err(error) => Err(error),
         };
         if let Err(DialError::Tls(failure)) = &dialled {

@@ -42,6 +42,11 @@ impl Own {
 }
 
 impl Lease {
+    /// Of a connection of HTTP/1 that has just been made.
+    pub(super) fn of_own(stream: Transport, held: Held, endpoint: &Rc<Endpoint>) -> Self {
+        Self { wire: Wire::Own(Own::new(stream, held)), endpoint: Rc::clone(endpoint), reused: false }
+    }
+
     /// Writes a request's head. What of it is to be sent by the caller, on its own or before content, is returned.
     ///
     /// # Errors

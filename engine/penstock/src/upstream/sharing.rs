@@ -16,7 +16,7 @@ use proto::h2::Limits;
 use ring::{Now, TaskRef, Timer};
 
 use super::endpoint::Endpoint;
-use super::lease::{Lease, Own, Wire};
+use super::lease::{Lease, Wire};
 use super::shared::Held;
 use super::{Cluster, DialError, Wanted};
 use crate::conn::{Ended, Multiplex, Stream};
@@ -108,15 +108,39 @@ impl Drop for Dialling<'_> {
 
 impl Cluster {
     /// A way to an endpoint that may speak HTTP/2: a stream of a shared connection, or a connection of its own where the endpoint, asked by
-    /// ALPN, wants HTTP/1.
+    /// ALPN, wants HTTP/1. What shall leave HTTP waits until the endpoint has said whether it lets streams do so (RFC 8441 §3).
     pub(super) async fn share(
         &self,
         wanted: &Wanted<'_>,
         timer: &mut Timer,
         cells: &Arc<WorkerCells>,
     ) -> Result<Lease, DialError> {
+        let deadline = ring::now() + wanted.connect;
+        loop {
+            let lease = self.reach(wanted, deadline, timer, cells).await?;
+            let Wire::Shared(stream) = &lease.wire else { return Ok(lease) };
+            if !wanted.upgrade {
+                return Ok(lease);
+            }
+            let takes = greeted(stream, deadline, timer).await?;
+            if !takes && wanted.pool.protocol == PoolProtocol::Auto {
+                return self.reach_by_http1(wanted, deadline, timer, cells).await;
+            }
+            // Others may have been quicker. One that takes nobody from the beginning would be met again and again.
+            if stream.can_ask() || !lease.reused {
+                return Ok(lease);
+            }
+        }
+    }
+
+    async fn reach(
+        &self,
+        wanted: &Wanted<'_>,
+        deadline: Now,
+        timer: &mut Timer,
+        cells: &Arc<WorkerCells>,
+    ) -> Result<Lease, DialError> {
         let Wanted { endpoint, pool, connect, fresh, .. } = *wanted;
-        let deadline = ring::now() + connect;
         let lease = |stream, reused| Lease { wire: Wire::Shared(stream), endpoint: Rc::clone(endpoint), reused };
         loop {
             if let Some(stream) = endpoint.sharing.take(&pool.reuse) {
@@ -142,8 +166,7 @@ impl Cluster {
             }
             (Some(false), _) | (None, PoolProtocol::Auto | PoolProtocol::Http11) => {
                 endpoint.sharing.wants_http1.set(true);
-                let wire = Wire::Own(Own::new(transport, held));
-                return Ok(Lease { wire, endpoint: Rc::clone(endpoint), reused: false });
+                return Ok(Lease::of_own(transport, held, endpoint));
             }
             (Some(true), _) | (None, PoolProtocol::Http2) => endpoint.sharing.wants_http1.set(false),
         }
@@ -154,6 +177,34 @@ impl Cluster {
         drop(dialling);
         Ok(lease(Stream::unasked(connection), false))
     }
+
+    /// A connection of HTTP/1.1 to an endpoint that may choose, and speaks nothing but HTTP over HTTP/2.
+    async fn reach_by_http1(
+        &self,
+        wanted: &Wanted<'_>,
+        deadline: Now,
+        timer: &mut Timer,
+        cells: &Arc<WorkerCells>,
+    ) -> Result<Lease, DialError> {
+        let Wanted { endpoint, pool, fresh, .. } = *wanted;
+        if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, &cells.counters) {
+            return Ok(lease);
+        }
+        let http1 = self.tls.as_ref().map(|tls| tls.of_http1());
+        let left = deadline.since(ring::now());
+        let (transport, held) = self.dial_by(http1.as_ref(), endpoint, left, timer, &cells.counters).await?;
+        Ok(Lease::of_own(transport, held, endpoint))
+    }
+}
+
+/// Whether the endpoint at the other end lets streams leave HTTP, which its first word tells.
+async fn greeted(stream: &Stream<Client>, deadline: Now, timer: &mut Timer) -> Result<bool, DialError> {
+    timer.set(deadline);
+    poll_fn(|_| match stream.poll_greeted() {
+        Poll::Pending if timer.poll_expired() => Poll::Ready(Err(DialError::TimedOut)),
+        greeted => greeted.map_err(DialError::Failed),
+    })
+    .await
 }
 
 /// Serves a shared connection until it is over.

@@ -297,6 +297,12 @@ impl<R: Role> Connection<R> {
         !R::ANSWERS && self.is_open() && (self.streams.len() as u64) < u64::from(self.streams_allowed())
     }
 
+    /// Whether a client may ask to leave HTTP by extended CONNECT (RFC 8441 §3). `None`: the server has not said so yet, nor that it has
+    /// nothing to say.
+    pub fn takes_upgrades(&self) -> Option<bool> {
+        self.greeted.then_some(self.peer.enable_connect_protocol)
+    }
+
     /// Whether requests may begin, if not now: neither side is leaving, and identifiers are left.
     pub fn is_open(&self) -> bool {
         self.fault.is_none() && self.going == Going::No && self.peer_last == u32::MAX && self.next_id <= StreamId::MAX

@@ -78,6 +78,8 @@ struct Hub<R: Speaks> {
     /// Content that waits in all of them.
     outbox_bytes: usize,
     pump: Option<TaskRef>,
+    /// Who waits for the peer's first word.
+    ungreeted: Vec<TaskRef>,
     /// When the peer was last heard, and when it was last asked for a sign of life.
     heard: Now,
     pinged: Option<Now>,
@@ -114,6 +116,7 @@ impl<R: Speaks> Multiplex<R> {
             mails: Vec::new(),
             outbox_bytes: 0,
             pump: None,
+            ungreeted: Vec::new(),
             heard: ring::now(),
             pinged: None,
             ended: None,
@@ -132,6 +135,9 @@ impl<R: Speaks> Multiplex<R> {
         hub.pump = Some(ring::current_task());
         if hub.ended.is_none() {
             let received = hub.receive(self, now, cx, arrived);
+            if hub.machine.takes_upgrades().is_some() {
+                hub.ungreeted.drain(..).for_each(ring::wake);
+            }
             let expired = received.and_then(|()| hub.expire(now));
             if let Err(ended) = expired {
                 hub.end(ended);
@@ -285,6 +291,7 @@ impl<R: Speaks> Hub<R> {
             return;
         }
         self.ended = Some(how);
+        self.ungreeted.drain(..).for_each(ring::wake);
         let mut at = self.mails.len();
         while at > 0 {
             at -= 1;

@@ -297,6 +297,26 @@ impl Stream<Client> {
         Self::new(connection, NOBODY)
     }
 
+    /// Whether the peer lets streams leave HTTP (RFC 8441 §3), which its first word tells.
+    ///
+    /// # Errors
+    /// There is nobody any more.
+    pub fn poll_greeted(&self) -> Poll<io::Result<bool>> {
+        self.with(|hub| match hub.machine.takes_upgrades() {
+            _ if hub.ended.is_some() => Poll::Ready(Err(gone())),
+            Some(takes) => Poll::Ready(Ok(takes)),
+            None => {
+                hub.ungreeted.push(ring::current_task());
+                Poll::Pending
+            }
+        })
+    }
+
+    /// Whether it may be opened now.
+    pub fn can_ask(&self) -> bool {
+        self.connection.can_ask()
+    }
+
     /// Opens the stream with a request's head.
     ///
     /// # Errors
