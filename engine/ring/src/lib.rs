@@ -1,7 +1,7 @@
 //! The engine room: io_uring, epoll or a simulated kernel behind one seam, and a single-thread executor on top.
 //!
 //! This is the only crate of the engine that says `unsafe` and makes system calls. A thread sets up a [`Ring`] and runs
-//! tasks on it with [`Ring::block_on`] and [`spawn`]; tasks use [`Stream`]s, [`Listener`]s, [`Timer`]s and mailboxes.
+//! tasks on it with [`Ring::block_on`] and [`spawn`]; tasks use [`Stream`]s, [`Listener`]s, [`UdpSocket`]s, [`Timer`]s and mailboxes.
 //! Nothing here knows what the bytes mean.
 //!
 //! The way of a byte: kernel → driver (`driver/`) → [`table`] (the stream's inbox) → task → outbox → driver → kernel.
@@ -36,6 +36,7 @@ pub use driver::{DriverChoice, DriverCounts, Granted, sim};
 pub use exec::{Pooled, TaskRef, pooled};
 pub use mailbox::{Receiver, Sender, mailbox};
 pub use net::{Address, ListenOptions, Listener, Stream, linger};
+pub use net::{Received, Sent, Transmit, UdpCounts, UdpGranted, UdpOptions, UdpSocket};
 pub use reactor::{Counts, Options, Ring};
 pub use signal::Signals;
 pub use spin::SpinPolicy;

@@ -48,6 +48,14 @@ pub(crate) enum Purpose {
     Connect {
         stream: u32,
     },
+    /// Datagrams can be received.
+    Readable {
+        socket: u32,
+    },
+    /// Datagrams can be sent again.
+    Writable {
+        socket: u32,
+    },
     /// Somebody waits for a descriptor to become readable; the number names the wait.
     Poll {
         wait: u32,

@@ -14,7 +14,7 @@ use crate::buf;
 use crate::driver::epoll::Epoll;
 use crate::driver::sim::Sim;
 use crate::driver::uring::Uring;
-use crate::driver::{Driver, DriverChoice, DriverCounts, Granted, Wait};
+use crate::driver::{Batch, Driver, DriverChoice, DriverCounts, Granted, Wait};
 use crate::exec::{self, Exec, TaskRef};
 use crate::mailbox::Remote;
 use crate::spin::{Spin, SpinPolicy};
@@ -51,6 +51,8 @@ pub struct Counts {
     pub panics: u64,
     /// Streams open.
     pub streams: usize,
+    /// Datagram sockets open.
+    pub udp_sockets: usize,
     /// Operations in flight.
     pub operations: usize,
     /// Completions that named no operation in flight.
@@ -132,6 +134,8 @@ pub(crate) struct Reactor {
     pub(crate) remote: Arc<Remote>,
     /// Tasks to wake when mail may have come.
     pub(crate) mail_tasks: RefCell<Vec<TaskRef>>,
+    /// What datagrams are received into; none before the first receive, and while it is lent.
+    pub(crate) batch: Cell<Option<Box<Batch>>>,
     now: Cell<Now>,
     trimmed: Cell<Now>,
     turns: Cell<u64>,
@@ -179,6 +183,7 @@ impl Reactor {
             driver: RefCell::new(driver),
             remote: Arc::new(remote),
             mail_tasks: RefCell::default(),
+            batch: Cell::default(),
             now: Cell::new(now),
             trimmed: Cell::new(now),
             turns: Cell::new(0),
@@ -191,6 +196,11 @@ impl Reactor {
         self.now.get()
     }
 
+    /// Turns taken so far.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.get()
+    }
+
     pub(crate) fn granted(&self) -> Granted {
         let mut granted = self.driver.borrow().granted();
         granted.missing.extend(self.refused.clone());
@@ -200,7 +210,7 @@ impl Reactor {
     pub(crate) fn counts(&self) -> Counts {
         let table = self.table.borrow();
         let (tasks, panics) = self.exec.counts();
-        let (streams, _, operations) = table.counts();
+        let (streams, udp_sockets, operations) = table.counts();
         Counts {
             driver: self.driver.borrow().counts(),
             turns: self.turns.get(),
@@ -208,6 +218,7 @@ impl Reactor {
             tasks,
             panics,
             streams,
+            udp_sockets,
             operations,
             stale: table.ops.stale,
             timers: self.wheel.borrow().len(),
@@ -232,6 +243,7 @@ impl Reactor {
         let mut table = self.table.borrow_mut();
         let mut driver = self.driver.borrow_mut();
         table.start_sends();
+        table.send_what_waited(&mut driver, &self.exec);
         let todo = &mut table.todo;
         for (token, request) in todo.requests.drain(..) {
             driver.submit(token, request);

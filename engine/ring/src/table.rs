@@ -2,7 +2,7 @@
 //!
 //! What holds here:
 //! * Tasks and completions only change this table; what the kernel shall do is collected in [`Todo`] and handed over
-//!   once a turn. So nothing here makes a system call.
+//!   once a turn. So nothing here makes a system call; but datagrams are received and sent by calls (`datagrams.rs`).
 //! * A stream's slot outlives its handle until no operation is in flight on its descriptor; only then is it closed.
 //! * Bytes that arrive are never dropped while somebody owns the stream, late ones of a cancelled receive included.
 
@@ -15,9 +15,13 @@ use crate::op::{GATHER_MAX, Gather, OpId, Ops, Owned, Purpose};
 use crate::queue::Queue;
 use crate::slab::Slab;
 
+mod datagrams;
 mod listeners;
+mod waits;
 
+use datagrams::DatagramSlot;
 use listeners::ListenerSlot;
+use waits::WaitSlot;
 
 /// A stream whose reader is behind by this much stops receiving until the reader has caught up: one bulk receive.
 const INBOX_BYTES_MAX: usize = 64 << 10;
@@ -34,9 +38,12 @@ pub(crate) struct Table {
     pub(crate) todo: Todo,
     streams: Slab<StreamSlot>,
     listeners: Slab<ListenerSlot>,
+    datagrams: Slab<DatagramSlot>,
     waits: Slab<WaitSlot>,
     /// Streams with something to send and nothing in flight.
     unsent: Vec<u32>,
+    /// Datagram sockets that the kernel has room for again.
+    writable: Vec<u32>,
     #[allow(clippy::vec_box, reason = "the kernel knows their addresses")]
     gathers: Vec<Box<Gather>>,
     pub(crate) bell_rang: bool,
@@ -102,11 +109,6 @@ enum Heard {
     Settled,
 }
 
-struct WaitSlot {
-    task: TaskRef,
-    result: Option<i32>,
-}
-
 impl Table {
     pub(crate) fn new() -> Self {
         Self {
@@ -114,17 +116,19 @@ impl Table {
             todo: Todo::default(),
             streams: Slab::new(),
             listeners: Slab::new(),
+            datagrams: Slab::new(),
             waits: Slab::new(),
             unsent: Vec::new(),
+            writable: Vec::new(),
             gathers: Vec::new(),
             bell_rang: false,
             quiet: Vec::new(),
         }
     }
 
-    /// Streams and listeners open, and operations in flight.
+    /// Streams and datagram sockets open, and operations in flight.
     pub(crate) fn counts(&self) -> (usize, usize, usize) {
-        (self.streams.len(), self.listeners.len(), self.ops.len())
+        (self.streams.len(), self.datagrams.len(), self.ops.len())
     }
 
     // --- streams -------------------------------------------------------------------------------------------------
@@ -415,32 +419,10 @@ impl Table {
         }
     }
 
-    // --- waits for other descriptors -----------------------------------------------------------------------------
-
-    pub(crate) fn wait_readable(&mut self, fd: Fd, task: TaskRef) -> u32 {
-        let wait = self.waits.insert(WaitSlot { task, result: None });
-        let op = self.ops.begin(Purpose::Poll { wait }, Owned::Nothing);
-        self.todo.requests.push((op.token(), Request::PollIn { fd }));
-        wait
-    }
-
-    /// The result of a wait that has ended; the wait is forgotten then.
-    pub(crate) fn wait_result(&mut self, wait: u32) -> Option<i32> {
-        let result = self.waits.get(wait).result?;
-        self.waits.remove(wait);
-        Some(result)
-    }
-
     /// Cancels everything in flight: nobody waits for it any more.
     pub(crate) fn cancel_all(&mut self) {
         let cancels = self.ops.in_flight().map(|op| (0, Request::Cancel { target: op.token() }));
         self.todo.requests.extend(cancels);
-    }
-
-    /// Asks to be told, by `bell_rang`, when `fd` becomes readable.
-    pub(crate) fn hang_bell(&mut self, fd: Fd) {
-        let op = self.ops.begin(Purpose::Bell, Owned::Nothing);
-        self.todo.requests.push((op.token(), Request::PollIn { fd }));
     }
 
     // --- completions ---------------------------------------------------------------------------------------------
@@ -454,11 +436,9 @@ impl Table {
             Purpose::RecvOnce { stream } => self.received_once(stream, completion.result, owned, exec),
             Purpose::Accept { listener } => self.accepted(listener, &completion, exec),
             Purpose::Connect { stream } => self.connect_ended(stream, completion.result, exec),
-            Purpose::Poll { wait } => {
-                let slot = self.waits.get_mut(wait);
-                slot.result = Some(completion.result);
-                exec.wake(slot.task);
-            }
+            Purpose::Readable { socket } => self.datagrams_readable(socket, exec),
+            Purpose::Writable { socket } => self.datagrams_writable(socket),
+            Purpose::Poll { wait } => self.wait_ended(wait, completion.result, exec),
             Purpose::Bell => self.bell_rang = true,
         }
     }

@@ -14,15 +14,21 @@
 
 #[cfg(test)]
 mod conformance;
+mod datagram;
 pub(crate) mod epoll;
 pub mod sim;
 mod sys;
 pub(crate) mod uring;
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::net::{Address, ListenOptions};
+use crate::net::{Address, ListenOptions, Transmit, UdpGranted, UdpOptions};
+
+#[cfg(test)]
+pub(crate) use datagram::pretended;
+pub(crate) use datagram::{Batch, SEGMENTS_MAX, SEND_BYTES_MAX};
 
 /// A file descriptor as its driver knows it: a real one, or a number in a simulated world.
 pub(crate) type Fd = i32;
@@ -50,8 +56,10 @@ pub(crate) enum Request {
     SendMsg { fd: Fd, msg: *const libc::msghdr },
     /// Connects to the `len` bytes of socket address at `addr`. Result 0 or `-errno`.
     Connect { fd: Fd, addr: *const libc::sockaddr_storage, len: u32 },
-    /// Completes once when `fd` becomes readable (signalfd, eventfd).
+    /// Completes once when `fd` is readable (signalfd, eventfd, datagrams).
     PollIn { fd: Fd },
+    /// Completes once when datagrams can be sent on `fd`.
+    PollOut { fd: Fd },
     /// Cancels the operation `target`. Its own completion is of no interest to anybody; the target still completes.
     Cancel { target: Token },
     /// Wakes another reactor that sleeps in its own ring (only for the uring driver; see `mailbox.rs`).
@@ -115,7 +123,7 @@ pub struct DriverCounts {
     pub sends: u64,
     /// Receive completions.
     pub receives: u64,
-    /// Other system calls on the data path (epoll: recv, send, epoll_ctl).
+    /// Other system calls on the data path (epoll: recv, send, epoll_ctl; all: those of datagrams).
     pub calls: u64,
     /// Times a receive ended because the provided buffers had run out.
     pub no_buffers: u64,
@@ -166,6 +174,45 @@ impl Driver {
     /// A fresh socket fit to connect to `address`.
     pub(crate) fn socket(&mut self, address: &Address) -> io::Result<Fd> {
         each!(self, driver => driver.socket(address))
+    }
+
+    /// A bound datagram socket, and what the kernel granted it.
+    pub(crate) fn bind_datagrams(&mut self, address: SocketAddr, options: &UdpOptions) -> io::Result<(Fd, UdpGranted)> {
+        match self {
+            Self::Uring(_) | Self::Epoll(_) => datagram::bind(address, options),
+            Self::Sim(sim) => sim.bind_datagrams(address, options),
+        }
+    }
+
+    /// Receives into `batch` what has arrived, at once; nothing is no error.
+    pub(crate) fn receive_datagrams(&mut self, fd: Fd, batch: &mut Batch) -> io::Result<()> {
+        match self {
+            Self::Uring(uring::Uring { counts, .. }) | Self::Epoll(epoll::Epoll { counts, .. }) => {
+                counts.calls += 1;
+                let received = batch.receive(fd);
+                counts.receives += batch.len() as u64;
+                received
+            }
+            Self::Sim(sim) => sim.receive_datagrams(fd, batch),
+        }
+    }
+
+    /// Sends at once, in one call. `EAGAIN`: there is no room; `PollOut` says when there is.
+    ///
+    /// `dual` tells a socket of IPv6, to which IPv4 destinations are mapped.
+    pub(crate) fn send_datagrams(&mut self, fd: Fd, dual: bool, transmit: &Transmit<'_>) -> io::Result<()> {
+        match self {
+            Self::Uring(uring::Uring { counts, .. }) | Self::Epoll(epoll::Epoll { counts, .. }) => {
+                counts.calls += 1;
+                datagram::send(fd, dual, transmit).inspect(|()| counts.sends += 1)
+            }
+            Self::Sim(sim) => sim.send_datagrams(fd, transmit),
+        }
+    }
+
+    /// Whether its descriptors are the kernel's.
+    pub(crate) fn is_real(&self) -> bool {
+        !matches!(self, Self::Sim(_))
     }
 
     /// The address of the other end.

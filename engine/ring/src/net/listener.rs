@@ -19,6 +19,7 @@ impl Default for ListenOptions {
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::task::Poll;
 
 use super::{Address, Stream};
@@ -45,6 +46,15 @@ impl Listener {
         reactor::with(|reactor| {
             let fd = reactor.table.borrow().listener_fd(self.index);
             reactor.driver.borrow().local(fd)
+        })
+    }
+
+    /// The socket itself, to attach a program to its reuseport group; `None` in a simulation.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        reactor::with(|reactor| {
+            let fd = reactor.table.borrow().listener_fd(self.index);
+            // SAFETY: open while the handle exists, which the borrow is of: the table closes it after `abandon_listener`.
+            reactor.driver.borrow().is_real().then(|| unsafe { BorrowedFd::borrow_raw(fd) })
         })
     }
 

@@ -1,9 +1,11 @@
-//! Sockets as tasks see them: listeners and streams.
+//! Sockets as tasks see them: listeners, streams and datagram sockets.
 
 mod address;
 mod listener;
 mod stream;
+mod udp;
 
 pub use address::Address;
 pub use listener::{ListenOptions, Listener};
 pub use stream::{Stream, linger};
+pub use udp::{Received, Sent, Transmit, UdpCounts, UdpGranted, UdpOptions, UdpSocket};

@@ -61,7 +61,7 @@ pub(crate) struct Epoll {
     gather: Vec<libc::iovec>,
     /// The turn before this one did not ask the kernel for events.
     skipped: bool,
-    counts: DriverCounts,
+    pub(super) counts: DriverCounts,
 }
 
 impl Epoll {
@@ -92,7 +92,10 @@ impl Epoll {
             | Request::Recv { fd, .. }
             | Request::RecvMulti { fd }
             | Request::PollIn { fd } => self.place(fd, Side::Read, Op { token, request, progress: 0 }),
-            Request::Send { fd, .. } | Request::SendMsg { fd, .. } | Request::Connect { fd, .. } => {
+            Request::Send { fd, .. }
+            | Request::SendMsg { fd, .. }
+            | Request::Connect { fd, .. }
+            | Request::PollOut { fd } => {
                 self.place(fd, Side::Write, Op { token, request, progress: 0 });
             }
         }
@@ -227,7 +230,8 @@ impl Epoll {
             Request::Recv { ptr, len, .. } => self.try_recv(fd, ptr, len),
             Request::RecvMulti { .. } => self.try_recv_multi(fd, op.token, &mut counted),
             Request::AcceptMulti { .. } => self.try_accept(fd, op.token, &mut counted),
-            Request::PollIn { .. } => self.try_poll(fd, op),
+            Request::PollIn { .. } => self.try_poll(fd, op, Side::Read),
+            Request::PollOut { .. } => self.try_poll(fd, op, Side::Write),
             Request::Connect { addr, len, .. } => self.try_connect(fd, op, addr, len),
             Request::Send { .. } | Request::SendMsg { .. } => self.try_send(fd, op),
             Request::Cancel { .. } | Request::Doorbell { .. } => unreachable!("never placed"),

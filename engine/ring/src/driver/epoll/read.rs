@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::places::{Op, Side};
+use super::places::{Descriptor, Op, Side};
 use super::{Epoll, SCRATCH, Tried, check, negative};
-use crate::driver::{Completion, Fd, Token};
+use crate::driver::{Completion, Fd, Request, Token};
 
 /// Receives of one descriptor in a turn (256 KiB) before the others have theirs.
 pub(super) const RECEIVES_A_TURN: u32 = 4;
@@ -92,20 +92,30 @@ impl Epoll {
         Tried::Again
     }
 
-    /// Polling asks anew each time, because the owner reads the descriptor itself and the hint knows nothing of that.
-    pub(super) fn try_poll(&mut self, fd: Fd, op: Op) -> Tried {
-        let asked = op.progress == 1;
+    /// Polling asks anew each time, because the owner reads or writes the descriptor itself and the hint knows nothing of that.
+    pub(super) fn try_poll(&mut self, fd: Fd, op: Op, side: Side) -> Tried {
         let descriptor = &mut self.descriptors[fd as usize];
-        if asked && descriptor.readable {
-            return Tried::Done(libc::EPOLLIN);
+        let (hint, event) = match side {
+            Side::Read => (&mut descriptor.readable, libc::EPOLLIN),
+            Side::Write => (&mut descriptor.writable, libc::EPOLLOUT),
+        };
+        if op.progress == 1 {
+            return if *hint { Tried::Done(event) } else { Tried::Waits };
         }
-        if asked {
-            return Tried::Waits;
-        }
-        descriptor.readable = false;
+        *hint = false;
         let operation = if descriptor.watched { libc::EPOLL_CTL_MOD } else { libc::EPOLL_CTL_ADD };
-        self.advance(fd, Side::Read, 1);
-        self.control(operation, fd, (libc::EPOLLIN | libc::EPOLLET) as u32)
+        self.advance(fd, side, 1);
+        let events = self.polled(fd);
+        self.control(operation, fd, events)
+    }
+
+    /// What is polled for on `fd`: a poll of one side must not take the other side's away.
+    fn polled(&self, fd: Fd) -> u32 {
+        let Descriptor { read, write, .. } = &self.descriptors[fd as usize];
+        let reads = matches!(read, Some(Op { request: Request::PollIn { .. }, .. }));
+        let writes = matches!(write, Some(Op { request: Request::PollOut { .. }, .. }));
+        let events = if reads { libc::EPOLLIN } else { 0 } | if writes { libc::EPOLLOUT } else { 0 };
+        (events | libc::EPOLLET) as u32
     }
 }
 

@@ -41,6 +41,16 @@ pub struct Faults {
     pub accept_emfile: f64,
     /// Harmless. Bytes that one direction of a connection holds, chosen per connection from this range.
     pub buffer: (usize, usize),
+    /// Harmless, per datagram. It is lost.
+    pub datagram_loss: f64,
+    /// Harmless, per datagram. It arrives twice.
+    pub datagram_duplicate: f64,
+    /// Harmless, per datagram. It travels up to 5 ms longer, and later ones overtake it.
+    pub datagram_reorder: f64,
+    /// Harmless, per send of datagrams. The kernel's buffer is full for up to 2 ms.
+    pub datagram_full: f64,
+    /// Harmless, per send of several datagrams. The kernel refuses to cut it (`EIO`).
+    pub gso_refused: f64,
     /// Harmful, per accept. `-ECONNABORTED`, and the connection is reset.
     pub accept_aborted: f64,
     /// Harmful, per connect. `-ECONNREFUSED`.
@@ -72,6 +82,11 @@ impl Faults {
             send_in_parts: 0.0,
             accept_emfile: 0.0,
             buffer: (256 * 1024, 256 * 1024),
+            datagram_loss: 0.0,
+            datagram_duplicate: 0.0,
+            datagram_reorder: 0.0,
+            datagram_full: 0.0,
+            gso_refused: 0.0,
             accept_aborted: 0.0,
             connect_refused: 0.0,
             connect_timeout: 0.0,
@@ -98,6 +113,10 @@ impl Faults {
             send_in_parts: 0.1,
             accept_emfile: 0.05,
             buffer: (2 * 1024, 128 * 1024),
+            datagram_loss: 0.01,
+            datagram_duplicate: 0.01,
+            datagram_reorder: 0.02,
+            datagram_full: 0.02,
             ..Self::none()
         }
     }
@@ -120,6 +139,11 @@ impl Faults {
             send_in_parts: 0.4,
             accept_emfile: 0.1,
             buffer: (1, 16 * 1024),
+            datagram_loss: 0.1,
+            datagram_duplicate: 0.05,
+            datagram_reorder: 0.1,
+            datagram_full: 0.2,
+            gso_refused: 0.01,
             accept_aborted: 0.05,
             connect_refused: 0.05,
             connect_timeout: 0.03,
@@ -166,6 +190,13 @@ impl Faults {
             1 => Self::none().buffer,
             _ => Self::mild().buffer,
         };
+        // Last, so that the seeds found before there were datagrams still mean what they meant.
+        let mut odds = |most: f64| if dice.chance(0.5) { 0.0 } else { most * dice.below(1001) as f64 / 1000.0 };
+        faults.datagram_loss = odds(wild.datagram_loss);
+        faults.datagram_duplicate = odds(wild.datagram_duplicate);
+        faults.datagram_reorder = odds(wild.datagram_reorder);
+        faults.datagram_full = odds(wild.datagram_full);
+        faults.gso_refused = odds(wild.gso_refused);
         faults
     }
 

@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::datagrams::Packet;
 use super::dice::Dice;
 use super::faults::Faults;
 use super::net::{Socket, SocketId};
@@ -34,6 +36,10 @@ pub(super) enum Event {
     Syn { from: SocketId, tries: u32 },
     /// The answer to a connection request arrives; `error` is 0 or an `errno`.
     Answer { to: SocketId, error: i32 },
+    /// A datagram arrives.
+    Datagram { packet: u32 },
+    /// A datagram socket takes more to be sent.
+    Room { of: SocketId },
     /// An operation of the node tries to make progress.
     Attempt { token: Token },
     /// A cancel takes effect.
@@ -69,6 +75,12 @@ pub(super) struct Kernel {
     pub(super) listeners: Vec<SocketId>,
     pub(super) ports: u16,
     pub(super) hosts: u16,
+    // Its datagrams: `datagrams.rs`.
+    pub(super) mailboxes: Vec<SocketId>,
+    /// On their way; none where one has arrived.
+    pub(super) packets: Vec<Option<Packet>>,
+    /// Sockets' own addresses, and what the network knows them as.
+    pub(super) rebound: Vec<(SocketAddr, SocketAddr)>,
     // The node: `ops.rs`.
     pub(super) ops: HashMap<Token, Op, BuildHasherDefault<epoll::TokenHasher>>,
     pub(super) completions: BinaryHeap<Reverse<Finished>>,
@@ -110,6 +122,9 @@ impl Kernel {
             listeners: Vec::new(),
             ports: 20_000,
             hosts: 0,
+            mailboxes: Vec::new(),
+            packets: Vec::new(),
+            rebound: Vec::new(),
             ops: HashMap::default(),
             completions: BinaryHeap::new(),
             completed: 0,
@@ -208,6 +223,8 @@ impl Kernel {
             Event::Reset { to } => self.reset_arrives(to),
             Event::Syn { from, tries } => self.syn_arrives(from, tries),
             Event::Answer { to, error } => self.answer_arrives(to, error),
+            Event::Datagram { packet } => self.datagram_arrives(packet),
+            Event::Room { of } => self.notify(of),
             Event::Attempt { token } => self.attempt(token),
             Event::Cancel { token } => self.cancel_now(token),
             Event::Wake { script } => self.runnable.push_back(script),

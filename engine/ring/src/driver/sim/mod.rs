@@ -11,7 +11,7 @@
 //!   descriptors in flight, and what was left behind.
 //! * A run that cannot go on, or does not end, panics and says who waits.
 //!
-//! Deliberately absent: threads, several nodes, datagrams, files.
+//! Deliberately absent: threads, several nodes, files.
 //!
 //! ```ignore
 //! sim::check("echoes", 1_000, |seed| {
@@ -27,6 +27,7 @@
 //! });
 //! ```
 
+mod datagrams;
 mod dice;
 mod faults;
 mod kernel;
@@ -41,6 +42,7 @@ mod world;
 mod tests;
 
 use std::io;
+use std::net::SocketAddr;
 
 pub use dice::Dice;
 pub use faults::Faults;
@@ -48,8 +50,8 @@ pub use replay::{check, replay_hint, seeds};
 pub use script::{Host, Listening, Script, Socket};
 pub use world::{Node, World};
 
-use super::{Completion, DriverCounts, Fd, Granted, Request, Token, Wait};
-use crate::net::{Address, ListenOptions};
+use super::{Batch, Completion, DriverCounts, Fd, Granted, Request, SEGMENTS_MAX, Token, Wait};
+use crate::net::{Address, ListenOptions, Transmit, UdpGranted, UdpOptions};
 use kernel::Shared;
 
 /// The driver of a world's node.
@@ -94,6 +96,32 @@ impl Sim {
         };
         let socket = kernel.open(local);
         Ok(kernel.give_descriptor(socket))
+    }
+
+    pub(crate) fn bind_datagrams(&self, address: SocketAddr, options: &UdpOptions) -> io::Result<(Fd, UdpGranted)> {
+        let kernel = &mut *self.shared.borrow_mut();
+        let socket = kernel.bind_datagrams(address, options).map_err(io::Error::from_raw_os_error)?;
+        let granted = UdpGranted {
+            gso_segments: SEGMENTS_MAX,
+            gro: true,
+            receive_buffer: options.receive_buffer,
+            send_buffer: options.send_buffer,
+            missing: Vec::new(),
+        };
+        Ok((kernel.give_descriptor(socket), granted))
+    }
+
+    pub(crate) fn receive_datagrams(&self, fd: Fd, batch: &mut Batch) -> io::Result<()> {
+        let kernel = &mut *self.shared.borrow_mut();
+        let socket = kernel.lookup(fd).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+        kernel.receive_datagrams(socket, batch);
+        Ok(())
+    }
+
+    pub(crate) fn send_datagrams(&self, fd: Fd, transmit: &Transmit<'_>) -> io::Result<()> {
+        let kernel = &mut *self.shared.borrow_mut();
+        let socket = kernel.lookup(fd).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+        kernel.send_datagrams(socket, transmit).map_err(io::Error::from_raw_os_error)
     }
 
     pub(crate) fn peer(&self, fd: Fd) -> io::Result<Address> {

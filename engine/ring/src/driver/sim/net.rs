@@ -1,4 +1,4 @@
-//! The simulated network: stream sockets, their buffers, and what travels between them.
+//! The simulated network of streams: sockets, their buffers, and what travels between them.
 //!
 //! What holds here: within one direction of a connection, bytes and FIN keep their order; nothing is lost but by RST,
 //! which drops what has not arrived yet. A direction holds a bounded number of bytes, on the way or unread. A close
@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::datagrams::Mailbox;
 use super::kernel::{Event, Got, Kernel};
 use super::script::ScriptId;
 use crate::driver::Token;
@@ -40,6 +41,7 @@ pub(super) enum Kind {
         queue: VecDeque<SocketId>,
         backlog: usize,
     },
+    Datagrams(Box<Mailbox>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +109,7 @@ impl Socket {
     pub(super) fn readable(&self) -> bool {
         match &self.kind {
             Kind::Listener { queue, .. } => !queue.is_empty(),
+            Kind::Datagrams(mailbox) => !mailbox.is_empty(),
             _ => self.arrived() > 0 || self.inbox.fin || self.read_ended || self.dead,
         }
     }
@@ -285,7 +288,7 @@ impl Kernel {
         &mut self.sockets[id.0 as usize]
     }
 
-    fn fresh_port(&mut self) -> u16 {
+    pub(super) fn fresh_port(&mut self) -> u16 {
         self.ports = self.ports.checked_add(1).unwrap_or(20_000);
         self.ports
     }
@@ -428,7 +431,7 @@ impl Kernel {
         self.schedule_at(at, Event::Arrive { to });
     }
 
-    fn travel(&mut self) -> u64 {
+    pub(super) fn travel(&mut self) -> u64 {
         // Even a fast network takes its time: 1 µs keeps cause and effect apart.
         1_000 + self.dice.span(self.faults.network_delay)
     }

@@ -94,7 +94,10 @@ impl Kernel {
             | Request::Recv { fd, .. }
             | Request::RecvMulti { fd }
             | Request::PollIn { fd } => (fd, true),
-            Request::Send { fd, .. } | Request::SendMsg { fd, .. } | Request::Connect { fd, .. } => (fd, false),
+            Request::Send { fd, .. }
+            | Request::SendMsg { fd, .. }
+            | Request::Connect { fd, .. }
+            | Request::PollOut { fd } => (fd, false),
         };
         let socket = self.lookup(fd);
         if self.ops.contains_key(&token) {
@@ -160,6 +163,11 @@ impl Kernel {
             Request::PollIn { .. } => {
                 if self.socket(socket).readable() {
                     self.finish(token, libc::POLLIN.into(), Vec::new(), 0);
+                }
+            }
+            Request::PollOut { .. } => {
+                if self.takes_datagrams(socket) {
+                    self.finish(token, libc::POLLOUT.into(), Vec::new(), 0);
                 }
             }
             Request::Cancel { .. } | Request::Doorbell { .. } => unreachable!("not kept"),
@@ -444,7 +452,7 @@ fn name_of(request: &Request) -> &'static str {
         Request::RecvMulti { .. } => "recv multishot",
         Request::Send { .. } | Request::SendMsg { .. } => "send",
         Request::Connect { .. } => "connect",
-        Request::PollIn { .. } => "poll",
+        Request::PollIn { .. } | Request::PollOut { .. } => "poll",
         Request::Cancel { .. } => "cancel",
         Request::Doorbell { .. } => "doorbell",
     }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -58,6 +59,12 @@ impl World {
     /// `AddrInUse`.
     pub fn listen(&self, address: &Address) -> io::Result<Listening> {
         Listening::open(&self.shared, address)
+    }
+
+    /// From now on the network knows the datagram socket at `inside`, its own IP address and port, as `outside`: a NAT has
+    /// forgotten it. Under its former name nobody is there any more.
+    pub fn rebind(&self, inside: SocketAddr, outside: SocketAddr) {
+        self.shared.borrow_mut().rebind(inside, outside);
     }
 
     /// Lets time pass for the scripts and the network without a turn of the node.

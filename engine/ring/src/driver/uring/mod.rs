@@ -45,7 +45,7 @@ pub(crate) struct Uring {
     unsubmitted: u32,
     backlog: VecDeque<squeue::Entry>,
     spin: Spin,
-    counts: DriverCounts,
+    pub(super) counts: DriverCounts,
     /// Descriptor of each emulated receive by op slot, and where its bytes are read to.
     emulated: Vec<Fd>,
     scratch: Vec<u8>,
@@ -184,6 +184,9 @@ impl Uring {
                 opcode::Connect::new(types::Fd(fd), addr.cast(), len).build().user_data(token)
             }
             Request::PollIn { fd } => opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).build().user_data(token),
+            Request::PollOut { fd } => {
+                opcode::PollAdd::new(types::Fd(fd), libc::POLLOUT as u32).build().user_data(token)
+            }
             Request::Cancel { target } => {
                 // An emulated receive bears a mark that its target token lacks.
                 let known = self.is_emulated(target);
