@@ -8,9 +8,7 @@
 //! * What a network may do to a datagram, sending may do too: what cannot be sent is dropped and counted, never an error.
 //! * Addresses are canonical on both sides: IPv4 is IPv4 on a dual-stack socket, too.
 //!
-//! Receiving is a poll on the ring and `recvmmsg` when it says so; sending is one `sendmsg` at once. A multishot `RECVMSG` would
-//! save the poll, but hold its 64 KiB buffers registered in the kernel, and sends through the ring need their memory kept until
-//! the completion, that is a copy: docs/perf has both measured.
+//! Receiving is a poll on the ring, and `recvmmsg` when it says so; sending is one `sendmsg` at once.
 //!
 //! Deliberately absent: connected sockets, the error queue (`IP_RECVERR`: path MTU is probed by QUIC itself, RFC 9000 §14.3),
 //! time stamps.
@@ -234,3 +232,6 @@ fn receive(reactor: &Reactor, index: u32, take: &mut dyn FnMut(Received<'_>)) ->
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
