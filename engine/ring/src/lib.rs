@@ -36,6 +36,7 @@ pub use driver::{DriverChoice, DriverCounts, Granted, sim};
 pub use exec::{Pooled, TaskRef, pooled};
 pub use mailbox::{Receiver, Sender, mailbox};
 pub use net::{Address, ListenOptions, Listener, Stream, linger};
+pub use net::{FilterInstruction, attach_reuseport_filter};
 pub use net::{Received, Sent, Transmit, UdpCounts, UdpGranted, UdpOptions, UdpSocket};
 pub use reactor::{Counts, Options, Ring};
 pub use signal::Signals;

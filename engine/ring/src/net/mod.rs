@@ -2,10 +2,12 @@
 
 mod address;
 mod listener;
+mod reuseport;
 mod stream;
 mod udp;
 
 pub use address::Address;
 pub use listener::{ListenOptions, Listener};
+pub use reuseport::{FilterInstruction, attach_reuseport_filter};
 pub use stream::{Stream, linger};
 pub use udp::{Received, Sent, Transmit, UdpCounts, UdpGranted, UdpOptions, UdpSocket};

@@ -8,7 +8,8 @@
 //! * What a network may do to a datagram, sending may do too: what cannot be sent is dropped and counted, never an error.
 //! * Addresses are canonical on both sides: IPv4 is IPv4 on a dual-stack socket, too.
 //!
-//! Receiving is a poll on the ring, and `recvmmsg` when it says so; sending is one `sendmsg` at once.
+//! Receiving is a poll on the ring, and `recvmmsg` when it says so; sending is one `sendmsg` at once. docs/decisions/0024 says why
+//! neither is an operation of the ring, with figures.
 //!
 //! Deliberately absent: connected sockets, the error queue (`IP_RECVERR`: path MTU is probed by QUIC itself, RFC 9000 §14.3),
 //! time stamps.
@@ -170,6 +171,8 @@ impl UdpSocket {
 
     /// Hands what has arrived to `take`, batch by batch, up to 64 of them. `Ready` with their number, at least 1; `Pending`
     /// when there is nothing, and the task is woken when there is.
+    ///
+    /// Under a flood it is always ready: a task lets others run between two calls ([`yield_now`](crate::yield_now)).
     ///
     /// `take` may send on this socket and on others. An error is the socket's own, and rare (`ENOMEM`); what ICMP tells of
     /// some destination is none.

@@ -16,7 +16,7 @@ struct Control([u8; CONTROL]);
 ///
 /// `dual` tells a socket of IPv6, to which IPv4 destinations are mapped.
 pub(in crate::driver) fn send(fd: Fd, dual: bool, transmit: &Transmit<'_>) -> io::Result<()> {
-    let to = socket2::SockAddr::from(if dual { mapped(transmit.to) } else { transmit.to });
+    let to = socket2::SockAddr::from(destination(transmit.to, dual));
     let mut vector = libc::iovec { iov_base: transmit.bytes.as_ptr().cast_mut().cast(), iov_len: transmit.bytes.len() };
     let mut control = Control([0; CONTROL]);
     // SAFETY: `msghdr` is plain data for which all zeroes is a value.
@@ -41,11 +41,12 @@ pub(in crate::driver) fn send(fd: Fd, dual: bool, transmit: &Transmit<'_>) -> io
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// IPv4 as a socket of IPv6 knows it (RFC 4291 §2.5.5.2).
-fn mapped(to: SocketAddr) -> SocketAddr {
-    match to {
-        SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
-        SocketAddr::V6(_) => to,
+/// A destination in the family of the socket, as far as it has one there: to a socket of IPv6, IPv4 is mapped (RFC 4291 §2.5.5.2).
+fn destination(to: SocketAddr, dual: bool) -> SocketAddr {
+    match to.ip().to_canonical() {
+        IpAddr::V4(v4) if dual => SocketAddrV6::new(v4.to_ipv6_mapped(), to.port(), 0, 0).into(),
+        IpAddr::V4(v4) => (v4, to.port()).into(),
+        IpAddr::V6(_) => to,
     }
 }
 

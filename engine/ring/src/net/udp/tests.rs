@@ -440,6 +440,31 @@ fn what_cannot_be_sent_is_dropped_and_counted() {
     });
 }
 
+/// A program of classic BPF sends each datagram to the socket whose number is its first byte.
+#[test]
+fn a_program_chooses_the_socket() {
+    use crate::{FilterInstruction, attach_reuseport_filter};
+    let step = |code, operand| FilterInstruction { code, jump_true: 0, jump_false: 0, operand };
+    let load_first_byte = step((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0);
+    let program = [load_first_byte, step((libc::BPF_RET | libc::BPF_A) as u16, 0)];
+    on_both(async move || {
+        let options = UdpOptions::default();
+        let mut address = "127.0.0.1:0".parse().unwrap();
+        let sockets = [(); 3].map(|()| {
+            let socket = UdpSocket::bind(address, &options).unwrap();
+            address = socket.local().unwrap();
+            socket
+        });
+        assert!(attach_reuseport_filter(sockets[0].descriptor().unwrap(), &[]).is_err());
+        attach_reuseport_filter(sockets[0].descriptor().unwrap(), &program).unwrap();
+        let near = bind("127.0.0.1:0");
+        for number in [2_u8, 0, 1, 1, 2] {
+            send(&near, to(sockets[0].local().unwrap(), &[number, 7])).await;
+            assert_eq!(receive_one(&sockets[usize::from(number)]).await.bytes, [number, 7]);
+        }
+    });
+}
+
 #[test]
 fn what_was_granted_is_told() {
     on_both(async || {
