@@ -31,10 +31,11 @@ impl<T> Slab<T> {
         self.slots.iter_mut().enumerate().filter_map(|(index, slot)| Some((index as u32, slot.as_mut()?)))
     }
 
-    pub(crate) fn remove(&mut self, index: u32) {
+    pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
         let gone = self.slots[index as usize].take();
         debug_assert!(gone.is_some(), "a slot was freed twice");
         self.free.push(index);
+        gone
     }
 
     #[inline]

@@ -82,6 +82,7 @@ impl Kernel {
         };
         let id = self.open(local);
         self.socket_mut(id).kind = Kind::Datagrams(Box::new(mailbox));
+        self.mailboxes.retain(|other| !self.sockets[other.0 as usize].closed);
         self.mailboxes.push(id);
         Ok(id)
     }
@@ -165,8 +166,8 @@ impl Kernel {
         };
         for _ in 0..copies {
             let at = self.arrival_of(packet);
-            self.packets.push(Some(packet.clone()));
-            self.schedule_at(at, Event::Datagram { packet: self.packets.len() as u32 - 1 });
+            let packet = self.packets.insert(packet.clone());
+            self.schedule_at(at, Event::Datagram { packet });
         }
     }
 
@@ -181,10 +182,7 @@ impl Kernel {
     }
 
     pub(super) fn datagram_arrives(&mut self, packet: u32) {
-        let Some(mut packet) = self.packets[packet as usize].take() else { return };
-        while self.packets.last().is_some_and(Option::is_none) {
-            self.packets.pop();
-        }
+        let Some(mut packet) = self.packets.remove(packet) else { return };
         let Some(id) = self.receiver_of(&packet) else { return };
         packet.to = self.inside_of(packet.to);
         self.event("datagram at socket", id, packet.bytes.len() as i64);
@@ -213,14 +211,15 @@ impl Kernel {
         if inside == packet.to && self.rebound.iter().any(|(hidden, _)| *hidden == inside) {
             return None;
         }
-        let takes = |local: SocketAddr| {
-            local.port() == inside.port() && (local.ip() == inside.ip() || takes_any(local, inside))
+        let bound = |takes: &dyn Fn(SocketAddr) -> bool| -> Vec<SocketId> {
+            let bound = self.mailboxes().filter(|(_, socket, _)| socket.local.inet().is_some_and(takes));
+            bound.map(|(id, _, _)| id).collect()
         };
-        let sharing: Vec<SocketId> = self
-            .mailboxes()
-            .filter(|(_, socket, _)| socket.local.inet().is_some_and(takes))
-            .map(|(id, _, _)| id)
-            .collect();
+        // Who is bound to the very address goes before who takes any.
+        let mut sharing = bound(&|local| local == inside);
+        if sharing.is_empty() {
+            sharing = bound(&|local| local.port() == inside.port() && takes_any(local, inside));
+        }
         sharing.get(usize::from(packet.from.port()) % sharing.len().max(1)).copied()
     }
 

@@ -16,6 +16,7 @@ use super::ops::{Finished, Op};
 use super::script::{ScriptId, Slot};
 use super::trace::Trace;
 use crate::driver::{DriverCounts, Fd, Token, epoll};
+use crate::slab::Slab;
 
 /// Virtual time after which a world has gone on for too long, unless the test says otherwise.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -77,8 +78,8 @@ pub(super) struct Kernel {
     pub(super) hosts: u16,
     // Its datagrams: `datagrams.rs`.
     pub(super) mailboxes: Vec<SocketId>,
-    /// On their way; none where one has arrived.
-    pub(super) packets: Vec<Option<Packet>>,
+    /// On their way.
+    pub(super) packets: Slab<Packet>,
     /// Sockets' own addresses, and what the network knows them as.
     pub(super) rebound: Vec<(SocketAddr, SocketAddr)>,
     // The node: `ops.rs`.
@@ -123,7 +124,7 @@ impl Kernel {
             ports: 20_000,
             hosts: 0,
             mailboxes: Vec::new(),
-            packets: Vec::new(),
+            packets: Slab::new(),
             rebound: Vec::new(),
             ops: HashMap::default(),
             completions: BinaryHeap::new(),

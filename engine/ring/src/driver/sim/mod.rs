@@ -33,6 +33,7 @@ mod faults;
 mod kernel;
 mod net;
 mod ops;
+mod postbox;
 mod replay;
 mod script;
 mod trace;
@@ -46,6 +47,7 @@ use std::net::SocketAddr;
 
 pub use dice::Dice;
 pub use faults::Faults;
+pub use postbox::{Letter, Postbox};
 pub use replay::{check, replay_hint, seeds};
 pub use script::{Host, Listening, Script, Socket};
 pub use world::{Node, World};

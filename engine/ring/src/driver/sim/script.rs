@@ -103,7 +103,7 @@ pub(super) fn take_all(shared: &Shared) -> Vec<Pin<Box<dyn Future<Output = ()>>>
 }
 
 /// Tries again whenever the script is woken, until there is an answer. `register` says what to wait for.
-async fn until<T>(shared: &Shared, mut attempt: impl FnMut(&mut Kernel) -> Option<T>) -> T {
+pub(super) async fn until<T>(shared: &Shared, mut attempt: impl FnMut(&mut Kernel) -> Option<T>) -> T {
     poll_fn(|_| match attempt(&mut shared.borrow_mut()) {
         Some(value) => Poll::Ready(value),
         None => Poll::Pending,
@@ -164,6 +164,10 @@ pub struct Host {
 }
 
 impl Host {
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Connects from this host's own address (10.1.x.y).
     ///
     /// # Errors
@@ -437,7 +441,7 @@ impl Socket {
 
 impl Kernel {
     /// The script that runs now looks again when something changes at `socket`. Returns `None` for the caller to return.
-    fn watch<T>(&mut self, socket: SocketId) -> Option<T> {
+    pub(super) fn watch<T>(&mut self, socket: SocketId) -> Option<T> {
         let script = self.current.expect("a script's sockets are used by scripts only");
         let watchers = &mut self.socket_mut(socket).watchers;
         if !watchers.contains(&script) {

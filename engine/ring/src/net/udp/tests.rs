@@ -528,3 +528,43 @@ fn a_client_moves_to_another_address() {
     });
     assert_eq!(verdict, Ok(()));
 }
+
+/// A client outside of the node: what it repeats until it is answered gets through any network.
+#[test]
+fn a_script_is_answered_over_any_network() {
+    sim::check("net::udp::tests::a_script_is_answered_over_any_network", SEEDS, |seed| {
+        let world = World::new(seed, Faults::from_seed(seed).harmless());
+        let server: SocketAddr = "10.0.0.1:443".parse().unwrap();
+        let client = world.spawn("client", move |host| async move {
+            let postbox = host.postbox("10.1.0.1:5000".parse().unwrap()).unwrap();
+            for number in 0..20_u8 {
+                if number == 10 {
+                    host.rebind(postbox.address(), "192.0.2.7:4444".parse().unwrap());
+                }
+                loop {
+                    postbox.send(&Transmit { ecn: 0b10, ..to(server, &[number]) }).await.unwrap();
+                    let answer = host.within(Duration::from_millis(100), postbox.recv()).await;
+                    if answer.is_some_and(|letter| letter.from == server && letter.ecn == 1 && letter.bytes == [number])
+                    {
+                        break;
+                    }
+                }
+            }
+        });
+        in_world(&world, async move {
+            let socket = Rc::new(bind("0.0.0.0:443"));
+            let answering = socket.clone();
+            crate::spawn(async move {
+                loop {
+                    for got in receive_some(&answering).await {
+                        assert_eq!((got.ecn, got.to), (0b10, Some(server.ip())));
+                        for datagram in got.datagrams() {
+                            send(&answering, Transmit { ecn: 1, from: got.to, ..to(got.from, datagram) }).await;
+                        }
+                    }
+                }
+            });
+            client.await;
+        })
+    });
+}
