@@ -19,11 +19,13 @@
 
 #![forbid(unsafe_code)]
 
+mod compression;
 pub mod event;
 pub mod h1;
 pub mod h2;
 pub mod http;
 mod malformed;
+mod multiplexed;
 pub mod proxy;
 mod role;
 pub mod ws;

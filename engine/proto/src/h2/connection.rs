@@ -247,7 +247,7 @@ impl<R: Role> Connection<R> {
     /// Puts the connection preface into `out` (RFC 9113 §3.4): once, before anything else. A client may go on with requests at once.
     pub fn start(&mut self, now: Duration, out: &mut Vec<u8>) {
         let Limits { heads, streams, stream_window, connection_window, header_table, .. } = self.limits;
-        let list = super::head::list_limits(&heads).bytes as u32;
+        let list = crate::multiplexed::head::list_limits(&heads).bytes as u32;
         let common = [
             (settings::HEADER_TABLE_SIZE, u32::from(header_table)),
             (settings::INITIAL_WINDOW_SIZE, stream_window),

@@ -1,5 +1,6 @@
 //! What can go wrong, how far it reaches, and the code that says so (RFC 9113 §5.4, §7).
 
+use crate::multiplexed::ledger::Excess;
 use std::fmt;
 
 /// An error code as it stands in RST_STREAM and GOAWAY. Codes that nobody registered are kept as they came (RFC 9113 §7).
@@ -76,6 +77,12 @@ impl Fault {
 
     pub const fn calm(why: &'static str) -> Self {
         Self { code: ErrorCode::ENHANCE_YOUR_CALM, why }
+    }
+}
+
+impl From<Excess> for Fault {
+    fn from(Excess(why): Excess) -> Self {
+        Self::calm(why)
     }
 }
 

@@ -95,18 +95,14 @@
 mod connection;
 mod error;
 pub mod frame;
-mod head;
 pub mod hpack;
-pub mod ledger;
-mod priority;
 pub mod settings;
 mod streams;
 
+pub use crate::multiplexed::{HeadSpace, Priority, ledger};
 pub use crate::role::{Client, Role, Server};
 pub use connection::{Connection, DataFrame, Limits, Said, Step};
 pub use error::{ErrorCode, Fault};
-pub use head::HeadSpace;
-pub use priority::Priority;
 pub use settings::PeerSettings;
 
 /// A stream's identifier (RFC 9113 §5.1.1). It is never used again on its connection, so an old one means nobody.

@@ -8,6 +8,7 @@ use super::Priority;
 use super::ledger::STALL_BYTES;
 use super::settings::WINDOW_MAX;
 use crate::http::Method;
+pub(super) use crate::multiplexed::head::UNKNOWN;
 
 /// How far what is read has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,9 +104,6 @@ impl Progress {
         }
     }
 }
-
-/// No length was promised.
-pub(super) const UNKNOWN: u64 = u64::MAX;
 
 const NOBODY: u16 = u16::MAX;
 

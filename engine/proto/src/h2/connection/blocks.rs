@@ -7,13 +7,13 @@ use super::{Connection, Going, Input, Said, Step};
 use crate::h1::{RequestHead, ResponseHead};
 use crate::h2::error::{ErrorCode, Fault};
 use crate::h2::frame;
-use crate::h2::head::{self, HeadSpace, RequestRules};
-use crate::h2::hpack::Corrupt;
+use crate::h2::hpack::{Corrupt, Encoded};
 use crate::h2::ledger::Offence;
 use crate::h2::settings::WINDOW_DEFAULT;
 use crate::h2::streams::{Incoming, Outgoing, Stream, UNKNOWN};
 use crate::h2::{Priority, StreamId};
-use crate::http::{Framing, Method};
+use crate::http::{Framing, Method, Version};
+use crate::multiplexed::head::{self, HeadSpace, INTERIMS_MAX, RequestRules, ResponseRules, is_answerable, promised};
 use crate::role::{Client, Role, Server};
 use crate::{Event, Malformed};
 
@@ -45,24 +45,26 @@ impl Connection<Server> {
         self.last_peer = block.stream;
         if matches!(self.going, Going::Final(_)) {
             // We said that we would not look at it (RFC 9113 §6.8); it is safe elsewhere.
-            head::discard(&mut self.decoder, block.bytes, space).map_err(compression)?;
+            self.discard(block.bytes, space)?;
             self.ledger.charge(block.now_ms, Offence::Refused)?;
             self.recent.push(block.stream, true);
             return Ok(None);
         }
         if self.is_full() {
-            head::discard(&mut self.decoder, block.bytes, space).map_err(compression)?;
+            self.discard(block.bytes, space)?;
             self.ledger.charge(block.now_ms, Offence::Refused)?;
             frame::put_reset(out, block.stream, ErrorCode::REFUSED_STREAM);
             self.recent.push(block.stream, true);
             return Ok(None);
         }
         let rules = RequestRules {
+            version: Version::Http2,
             limits: &self.limits.heads,
             end_stream: block.end_stream,
             connect_protocol: self.limits.connect_protocol,
         };
-        let read = head::read_request(&mut self.decoder, block.bytes, &rules, space).map_err(compression)?;
+        let read = head::read_request(Encoded { decoder: &mut self.decoder, bytes: block.bytes }, &rules, space)
+            .map_err(compression)?;
         let incoming = if block.end_stream { Incoming::Ended } else { Incoming::Content };
         let mut stream = Stream::new(block.stream, incoming, Outgoing::Head);
         let id = StreamId(block.stream);
@@ -125,10 +127,15 @@ impl Connection<Client> {
         let waiting = self.live(id).filter(|&slot| self.streams[slot].incoming == Incoming::Head);
         let Some(slot) = waiting else { return self.take_trailers(block, space, out) };
         let stream = &self.streams[slot];
-        let asked = (stream.method, stream.upgrade.as_deref());
-        let read =
-            head::read_response(&mut self.decoder, block.bytes, &self.limits.heads, asked, block.end_stream, space)
-                .map_err(compression)?;
+        let rules = ResponseRules {
+            version: Version::Http2,
+            limits: &self.limits.heads,
+            end_stream: block.end_stream,
+            request_was: stream.method,
+            upgrade: stream.upgrade.as_deref(),
+        };
+        let encoded = Encoded { decoder: &mut self.decoder, bytes: block.bytes };
+        let read = head::read_response(encoded, &rules, space).map_err(compression)?;
         let head = match read {
             Ok(head) => head,
             Err(why) => {
@@ -166,13 +173,13 @@ impl<R: Role> Connection<R> {
     ) -> Result<Option<Said<R::Head>>, Fault> {
         let slot = self.streams.find(block.stream).filter(|&slot| !self.streams[slot].broken);
         let Some(slot) = slot else {
-            head::discard(&mut self.decoder, block.bytes, space).map_err(compression)?;
+            self.discard(block.bytes, space)?;
             self.take_late(block.now_ms, block.stream, out)?;
             return Ok(None);
         };
         let stream = &self.streams[slot];
         if stream.deaf && stream.incoming == Incoming::Content {
-            head::discard(&mut self.decoder, block.bytes, space).map_err(compression)?;
+            self.discard(block.bytes, space)?;
             if block.end_stream {
                 self.streams[slot].incoming = Incoming::Ended;
                 self.settle(slot, out);
@@ -192,18 +199,22 @@ impl<R: Role> Connection<R> {
             Incoming::Content => None,
         };
         if let Some((code, why)) = refused {
-            head::discard(&mut self.decoder, block.bytes, space).map_err(compression)?;
+            self.discard(block.bytes, space)?;
             return self.break_stream(block.now_ms, block.stream, code, why, out);
         }
-        let limits = &self.limits.heads;
-        let read = head::read_trailers(&mut self.decoder, block.bytes, limits, space).map_err(compression)?;
-        if let Err(why) = read {
-            return self.break_stream(block.now_ms, block.stream, ErrorCode::PROTOCOL_ERROR, why, out);
-        }
+        let encoded = Encoded { decoder: &mut self.decoder, bytes: block.bytes };
+        let trailers = match head::read_trailers(encoded, &self.limits.heads, space).map_err(compression)? {
+            Ok(trailers) => trailers,
+            Err(why) => return self.break_stream(block.now_ms, block.stream, ErrorCode::PROTOCOL_ERROR, why, out),
+        };
         self.streams[slot].incoming = Incoming::Ended;
-        let trailers = space.fields.iter().any(|field| !field.dropped);
         self.input = Input::End { stream: block.stream, trailers };
         Ok(None)
+    }
+
+    /// Reads a block for the table's sake only.
+    fn discard(&mut self, bytes: &[u8], space: &mut HeadSpace) -> Result<(), Fault> {
+        head::discard(Encoded { decoder: &mut self.decoder, bytes }, space).map_err(compression)
     }
 
     /// Whether the peer has opened all that it may. What was reset is none of those (RFC 9113 §5.1.2), so that a client which gives up and
@@ -225,30 +236,6 @@ impl<R: Role> Connection<R> {
     }
 }
 
-/// An origin may send many 103s, though none sends more than a few.
-const INTERIMS_MAX: u8 = 16;
-
-pub(super) fn promised(framing: Framing) -> u64 {
-    match framing {
-        Framing::Length(length) => length,
-        _ => UNKNOWN,
-    }
-}
-
-/// Heads that are well-formed as HTTP/2 has it, but not to be served: their senders deserve to be told why.
-fn is_answerable(why: Malformed) -> bool {
-    matches!(
-        why,
-        Malformed::HeadTooLong
-            | Malformed::TooManyFields
-            | Malformed::TargetTooLong
-            | Malformed::MethodTooLong
-            | Malformed::HostMissing
-            | Malformed::HostInvalid
-            | Malformed::Expectation
-    )
-}
-
 /// RFC 9113 §4.3.
 fn compression(corrupt: Corrupt) -> Fault {
     let why = match corrupt {
@@ -256,7 +243,7 @@ fn compression(corrupt: Corrupt) -> Fault {
         Corrupt::Index => "an index means nothing (RFC 7541 2.3.3)",
         Corrupt::Truncated => "a string is cut off (RFC 7541 5.2)",
         Corrupt::Huffman => "a Huffman code is wrong (RFC 7541 5.2)",
-        Corrupt::SizeUpdate => "a table size update is wrong (RFC 7541 4.2, 6.3)",
+        Corrupt::SizeUpdate | Corrupt::Prefix => "a table size update is wrong (RFC 7541 4.2, 6.3)",
     };
     Fault { code: ErrorCode::COMPRESSION_ERROR, why }
 }

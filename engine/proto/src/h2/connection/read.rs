@@ -409,7 +409,8 @@ impl<R: Role> Connection<R> {
         let slot = self.streams.find(stream);
         let by_us = slot.map_or_else(|| self.recent.find(stream) == Past::ByUs, |slot| self.streams[slot].broken_by_us);
         if refused || by_us {
-            return self.ledger.charge(now_ms, Offence::Odd);
+            self.ledger.charge(now_ms, Offence::Odd)?;
+            return Ok(());
         }
         self.ledger.charge(now_ms, Offence::MadeReset)?;
         frame::put_reset(out, stream, ErrorCode::STREAM_CLOSED);

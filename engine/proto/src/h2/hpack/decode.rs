@@ -1,54 +1,9 @@
-//! Field blocks as they are read (RFC 7541 §3.2, §6).
-//!
-//! Fields come out as lines, `name: value` and CRLF, laid one behind the other in the caller's text: what HTTP/1 would have sent, so that
-//! everything that works on a head's bytes works on these. Two bounds hold while a block is read and not after: no field is written
-//! that exceeds the list's limit, so one byte on the wire cannot become a kilobyte of memory more often than the limit allows
-//! (CVE-2026-49975), and what is left of such a block is read for the table's sake only.
+//! Field blocks as they are read (RFC 7541 §3.2, §6). What is left of a block that exceeds its limits is read for the table's sake only.
 
-use super::huffman::{self, Decoded};
-use super::table::{self, ENTRY_OVERHEAD, STATIC_LEN, Table};
-use super::{Corrupt, integer};
-
-/// How much one block may come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListLimits {
-    /// Names, values and 32 bytes a field (RFC 9113 §6.5.2, `SETTINGS_MAX_HEADER_LIST_SIZE`).
-    pub bytes: usize,
-    /// Fields, crumbs of cookies and repeated names counted each.
-    pub fields: usize,
-}
-
-/// Where a field lies in the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line {
-    pub start: usize,
-    pub name_len: usize,
-    pub value_len: usize,
-    /// Must be coded so again on the next hop (RFC 7541 §6.2.3).
-    pub never_indexed: bool,
-}
-
-impl Line {
-    pub fn name<'a>(&self, text: &'a [u8]) -> &'a [u8] {
-        &text[self.start..self.start + self.name_len]
-    }
-
-    pub fn value<'a>(&self, text: &'a [u8]) -> &'a [u8] {
-        &text[self.value_start()..self.value_start() + self.value_len]
-    }
-
-    pub fn value_start(&self) -> usize {
-        self.start + self.name_len + COLON.len()
-    }
-}
-
-/// Whether a block kept to its limits. One that did not has been read to its end, and the table is right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fit {
-    Whole,
-    TooLong,
-    TooManyFields,
-}
+use super::Corrupt;
+use super::static_table::{STATIC_LEN, static_entry};
+use crate::compression::table::Table;
+use crate::compression::{Block, Budget, COLON, Fit, LINE_END, Line, ListLimits, integer, put_entry, string};
 
 /// Reads one direction's blocks, in their order.
 #[derive(Debug, Clone)]
@@ -84,7 +39,7 @@ impl Decoder {
         text: &mut Vec<u8>,
         mut take: impl FnMut(&mut Vec<u8>, Line),
     ) -> Result<Fit, Corrupt> {
-        let mut budget = Budget { bytes: limits.bytes, fields: limits.fields, fit: Fit::Whole };
+        let mut budget = Budget::new(limits);
         let mut rest = self.read_updates(block)?;
         while let Some(&first) = rest.first() {
             let start = text.len();
@@ -138,16 +93,7 @@ impl Decoder {
     fn read_indexed(&self, rest: &mut &[u8], text: &mut Vec<u8>, budget: &mut Budget) -> Result<Option<Line>, Corrupt> {
         let (index, after) = integer::decode(rest, 7).ok_or(Corrupt::Integer)?;
         *rest = after;
-        let (name, value) = self.entry(index)?;
-        if !budget.spend(name.len() + value.len()) {
-            return Ok(None);
-        }
-        let start = text.len();
-        text.extend_from_slice(name);
-        text.extend_from_slice(COLON);
-        text.extend_from_slice(value);
-        text.extend_from_slice(LINE_END);
-        Ok(Some(Line { start, name_len: name.len(), value_len: value.len(), never_indexed: false }))
+        Ok(put_entry(self.entry(index)?, text, budget))
     }
 
     /// `None` if the field is longer than the budget and the table: it was passed over.
@@ -165,14 +111,14 @@ impl Decoder {
         *rest = after;
         let mut whole = true;
         if index == 0 {
-            whole = read_string(rest, text, room)?;
+            whole = string::read(rest, 7, text, room)?;
         } else {
             text.extend_from_slice(self.entry(index)?.0);
         }
         let name_len = text.len() - start;
         text.extend_from_slice(COLON);
         let value_start = text.len();
-        whole &= read_string(rest, text, room.saturating_sub(name_len))?;
+        whole &= string::read(rest, 7, text, room.saturating_sub(name_len))?;
         let value_len = text.len() - value_start;
         text.extend_from_slice(LINE_END);
         if !whole {
@@ -197,8 +143,7 @@ impl Decoder {
 
     #[inline]
     fn entry(&self, index: usize) -> Result<(&[u8], &[u8]), Corrupt> {
-        let entry =
-            if index > STATIC_LEN { self.table.get(index - STATIC_LEN - 1) } else { table::static_entry(index) };
+        let entry = if index > STATIC_LEN { self.table.get(index - STATIC_LEN - 1) } else { static_entry(index) };
         entry.ok_or(Corrupt::Index)
     }
 }
@@ -209,67 +154,19 @@ impl Default for Decoder {
     }
 }
 
-/// What is left of the limits.
-struct Budget {
-    bytes: usize,
-    fields: usize,
-    fit: Fit,
+/// A block, and who reads it.
+pub(in crate::h2) struct Encoded<'a> {
+    pub(in crate::h2) decoder: &'a mut Decoder,
+    pub(in crate::h2) bytes: &'a [u8],
 }
 
-impl Budget {
-    /// Pays for a field of that many bytes of text, or says that it is too much.
-    #[inline]
-    fn spend(&mut self, text: usize) -> bool {
-        if self.fit != Fit::Whole {
-            return false;
-        }
-        if self.fields == 0 {
-            self.fit = Fit::TooManyFields;
-            return false;
-        }
-        match self.bytes.checked_sub(text + ENTRY_OVERHEAD) {
-            Some(left) => (self.bytes, self.fields) = (left, self.fields - 1),
-            None => self.fit = Fit::TooLong,
-        }
-        self.fit == Fit::Whole
-    }
-
-    fn exceed(&mut self) {
-        if self.fit == Fit::Whole {
-            self.fit = if self.fields == 0 { Fit::TooManyFields } else { Fit::TooLong };
-        }
-    }
-
-    /// Bytes of text that the next field may have.
-    #[inline]
-    fn room(&self) -> usize {
-        if self.fit == Fit::Whole && self.fields > 0 { self.bytes.saturating_sub(ENTRY_OVERHEAD) } else { 0 }
+impl Block for Encoded<'_> {
+    fn read(
+        self,
+        limits: &ListLimits,
+        text: &mut Vec<u8>,
+        take: impl FnMut(&mut Vec<u8>, Line),
+    ) -> Result<Fit, Corrupt> {
+        self.decoder.decode(self.bytes, limits, text, take)
     }
 }
-
-/// A string literal (RFC 7541 §5.2). False, and nothing appended, if it has more than `room` bytes.
-#[inline]
-fn read_string(rest: &mut &[u8], text: &mut Vec<u8>, room: usize) -> Result<bool, Corrupt> {
-    let coded = rest.first().is_some_and(|first| first & 0x80 != 0);
-    let (length, after) = integer::decode(rest, 7).ok_or(Corrupt::Integer)?;
-    let (string, after) = after.split_at_checked(length).ok_or(Corrupt::Truncated)?;
-    *rest = after;
-    let start = text.len();
-    if !coded {
-        if length <= room {
-            text.extend_from_slice(string);
-        }
-        return Ok(length <= room);
-    }
-    match huffman::decode(string, text, room) {
-        Decoded::Whole => Ok(true),
-        Decoded::TooLong => {
-            text.truncate(start);
-            Ok(false)
-        }
-        Decoded::Invalid => Err(Corrupt::Huffman),
-    }
-}
-
-const COLON: &[u8] = b": ";
-const LINE_END: &[u8] = b"\r\n";

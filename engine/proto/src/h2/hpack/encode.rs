@@ -1,18 +1,9 @@
 //! Field blocks as they are written (RFC 7541 §6).
 
-use super::table::{self, ENTRY_OVERHEAD, STATIC_LEN, Table};
-use super::{TABLE_SIZE_DEFAULT, huffman, integer};
-
-/// What the next hop's table is to make of a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Indexing {
-    /// It will probably be sent again.
-    Store,
-    /// It will not.
-    Pass,
-    /// It is a secret that compression could betray: nobody on the path may index it (RFC 7541 §7.1.3).
-    Never,
-}
+use super::TABLE_SIZE_DEFAULT;
+use super::static_table::{STATIC_LEN, find_static};
+use crate::compression::table::{ENTRY_OVERHEAD, Table};
+use crate::compression::{Compress, Indexing, NAME_FOLDED_MAX, SHARE_MAX, in_lower_case, integer, string};
 
 /// Writes one direction's blocks, in the order in which they are sent.
 #[derive(Debug, Clone)]
@@ -52,19 +43,14 @@ impl Encoder {
     /// Appends one field. The name may be in any case and goes out in lower case (RFC 9113 §8.2).
     #[inline]
     pub fn field(&mut self, name: &[u8], value: &[u8], indexing: Indexing, out: &mut Vec<u8>) {
-        // All of it is looked at, because that is many bytes at a time.
-        if !name.iter().fold(false, |capitals, byte| capitals | byte.is_ascii_uppercase()) {
-            return self.lower_case_field(name, value, indexing, out);
+        match in_lower_case(name, &mut [0; NAME_FOLDED_MAX]) {
+            Some(name) => self.lower_case_field(name, value, indexing, out),
+            None => {
+                out.push(if indexing == Indexing::Never { 0x10 } else { 0x00 });
+                string::put(0, 7, name.iter().map(u8::to_ascii_lowercase), name.len(), out);
+                string::put(0, 7, value.iter().copied(), value.len(), out);
+            }
         }
-        let mut lower = [0; NAME_FOLDED_MAX];
-        let Some(folded) = lower.get_mut(..name.len()) else {
-            out.push(if indexing == Indexing::Never { 0x10 } else { 0x00 });
-            put_string(name.iter().map(u8::to_ascii_lowercase), name.len(), out);
-            return put_string(value.iter().copied(), value.len(), out);
-        };
-        folded.copy_from_slice(name);
-        folded.make_ascii_lowercase();
-        self.lower_case_field(folded, value, indexing, out);
     }
 
     /// Gives back memory that the table does not need.
@@ -78,8 +64,7 @@ impl Encoder {
 
     #[inline]
     fn lower_case_field(&mut self, name: &[u8], value: &[u8], indexing: Indexing, out: &mut Vec<u8>) {
-        let (known, whole) =
-            table::find_static(name, value).map_or((None, None), |(first, whole)| (Some(first), whole));
+        let (known, whole) = find_static(name, value).map_or((None, None), |(first, whole)| (Some(first), whole));
         let (mut named, mut same) = (known, whole);
         if same.is_none() && self.table.len() > 0 {
             let (name_age, age) = self.table.find(name, value);
@@ -100,9 +85,9 @@ impl Encoder {
         };
         integer::encode(pattern, prefix, named.unwrap_or(0), out);
         if named.is_none() {
-            put_string(name.iter().copied(), name.len(), out);
+            string::put(0, 7, name.iter().copied(), name.len(), out);
         }
-        put_string(value.iter().copied(), value.len(), out);
+        string::put(0, 7, value.iter().copied(), value.len(), out);
         if store {
             self.table.insert(name, value);
         }
@@ -115,21 +100,9 @@ impl Default for Encoder {
     }
 }
 
-/// A name with capitals that is longer than this is not looked for in the tables.
-const NAME_FOLDED_MAX: usize = 64;
-
-/// An entry that is larger than one in so many parts of the table would evict more than it saves.
-const SHARE_MAX: usize = 4;
-
-/// A string literal (RFC 7541 §5.2), in the shorter of its two forms.
-#[inline]
-fn put_string(text: impl Iterator<Item = u8> + Clone, length: usize, out: &mut Vec<u8>) {
-    let coded = huffman::coded_length(text.clone());
-    if coded < length {
-        integer::encode(0x80, 7, coded, out);
-        huffman::encode(text, out);
-    } else {
-        integer::encode(0x00, 7, length, out);
-        out.extend(text);
+impl Compress for Encoder {
+    #[inline]
+    fn field(&mut self, name: &[u8], value: &[u8], indexing: Indexing, out: &mut Vec<u8>) {
+        Self::field(self, name, value, indexing, out);
     }
 }

@@ -1,11 +1,12 @@
-//! Heads as they are read: from a field block to the neutral head that every protocol shares (RFC 9113 §8.2–§8.5).
+//! Heads as they are read: from a field block to the neutral head that every protocol shares (RFC 9113 §8.2–§8.5, RFC 9114 §4.2–§4.4).
 //!
 //! The decoded fields are laid out as HTTP/1 would have sent them, request or status line included, so that spans, fields, routes,
 //! rewrites and the writers of either protocol find what they know. A request's host comes first, from `:authority`; crumbs of
-//! cookies are joined (§8.2.3); extended CONNECT (RFC 8441) reads as the GET with Upgrade that it stands for.
+//! cookies are joined (RFC 9113 §8.2.3, RFC 9114 §4.2.1); extended CONNECT (RFC 8441, RFC 9220) reads as the GET with Upgrade that it
+//! stands for.
 
-use super::hpack::{Corrupt, Decoder, Fit, Line, ListLimits};
 use crate::Malformed;
+use crate::compression::{Block, Corrupt, Fit, Line, ListLimits};
 use crate::h1::{
     FORBIDDEN_TRAILERS, HeadLimits, METHOD_BYTES_MAX, RequestHead, ResponseHead, WITHHELD_TRAILERS, expects_continue,
 };
@@ -41,19 +42,32 @@ enum Sort {
 }
 
 /// What was read, or why it is none; the connection goes on in either case.
-pub(super) type Read<H> = Result<H, Malformed>;
+pub(crate) type Read<H> = Result<H, Malformed>;
 
 /// How a request's block is to be understood.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RequestRules<'a> {
-    pub(super) limits: &'a HeadLimits,
-    pub(super) end_stream: bool,
+pub(crate) struct RequestRules<'a> {
+    pub(crate) version: Version,
+    pub(crate) limits: &'a HeadLimits,
+    pub(crate) end_stream: bool,
     /// We said that we take extended CONNECT.
-    pub(super) connect_protocol: bool,
+    pub(crate) connect_protocol: bool,
+}
+
+/// How a response's block is to be understood.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ResponseRules<'a> {
+    pub(crate) version: Version,
+    pub(crate) limits: &'a HeadLimits,
+    pub(crate) end_stream: bool,
+    /// The method that it answers.
+    pub(crate) request_was: Method,
+    /// The protocol that extended CONNECT asked for.
+    pub(crate) upgrade: Option<&'a [u8]>,
 }
 
 /// The limits of a list, from those of a head: what HTTP/1 would take fits.
-pub(super) fn list_limits(limits: &HeadLimits) -> ListLimits {
+pub(crate) fn list_limits(limits: &HeadLimits) -> ListLimits {
     let fields = limits.fields as usize + PSEUDO_MAX;
     ListLimits { bytes: (limits.bytes as usize + 32 * fields).min(TEXT_BYTES_MAX), fields }
 }
@@ -62,49 +76,44 @@ pub(super) fn list_limits(limits: &HeadLimits) -> ListLimits {
 ///
 /// # Errors
 /// The block is corrupt, and the connection with it.
-pub(super) fn read_request(
-    decoder: &mut Decoder,
-    block: &[u8],
+pub(crate) fn read_request(
+    block: impl Block,
     rules: &RequestRules<'_>,
     space: &mut HeadSpace,
 ) -> Result<Read<RequestHead>, Corrupt> {
-    let gathered = gather(decoder, block, rules.limits, Sort::Request, space)?;
+    let gathered = gather(block, rules.limits, Sort::Request, space)?;
     Ok(gathered.and_then(|gathered| gathered.into_request(rules, space)))
 }
 
-/// Reads a response's block; `request_was` is the method that it answers, and `upgrade` the protocol that extended CONNECT asked for.
+/// Reads a response's block.
 ///
 /// # Errors
 /// The block is corrupt, and the connection with it.
-pub(super) fn read_response(
-    decoder: &mut Decoder,
-    block: &[u8],
-    limits: &HeadLimits,
-    (request_was, upgrade): (Method, Option<&[u8]>),
-    end_stream: bool,
+pub(crate) fn read_response(
+    block: impl Block,
+    rules: &ResponseRules<'_>,
     space: &mut HeadSpace,
 ) -> Result<Read<ResponseHead>, Corrupt> {
-    let gathered = gather(decoder, block, limits, Sort::Response, space)?;
-    Ok(gathered.and_then(|gathered| gathered.into_response(request_was, upgrade, end_stream, space)))
+    let gathered = gather(block, rules.limits, Sort::Response, space)?;
+    Ok(gathered.and_then(|gathered| gathered.into_response(rules, space)))
 }
 
-/// Reads a trailer section.
+/// Reads a trailer section; says whether any of it is to be forwarded.
 ///
 /// # Errors
 /// The block is corrupt, and the connection with it.
-pub(super) fn read_trailers(
-    decoder: &mut Decoder,
-    block: &[u8],
+pub(crate) fn read_trailers(
+    block: impl Block,
     limits: &HeadLimits,
     space: &mut HeadSpace,
-) -> Result<Read<()>, Corrupt> {
-    let gathered = gather(decoder, block, limits, Sort::Trailers, space)?;
+) -> Result<Read<bool>, Corrupt> {
+    let gathered = gather(block, limits, Sort::Trailers, space)?;
     Ok(gathered.and_then(|_| {
         if space.fields.present().intersects(FORBIDDEN_TRAILERS) {
             return Err(Malformed::TrailerForbidden);
         }
         space.fields.drop_known(WITHHELD_TRAILERS);
-        Ok(())
+        Ok(space.fields.iter().any(|field| !field.dropped))
     }))
 }
 
@@ -112,14 +121,41 @@ pub(super) fn read_trailers(
 ///
 /// # Errors
 /// The block is corrupt, and the connection with it.
-pub(super) fn discard(decoder: &mut Decoder, block: &[u8], space: &mut HeadSpace) -> Result<(), Corrupt> {
+pub(crate) fn discard(block: impl Block, space: &mut HeadSpace) -> Result<(), Corrupt> {
     space.clear();
-    decoder.decode(block, &ListLimits { bytes: 0, fields: 0 }, &mut space.text, |_, _| {}).map(|_| ())
+    block.read(&ListLimits { bytes: 0, fields: 0 }, &mut space.text, |_, _| {}).map(|_| ())
 }
 
+/// What Content-Length promises, or [`UNKNOWN`].
+pub(crate) fn promised(framing: Framing) -> u64 {
+    match framing {
+        Framing::Length(length) => length,
+        _ => UNKNOWN,
+    }
+}
+
+/// No length was promised.
+pub(crate) const UNKNOWN: u64 = u64::MAX;
+
+/// Heads that are well-formed as HTTP has it, but not to be served: their senders deserve to be told why.
+pub(crate) fn is_answerable(why: Malformed) -> bool {
+    matches!(
+        why,
+        Malformed::HeadTooLong
+            | Malformed::TooManyFields
+            | Malformed::TargetTooLong
+            | Malformed::MethodTooLong
+            | Malformed::HostMissing
+            | Malformed::HostInvalid
+            | Malformed::Expectation
+    )
+}
+
+/// An origin may send many 103s, though none sends more than a few.
+pub(crate) const INTERIMS_MAX: u8 = 16;
+
 fn gather(
-    decoder: &mut Decoder,
-    block: &[u8],
+    block: impl Block,
     limits: &HeadLimits,
     sort: Sort,
     space: &mut HeadSpace,
@@ -127,7 +163,7 @@ fn gather(
     space.clear();
     let HeadSpace { text, fields, cookie } = space;
     let mut gathered = Gathered::new(sort);
-    let fit = decoder.decode(block, &list_limits(limits), text, |text, line| {
+    let fit = block.read(&list_limits(limits), text, |text, line| {
         if gathered.malformed.is_none() {
             gathered.malformed = gathered.take(text, &line, fields, cookie).err();
         }
@@ -406,8 +442,8 @@ impl Gathered {
             return Err(Malformed::MethodTooLong);
         }
         let method = Method::from_bytes(method_text.of(text));
-        let addressed = authority::target(Version::Http2, method, target, fields, text)?;
-        let declared = framing::of_request(Version::Http2, method, fields, text)?;
+        let addressed = authority::target(rules.version, method, target, fields, text)?;
+        let declared = framing::of_request(rules.version, method, fields, text)?;
         let framing = match (declared, rules.end_stream) {
             (Framing::Length(1..), true) => return Err(Malformed::LengthMismatch),
             (Framing::None, false) if !extended && method != Method::Connect => Framing::Chunked,
@@ -416,10 +452,10 @@ impl Gathered {
         let upgrade = if extended { self.put_upgrade(text, fields)? } else { Span::EMPTY };
         Ok(RequestHead {
             method,
-            version: Version::Http2,
+            version: rules.version,
             form: addressed.form,
             persistent: true,
-            expect_continue: expects_continue(Version::Http2, fields, text)?,
+            expect_continue: expects_continue(rules.version, fields, text)?,
             method_text,
             target,
             authority: addressed.authority,
@@ -432,13 +468,8 @@ impl Gathered {
         })
     }
 
-    fn into_response(
-        mut self,
-        request_was: Method,
-        upgrade: Option<&[u8]>,
-        end_stream: bool,
-        space: &mut HeadSpace,
-    ) -> Read<ResponseHead> {
+    fn into_response(mut self, rules: &ResponseRules<'_>, space: &mut HeadSpace) -> Read<ResponseHead> {
+        let &ResponseRules { version, request_was, upgrade, end_stream, .. } = rules;
         let HeadSpace { text, fields, .. } = space;
         if !self.begun {
             let end = text.len();
@@ -450,7 +481,7 @@ impl Gathered {
         if status == Status::SWITCHING_PROTOCOLS || status.is_interim() && end_stream {
             return Err(Malformed::UnexpectedUpgrade);
         }
-        let declared = framing::of_response(Version::Http2, status, request_was, fields, text)?;
+        let declared = framing::of_response(version, status, request_was, fields, text)?;
         let framing = match (declared, end_stream) {
             (Framing::Length(1..), true) => return Err(Malformed::LengthMismatch),
             (Framing::UntilClose, true) => Framing::Length(0),
@@ -459,7 +490,7 @@ impl Gathered {
         };
         let switched = upgrade.filter(|_| status.is_success());
         let mut head = ResponseHead {
-            version: Version::Http2,
+            version,
             status,
             persistent: true,
             reason: Span::EMPTY,
@@ -496,7 +527,7 @@ const CONNECTION_FIELDS: KnownSet = KnownSet::of(&[
 ]);
 
 /// A cookie shorter than this could be guessed byte by byte (RFC 7541 §7.1.3).
-pub(super) const COOKIE_PART: usize = 20;
+pub(crate) const COOKIE_PART: usize = 20;
 
 const HOST: &[u8] = b"host: ";
 

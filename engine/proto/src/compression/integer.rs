@@ -2,7 +2,7 @@
 
 /// Appends `value` behind the `prefix` low bits of a byte whose other bits are `pattern`'s.
 #[inline]
-pub(super) fn encode(pattern: u8, prefix: u32, value: usize, out: &mut Vec<u8>) {
+pub(crate) fn encode(pattern: u8, prefix: u32, value: usize, out: &mut Vec<u8>) {
     let full = (1_usize << prefix) - 1;
     if value < full {
         out.push(pattern | value as u8);
@@ -20,26 +20,48 @@ pub(super) fn encode(pattern: u8, prefix: u32, value: usize, out: &mut Vec<u8>) 
 /// The integer at the start of `bytes`, and what follows it. `None` if it is cut off, or exceeds [`INTEGER_MAX`], or is written with
 /// more bytes than that can take.
 #[inline]
-pub(super) fn decode(bytes: &[u8], prefix: u32) -> Option<(usize, &[u8])> {
-    let (&first, mut rest) = bytes.split_first()?;
-    let full = (1_usize << prefix) - 1;
-    let mut value = first as usize & full;
+pub(crate) fn decode(bytes: &[u8], prefix: u32) -> Option<(usize, &[u8])> {
+    match read(bytes, prefix, INTEGER_MAX as u64) {
+        Read::Whole(value, rest) => Some((value as usize, rest)),
+        Read::Partial | Read::TooLarge => None,
+    }
+}
+
+/// What an integer turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read<'a> {
+    /// Its value, and what follows it.
+    Whole(u64, &'a [u8]),
+    /// It is cut off.
+    Partial,
+    /// It is above the most, or written with more bytes than that can take.
+    TooLarge,
+}
+
+/// The integer at the start of `bytes`, `most` at most, which is below 2^63.
+#[inline]
+pub(crate) fn read(bytes: &[u8], prefix: u32, most: u64) -> Read<'_> {
+    let Some((&first, mut rest)) = bytes.split_first() else { return Read::Partial };
+    let full = (1_u64 << prefix) - 1;
+    let mut value = u64::from(first) & full;
     if value < full {
-        return Some((value, rest));
+        return Read::Whole(value, rest);
     }
-    for shift in [0, 7, 14, 21] {
-        let (&byte, after) = rest.split_first()?;
+    let (mut shift, bits) = (0, u64::BITS - most.leading_zeros());
+    while shift < bits {
+        let Some((&byte, after)) = rest.split_first() else { return Read::Partial };
         rest = after;
-        value += (byte as usize & 0x7f) << shift;
+        value += u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return (value <= INTEGER_MAX).then_some((value, rest));
+            return if value <= most { Read::Whole(value, rest) } else { Read::TooLarge };
         }
+        shift += 7;
     }
-    None
+    Read::TooLarge
 }
 
 /// Far beyond every index and length that a field block has room for.
-pub(super) const INTEGER_MAX: usize = 1 << 24;
+pub(crate) const INTEGER_MAX: usize = 1 << 24;
 
 #[cfg(test)]
 mod tests {

@@ -24,8 +24,6 @@
 //! | windows that do not open | 1 KiB in the stall timeout | the stream is reset |
 //! | oddities | [`Offence::Odd`] | forgiven unless we are busy |
 
-use super::error::Fault;
-
 /// What is charged for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offence {
@@ -117,9 +115,13 @@ const OVERHEAD_FREE: u64 = 1 << 20;
 /// Bytes that a stream must be able to send within the stall timeout to count as being read.
 pub const STALL_BYTES: u32 = 1024;
 
+/// The peer's credit is used up; this is what for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Excess(pub(crate) &'static str);
+
 /// One connection's account.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     debt: i64,
     /// When it was last written off, in milliseconds.
     at: u64,
@@ -127,7 +129,7 @@ pub(super) struct Ledger {
     wire: u64,
     content: u64,
     /// The processor has no time for oddities.
-    pub(super) busy: bool,
+    pub(crate) busy: bool,
 }
 
 impl Ledger {
@@ -136,14 +138,14 @@ impl Ledger {
     /// # Errors
     /// The peer's credit is used up.
     #[inline]
-    pub(super) fn charge(&mut self, now_ms: u64, offence: Offence) -> Result<(), Fault> {
+    pub(crate) fn charge(&mut self, now_ms: u64, offence: Offence) -> Result<(), Excess> {
         self.write_off(now_ms);
         self.debt += offence.price();
         if self.debt <= CREDIT {
             return Ok(());
         }
         self.debt = CREDIT;
-        if offence == Offence::Odd && !self.busy { Ok(()) } else { Err(Fault::calm(offence.why())) }
+        if offence == Offence::Odd && !self.busy { Ok(()) } else { Err(Excess(offence.why())) }
     }
 
     /// A DATA frame was received.
@@ -151,28 +153,28 @@ impl Ledger {
     /// # Errors
     /// The connection carries mostly overhead.
     #[inline]
-    pub(super) fn carried(&mut self, wire: usize, content: usize) -> Result<(), Fault> {
+    pub(crate) fn carried(&mut self, wire: usize, content: usize) -> Result<(), Excess> {
         self.wire += wire as u64;
         self.content += content as u64;
         if self.wire / OVERHEAD_RATIO > self.content + OVERHEAD_FREE {
-            return Err(Fault::calm("more framing and padding than content"));
+            return Err(Excess("more framing and padding than content"));
         }
         Ok(())
     }
 
     #[inline]
-    pub(super) fn data_sent(&mut self) {
+    pub(crate) fn data_sent(&mut self) {
         self.debt = (self.debt - DATA_EARNS).max(0);
     }
 
     #[inline]
-    pub(super) fn exchange_completed(&mut self) {
+    pub(crate) fn exchange_completed(&mut self) {
         self.debt = (self.debt - EXCHANGE_EARNS).max(0);
     }
 
     /// The peer should be asked to go.
     #[inline]
-    pub(super) fn is_strained(&self) -> bool {
+    pub(crate) fn is_strained(&self) -> bool {
         self.debt >= STRAIN
     }
 

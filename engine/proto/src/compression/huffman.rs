@@ -6,13 +6,13 @@
 
 /// Bytes that `text` takes when coded, padding included.
 #[inline]
-pub(super) fn coded_length(text: impl Iterator<Item = u8>) -> usize {
+pub(crate) fn coded_length(text: impl Iterator<Item = u8>) -> usize {
     text.map(|byte| CODES[byte as usize].1 as usize).sum::<usize>().div_ceil(8)
 }
 
 /// Appends `text`, coded and padded with the beginning of EOS.
 #[inline]
-pub(super) fn encode(text: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
+pub(crate) fn encode(text: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
     let (mut word, mut bits) = (0_u64, 0_u32);
     for byte in text {
         let (code, length) = CODES[byte as usize];
@@ -30,7 +30,7 @@ pub(super) fn encode(text: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
 
 /// What a coded string turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Decoded {
+pub(crate) enum Decoded {
     /// It was appended.
     Whole,
     /// It has more than `room` bytes, of which some may have been appended.
@@ -41,7 +41,7 @@ pub(super) enum Decoded {
 
 /// Appends the text of `coded` to `out`, `room` bytes at most.
 #[inline]
-pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>, room: usize) -> Decoded {
+pub(crate) fn decode(coded: &[u8], out: &mut Vec<u8>, room: usize) -> Decoded {
     let end = out.len() + room;
     let (mut word, mut bits, mut rest) = (0_u64, 0_u32, coded);
     loop {

@@ -1,45 +1,16 @@
-//! The two tables that an index may mean (RFC 7541 §2.3): the static one, and one that grows with the connection.
+//! The table that grows with a connection, of HPACK (RFC 7541 §2.3.2) or QPACK (RFC 9204 §3.2).
 //!
-//! The dynamic table keeps its text in one run of bytes, newest last, so that an entry is a slice of it. Nothing is allocated before
-//! the first entry, and what was evicted is given up a kilobyte at a time.
+//! It keeps its text in one run of bytes, newest last, so that an entry is a slice of it. Nothing is allocated before the first
+//! entry, and what was evicted is given up a kilobyte at a time.
 
 use std::collections::VecDeque;
 
 /// What an entry costs beside its text (RFC 7541 §4.1).
-pub(super) const ENTRY_OVERHEAD: usize = 32;
-
-/// Entries of the static table; the dynamic one begins behind them.
-pub(super) const STATIC_LEN: usize = STATIC.len();
-
-/// The static entry of that index, from 1.
-#[inline]
-pub(super) fn static_entry(index: usize) -> Option<(&'static [u8], &'static [u8])> {
-    STATIC.get(index.wrapping_sub(1)).copied()
-}
-
-/// The first static index of a name in lower case, and of that name with that value if there is one.
-#[inline]
-pub(super) fn find_static(name: &[u8], value: &[u8]) -> Option<(usize, Option<usize>)> {
-    let first = name_index(name)?;
-    let same = STATIC[first - 1..].iter().take_while(|(other, _)| *other == name);
-    // An empty value in the table means that the entry is for its name, unless that is the value.
-    let whole = same.enumerate().find(|(_, (_, other))| *other == value).map(|(at, _)| first + at);
-    Some((first, whole))
-}
-
-/// The first static index of a name in lower case.
-#[inline]
-pub(super) fn name_index(name: &[u8]) -> Option<usize> {
-    if name.is_empty() {
-        return None;
-    }
-    let candidate = BY_NAME[slot(name)] as usize;
-    (candidate != 0 && STATIC[candidate - 1].0 == name).then_some(candidate)
-}
+pub(crate) const ENTRY_OVERHEAD: usize = 32;
 
 /// The table that both ends of a direction keep alike.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Table {
+pub(crate) struct Table {
     text: Vec<u8>,
     /// Oldest first.
     entries: VecDeque<Entry>,
@@ -60,45 +31,65 @@ struct Entry {
     mark: u16,
 }
 
+impl Entry {
+    fn cost(&self) -> usize {
+        self.name_len as usize + self.value_len as usize + ENTRY_OVERHEAD
+    }
+}
+
 impl Table {
-    pub(super) fn new(size_max: usize) -> Self {
+    pub(crate) fn new(size_max: usize) -> Self {
         Self { size_max, ..Self::default() }
     }
 
-    pub(super) fn size_max(&self) -> usize {
+    pub(crate) fn size_max(&self) -> usize {
         self.size_max
     }
 
     #[cfg(test)]
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.size
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Bytes of memory that it holds.
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.text.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
     /// Changes the bound, and evicts what exceeds it (RFC 7541 §4.3).
-    pub(super) fn set_size_max(&mut self, size_max: usize) {
+    pub(crate) fn set_size_max(&mut self, size_max: usize) {
         self.size_max = size_max;
         self.evict(0);
     }
 
     /// The entry of that age; 0 is the newest.
     #[inline]
-    pub(super) fn get(&self, age: usize) -> Option<(&[u8], &[u8])> {
+    pub(crate) fn get(&self, age: usize) -> Option<(&[u8], &[u8])> {
         let at = self.entries.len().checked_sub(age + 1)?;
         Some(self.parts(&self.entries[at]))
     }
 
+    /// How many entries, from the oldest, an entry of that text would evict; `None` if it is larger than the table.
+    pub(crate) fn evictions(&self, text: usize) -> Option<usize> {
+        let cost = text + ENTRY_OVERHEAD;
+        let mut excess = (self.size + cost).saturating_sub(self.size_max);
+        let mut oldest = self.entries.iter();
+        let mut count = 0;
+        while excess > 0 {
+            let entry = oldest.next()?;
+            excess = excess.saturating_sub(entry.cost());
+            count += 1;
+        }
+        Some(count)
+    }
+
     /// Adds an entry, and evicts what has to go. One that is larger than the table empties it, which is no error (RFC 7541 §4.4).
     #[inline]
-    pub(super) fn insert(&mut self, name: &[u8], value: &[u8]) {
+    pub(crate) fn insert(&mut self, name: &[u8], value: &[u8]) {
         let cost = name.len() + value.len() + ENTRY_OVERHEAD;
         self.evict(cost);
         if cost > self.size_max {
@@ -125,7 +116,7 @@ impl Table {
 
     /// The ages of the newest entry of that name, and of that name and value.
     #[inline]
-    pub(super) fn find(&self, name: &[u8], value: &[u8]) -> (Option<usize>, Option<usize>) {
+    pub(crate) fn find(&self, name: &[u8], value: &[u8]) -> (Option<usize>, Option<usize>) {
         let (name_mark, mark) = marks(name, value);
         let mut named = None;
         for (age, entry) in self.entries.iter().rev().enumerate() {
@@ -141,7 +132,7 @@ impl Table {
     }
 
     /// Gives back memory that the entries do not need.
-    pub(super) fn trim(&mut self) {
+    pub(crate) fn trim(&mut self) {
         self.drop_evicted();
         self.text.shrink_to_fit();
         self.entries.shrink_to_fit();
@@ -160,7 +151,7 @@ impl Table {
         while self.size + cost > self.size_max
             && let Some(entry) = self.entries.pop_front()
         {
-            self.size -= entry.name_len as usize + entry.value_len as usize + ENTRY_OVERHEAD;
+            self.size -= entry.cost();
         }
     }
 
@@ -198,113 +189,9 @@ fn marks(name: &[u8], value: &[u8]) -> (u16, u16) {
     (named as u16, mix(named, value) as u16)
 }
 
-/// Perfect over the names of `STATIC`, with multipliers found by search.
-#[inline]
-const fn slot(name: &[u8]) -> usize {
-    let len = name.len();
-    (len * 143 + name[len - 1] as usize * 215 + name[len * 2 / 3] as usize * 235 + name[len / 3] as usize) % 256
-}
-
-const BY_NAME: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut at = 0;
-    let mut distinct = 0;
-    while at < STATIC.len() {
-        let slot = slot(STATIC[at].0);
-        // Entries of one name follow each other.
-        if table[slot] == 0 {
-            table[slot] = at as u8 + 1;
-            distinct += 1;
-        }
-        at += 1;
-    }
-    assert!(distinct == 52, "two names share a slot: search for other multipliers");
-    table
-};
-
-/// RFC 7541 Appendix A.
-#[rustfmt::skip]
-const STATIC: [(&[u8], &[u8]); 61] = [
-    (b":authority", b""),
-    (b":method", b"GET"),
-    (b":method", b"POST"),
-    (b":path", b"/"),
-    (b":path", b"/index.html"),
-    (b":scheme", b"http"),
-    (b":scheme", b"https"),
-    (b":status", b"200"),
-    (b":status", b"204"),
-    (b":status", b"206"),
-    (b":status", b"304"),
-    (b":status", b"400"),
-    (b":status", b"404"),
-    (b":status", b"500"),
-    (b"accept-charset", b""),
-    (b"accept-encoding", b"gzip, deflate"),
-    (b"accept-language", b""),
-    (b"accept-ranges", b""),
-    (b"accept", b""),
-    (b"access-control-allow-origin", b""),
-    (b"age", b""),
-    (b"allow", b""),
-    (b"authorization", b""),
-    (b"cache-control", b""),
-    (b"content-disposition", b""),
-    (b"content-encoding", b""),
-    (b"content-language", b""),
-    (b"content-length", b""),
-    (b"content-location", b""),
-    (b"content-range", b""),
-    (b"content-type", b""),
-    (b"cookie", b""),
-    (b"date", b""),
-    (b"etag", b""),
-    (b"expect", b""),
-    (b"expires", b""),
-    (b"from", b""),
-    (b"host", b""),
-    (b"if-match", b""),
-    (b"if-modified-since", b""),
-    (b"if-none-match", b""),
-    (b"if-range", b""),
-    (b"if-unmodified-since", b""),
-    (b"last-modified", b""),
-    (b"link", b""),
-    (b"location", b""),
-    (b"max-forwards", b""),
-    (b"proxy-authenticate", b""),
-    (b"proxy-authorization", b""),
-    (b"range", b""),
-    (b"referer", b""),
-    (b"refresh", b""),
-    (b"retry-after", b""),
-    (b"server", b""),
-    (b"set-cookie", b""),
-    (b"strict-transport-security", b""),
-    (b"transfer-encoding", b""),
-    (b"user-agent", b""),
-    (b"vary", b""),
-    (b"via", b""),
-    (b"www-authenticate", b""),
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_static_entry_is_found() {
-        for index in 1..=STATIC_LEN {
-            let (name, value) = static_entry(index).unwrap();
-            assert_eq!(find_static(name, value).and_then(|(_, whole)| whole), Some(index));
-            assert_eq!(static_entry(name_index(name).unwrap()).unwrap().0, name);
-        }
-        assert_eq!((static_entry(0), static_entry(STATIC_LEN + 1)), (None, None));
-        assert_eq!(find_static(b":method", b"PUT"), Some((2, None)));
-        for unknown in [&b""[..], b"x", b":pathx", b"Accept", b"content_length"] {
-            assert_eq!(find_static(unknown, b""), None);
-        }
-    }
 
     #[test]
     fn rfc7541_4_4_entries_are_evicted_oldest_first_and_a_giant_empties_the_table() {
