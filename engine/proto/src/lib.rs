@@ -23,6 +23,7 @@ mod compression;
 pub mod event;
 pub mod h1;
 pub mod h2;
+pub mod h3;
 pub mod http;
 mod malformed;
 mod multiplexed;

@@ -189,6 +189,13 @@ fn marks(name: &[u8], value: &[u8]) -> (u16, u16) {
     (named as u16, mix(named, value) as u16)
 }
 
+/// Tells one field from another, mostly.
+#[inline]
+pub(crate) fn digest(name: &[u8], value: &[u8]) -> u32 {
+    let (name_mark, mark) = marks(name, value);
+    u32::from(name_mark) << 16 | u32::from(mark)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

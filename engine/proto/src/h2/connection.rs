@@ -122,7 +122,7 @@ pub struct Connection<R: Role> {
     /// Of those, the ones that have been reset.
     broken: u16,
     recent: Recent,
-    ledger: Ledger,
+    ledger: Ledger<Fault>,
     input: Input,
     /// A field block that is not complete.
     block: Option<Box<Block>>,

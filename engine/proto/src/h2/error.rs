@@ -80,8 +80,8 @@ impl Fault {
     }
 }
 
-impl From<Excess> for Fault {
-    fn from(Excess(why): Excess) -> Self {
+impl Excess for Fault {
+    fn of(why: &'static str) -> Self {
         Self::calm(why)
     }
 }

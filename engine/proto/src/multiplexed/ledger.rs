@@ -18,11 +18,14 @@
 //! | empty frames (CVE-2019-9518, RUSTSEC-2026-0258) | [`Offence::EmptyData`] | 100 at once, 50 a second |
 //! | tiny frames | [`Offence::TinyData`]; eight bytes of framing and padding to one of content | 2,000 at once, 1,000 a second |
 //! | priority shuffling (CVE-2019-9513) | [`Offence::Priority`] | 1,000 at once, 500 a second |
+//! | table shuffling (a byte that copies 4 KiB, RFC 9204 §4.3.4) | [`Offence::Instruction`] | 2,000 at once, 1,000 a second, and 20 an exchange |
 //! | CONTINUATION flood (CVE-2024-27316) | 8 frames and 64 KiB a block | cut off at the ninth |
-//! | HPACK bomb (CVE-2026-49975) | the head's limits, fields counted and 32 bytes added for each | the head is refused |
+//! | HPACK and QPACK bombs (CVE-2026-49975) | the head's limits, fields counted and 32 bytes added for each | the head is refused |
 //! | answers that are asked for and not read (CVE-2019-9517) | 16 KiB of unsent answers to control frames | cut off |
 //! | windows that do not open | 1 KiB in the stall timeout | the stream is reset |
 //! | oddities | [`Offence::Odd`] | forgiven unless we are busy |
+
+use std::marker::PhantomData;
 
 /// What is charged for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub enum Offence {
     EarlyReset,
     /// We had to reset a stream, for a breach that did not break the connection.
     MadeReset,
-    /// A stream beyond the limit that we had announced.
+    /// A stream beyond the limit that we had announced, or of a sort that nobody knows.
     Refused,
     Ping,
     Settings,
@@ -42,6 +45,8 @@ pub enum Offence {
     TinyData,
     /// PRIORITY, PRIORITY_UPDATE.
     Priority,
+    /// One of QPACK's: an entry of the table made or made anew, or an acknowledgment.
+    Instruction,
     /// Frames of unknown types, late frames for streams that are gone, acknowledgements of nothing, resets of answered streams.
     Odd,
 }
@@ -53,7 +58,7 @@ impl Offence {
             Self::Settings | Self::EmptyData => 100,
             Self::Refused | Self::WindowUpdate => 25,
             Self::Priority => 10,
-            Self::TinyData | Self::Odd => 5,
+            Self::TinyData | Self::Instruction | Self::Odd => 5,
         }
     }
 
@@ -68,6 +73,7 @@ impl Offence {
             Self::EmptyData => "too many empty DATA frames",
             Self::TinyData => "too many tiny DATA frames",
             Self::Priority => "too many changes of priority",
+            Self::Instruction => "too many instructions of QPACK",
             Self::Odd => "too many frames that mean nothing",
         }
     }
@@ -115,13 +121,14 @@ const OVERHEAD_FREE: u64 = 1 << 20;
 /// Bytes that a stream must be able to send within the stall timeout to count as being read.
 pub const STALL_BYTES: u32 = 1024;
 
-/// The peer's credit is used up; this is what for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Excess(pub(crate) &'static str);
+/// A protocol's error that says that the peer's credit is used up.
+pub(crate) trait Excess {
+    fn of(why: &'static str) -> Self;
+}
 
 /// One connection's account.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Ledger {
+#[derive(Debug, Clone)]
+pub(crate) struct Ledger<F> {
     debt: i64,
     /// When it was last written off, in milliseconds.
     at: u64,
@@ -130,22 +137,29 @@ pub(crate) struct Ledger {
     content: u64,
     /// The processor has no time for oddities.
     pub(crate) busy: bool,
+    fault: PhantomData<F>,
 }
 
-impl Ledger {
+impl<F> Default for Ledger<F> {
+    fn default() -> Self {
+        Self { debt: 0, at: 0, wire: 0, content: 0, busy: false, fault: PhantomData }
+    }
+}
+
+impl<F: Excess> Ledger<F> {
     /// Charges an offence.
     ///
     /// # Errors
     /// The peer's credit is used up.
     #[inline]
-    pub(crate) fn charge(&mut self, now_ms: u64, offence: Offence) -> Result<(), Excess> {
+    pub(crate) fn charge(&mut self, now_ms: u64, offence: Offence) -> Result<(), F> {
         self.write_off(now_ms);
         self.debt += offence.price();
         if self.debt <= CREDIT {
             return Ok(());
         }
         self.debt = CREDIT;
-        if offence == Offence::Odd && !self.busy { Ok(()) } else { Err(Excess(offence.why())) }
+        if offence == Offence::Odd && !self.busy { Ok(()) } else { Err(F::of(offence.why())) }
     }
 
     /// A DATA frame was received.
@@ -153,11 +167,11 @@ impl Ledger {
     /// # Errors
     /// The connection carries mostly overhead.
     #[inline]
-    pub(crate) fn carried(&mut self, wire: usize, content: usize) -> Result<(), Excess> {
+    pub(crate) fn carried(&mut self, wire: usize, content: usize) -> Result<(), F> {
         self.wire += wire as u64;
         self.content += content as u64;
         if self.wire / OVERHEAD_RATIO > self.content + OVERHEAD_FREE {
-            return Err(Excess("more framing and padding than content"));
+            return Err(F::of("more framing and padding than content"));
         }
         Ok(())
     }
@@ -190,6 +204,8 @@ impl Ledger {
 mod tests {
     use super::*;
 
+    type Ledger = super::Ledger<crate::h2::Fault>;
+
     /// How many of them at once, and how many in a further second, are borne.
     fn borne(offence: Offence) -> (usize, usize) {
         let mut ledger = Ledger { busy: true, ..Ledger::default() };
@@ -215,6 +231,7 @@ mod tests {
             (Offence::EmptyData, 100, 50),
             (Offence::TinyData, 2_000, 1_000),
             (Offence::Priority, 1_000, 500),
+            (Offence::Instruction, 2_000, 1_000),
             (Offence::Odd, 2_000, 1_000),
         ] {
             let (at_once, later) = borne(offence);

@@ -242,10 +242,7 @@ impl<R: Role> Connection<R> {
             let due = since.saturating_add(patience);
             if due <= now_ms {
                 let id = stream.id;
-                if let Err(excess) = self.ledger.charge(now_ms, Offence::MadeReset) {
-                    self.fail(excess.into(), out);
-                    return Err(excess.into());
-                }
+                self.ledger.charge(now_ms, Offence::MadeReset).inspect_err(|&fault| self.fail(fault, out))?;
                 frame::put_reset(out, id, ErrorCode::ENHANCE_YOUR_CALM);
                 self.forget_input(id);
                 self.break_off(slot, true, out);

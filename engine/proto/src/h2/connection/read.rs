@@ -409,8 +409,7 @@ impl<R: Role> Connection<R> {
         let slot = self.streams.find(stream);
         let by_us = slot.map_or_else(|| self.recent.find(stream) == Past::ByUs, |slot| self.streams[slot].broken_by_us);
         if refused || by_us {
-            self.ledger.charge(now_ms, Offence::Odd)?;
-            return Ok(());
+            return self.ledger.charge(now_ms, Offence::Odd);
         }
         self.ledger.charge(now_ms, Offence::MadeReset)?;
         frame::put_reset(out, stream, ErrorCode::STREAM_CLOSED);

@@ -1,0 +1,229 @@
+//! A client's machine and a server's, with nothing between them but pieces: whatever order streams move in and wherever bytes are cut, every
+//! message arrives as it was sent, and neither ever finds fault with the other.
+
+mod quic;
+
+use proptest::prelude::*;
+use proto::h1::{Client, Server};
+use proto::h3::{Abort, ErrorCode, Limits, Out, StreamId};
+use proto::http::{Framing, Method};
+use quic::*;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone)]
+struct Exchange {
+    upload: usize,
+    download: usize,
+    known_length: bool,
+    trailers: bool,
+    /// What its head says besides.
+    said: u8,
+    /// The client gives it up when so many bytes have come.
+    give_up: Option<usize>,
+}
+
+/// What one stream's receiver has of a message.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Got {
+    head: String,
+    bytes: usize,
+    ended: bool,
+    trailers: String,
+    reset: bool,
+}
+
+fn note(got: &mut BTreeMap<u64, Got>, seen: &[Seen]) {
+    for seen in seen {
+        match seen {
+            Seen::Head { stream, text, .. } => got.entry(*stream).or_default().head.push_str(text),
+            Seen::Data { stream, bytes } => {
+                assert!(bytes.iter().all(|&byte| byte == *stream as u8), "another stream's content");
+                got.entry(*stream).or_default().bytes += bytes.len();
+            }
+            Seen::End { stream, trailers } => {
+                let got = got.entry(*stream).or_default();
+                (got.ended, got.trailers) = (true, trailers.clone());
+            }
+            Seen::Reset { stream, .. } => got.entry(*stream).or_default().reset = true,
+            Seen::Settings => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// What is on its way in one direction: per stream, bytes and whether they are the last.
+#[derive(Default)]
+struct Way {
+    lines: BTreeMap<u64, (Vec<u8>, bool)>,
+    aborts: Vec<Abort>,
+}
+
+impl Way {
+    /// Takes up what one side has put.
+    fn take<S: Side>(&mut self, rig: &mut Rig<S>, ours: u64, ended: &mut Vec<u64>) {
+        let Out { control, encoder, decoder, aborts } = std::mem::take(&mut rig.out);
+        for (stream, bytes) in [(CONTROL, control), (ENCODER, encoder), (DECODER, decoder)] {
+            if !bytes.is_empty() {
+                self.lines.entry(stream | ours).or_default().0.extend(bytes);
+            }
+        }
+        for (stream, bytes) in std::mem::take(&mut rig.sent) {
+            self.lines.entry(stream).or_default().0.extend(bytes);
+        }
+        for stream in ended.drain(..) {
+            self.lines.entry(stream).or_default().1 = true;
+        }
+        for abort in &aborts {
+            if let Abort::Reset { stream, .. } = abort {
+                self.lines.remove(&stream.0);
+            }
+        }
+        self.aborts.extend(aborts);
+    }
+
+    /// One piece of one stream arrives, whichever `random` says.
+    fn give<S: Side>(&mut self, rig: &mut Rig<S>, random: u64, got: &mut BTreeMap<u64, Got>) -> bool {
+        for abort in self.aborts.drain(..) {
+            let said = match abort {
+                Abort::Reset { stream, code } => rig.connection.peer_reset(rig.now, stream, code, &mut rig.out),
+                Abort::Stop { stream, code } => rig.connection.peer_stopped(rig.now, stream, code, &mut rig.out),
+            };
+            if let Some(proto::h3::Said::Stream(stream, proto::Event::Reset(_))) = said.unwrap() {
+                got.entry(stream.0).or_default().reset = true;
+                rig.connection.release(stream, &mut rig.out);
+            }
+        }
+        let Some(&stream) = self.lines.keys().nth(random as usize % self.lines.len().max(1)) else { return false };
+        let (mut bytes, fin) = self.lines.remove(&stream).unwrap();
+        let length = ((random >> 20) as usize % 400 + 1).min(bytes.len());
+        let rest = bytes.split_off(length);
+        let last = fin && rest.is_empty();
+        if !rest.is_empty() {
+            self.lines.insert(stream, (rest, fin));
+        }
+        note(got, &rig.feed(stream, &bytes, last).unwrap());
+        true
+    }
+}
+
+fn run(limits: [Limits; 2], exchanges: &[Exchange], mut seed: u64) {
+    let (mut ours, mut theirs) = (Rig::<Client>::new(limits[0]), Rig::<Server>::new(limits[1]));
+    let (mut up, mut down) = (BTreeMap::new(), BTreeMap::<u64, Got>::new());
+    let (mut way_up, mut way_down) = (Way::default(), Way::default());
+    let (mut up_ended, mut down_ended) = (Vec::new(), Vec::new());
+    let mut answered = BTreeMap::new();
+    let mut asked = 0;
+    let mut random = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed >> 11
+    };
+    loop {
+        if asked < exchanges.len() && random() % 4 == 0 {
+            let exchange = &exchanges[asked];
+            let (stream, method) = (4 * asked as u64, if exchange.upload > 0 { Method::Post } else { Method::Get });
+            let framing = match (exchange.upload, exchange.known_length) {
+                (0, _) if !exchange.trailers => Framing::None,
+                (length, true) if length > 0 => Framing::Length(length as u64),
+                _ => Framing::Chunked,
+            };
+            let text = format!(
+                "{} /{} HTTP/1.1\r\nhost: a\r\naccept: type/{}\r\nx-own: {asked}\r\n\r\n",
+                String::from_utf8_lossy(method.as_bytes()),
+                exchange.said,
+                exchange.said
+            );
+            ours.send_request(stream, text.as_bytes(), framing).unwrap();
+            if framing != Framing::None {
+                for part in [exchange.upload / 3, exchange.upload - exchange.upload / 3] {
+                    ours.data(stream, part).unwrap();
+                }
+                ours.finish(stream, if exchange.trailers { &[("x-sum", "1")] } else { &[] }).unwrap();
+            }
+            up_ended.push(stream);
+            asked += 1;
+        }
+        way_up.take(&mut ours, 0, &mut up_ended);
+        let moved_up = way_up.give(&mut theirs, random(), &mut up);
+        for (&stream, got) in &up {
+            let exchange = &exchanges[stream as usize / 4];
+            if !got.ended || got.reset || answered.contains_key(&stream) {
+                continue;
+            }
+            answered.insert(stream, ());
+            assert!(got.head.contains(&format!("accept: type/{}|", exchange.said)), "{}", got.head);
+            let framing = if exchange.known_length && exchange.download > 0 {
+                Framing::Length(exchange.download as u64)
+            } else {
+                Framing::Chunked
+            };
+            let said = format!("is/{}", exchange.said);
+            if theirs.answer_with(stream, framing, &[(b"x-said", said.as_bytes()), (b"server", b"penstock")]).is_ok() {
+                theirs.data(stream, exchange.download).unwrap();
+                theirs.finish(stream, if exchange.trailers { &[("x-sum", "2")] } else { &[] }).unwrap();
+                down_ended.push(stream);
+            }
+        }
+        way_down.take(&mut theirs, 1, &mut down_ended);
+        let moved_down = way_down.give(&mut ours, random(), &mut down);
+        for (&stream, got) in &mut down {
+            let give_up = exchanges[stream as usize / 4].give_up;
+            if give_up.is_some_and(|bytes| got.bytes >= bytes && !got.ended && !got.reset) {
+                got.reset = true;
+                ours.connection.reset(StreamId(stream), ErrorCode::REQUEST_CANCELLED, &mut ours.out);
+                way_up.lines.remove(&stream);
+                way_down.lines.remove(&stream);
+            }
+        }
+        let quiet =
+            way_up.lines.is_empty() && way_down.lines.is_empty() && ours.out.is_empty() && theirs.out.is_empty();
+        if asked == exchanges.len() && !moved_up && !moved_down && quiet {
+            break;
+        }
+    }
+    for (at, exchange) in exchanges.iter().enumerate() {
+        let got = &down[&(4 * at as u64)];
+        if got.reset {
+            assert!(exchange.give_up.is_some());
+            continue;
+        }
+        let sent = &up[&(4 * at as u64)];
+        assert_eq!((sent.bytes, got.bytes, got.ended), (exchange.upload, exchange.download, true));
+        assert!(got.head.contains(&format!("x-said: is/{}|", exchange.said)));
+        let sum = |sum: &str| if exchange.trailers { format!("x-sum: {sum}|") } else { String::new() };
+        assert_eq!((sent.trailers.clone(), got.trailers.clone()), (sum("1"), sum("2")));
+    }
+    assert!(ours.connection.is_idle() && theirs.connection.is_idle());
+    assert_eq!((ours.connection.fault(), theirs.connection.fault()), (None, None));
+    assert_eq!((ours.unread(), theirs.unread()), (0, 0));
+}
+
+fn any_exchange() -> impl Strategy<Value = Exchange> {
+    let size = || prop_oneof![Just(0), 1_usize..40, 1_usize..3_000];
+    (size(), size(), any::<bool>(), any::<bool>(), 0..3_u8, prop::option::weighted(0.1, 0_usize..500)).prop_map(
+        |(upload, download, known_length, trailers, said, give_up)| Exchange {
+            upload,
+            download,
+            known_length,
+            trailers,
+            said,
+            give_up,
+        },
+    )
+}
+
+fn any_limits() -> impl Strategy<Value = Limits> {
+    (prop_oneof![Just(0_u16), Just(100), Just(4096)], prop_oneof![Just(0_u16), Just(16)])
+        .prop_map(|(header_table, blocked_streams)| Limits { header_table, blocked_streams, ..Limits::DEFAULT })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn every_message_arrives(
+        limits in [any_limits(), any_limits()],
+        exchanges in prop::collection::vec(any_exchange(), 1..30),
+        seed: u64,
+    ) {
+        run(limits, &exchanges, seed);
+    }
+}
