@@ -306,6 +306,7 @@ impl Engine {
                 (ListenerProtocol::Http, Some(_)) => "https",
                 (ListenerProtocol::Tcp { .. }, None) => "tcp",
                 (ListenerProtocol::Tcp { .. }, Some(_)) => "tls",
+                (ListenerProtocol::Sni { .. }, _) => "tls, passed through,",
             };
             for address in &listener.addresses {
                 lines.push(format!("  listening: {protocol} {address} (`{}`)", listener.name));

@@ -29,6 +29,7 @@ mod malformed;
 mod multiplexed;
 pub mod proxy;
 mod role;
+pub mod tls;
 pub mod ws;
 
 pub use event::Event;

@@ -164,7 +164,7 @@ fn pass(unread: &mut Option<Buf>, length: usize) {
 }
 
 /// Puts `more` behind what is there. `None` when even the largest buffer is too small.
-fn append(unread: &mut Option<Buf>, more: Buf) -> Option<()> {
+pub fn append(unread: &mut Option<Buf>, more: Buf) -> Option<()> {
     *unread = Some(match unread.take() {
         None => more,
         Some(part) => part.with_more_room(more.len())?.with(more.bytes()),

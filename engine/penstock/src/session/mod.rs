@@ -1,11 +1,12 @@
 //! The server role: what happens on a client connection from its first byte to its last.
 //!
 //! An HTTP/1 connection yields exchanges one after another ([`h1`]), one of HTTP/2 many at a time ([`h2`]); a TCP connection is one
-//! tunnel ([`tcp`]). Between exchanges a connection is parked: its task holds no buffer and no exchange's state.
+//! tunnel ([`tcp`]), to where TLS in it wants to go ([`hello`]). Between exchanges a connection is parked: its task holds no buffer and no exchange's state.
 
 mod greeting;
 mod h1;
 mod h2;
+mod hello;
 mod preface;
 mod tcp;
 
@@ -77,8 +78,8 @@ pub fn start(door: &Rc<Door>, sessions: &Rc<Sessions>, accepted: Accepted) {
         ListenerProtocol::Http => {
             ring::spawn(h1::run(h1::Session::new(Rc::clone(door), Rc::clone(sessions), accepted)));
         }
-        ListenerProtocol::Tcp { pool } => {
-            ring::spawn(tcp::run(Rc::clone(door), Rc::clone(sessions), accepted, pool));
+        ListenerProtocol::Tcp { .. } | ListenerProtocol::Sni { .. } => {
+            ring::spawn(tcp::run(Rc::clone(door), Rc::clone(sessions), accepted));
         }
     }
 }

@@ -8,27 +8,39 @@ use policy::{Class, Outcome, Replay, StatusClass, Stop};
 use ring::Timer;
 
 use super::greeting::greet;
+use super::hello::lead;
 use super::{Accepted, Sessions};
 use crate::conn::Transport;
 use crate::exchange::{Door, affinity_of_bytes, tunnel};
 use crate::limits;
-use crate::snapshot::PoolId;
+use crate::snapshot::{ListenerProtocol, PoolId};
 use crate::upstream::{Choice, Endpoint, Held, Repetition, Tried, policy_now, proxy_header};
 
 /// Serves a connection until both ends have ended.
-pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, mut accepted: Accepted, pool: PoolId) {
+pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, mut accepted: Accepted) {
     sessions.enter(&door);
     let held = accepted.held.take();
-    pass(&door, accepted, pool).await;
+    pass(&door, accepted).await;
     sessions.leave(&door, held);
 }
 
-async fn pass(door: &Door, accepted: Accepted, pool: PoolId) {
-    let Accepted { mut stream, address, path, unread, .. } = accepted;
+async fn pass(door: &Door, accepted: Accepted) {
+    let Accepted { mut stream, address, path, mut unread, .. } = accepted;
     let mut timer = Timer::new();
     if stream.is_handshaking() && ring::pooled(greet(door, &mut stream, &mut timer)).await.is_err() {
         return stream.linger(limits::FAREWELL, limits::LINGER_BYTES_MAX).await;
     }
+    let pool = match door.listener().protocol {
+        ListenerProtocol::Tcp { pool } => pool,
+        ListenerProtocol::Sni { otherwise } => {
+            let led = ring::pooled(lead(door, &mut stream, &mut unread, otherwise, &mut timer));
+            match led.await {
+                Some(pool) => pool,
+                None => return stream.linger(limits::FAREWELL, limits::LINGER_BYTES_MAX).await,
+            }
+        }
+        ListenerProtocol::Http => return,
+    };
     let settings = &door.snapshot[pool];
     let Some(mut up) = reach(door, pool, address, &mut timer).await else {
         door.cells.counters.no_endpoint_total.add(1);

@@ -2,6 +2,7 @@
 //! and printed in one canonical form.
 
 use super::address::{Address, Bind, Cidr};
+use super::alpn::AlpnName;
 use super::division::{Bound, Excess, HashKey, Secret};
 use super::endpoint::{Endpoint, Nameserver};
 use super::limit::{ConcurrencyLimit, LimitKey};
@@ -176,6 +177,7 @@ pub(super) const FORMATS: &[Format] = &[
     format::<Bound>(),
     format::<Secret>(),
     format::<SpkiPin>(),
+    format::<AlpnName>(),
     format::<LimitKey>(),
     format::<ConcurrencyLimit>(),
     format::<Cores>(),

@@ -88,6 +88,18 @@ counters! {
     tls_handshakes_alert_total: "counter",
     /// TLS handshakes that broke the protocol.
     tls_handshakes_malformed_total: "counter",
+    /// TLS connections that are passed through, led by their first words.
+    sni_led_total: "counter",
+    /// Of TLS that is passed through, those that asked for a name, or offered protocols, that lead nowhere.
+    sni_unrecognized_total: "counter",
+    /// Those that took too long to say where they want to go.
+    sni_timed_out_total: "counter",
+    /// Those whose client left before.
+    sni_left_total: "counter",
+    /// Connections without TLS where it is passed through.
+    sni_not_tls_total: "counter",
+    /// Those whose ClientHello breaks the protocol or is too long.
+    sni_malformed_total: "counter",
     /// Client connections that went on as HTTP/2.
     h2_connections_total: "counter",
     /// Connections of HTTP/2 that were ended because the client broke the protocol or did too much of what costs only us.

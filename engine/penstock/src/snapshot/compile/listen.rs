@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use super::sni::SniTable;
 use super::tls::{ListenerTls, listener_tls};
 use super::{Networks, PoolId, networks, time};
 use crate::snapshot::address::Bind;
@@ -13,6 +14,8 @@ pub struct Listener {
     pub name: Box<str>,
     pub addresses: Box<[Bind]>,
     pub protocol: ListenerProtocol,
+    /// Empty, unless the protocol is [`ListenerProtocol::Sni`].
+    pub sni: SniTable,
     /// Requests that one connection of HTTP/2 may have under way; `None`: it does not speak it.
     pub http2_streams: Option<u16>,
     /// `None`: it speaks without TLS.
@@ -41,6 +44,8 @@ pub enum ListenerProtocol {
     Http,
     /// Bytes go to this pool.
     Tcp { pool: PoolId },
+    /// Bytes go where the name says that TLS begins with, or here.
+    Sni { otherwise: Option<PoolId> },
 }
 
 pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Listener {
@@ -48,9 +53,13 @@ pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Lis
         name: doc.name.as_str().into(),
         addresses: doc.addr.0.as_slice().into(),
         protocol: match (doc.protocol, &doc.pool) {
+            (Protocol::Tcp, pool) if !doc.sni.is_empty() => {
+                ListenerProtocol::Sni { otherwise: pool.as_deref().map(&pool_id) }
+            }
             (Protocol::Tcp, Some(pool)) => ListenerProtocol::Tcp { pool: pool_id(pool) },
             _ => ListenerProtocol::Http,
         },
+        sni: SniTable::new(&doc.sni, &pool_id),
         http2_streams: (doc.http2.enabled && doc.protocol == Protocol::Http).then_some(doc.http2.streams as u16),
         tls: listener_tls(&doc.tls),
         max_connections: doc.max_connections,

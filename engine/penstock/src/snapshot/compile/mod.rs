@@ -7,6 +7,7 @@ mod outlier;
 mod pool;
 mod qos;
 mod route;
+mod sni;
 mod tls;
 mod websocket;
 
@@ -18,6 +19,7 @@ pub(super) use qos::DEFAULT_CLASS;
 pub use qos::{Admission, Class, ClassId, Limit, Pace, Paces, RouteQos};
 pub use route::{Action, Candidates, Fixed, HeaderRule, HeaderRules, Mirror, Redirect, Rewrite, Route, Target};
 pub(super) use route::{default_route_name, rules_of};
+pub use sni::SniTable;
 pub use tls::{Certificate, ListenerTls, PoolTls, PoolTransparency, Trust};
 pub use websocket::WebSockets;
 
@@ -33,7 +35,7 @@ use super::{
     address::Cidr,
     literal::{Cores, Listed, ServerPolicy, Spin, Text, Time, ViaName},
     route::{Asked, Found, RouteId, RouteTable},
-    schema::{AccessFormat, Document, Driver, PoolDoc, Protocol, RouteDoc},
+    schema::{AccessFormat, Document, Driver, PoolDoc, RouteDoc},
 };
 use crate::snapshot::Address;
 
@@ -203,9 +205,7 @@ pub(super) fn only_http_pool(document: &Document) -> Option<&PoolDoc> {
 }
 
 pub(super) fn http_pools(document: &Document) -> impl Iterator<Item = &PoolDoc> {
-    let behind_tcp = |name: &str| {
-        document.listen.iter().any(|door| door.protocol == Protocol::Tcp && door.pool.as_deref() == Some(name))
-    };
+    let behind_tcp = |name: &str| document.listen.iter().any(|door| door.pools_of_bytes().any(|pool| pool == name));
     let stands_in = |name: &str| document.pool.iter().any(|pool| pool.fallback.pool.as_deref() == Some(name));
     document.pool.iter().filter(move |pool| !behind_tcp(&pool.name) && !stands_in(&pool.name))
 }

@@ -3,7 +3,7 @@
 use super::Meaning;
 use crate::limits;
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::{FallbackDoc, PoolDoc, Protocol, RespondDoc, RouteDoc};
+use crate::snapshot::schema::{FallbackDoc, PoolDoc, RespondDoc, RouteDoc};
 use crate::snapshot::text::Step;
 
 impl Meaning<'_> {
@@ -76,8 +76,7 @@ impl Meaning<'_> {
             let message = "requests do not wait where there is a fallback";
             self.report(Code::NoEffect, path!["pool", at, "breaker", "wait"], message, "leave it out");
         }
-        let mut doors = self.document.listen.iter().filter(|door| door.protocol == Protocol::Tcp);
-        if doors.any(|door| door.pool.as_ref() == Some(&pool.name)) {
+        if self.is_of_bytes(pool) {
             let message = "connections that are passed through have no fallback";
             self.report(Code::NoEffect, place, message, "list more endpoints, with a lower priority");
         }

@@ -5,7 +5,7 @@ use crate::limits;
 use crate::snapshot::division::{Bound, HashKey};
 use crate::snapshot::literal::is_token;
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::{Balance, PoolDoc, Protocol, ProxyProtocol, SameSite, StickyDoc};
+use crate::snapshot::schema::{Balance, PoolDoc, ProxyProtocol, SameSite, StickyDoc};
 
 /// Keys that only a sticky cookie has.
 const OF_COOKIES: [&str; 7] = ["ttl", "path", "domain", "secure", "http_only", "same_site", "secret"];
@@ -207,8 +207,7 @@ impl Meaning<'_> {
     }
 
     /// Whether a `tcp` listener leads to the pool.
-    fn is_of_bytes(&self, pool: &PoolDoc) -> bool {
-        let leads = |pool_of: &Option<String>| pool_of.as_deref() == Some(pool.name.as_str());
-        self.document.listen.iter().any(|door| door.protocol == Protocol::Tcp && leads(&door.pool))
+    pub(super) fn is_of_bytes(&self, pool: &PoolDoc) -> bool {
+        self.document.listen.iter().any(|door| door.pools_of_bytes().any(|name| name == pool.name))
     }
 }

@@ -29,6 +29,7 @@ impl Meaning<'_> {
             self.report(Code::BadValue, path!["listen", at, "addr"], "a listener needs an address", "write \":8080\"");
         }
         match (door.protocol, &door.pool) {
+            (Protocol::Tcp, None) if !door.sni.is_empty() => {}
             (Protocol::Tcp, None) => {
                 let message = "a tcp listener needs a `pool`";
                 self.report(
@@ -68,6 +69,7 @@ impl Meaning<'_> {
         self.within(path!["listen", at, "http2", "streams"], streams, 1, limits::HTTP2_STREAMS_MAX.into());
         self.clients_of(at, door);
         self.listener_tls(at, door);
+        self.sni(at, door);
         self.within(path!["listen", at, "backlog"], door.backlog.into(), 1, limits::BACKLOG_MAX.into());
         for (key, time) in [
             ("handshake", &door.timeout.handshake),

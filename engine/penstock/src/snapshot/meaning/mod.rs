@@ -13,6 +13,7 @@ mod outlier;
 mod pool;
 mod qos;
 mod route;
+mod sni;
 mod tls;
 
 use std::{collections::HashMap, hash::Hash};

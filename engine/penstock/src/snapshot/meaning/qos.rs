@@ -70,8 +70,7 @@ impl Meaning<'_> {
                 "add concurrency = \"auto\", or limits",
             );
         }
-        let behind_tcp = self.document.listen.iter().position(|door| door.pool.as_deref() == Some(&*pool.name));
-        if pool.concurrency != ConcurrencyLimit::Off && behind_tcp.is_some() {
+        if pool.concurrency != ConcurrencyLimit::Off && self.is_of_bytes(pool) {
             self.report(
                 Code::NoEffect,
                 path!["pool", at, "concurrency"],

@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::tls::TlsDoc;
 use crate::limits;
 use crate::snapshot::address::{Bind, Cidr};
+use crate::snapshot::alpn::AlpnName;
 use crate::snapshot::literal::{Listed, Text, Time};
 use crate::snapshot::quantity::{Bandwidth, LeastRate};
+use crate::snapshot::route::HostPattern;
 
 /// A door: where connections come in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,10 +20,15 @@ pub struct ListenDoc {
     pub name: String,
     /// Where to listen: one address or several. `:8080` is every address of the host, IPv4 and IPv6.
     pub addr: Listed<Bind>,
-    /// `http`: requests are routed. `tcp`: bytes are passed through to `pool`.
+    /// `http`: requests are routed. `tcp`: bytes are passed through, to `pool` or where `sni` says.
     pub protocol: Protocol,
-    /// The pool that a `tcp` door leads to.
+    /// The pool that a `tcp` door leads to; with `sni`, those who ask for none of its names.
     pub pool: Option<String>,
+    /// Where a `tcp` door leads clients that begin TLS, by the name that they ask for (SNI) and what they offer to speak (ALPN). It is not
+    /// ended here: bytes are passed through as they come. Of several that take a client the one with the most exact host counts, and of those
+    /// one with `alpn`. Who is nobody's
+    /// goes to `pool`; without that, the connection is refused.
+    pub sni: Vec<SniDoc>,
     /// HTTP/2 with clients of an `http` door, who choose it by ALPN over TLS, and by beginning with it where there is no TLS.
     pub http2: Http2Doc,
     /// TLS with clients. Off unless `cert` or `certificates` is given.
@@ -49,6 +56,7 @@ impl Default for ListenDoc {
             addr: Listed::default(),
             protocol: Protocol::default(),
             pool: None,
+            sni: Vec::new(),
             http2: Http2Doc::default(),
             tls: TlsDoc::default(),
             max_connections: limits::CONNECTIONS_DEFAULT,
@@ -59,6 +67,33 @@ impl Default for ListenDoc {
             class_header: None,
             timeout: ListenTimeouts::default(),
         }
+    }
+}
+
+/// Where a `tcp` door leads clients of some names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["pool"]))]
+pub struct SniDoc {
+    /// Names: `api.example.net`, `*.example.net` for everything below it, `*` for any and for none.
+    pub host: Listed<HostPattern>,
+    /// Protocols, by their names of ALPN, such as `h2` or `acme-tls/1`: clients that offer none of them are not meant. Any, unless given.
+    pub alpn: Listed<AlpnName>,
+    /// Where they are led.
+    pub pool: String,
+}
+
+impl Default for SniDoc {
+    fn default() -> Self {
+        Self { host: Listed(vec![HostPattern::Any]), alpn: Listed::default(), pool: String::new() }
+    }
+}
+
+impl ListenDoc {
+    /// The pools that bytes are passed through to.
+    pub fn pools_of_bytes(&self) -> impl Iterator<Item = &str> {
+        let led = self.pool.as_deref().into_iter().chain(self.sni.iter().map(|rule| &*rule.pool));
+        led.filter(|_| self.protocol == Protocol::Tcp)
     }
 }
 
@@ -100,7 +135,8 @@ pub struct ProxyProtocolFrom {
 pub struct ListenTimeouts {
     /// From accepting the connection to TLS being agreed upon, where there is TLS.
     pub handshake: Text<Time>,
-    /// From the first byte of a request, or from accepting the connection, to the end of its head.
+    /// From the first byte of a request, or from accepting the connection, to the end of its head. Where `sni` counts, from accepting to the
+    /// end of a ClientHello.
     pub head: Text<Time>,
     /// Between two requests of one connection.
     pub keep_alive: Text<Time>,

@@ -24,6 +24,7 @@ pub use engine::{AccessFormat, Driver};
 use engine::{EngineDoc, LogDoc};
 pub(super) use health::HealthDoc;
 pub use limit::LimitDoc;
+pub(super) use listen::SniDoc;
 pub use listen::{ListenDoc, Protocol};
 pub(super) use outlier::{OutlierCause, OutlierDoc};
 pub(super) use pool::{BreakerDoc, FallbackDoc, HedgeDoc, RetryDoc};
