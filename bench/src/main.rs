@@ -26,6 +26,7 @@ mod stats;
 mod strace;
 mod suite;
 mod tls;
+mod ws;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,17 @@ cargo xtask bench grpc [options]    unary gRPC over HTTP/2 without TLS, on both 
   --scenarios LIST    tls: of c64 (100 B), 1m (16 connections), handshake, resumed (a connection per request);
                       h2: of 16x16 (connections × streams, 100 B), 1x1, 1m (4 × 4); grpc: of 16x16, 1x1 (default all)
   otherwise as for h1; h2load is the load generator, and our own for handshakes
+
+cargo xtask bench ws [options]      WebSockets over TLS, each with a message now and then: delivery, opening, CPU time per message
+
+  --rivals LIST       of nginx, haproxy (default both)
+  --connections N     (default 5000)   --open-rate R   opened a second (default 500)
+  --rate R            messages a second on each, every one answered (default 1)
+  --seconds N         for how long (default 10; 300 with --upheaval)
+  --rounds N          interleaved rounds, each with new connections (default 5)
+  --upheaval          ours alone, with two workers; a third of the way in the certificate is swapped, after two thirds one of two endpoints drained;
+                      fails if a connection is lost, or a promise of time is not kept
+  --proxy-cpus LIST, --load-cpu N, --steal-max PERCENT, --without-penstock, --seed N, --json FILE, --smoke    as for h1
 
 cargo xtask bench chaos [options]   faults of five origins under load: what clients notice of them, through each proxy
 
@@ -90,11 +102,14 @@ fn main() -> ExitCode {
         "grpc" => suite::run(scenario::GRPC, rest),
         "chaos" => chaos::run(rest),
         "qos" => qos::run(rest),
+        "ws" => ws::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
         "handshakes" => load::handshakes::main(rest),
         "calls" => grpc::calls::main(rest),
         "origin" => origin::main(rest),
+        "ws-load" => ws::load::main(rest),
+        "ws-origin" => ws::origin::main(rest),
         "grpc-origin" => grpc::origin::main(rest),
         "echo-origin" => echo::origin::main(rest),
         "epoll-relay" => floors::main(rest, floors::epoll::run),

@@ -149,12 +149,12 @@ impl Section {
 }
 
 /// A figure, or a dash for one that there is none of.
-fn figure_text(value: Option<f64>, decimals: usize) -> String {
+pub(crate) fn figure_text(value: Option<f64>, decimals: usize) -> String {
     value.filter(|value| value.is_finite()).map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
 /// Columns as wide as their widest cell; names to the left, figures to the right.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let wide = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)

@@ -28,8 +28,12 @@ const NAME: &str = "localhost";
 impl Identity {
     /// ECDSA P-256: what public authorities issue most.
     pub(crate) fn make(scratch: &Scratch) -> Outcome<Self> {
+        Self::make_in(&scratch.folder("tls")?)
+    }
+
+    pub(crate) fn make_in(folder: &Path) -> Outcome<Self> {
         let problem = |error: rcgen::Error| format!("no certificate: {error}");
-        let identity = Self::at(&scratch.folder("tls")?);
+        let identity = Self::at(folder);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(problem)?;
         let params = CertificateParams::new(vec![NAME.to_owned()]).map_err(problem)?;
         let (cert, key) = (params.self_signed(&key).map_err(problem)?.pem(), key.serialize_pem());
@@ -71,10 +75,15 @@ pub(crate) fn connect(
     address: SocketAddr,
 ) -> std::io::Result<StreamOwned<ClientConnection, std::net::TcpStream>> {
     let mut stream = process::connect(address)?;
-    let name = ServerName::try_from(NAME).map_err(std::io::Error::other)?;
-    let mut tls = ClientConnection::new(Arc::clone(config), name).map_err(std::io::Error::other)?;
+    let mut tls = conversation(config)?;
     while tls.is_handshaking() {
         tls.complete_io(&mut stream)?;
     }
     Ok(StreamOwned::new(tls, stream))
+}
+
+/// The client's side of one that has not begun.
+pub(crate) fn conversation(config: &Arc<ClientConfig>) -> std::io::Result<ClientConnection> {
+    let name = ServerName::try_from(NAME).map_err(std::io::Error::other)?;
+    ClientConnection::new(Arc::clone(config), name).map_err(std::io::Error::other)
 }
