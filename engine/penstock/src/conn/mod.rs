@@ -8,6 +8,7 @@
 
 mod h2;
 mod lane;
+mod multiplexed;
 mod transport;
 
 use std::io;
@@ -18,8 +19,9 @@ use proto::http::{Fields, Status};
 use proto::{Event, Malformed};
 use ring::{Appetite, Buf};
 
-pub use self::h2::{Arrival, Ended, Index, Multiplex, Speaks, Stream};
+pub use self::h2::{Index, Multiplex, Speaks, Stream};
 pub use self::lane::{Composed, Lane};
+pub use self::multiplexed::{Arrival, Ended, Multiplexed};
 pub use self::transport::Transport;
 use crate::limits;
 

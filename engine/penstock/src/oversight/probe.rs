@@ -12,7 +12,7 @@ use proto::h2::Limits;
 use proto::http::{Fields, Framing, Method};
 use ring::{Address, Buf, Timer};
 
-use crate::conn::{Broken, Conn, Lane, Multiplex, Read, Stream, Transport};
+use crate::conn::{Broken, Conn, Lane, Multiplex, Multiplexed, Read, Stream, Transport};
 use crate::limits;
 use crate::snapshot::{HealthProbe, Pool, PoolProtocol, ProbeAsk, Statuses};
 use crate::tls::Origination;

@@ -7,6 +7,7 @@ mod greeting;
 mod h1;
 mod h2;
 mod hello;
+mod multiplexed;
 mod preface;
 mod tcp;
 

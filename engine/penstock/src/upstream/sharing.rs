@@ -19,7 +19,7 @@ use super::endpoint::Endpoint;
 use super::lease::{Lease, Wire};
 use super::shared::Held;
 use super::{Cluster, DialError, Wanted};
-use crate::conn::{Ended, Multiplex, Stream};
+use crate::conn::{Ended, Multiplex, Multiplexed, Stream};
 use crate::limits;
 use crate::snapshot::{PoolProtocol, Reuse};
 use crate::telemetry::WorkerCells;

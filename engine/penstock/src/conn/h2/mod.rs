@@ -31,7 +31,7 @@ use ring::{Appetite, Buf, Now, TaskRef, Timer};
 use self::mail::{Inbound, Mail};
 pub use self::shelf::{Index, Speaks};
 pub use self::stream::Stream;
-use super::{Transport, bulk_bytes};
+use super::{Arrival, Ended, Lane, Multiplexed, Transport, bulk_bytes};
 use crate::limits;
 
 /// A connection that many exchanges share.
@@ -43,25 +43,6 @@ impl<R: Speaks> Clone for Multiplex<R> {
     fn clone(&self) -> Self {
         Self { hub: Rc::clone(&self.hub) }
     }
-}
-
-/// What a peer begins.
-pub enum Arrival<R: Speaks> {
-    /// A request: its head, the text of that, and the index of its fields.
-    Request(Stream<R>, R::Head, Buf, Index),
-    /// A request that is none. With a stream, it is to be answered there; without, it has been reset already.
-    Refused(Option<Stream<R>>, Malformed),
-}
-
-/// How a connection ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Ended {
-    /// All is said: close it when what is unsent has gone.
-    Finished,
-    /// The peer broke the protocol, and is being told.
-    Fault(Fault),
-    /// The other end has gone.
-    Gone,
 }
 
 struct Hub<R: Speaks> {
@@ -126,10 +107,13 @@ impl<R: Speaks> Multiplex<R> {
         hub.machine.start(clock(ring::now()), &mut hub.out);
         Self { hub: Rc::new(RefCell::new(hub)) }
     }
+}
 
-    /// Moves what can be moved in both directions, and tells of requests that begin. Ready when the connection is over. To be polled by
-    /// one task, which exchanges wake.
-    pub fn poll(&self, cx: &mut Context<'_>, arrived: &mut impl FnMut(Arrival<R>)) -> Poll<Ended> {
+impl<R: Speaks> Multiplexed for Multiplex<R> {
+    type Role = R;
+    type Stream = Stream<R>;
+
+    fn poll(&self, cx: &mut Context<'_>, arrived: &mut impl FnMut(Arrival<Self>)) -> Poll<Ended> {
         let now = clock(ring::now());
         let mut hub = self.hub.borrow_mut();
         hub.pump = Some(ring::current_task());
@@ -154,28 +138,21 @@ impl<R: Speaks> Multiplex<R> {
         }
     }
 
-    /// Nothing is open, half said or owed.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         let hub = self.hub.borrow();
         hub.mails.is_empty() && hub.machine.is_idle() && hub.unread.is_none()
     }
 
-    /// A request is under way, or its answer.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
+    fn is_busy(&self) -> bool {
         !self.hub.borrow().mails.is_empty()
     }
 
-    /// When to poll again at the latest.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Now> {
+    fn deadline(&self) -> Option<Now> {
         let due = self.hub.borrow().machine.next_deadline()?;
         Some(Now::from_nanos(u64::try_from(due.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    /// Begins to leave: no more requests are taken, and those that are under way are finished with in peace.
-    pub fn drain(&self) {
+    fn drain(&self) {
         let hub = &mut *self.hub.borrow_mut();
         let said = hub.out.len();
         hub.machine.drain(clock(ring::now()), &mut hub.out);
@@ -184,8 +161,7 @@ impl<R: Speaks> Multiplex<R> {
         }
     }
 
-    /// Gives back memory that an idle connection does not need.
-    pub fn trim(&self) {
+    fn trim(&self) {
         let hub = &mut *self.hub.borrow_mut();
         if hub.mails.is_empty() && hub.out.is_empty() {
             hub.machine.trim();
@@ -194,13 +170,11 @@ impl<R: Speaks> Multiplex<R> {
         }
     }
 
-    /// The connection is over, whoever says so: its exchanges are told. What it went over is closed when nobody has it any more.
-    pub fn close(&self, how: Ended) {
+    fn close(&self, how: Ended) {
         self.hub.borrow_mut().end(how);
     }
 
-    /// Ends the connection politely: sends what is queued, then hears out and drops what the peer still says.
-    pub async fn linger(&self, patience: Duration, bytes_max: usize) {
+    async fn linger(&self, patience: Duration, bytes_max: usize) {
         let until = ring::now() + patience;
         let (mut timer, mut dropped) = (Timer::new(), 0);
         self.hub.borrow_mut().transport.finish();
@@ -218,6 +192,14 @@ impl<R: Speaks> Multiplex<R> {
             Poll::Ready(())
         })
         .await;
+    }
+
+    fn lane(stream: &mut Stream<R>) -> Lane<'_, R> {
+        stream.into()
+    }
+
+    fn refuse(stream: Stream<R>) {
+        stream.refuse();
     }
 }
 
@@ -308,10 +290,10 @@ impl<R: Speaks> Hub<R> {
         this: &Multiplex<R>,
         now: Duration,
         cx: &mut Context<'_>,
-        arrived: &mut impl FnMut(Arrival<R>),
+        arrived: &mut impl FnMut(Arrival<Multiplex<R>>),
     ) -> Result<(), Ended> {
         loop {
-            self.read(this, now, arrived).map_err(Ended::Fault)?;
+            self.read(this, now, arrived).map_err(|_| Ended::Fault)?;
             // Where nothing is awaited, no buffer waits.
             if self.mails.is_empty() && self.unread.is_none() && self.transport.poll_readable(cx).is_pending() {
                 return Ok(());
@@ -333,7 +315,12 @@ impl<R: Speaks> Hub<R> {
     }
 
     /// Understands what has been received.
-    fn read(&mut self, this: &Multiplex<R>, now: Duration, arrived: &mut impl FnMut(Arrival<R>)) -> Result<(), Fault> {
+    fn read(
+        &mut self,
+        this: &Multiplex<R>,
+        now: Duration,
+        arrived: &mut impl FnMut(Arrival<Multiplex<R>>),
+    ) -> Result<(), Fault> {
         loop {
             let bytes = self.unread.as_ref().map_or(&[][..], Buf::bytes);
             let (machine, out) = (&mut self.machine, &mut self.out);
@@ -373,7 +360,7 @@ impl<R: Speaks> Hub<R> {
         event: Event<R::Head>,
         kept: Kept,
         this: &Multiplex<R>,
-        arrived: &mut impl FnMut(Arrival<R>),
+        arrived: &mut impl FnMut(Arrival<Multiplex<R>>),
     ) {
         match (event, kept) {
             (Event::Head(head), Kept::Head(text, index)) => match self.mail(id) {
@@ -450,7 +437,7 @@ impl<R: Speaks> Hub<R> {
         if self.machine.next_deadline().is_none_or(|due| due > now) {
             return Ok(());
         }
-        while let Some(id) = self.machine.expire(now, &mut self.out).map_err(Ended::Fault)? {
+        while let Some(id) = self.machine.expire(now, &mut self.out).map_err(|_| Ended::Fault)? {
             self.break_off(id, Malformed::Stalled);
         }
         Ok(())

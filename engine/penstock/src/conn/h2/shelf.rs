@@ -40,7 +40,7 @@ impl<H> Shelf<H> {
 }
 
 /// The two roles' `read`, under one name, and the shelf of each.
-pub trait Speaks: Role {
+pub trait Speaks: Role + 'static {
     /// Its message is not over before the peer's is.
     const HEARS_OUT: bool;
     #[doc(hidden)]

@@ -1,0 +1,166 @@
+//! A connection that carries many exchanges at a time: one task that pumps it, and one for each exchange on it.
+//!
+//! The pump ends an idle connection in time, one that is half said, and, when the engine drains, takes leave in two steps, so that requests
+//! which are on their way are still served (RFC 9113 §6.8, RFC 9114 §5.2).
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use proto::h1::Server;
+use ring::{Now, Timer};
+
+use super::Sessions;
+use crate::conn::{Arrival, Ended, Multiplexed};
+use crate::exchange::{self, Door, Peer, Reason, Request};
+use crate::limits;
+
+/// What the connection's task holds.
+struct Pump<M> {
+    door: Rc<Door>,
+    sessions: Rc<Sessions>,
+    connection: M,
+    peer: Rc<Peer>,
+    timer: Timer,
+    state: State,
+    /// When it became so.
+    since: Now,
+    /// It has carried a request.
+    served: bool,
+    /// What an idle connection does not need has been given back.
+    trimmed: bool,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum State {
+    /// Something was begun, and is no request yet.
+    HalfSaid,
+    Busy,
+    Idle,
+    /// It has been idle for too long, and the client is being told.
+    Leaving,
+}
+
+/// Serves a connection until it is over.
+pub(super) async fn run<M: Multiplexed<Role = Server>>(
+    door: &Rc<Door>,
+    sessions: &Rc<Sessions>,
+    connection: M,
+    peer: Peer,
+) -> Ended {
+    let mut pump = Pump {
+        door: Rc::clone(door),
+        sessions: Rc::clone(sessions),
+        connection,
+        peer: Rc::new(peer),
+        timer: Timer::new(),
+        state: State::HalfSaid,
+        since: ring::now(),
+        served: false,
+        trimmed: false,
+    };
+    let ended = poll_fn(|cx| pump.poll(cx)).await;
+    pump.connection.close(ended);
+    // The client is told why, and what it still sends is heard out, so that no RST overtakes our last words.
+    if ended != Ended::Gone {
+        pump.connection.linger(limits::LINGER, limits::LINGER_BYTES_MAX).await;
+    }
+    ended
+}
+
+impl<M: Multiplexed<Role = Server>> Pump<M> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        loop {
+            if self.sessions.draining().is_some() {
+                self.connection.drain();
+            }
+            let Self { door, peer, connection, served, .. } = self;
+            let moved = connection.poll(cx, &mut |arrival| {
+                *served = true;
+                begin::<M>(door, peer, arrival);
+            });
+            if let Poll::Ready(ended) = moved {
+                return Poll::Ready(ended);
+            }
+            self.look();
+            let patience = match self.state {
+                State::Busy => None,
+                State::HalfSaid => Some(self.door.listener().head_timeout),
+                // Who connects and says nothing is granted a head's time; who has been served, a pause.
+                State::Idle if self.served => Some(self.door.listener().keep_alive_timeout),
+                State::Idle => Some(self.door.listener().head_timeout),
+                State::Leaving => Some(limits::LINGER),
+            };
+            let given_up = patience.map(|patience| self.since + patience);
+            if given_up.is_some_and(|at| at <= ring::now()) {
+                if self.state != State::Idle {
+                    return Poll::Ready(Ended::Finished);
+                }
+                self.connection.drain();
+                (self.state, self.since) = (State::Leaving, ring::now());
+                continue;
+            }
+            let due = [given_up, self.trim_at(), self.connection.deadline()].into_iter().flatten().min();
+            let Some(due) = due else { return Poll::Pending };
+            self.timer.set(due);
+            if !self.timer.poll_expired() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Notes what the connection is at now.
+    fn look(&mut self) {
+        let state = if self.connection.is_busy() {
+            State::Busy
+        } else if self.connection.is_idle() {
+            if self.state == State::Leaving { State::Leaving } else { State::Idle }
+        } else {
+            State::HalfSaid
+        };
+        if state != self.state {
+            (self.state, self.since, self.trimmed) = (state, ring::now(), false);
+        }
+        if self.trim_at().is_some_and(|at| at <= ring::now()) {
+            self.connection.trim();
+            self.trimmed = true;
+        }
+    }
+
+    /// When what an idle connection does not need is given back: not between two requests.
+    fn trim_at(&self) -> Option<Now> {
+        (self.state == State::Idle && !self.trimmed).then(|| self.since + limits::HTTP2_TRIM_AFTER)
+    }
+}
+
+/// A request becomes a task of its own.
+fn begin<M: Multiplexed<Role = Server>>(door: &Rc<Door>, peer: &Rc<Peer>, arrival: Arrival<M>) {
+    let (door, peer) = (Rc::clone(door), Rc::clone(peer));
+    match arrival {
+        Arrival::Request(stream, ..) if door.cells.counters.requests_open.get() >= limits::EXCHANGES_MAX => {
+            door.cells.counters.requests_refused_total.add(1);
+            M::refuse(stream);
+        }
+        Arrival::Request(stream, head, bytes, index) => {
+            let request = Request { head, bytes, index: Some(index), begun: ring::now(), key: None };
+            ring::spawn(serve::<M>(door, peer, stream, request));
+        }
+        Arrival::Refused(stream, malformed) => {
+            door.cells.counters.requests_malformed_total.add(1);
+            if let Some(stream) = stream {
+                ring::spawn(refuse::<M>(door, stream, Reason::ClientMalformed(malformed)));
+            }
+        }
+    }
+}
+
+async fn serve<M: Multiplexed<Role = Server>>(door: Rc<Door>, peer: Rc<Peer>, mut stream: M::Stream, request: Request) {
+    exchange::serve(&door, &mut M::lane(&mut stream), request, &peer, &mut Timer::new()).await;
+}
+
+async fn refuse<M: Multiplexed<Role = Server>>(door: Rc<Door>, mut stream: M::Stream, reason: Reason) {
+    let status = exchange::refuse(&door, &mut M::lane(&mut stream), reason);
+    if status > 0 {
+        door.cells.responded(status);
+    }
+}
