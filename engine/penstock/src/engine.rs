@@ -14,7 +14,8 @@ use crate::cores;
 use crate::limits;
 use crate::oversight::Oversight;
 use crate::qos;
-use crate::snapshot::{Driver, ListenerProtocol, PoolId, Snapshot, Spin};
+use crate::quic;
+use crate::snapshot::{Bind, Driver, ListenerProtocol, PoolId, Snapshot, Spin};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
 use crate::tls::{self, Originations, Terminators};
@@ -38,6 +39,7 @@ pub struct Engine {
     discovery: Option<Discovery>,
     terminators: Terminators,
     originations: Originations,
+    quic: quic::Keys,
     /// Whose mailbox was full when a list changed: it is told again.
     behind: BTreeSet<(usize, PoolId)>,
     cpus: Vec<u16>,
@@ -71,6 +73,7 @@ impl Engine {
             discovery: Discovery::start(snapshot),
             terminators,
             originations,
+            quic: quic::Keys::random()?,
             behind: BTreeSet::new(),
             granted: Granted::default(),
             mail: Vec::new(),
@@ -114,6 +117,7 @@ impl Engine {
             qos: Arc::clone(&self.qos),
             tls: self.terminators.configs(),
             originations: self.originations.clone(),
+            quic: self.quic.clone(),
             selections: Arc::clone(&self.selections),
             index,
             count: self.cpus.len(),
@@ -310,6 +314,9 @@ impl Engine {
             };
             for address in &listener.addresses {
                 lines.push(format!("  listening: {protocol} {address} (`{}`)", listener.name));
+                if listener.http3.is_some() && !matches!(address, Bind::Unix(_)) {
+                    lines.push(format!("  listening: h3 {address} (`{}`, UDP)", listener.name));
+                }
             }
         }
         for admin in &self.snapshot.engine.admin {

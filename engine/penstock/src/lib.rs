@@ -16,6 +16,7 @@ pub mod limits;
 pub mod listen;
 pub mod oversight;
 pub mod qos;
+pub mod quic;
 pub mod session;
 pub mod snapshot;
 pub mod start;

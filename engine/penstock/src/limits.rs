@@ -142,11 +142,51 @@ pub const HTTP2_SILENCE: Duration = Duration::from_secs(5);
 /// be made anew.
 pub const HTTP2_TRIM_AFTER: Duration = Duration::from_secs(1);
 
-/// Requests that a worker has under way; further ones of HTTP/2 are refused, to be sent again. At 6 KiB each, 400 MiB. HTTP/1 is bounded by connections.
+/// Requests that a worker has under way; further ones of HTTP/2 and 3 are refused, to be sent again. At 6 KiB each, 400 MiB. HTTP/1 is bounded by connections.
 pub const EXCHANGES_MAX: u64 = 65_536;
 
 /// What `http2.streams` may be set to: each is an exchange of 4 KiB at the least.
 pub const HTTP2_STREAMS_MAX: u32 = 1_000;
+
+// ── QUIC and HTTP/3 ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Clients that want to connect and have not been looked at, on each socket: what arrives in 20 ms at 100,000 a second. Beyond that they are
+/// refused by the machine.
+pub const QUIC_INCOMING_MAX: usize = 2_048;
+
+/// Bytes kept of one such client: a ClientHello with X25519MLKEM768 takes two datagrams, and one may come twice.
+pub const QUIC_INCOMING_BYTES: u64 = 8 << 10;
+
+/// Bytes kept of all of them.
+pub const QUIC_INCOMING_BYTES_ALL: u64 = 4 << 20;
+
+/// Handshakes under way on a socket from which on clients must first show that they receive what is sent to their address (Retry): a flood from
+/// addresses that are not the sender's then costs a datagram each, and no state.
+pub const QUIC_UNPROVED_MAX: usize = 256;
+
+/// How long nothing may be heard of a peer before it is taken for gone; we ask for a sign of life at a third of it while something is awaited.
+pub const QUIC_SILENCE: Duration = Duration::from_secs(30);
+
+/// Content that a peer may send on one stream before it is taken: at 50 ms, 40 Mbit/s a stream.
+pub const QUIC_STREAM_WINDOW: u32 = 256 << 10;
+
+/// And on all streams of a connection.
+pub const QUIC_WINDOW: u32 = 1 << 20;
+
+/// What may be sent to a peer and not be acknowledged yet, on all streams of a connection: at 50 ms, 320 Mbit/s.
+pub const QUIC_SEND_WINDOW: u64 = 2 << 20;
+
+/// Streams in one direction that a peer may have open: three are needed (RFC 9114 §6.2), the rest is for what is not known here, which it is told.
+pub const HTTP3_ONE_WAY_STREAMS: u32 = 8;
+
+/// How long what waits for a peer may make no progress, while nobody awaits that but QUIC: longer than any path is away.
+pub const QUIC_STUCK: Duration = Duration::from_secs(30);
+
+/// What a client of HTTP/3 may do, but for the number of its streams.
+pub const HTTP3: proto::h3::Limits = proto::h3::Limits { heads: HEADS, ..proto::h3::Limits::DEFAULT };
+
+/// Content that has been read of a stream and waits for its exchange; what is beyond that stays in the stream's window.
+pub const HTTP3_WAITING_BYTES: usize = 64 << 10;
 
 // ── Upstream ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

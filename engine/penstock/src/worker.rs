@@ -12,6 +12,7 @@ use crate::exchange::{Desk, Door};
 use crate::limits;
 use crate::listen::{self, Gate};
 use crate::qos::{self, Qos};
+use crate::quic;
 use crate::session::Sessions;
 use crate::snapshot::{ListenerId, PoolId, ProxyProtocol, RouteId, Snapshot};
 use crate::telemetry::WorkerCells;
@@ -31,6 +32,8 @@ pub struct Plan {
     pub tls: Vec<Option<Arc<ServerConfig>>>,
     /// How each pool's endpoints are met by TLS.
     pub originations: Originations,
+    /// What workers have in common for QUIC.
+    pub quic: quic::Keys,
     pub selections: Arc<Selections>,
     pub index: usize,
     pub count: usize,
@@ -62,6 +65,10 @@ pub struct Worker {
     selections: Rc<[Option<Selection>]>,
     sessions: Rc<Sessions>,
     gates: Vec<Rc<Gate>>,
+    /// QUIC's ends, and the listener of each.
+    endpoints: Vec<(ListenerId, Rc<quic::Endpoint>)>,
+    quic: quic::Keys,
+    place: quic::Place,
     accepting: Rc<Cell<usize>>,
     desk: Rc<Desk>,
     log: Option<Rc<RefCell<Writer>>>,
@@ -73,7 +80,7 @@ impl Worker {
     /// # Errors
     /// The first address that cannot be bound, named.
     pub fn open(plan: Plan) -> io::Result<Self> {
-        let Plan { snapshot, cells, members, log, qos, selections, tls, originations, index, count, seed } = plan;
+        let Plan { snapshot, cells, members, log, qos, selections, tls, originations, quic, index, count, seed } = plan;
         let clusters: Rc<[Rc<Cluster>]> = snapshot
             .pools
             .iter()
@@ -107,6 +114,9 @@ impl Worker {
             selections,
             sessions: Rc::default(),
             gates: Vec::new(),
+            endpoints: Vec::new(),
+            quic,
+            place: quic::Place { worker: index as u16, ..quic::Place::default() },
             accepting: Rc::default(),
             desk: Rc::new(Desk::new(seed)),
             log: log.map(|log| Rc::new(RefCell::new(log))),
@@ -136,6 +146,7 @@ impl Worker {
             log: self.log.clone(),
             desk: Rc::clone(&self.desk),
             tls: RefCell::new(tls),
+            alternative: listener.alternative().map(|text| text.into_bytes().into()),
             open: Cell::new(0),
             tells_certificate: self
                 .snapshot
@@ -144,6 +155,7 @@ impl Worker {
                 .any(|one| one.tls.as_ref().is_some_and(|tls| tls.client_cert_field)),
             tells_path: self.snapshot.pools.iter().any(|pool| pool.proxy_protocol != ProxyProtocol::Off),
         });
+        let quic = door.tls.borrow().as_ref().and_then(|tls| self.offer_quic(id, tls)).transpose()?;
         let share = (listener.max_connections as usize).div_ceil(count.max(1));
         for socket in listen::bind(listener)? {
             let gate = Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), share));
@@ -155,7 +167,21 @@ impl Worker {
                 accepting.set(accepting.get() - 1);
             });
         }
+        let Some(server) = quic else { return Ok(()) };
+        for endpoint in listen::quic::bind(listener, &self.quic, self.place, &server)? {
+            let gate = Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), share));
+            self.gates.push(Rc::clone(&gate));
+            self.endpoints.push((id, Rc::clone(&endpoint)));
+            ring::spawn(listen::quic::serve(gate, endpoint));
+        }
         Ok(())
+    }
+
+    /// What a listener shows to clients of QUIC; `None` where it does not speak it.
+    fn offer_quic(&self, id: ListenerId, tls: &ServerConfig) -> Option<io::Result<Arc<quic::ServerConfig>>> {
+        let http3 = self.snapshot[id].http3.as_ref()?;
+        let server = quic::server(tls, http3.streams, &self.quic);
+        Some(server.map_err(|error| io::Error::other(format!("listener `{}`: {error}", self.snapshot[id].name))))
     }
 
     /// Works until it has been told to drain, and has.
@@ -205,6 +231,11 @@ impl Worker {
     fn show(&self, listener: ListenerId, config: &Arc<ServerConfig>) {
         for gate in self.gates.iter().filter(|gate| gate.door.listener == listener) {
             gate.door.tls.replace(Some(Arc::clone(config)));
+        }
+        // A configuration that was tried out when it was loaded is not refused now.
+        if let Some(Ok(server)) = self.offer_quic(listener, config) {
+            let ours = self.endpoints.iter().filter(|(of, _)| *of == listener);
+            ours.for_each(|(_, endpoint)| endpoint.show(Arc::clone(&server)));
         }
     }
 

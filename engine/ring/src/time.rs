@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// A moment on the driver's monotonic clock, in nanoseconds (virtual in a simulation).
 #[derive(Clone, Copy, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -21,6 +22,12 @@ impl Now {
     #[inline]
     pub const fn as_nanos(self) -> u64 {
         self.0
+    }
+
+    /// The same moment for those who know no clock but the standard library's. Only differences mean anything, and they are exact.
+    pub fn instant(self) -> Instant {
+        static START: OnceLock<Instant> = OnceLock::new();
+        *START.get_or_init(Instant::now) + Duration::from_nanos(self.0)
     }
 
     /// How long ago `earlier` was; zero if it is not in the past.

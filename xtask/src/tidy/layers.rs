@@ -21,10 +21,11 @@ const FLOORS: &[(&str, u8)] = &[
     ("cache", 10),
     ("qos", 10),
     ("conn", 11),
-    ("tls", 12),
+    ("quic", 12),
+    ("tls", 13),
     // Beside the path of a request: they name no room but the shared ones.
-    ("steer", 13),
-    ("cores", 13),
+    ("steer", 14),
+    ("cores", 14),
 ];
 
 /// Rooms that everyone may read, and which read only one another.

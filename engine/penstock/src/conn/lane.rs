@@ -13,8 +13,8 @@ use proto::h1::{
 use proto::http::Fields;
 use ring::{Appetite, Buf};
 
-use super::h2::{Speaks, Stream};
-use super::{Broken, Conn, Read, Reads};
+use super::h2::Stream;
+use super::{Broken, Conn, Read, Reads, Speaks, h3};
 use crate::limits;
 use crate::tls::Secured;
 
@@ -22,6 +22,7 @@ use crate::tls::Secured;
 pub enum Lane<'a, R: Speaks> {
     H1(&'a mut Conn<R>),
     H2(&'a mut Stream<R>),
+    H3(&'a mut h3::Stream<R>),
 }
 
 impl<'a, R: Speaks> From<&'a mut Conn<R>> for Lane<'a, R> {
@@ -36,6 +37,12 @@ impl<'a, R: Speaks> From<&'a mut Stream<R>> for Lane<'a, R> {
     }
 }
 
+impl<'a, R: Speaks> From<&'a mut h3::Stream<R>> for Lane<'a, R> {
+    fn from(stream: &'a mut h3::Stream<R>) -> Self {
+        Self::H3(stream)
+    }
+}
+
 impl<R: Speaks> Lane<'_, R>
 where
     Connection<R>: Reads<Head = R::Head>,
@@ -46,6 +53,7 @@ where
         match self {
             Self::H1(conn) => conn.poll_read(cx, fields),
             Self::H2(stream) => stream.poll_read(fields),
+            Self::H3(stream) => stream.poll_read(fields),
         }
     }
 
@@ -54,6 +62,7 @@ where
         match self {
             Self::H1(conn) => conn.settle(fields),
             Self::H2(stream) => stream.settle(),
+            Self::H3(stream) => stream.settle(),
         }
     }
 }
@@ -64,6 +73,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => &conn.unread()[..length],
             Self::H2(stream) => stream.head(),
+            Self::H3(stream) => stream.head(),
         }
     }
 
@@ -72,6 +82,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.skip(length),
             Self::H2(stream) => stream.skip_head(),
+            Self::H3(stream) => stream.skip_head(),
         }
     }
 
@@ -80,6 +91,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.unread().len(),
             Self::H2(stream) => stream.here(),
+            Self::H3(stream) => stream.here(),
         }
     }
 
@@ -89,6 +101,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.machine.is_body_read(),
             Self::H2(stream) => stream.is_body_read(),
+            Self::H3(stream) => stream.is_body_read(),
         }
     }
 
@@ -97,6 +110,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.machine.take_trailers(),
             Self::H2(stream) => stream.take_trailers(),
+            Self::H3(stream) => stream.take_trailers(),
         }
     }
 
@@ -123,6 +137,7 @@ impl<R: Speaks> Lane<'_, R> {
         let conn = match self {
             Self::H1(conn) => conn,
             Self::H2(stream) => return stream.queue(data.len()),
+            Self::H3(stream) => return stream.queue(data.len()),
         };
         let frame = conn.machine.body_written(data.len())?;
         let prefix: &[u8] = &frame.prefix;
@@ -149,6 +164,7 @@ impl<R: Speaks> Lane<'_, R> {
             Self::H1(conn) if trailers.is_empty() => conn.machine.end_written(),
             Self::H1(conn) => conn.machine.end_written_with(trailers, long).map(|()| &b""[..]),
             Self::H2(stream) => stream.finish(trailers).map(|()| &b""[..]),
+            Self::H3(stream) => stream.finish(trailers).map(|()| &b""[..]),
         }
     }
 
@@ -158,6 +174,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.stream.send(buf),
             Self::H2(stream) => stream.send(buf),
+            Self::H3(stream) => stream.send(buf),
         }
     }
 
@@ -167,6 +184,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.stream.poll_sent(cx, limits::UNSENT_BYTES_MAX),
             Self::H2(stream) => stream.poll_room(),
+            Self::H3(stream) => stream.poll_room(),
         }
     }
 
@@ -175,6 +193,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.stream.unsent(),
             Self::H2(stream) => stream.unsent(),
+            Self::H3(stream) => stream.unsent(),
         }
     }
 
@@ -183,6 +202,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.machine.abort_written(),
             Self::H2(stream) => stream.abort(),
+            Self::H3(stream) => stream.abort(),
         }
     }
 
@@ -191,6 +211,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.stream.poll_broken(cx),
             Self::H2(stream) => stream.poll_broken(),
+            Self::H3(stream) => stream.poll_broken(),
         }
     }
 
@@ -199,6 +220,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.stream.poll_ended(cx),
             Self::H2(stream) => stream.poll_broken(),
+            Self::H3(stream) => stream.poll_broken(),
         }
     }
 
@@ -216,7 +238,7 @@ impl Lane<'_, Server> {
     pub fn is_persistent(&self) -> bool {
         match self {
             Self::H1(conn) => conn.machine.is_persistent(),
-            Self::H2(_) => true,
+            Self::H2(_) | Self::H3(_) => true,
         }
     }
 
@@ -246,6 +268,7 @@ impl Lane<'_, Server> {
                 conn.machine.head_written(head.status, rewrite.framing, rewrite.persistent)
             }
             Self::H2(stream) => stream.write_response(bytes, head, fields, rewrite),
+            Self::H3(stream) => stream.write_response(bytes, head, fields, rewrite),
         }
     }
 
@@ -269,6 +292,7 @@ impl Lane<'_, Server> {
                 Ok(())
             }
             Self::H2(stream) => stream.write_interim(bytes, head, fields),
+            Self::H3(stream) => stream.write_interim(bytes, head, fields),
         }
     }
 
@@ -280,6 +304,7 @@ impl Lane<'_, Server> {
         let conn = match self {
             Self::H1(conn) => conn,
             Self::H2(stream) => return stream.respond(respond),
+            Self::H3(stream) => return stream.respond(respond),
         };
         out.clear();
         let framing = respond.framing();
@@ -298,6 +323,7 @@ impl Lane<'_, Server> {
         match self {
             Self::H1(conn) => conn.stream.secured(),
             Self::H2(stream) => stream.secured(),
+            Self::H3(stream) => stream.secured(),
         }
     }
 }
@@ -331,6 +357,7 @@ impl Lane<'_, Client> {
         match self {
             Self::H1(conn) => conn.poll_status(cx),
             Self::H2(stream) => stream.poll_status(),
+            Self::H3(stream) => stream.poll_status(),
         }
     }
 }

@@ -7,8 +7,11 @@
 //! connection holds no buffer.
 
 mod h2;
+pub mod h3;
 mod lane;
+mod mail;
 mod multiplexed;
+mod shelf;
 mod transport;
 
 use std::io;
@@ -19,9 +22,10 @@ use proto::http::{Fields, Status};
 use proto::{Event, Malformed};
 use ring::{Appetite, Buf};
 
-pub use self::h2::{Index, Multiplex, Speaks, Stream};
+pub use self::h2::{Multiplex, Stream};
 pub use self::lane::{Composed, Lane};
 pub use self::multiplexed::{Arrival, Ended, Multiplexed};
+pub use self::shelf::{Index, Speaks};
 pub use self::transport::Transport;
 use crate::limits;
 
@@ -153,6 +157,20 @@ impl<R: Role> Conn<R> {
             self.stream.set_appetite(Appetite::Bulk(bulk_bytes().min(u32::try_from(bytes).unwrap_or(u32::MAX))));
         }
     }
+}
+
+/// Takes content from the front of what is unread: in its own memory, if it is most of what is there.
+fn cut(unread: &mut Option<Buf>, payload: usize, consumed: usize) -> Buf {
+    let Some(mut bytes) = unread.take() else { return Buf::copy_of(&[]) };
+    if 2 * payload >= bytes.len() {
+        *unread = bytes.split_off(consumed);
+        bytes.truncate(payload);
+        return bytes;
+    }
+    let data = Buf::copy_of(&bytes.bytes()[..payload]);
+    bytes.consume(consumed);
+    *unread = Some(bytes).filter(|bytes| !bytes.is_empty());
+    data
 }
 
 /// Moves past the first `length` bytes; a buffer with nothing in it is given back.

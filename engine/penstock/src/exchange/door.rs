@@ -31,6 +31,8 @@ pub struct Door {
     pub tls: RefCell<Option<Arc<ServerConfig>>>,
     /// Connections open through it, on this worker.
     pub open: Cell<usize>,
+    /// What clients of HTTP/1 and 2 are told of HTTP/3 (`Alt-Svc`).
+    pub alternative: Option<Box<[u8]>>,
     /// A pool behind it wants to know from where to where its clients connected.
     pub tells_path: bool,
     /// Some listener tells endpoints of clients' certificates: nobody else may seem to.

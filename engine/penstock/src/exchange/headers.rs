@@ -20,7 +20,7 @@ use proto::h1::Server;
 const GAIN_BYTES_MAX: usize = 2 << 10;
 
 /// Fields that we add of our own accord: three of `X-Forwarded-*`, `Forwarded`, `Via`, cookies without ours, `Client-Cert`, a WebSocket's key;
-/// and `Server`, a sticky cookie, and what answers such a key in a response.
+/// and `Server`, `Alt-Svc`, a sticky cookie, and what answers such a key in a response.
 const OWN_FIELDS_MAX: usize = 9;
 
 /// What a field's line has beside name and value: `: ` and CRLF.
@@ -248,6 +248,11 @@ fn compose_response<const FIELDS: usize>(
             rewrite.without.insert(Known::Server);
             added.add(b"server", name.as_bytes());
         }
+    }
+    if let Some(alternative) = door.alternative.as_deref().filter(|_| request.head.version != Version::Http3) {
+        // What the endpoint says is about itself, and where it listens.
+        rewrite.without.insert(Known::AltSvc);
+        added.add(b"alt-svc", alternative);
     }
     let mut value = door.desk.value.borrow_mut();
     value.clear();

@@ -246,7 +246,7 @@ impl Relay<'_, '_, '_> {
     /// Nothing of the request follows its head.
     fn end_upload(&mut self) {
         // Over HTTP/2 a tunnel is the content of what asks for it: its end would be the tunnel's.
-        let goes_on = matches!(self.up, Lane::H2(_)) && upgrade::leaves_http(self.exchange.request);
+        let goes_on = !matches!(self.up, Lane::H1(_)) && upgrade::leaves_http(self.exchange.request);
         let last = Piece { last: !goes_on, ..Piece::default() };
         let sent = self.upload.pass(last, &mut Out { lane: &mut self.up });
         self.upload.state = if sent.is_ok() { Going::Done } else { Going::Stopped };

@@ -1,11 +1,11 @@
 //! Leaving HTTP: which offers are passed on, and what both sides have agreed to when one is taken.
 //!
-//! A WebSocket is opened with a key (RFC 6455 §4) or, over HTTP/2, with an extended CONNECT, which needs none (RFC 8441 §5). Where the two
+//! A WebSocket is opened with a key (RFC 6455 §4) or, over HTTP/2 and 3, with an extended CONNECT, which needs none (RFC 8441 §5, RFC 9220 §3). Where the two
 //! meet, the key is ours. What holds here: a tunnel of frames begins only behind a proof that the endpoint has understood what it was asked;
 //! an answer to an offer that was not made, or a wrong proof, is no answer.
 
 use proto::h1::ResponseHead;
-use proto::http::{Fields, Method, Span, Status, Version};
+use proto::http::{Fields, Method, Span, Status};
 use proto::ws::{self, Extensions};
 
 use super::headers::ensure_parsed;
@@ -30,7 +30,7 @@ pub(super) fn prepare(door: &Door, request: &mut Request) {
     if request.head.upgrade.is_empty() || !is_websocket(request.head.upgrade, request.bytes.bytes()) {
         return;
     }
-    request.key = if request.head.version == Version::Http2 {
+    request.key = if request.head.version.is_multiplexed() {
         let mut random = door.desk.random.borrow_mut();
         let nonce = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
         Some(Box::new(ws::key_of(nonce.to_ne_bytes())))
@@ -53,13 +53,13 @@ fn own_key(door: &Door, request: &Request) -> Option<Box<ws::Key>> {
 
 /// The key that an endpoint gets because its client has none.
 pub(super) fn key_to_add(request: &Request) -> Option<&ws::Key> {
-    request.key.as_deref().filter(|_| request.head.version == Version::Http2)
+    request.key.as_deref().filter(|_| request.head.version.is_multiplexed())
 }
 
-/// The proof that a client wants, where the endpoint was asked over HTTP/2 and has given none.
+/// The proof that a client wants, where the endpoint was asked over HTTP/2 or 3 and has given none.
 pub(super) fn accept_to_add(request: &Request, head: &ResponseHead) -> Option<[u8; 28]> {
-    let asked = request.key.as_deref().filter(|_| request.head.version != Version::Http2)?;
-    let switched = head.status == Status::SWITCHING_PROTOCOLS && head.version == Version::Http2;
+    let asked = request.key.as_deref().filter(|_| !request.head.version.is_multiplexed())?;
+    let switched = head.status == Status::SWITCHING_PROTOCOLS && head.version.is_multiplexed();
     switched.then(|| ws::accept_of(asked))
 }
 
@@ -69,7 +69,7 @@ pub(super) fn agreed(request: &Request, head: &ResponseHead, bytes: &[u8], field
         return Some(Agreed::Bytes);
     }
     let key = request.key.as_deref()?;
-    if head.version != Version::Http2 {
+    if !head.version.is_multiplexed() {
         let mut proofs = all(fields, bytes, ACCEPT);
         if proofs.next() != Some(&ws::accept_of(key)) || proofs.next().is_some() {
             return None;
@@ -87,14 +87,14 @@ pub(super) fn leaves_http(request: &Request) -> bool {
     request.head.method == Method::Connect || !request.head.upgrade.is_empty()
 }
 
-/// Whether what follows the request's head comes as content, though it is none: over HTTP/2 there is no other way.
+/// Whether what follows the request's head comes as content, though it is none: over HTTP/2 and 3 there is no other way.
 pub(super) fn leaves_as_content(request: &Request) -> bool {
-    request.head.version == Version::Http2 && leaves_http(request)
+    request.head.version.is_multiplexed() && leaves_http(request)
 }
 
 /// Whether the endpoint has answered, well, as if nothing but HTTP had been asked for, and the client would take that for a yes.
 pub(super) fn is_ignored(request: &Request, head: &ResponseHead) -> bool {
-    head.status.is_success() && request.head.version == Version::Http2 && !request.head.upgrade.is_empty()
+    head.status.is_success() && request.head.version.is_multiplexed() && !request.head.upgrade.is_empty()
 }
 
 fn is_websocket(upgrade: Span, bytes: &[u8]) -> bool {

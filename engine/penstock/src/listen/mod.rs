@@ -1,5 +1,7 @@
 //! The doors: sockets that accept, the PROXY header that some clients begin with, and the budget of connections.
 
+pub mod quic;
+
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;

@@ -1,11 +1,13 @@
 //! The server role: what happens on a client connection from its first byte to its last.
 //!
-//! An HTTP/1 connection yields exchanges one after another ([`h1`]), one of HTTP/2 many at a time ([`h2`]); a TCP connection is one
-//! tunnel ([`tcp`]), to where TLS in it wants to go ([`hello`]). Between exchanges a connection is parked: its task holds no buffer and no exchange's state.
+//! An HTTP/1 connection yields exchanges one after another ([`h1`]), one of HTTP/2 or HTTP/3 many at a time ([`h2`], [`h3`]); a TCP connection is
+//! one tunnel ([`tcp`]), to where TLS in it wants to go ([`hello`]). Between exchanges a connection is parked: its task holds no buffer and no
+//! exchange's state.
 
 mod greeting;
 mod h1;
 mod h2;
+mod h3;
 mod hello;
 mod multiplexed;
 mod preface;
@@ -20,6 +22,7 @@ use ring::{Buf, Now};
 use crate::conn::Transport;
 use crate::exchange::{Door, Roll};
 use crate::qos::HeldClient;
+use crate::quic::Link;
 use crate::snapshot::ListenerProtocol;
 
 /// The sessions of one worker, and whether they shall end.
@@ -71,6 +74,20 @@ pub struct Accepted {
     pub unread: Option<Buf>,
     /// Counted among its client's connections.
     pub held: Option<HeldClient>,
+}
+
+/// A client that has begun to connect by QUIC.
+pub struct Arrived {
+    pub link: Link,
+    /// Where it was when it began.
+    pub address: SocketAddr,
+    /// Counted among its client's connections.
+    pub held: Option<HeldClient>,
+}
+
+/// Serves a QUIC connection until it ends, as a task of its own.
+pub fn start_quic(door: &Rc<Door>, sessions: &Rc<Sessions>, arrived: Arrived) {
+    ring::spawn(h3::run(Rc::clone(door), Rc::clone(sessions), arrived));
 }
 
 /// Serves a connection until it ends, as a task of its own.

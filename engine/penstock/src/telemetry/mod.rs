@@ -104,13 +104,21 @@ counters! {
     h2_connections_total: "counter",
     /// Connections of HTTP/2 that were ended because the client broke the protocol or did too much of what costs only us.
     h2_faults_total: "counter",
+    /// Client connections of HTTP/3.
+    h3_connections_total: "counter",
+    /// Connections of HTTP/3 that were ended because the client broke the protocol or did too much of what costs only us.
+    h3_faults_total: "counter",
+    /// Clients of QUIC that had to show first that they receive what is sent to their address.
+    quic_retries_total: "counter",
+    /// Clients of QUIC that were not let in: the listener has as many connections as it may, or is closing.
+    quic_refused_total: "counter",
     /// Connections of HTTP/2 to endpoints, each shared by many requests.
     upstream_shared: "gauge",
     /// Requests begun: a head was read.
     requests_total: "counter",
     /// Requests in progress.
     requests_open: "gauge",
-    /// Requests of HTTP/2 that were refused, to be sent again, because too many were in progress.
+    /// Requests of HTTP/2 and 3 that were refused, to be sent again, because too many were in progress.
     requests_refused_total: "counter",
     /// Responses with a 1xx, 2xx or 3xx status.
     responses_ok_total: "counter",

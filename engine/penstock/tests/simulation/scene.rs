@@ -153,6 +153,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
     let plan = Plan {
         qos: qos::Shared::new(&snapshot, 1),
         originations: Originations::default(),
+        quic: penstock::quic::Keys::random().expect("there is randomness"),
         selections: Selections::new(&snapshot, 1),
         tls: snapshot.listeners.iter().map(|_| None).collect(),
         snapshot,

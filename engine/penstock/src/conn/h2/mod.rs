@@ -12,8 +12,6 @@
 //! * A stream that an exchange lets go of is finished if all was said, and reset if not. It counts for the peer until then.
 //! * An idle connection holds no buffer.
 
-mod mail;
-mod shelf;
 mod stream;
 
 use std::cell::RefCell;
@@ -28,10 +26,10 @@ use proto::h2::{Client, Connection, DataFrame, Fault, Limits, Said, StreamId};
 use proto::{Event, Malformed};
 use ring::{Appetite, Buf, Now, TaskRef, Timer};
 
-use self::mail::{Inbound, Mail};
-pub use self::shelf::{Index, Speaks};
 pub use self::stream::Stream;
-use super::{Arrival, Ended, Lane, Multiplexed, Transport, bulk_bytes};
+use super::mail::{Inbound, Mail};
+use super::shelf::{Kept, Shelf};
+use super::{Arrival, Ended, Lane, Multiplexed, Speaks, Transport, bulk_bytes};
 use crate::limits;
 
 /// A connection that many exchanges share.
@@ -252,7 +250,7 @@ impl<R: Speaks> Hub<R> {
     /// Streams open in the order of their identifiers.
     fn open(&mut self, id: StreamId) {
         debug_assert!(self.mails.last().is_none_or(|(last, _)| *last < id));
-        self.mails.push((id, R::with_shelf(shelf::Shelf::take_mail)));
+        self.mails.push((id, R::with_shelf(Shelf::take_mail)));
     }
 
     fn close(&mut self, at: usize) {
@@ -327,15 +325,11 @@ impl<R: Speaks> Hub<R> {
             // A head and trailers are in the shelf's room until the next step.
             let said = R::with_shelf(|shelf| {
                 let step = R::read(machine, now, bytes, &mut shelf.space, out)?;
-                let space = &shelf.space;
-                let kept = match step.said {
-                    Said::Stream(_, Event::Head(_)) => Kept::Head(Buf::copy_of(&space.text), Index::of(&space.fields)),
-                    Said::Stream(_, Event::End { trailers: true, .. }) => {
-                        Kept::Trailers(Trailers::of(&space.text, &space.fields))
-                    }
+                let kept = match &step.said {
+                    Said::Stream(_, event) => Kept::of(event, &shelf.space),
                     _ => Kept::Nothing,
                 };
-                Ok((step.skipped, step.said, kept))
+                Ok::<_, Fault>((step.skipped, step.said, kept))
             });
             let (skipped, said, kept) = said?;
             self.pass(skipped);
@@ -374,7 +368,7 @@ impl<R: Speaks> Hub<R> {
                 }
             },
             (Event::Data { payload, consumed }, _) => {
-                let data = self.cut(payload, consumed);
+                let data = super::cut(&mut self.unread, payload, consumed);
                 match self.mail(id).filter(|mail| !mail.detached) {
                     Some(mail) => {
                         mail.take_in(data);
@@ -416,20 +410,6 @@ impl<R: Speaks> Hub<R> {
     /// Moves past so many bytes.
     fn pass(&mut self, length: usize) {
         super::pass(&mut self.unread, length);
-    }
-
-    /// Takes content from the front: in its own memory, if it is most of what is there.
-    fn cut(&mut self, payload: usize, consumed: usize) -> Buf {
-        let Some(mut unread) = self.unread.take() else { return Buf::copy_of(&[]) };
-        if 2 * payload >= unread.len() {
-            self.unread = unread.split_off(consumed);
-            unread.truncate(payload);
-            return unread;
-        }
-        let data = Buf::copy_of(&unread.bytes()[..payload]);
-        unread.consume(consumed);
-        self.unread = Some(unread).filter(|unread| !unread.is_empty());
-        data
     }
 
     /// Does what time asks for.
@@ -560,13 +540,6 @@ impl<R: Speaks> Hub<R> {
         self.transport.send(buf);
         self.handed += self.transport.unsent().saturating_sub(before) as u64;
     }
-}
-
-/// What of a step has to be taken before the next one.
-enum Kept {
-    Nothing,
-    Head(Buf, Index),
-    Trailers(Trailers),
 }
 
 /// The stream is gone, or the whole connection.

@@ -8,10 +8,10 @@ use proto::h2::{Client, ErrorCode, Server, StreamId};
 use proto::http::Fields;
 use ring::Buf;
 
-use super::mail::{Inbound, Mail};
-use super::shelf::{Speaks, is_malformed};
 use super::{Hub, Multiplex, clock, gone};
-use crate::conn::{Broken, Composed, Read};
+use crate::conn::mail::{Inbound, Mail};
+use crate::conn::shelf::is_malformed;
+use crate::conn::{Broken, Composed, Read, Speaks};
 use crate::limits;
 use crate::tls::Secured;
 

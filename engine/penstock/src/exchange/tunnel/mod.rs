@@ -86,6 +86,7 @@ impl<R: Speaks> Pipe for Lane<'_, R> {
                 None => conn.stream.poll_recv(cx),
             },
             Self::H2(stream) => stream.poll_recv(),
+            Self::H3(stream) => stream.poll_recv(),
         }
     }
 
@@ -97,6 +98,7 @@ impl<R: Speaks> Pipe for Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.stream.poll_sent(cx, 0),
             Self::H2(stream) => stream.poll_sent(),
+            Self::H3(stream) => stream.poll_sent(),
         }
     }
 
@@ -113,6 +115,10 @@ impl<R: Speaks> Pipe for Lane<'_, R> {
                 stream.queue(buf.len()).map_err(|_| io::ErrorKind::ConnectionReset)?;
                 stream.send(buf);
             }
+            Self::H3(stream) => {
+                stream.queue(buf.len()).map_err(|_| io::ErrorKind::ConnectionReset)?;
+                stream.send(buf);
+            }
         }
         Ok(())
     }
@@ -122,6 +128,7 @@ impl<R: Speaks> Pipe for Lane<'_, R> {
             Self::H1(conn) => conn.stream.finish(),
             // What cannot be finished is gone, and whoever reads from it will hear of that.
             Self::H2(stream) => drop(stream.finish(&Trailers::default())),
+            Self::H3(stream) => drop(stream.finish(&Trailers::default())),
         }
     }
 }

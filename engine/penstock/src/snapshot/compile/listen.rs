@@ -18,6 +18,8 @@ pub struct Listener {
     pub sni: SniTable,
     /// Requests that one connection of HTTP/2 may have under way; `None`: it does not speak it.
     pub http2_streams: Option<u16>,
+    /// `None`: it does not speak HTTP/3.
+    pub http3: Option<Http3>,
     /// `None`: it speaks without TLS.
     pub tls: Option<ListenerTls>,
     pub max_connections: u32,
@@ -38,6 +40,15 @@ pub struct Listener {
     pub body_rate: Option<NonZeroU64>,
 }
 
+/// HTTP/3 of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http3 {
+    /// Requests that one connection may have under way.
+    pub streams: u16,
+    /// For how long clients of other versions are told of it; `None`: they are not.
+    pub advertised: Option<Duration>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerProtocol {
     /// Each request is routed.
@@ -46,6 +57,22 @@ pub enum ListenerProtocol {
     Tcp { pool: PoolId },
     /// Bytes go where the name says that TLS begins with, or here.
     Sni { otherwise: Option<PoolId> },
+}
+
+impl Listener {
+    /// How HTTP/3 is advertised to clients of other versions (`Alt-Svc`, RFC 7838 §3): on the same host, at the listener's port. `None` where it
+    /// is not, or where the listener has ports of several numbers.
+    #[must_use]
+    pub fn alternative(&self) -> Option<String> {
+        let seconds = self.http3.as_ref()?.advertised?.as_secs();
+        let mut ports = self.addresses.iter().filter_map(|address| match address {
+            Bind::Tcp(inet) => Some(inet.port()),
+            Bind::Any { port } => Some(*port),
+            Bind::Unix(_) => None,
+        });
+        let port = ports.next()?;
+        ports.all(|other| other == port).then(|| format!("h3=\":{port}\"; ma={seconds}"))
+    }
 }
 
 pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Listener {
@@ -61,6 +88,12 @@ pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Lis
         },
         sni: SniTable::new(&doc.sni, &pool_id),
         http2_streams: (doc.http2.enabled && doc.protocol == Protocol::Http).then_some(doc.http2.streams as u16),
+        http3: (doc.http3.enabled && doc.protocol == Protocol::Http && listener_tls(&doc.tls).is_some()).then(|| {
+            Http3 {
+                streams: doc.http3.streams as u16,
+                advertised: Some(time(&doc.http3.advertise)).filter(|advertised| !advertised.is_zero()),
+            }
+        }),
         tls: listener_tls(&doc.tls),
         max_connections: doc.max_connections,
         max_connections_per_client: doc.max_connections_per_client,

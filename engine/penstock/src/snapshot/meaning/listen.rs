@@ -67,6 +67,8 @@ impl Meaning<'_> {
         );
         let streams = u64::from(door.http2.streams);
         self.within(path!["listen", at, "http2", "streams"], streams, 1, limits::HTTP2_STREAMS_MAX.into());
+        let streams = u64::from(door.http3.streams);
+        self.within(path!["listen", at, "http3", "streams"], streams, 1, limits::HTTP2_STREAMS_MAX.into());
         self.clients_of(at, door);
         self.listener_tls(at, door);
         self.sni(at, door);

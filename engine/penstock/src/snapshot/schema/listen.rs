@@ -31,6 +31,8 @@ pub struct ListenDoc {
     pub sni: Vec<SniDoc>,
     /// HTTP/2 with clients of an `http` door, who choose it by ALPN over TLS, and by beginning with it where there is no TLS.
     pub http2: Http2Doc,
+    /// HTTP/3 with clients of an `http` door with TLS, on the UDP port of the same number.
+    pub http3: Http3Doc,
     /// TLS with clients. Off unless `cert` or `certificates` is given.
     pub tls: TlsDoc,
     /// Connections at one time; beyond that new ones wait in the backlog.
@@ -58,6 +60,7 @@ impl Default for ListenDoc {
             pool: None,
             sni: Vec::new(),
             http2: Http2Doc::default(),
+            http3: Http3Doc::default(),
             tls: TlsDoc::default(),
             max_connections: limits::CONNECTIONS_DEFAULT,
             max_connections_per_client: None,
@@ -110,6 +113,24 @@ pub struct Http2Doc {
 impl Default for Http2Doc {
     fn default() -> Self {
         Self { enabled: true, streams: proto::h2::Limits::DEFAULT.streams.into() }
+    }
+}
+
+/// HTTP/3 with clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http3Doc {
+    /// Whether it is spoken. Where there is no TLS it is not.
+    pub enabled: bool,
+    /// Requests that one connection may have under way at a time. RFC 9114 §6.1 asks for 100 at least.
+    pub streams: u32,
+    /// How long clients of HTTP/1 and 2 may remember that HTTP/3 is spoken here (`Alt-Svc`, RFC 7838). Zero: they are not told.
+    pub advertise: Text<Time>,
+}
+
+impl Default for Http3Doc {
+    fn default() -> Self {
+        Self { enabled: true, streams: 100, advertise: Text::secs(24 * 60 * 60) }
     }
 }
 

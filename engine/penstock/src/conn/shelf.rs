@@ -4,12 +4,14 @@
 //! keeps none, and a busy one allocates none.
 
 use std::cell::RefCell;
-
-use proto::Malformed;
-use proto::h1::{RequestHead, ResponseHead};
-use proto::h2::{Client, Connection, Fault, HeadSpace, Role, Server, Step};
-use proto::http::Fields;
 use std::time::Duration;
+
+use proto::h1::{RequestHead, ResponseHead, Trailers};
+use proto::h2::{Client, Connection, Fault, HeadSpace, Role, Server, Step};
+use proto::h3;
+use proto::http::Fields;
+use proto::{Event, Malformed};
+use ring::Buf;
 
 use super::mail::Mail;
 use crate::limits;
@@ -52,6 +54,16 @@ pub trait Speaks: Role + 'static {
         out: &mut Vec<u8>,
     ) -> Result<Step<Self::Head>, Fault>;
     #[doc(hidden)]
+    fn read_h3(
+        machine: &mut h3::Connection<Self>,
+        now: Duration,
+        stream: h3::StreamId,
+        bytes: &[u8],
+        ended: bool,
+        space: &mut HeadSpace,
+        out: &mut h3::Out,
+    ) -> Result<h3::Step<Self::Head>, h3::Fault>;
+    #[doc(hidden)]
     #[allow(private_interfaces, private_bounds, reason = "what is on the shelf is for this room alone")]
     fn with_shelf<T>(act: impl FnOnce(&mut Shelf<Self::Head>) -> T) -> T;
 }
@@ -76,6 +88,18 @@ impl Speaks for Server {
         machine.read(now, bytes, space, out)
     }
 
+    fn read_h3(
+        machine: &mut h3::Connection<Self>,
+        now: Duration,
+        stream: h3::StreamId,
+        bytes: &[u8],
+        ended: bool,
+        space: &mut HeadSpace,
+        out: &mut h3::Out,
+    ) -> Result<h3::Step<RequestHead>, h3::Fault> {
+        machine.read(now, stream, bytes, ended, space, out)
+    }
+
     #[allow(private_interfaces, private_bounds, reason = "as declared")]
     fn with_shelf<T>(act: impl FnOnce(&mut Shelf<RequestHead>) -> T) -> T {
         OF_SERVERS.with_borrow_mut(act)
@@ -93,6 +117,18 @@ impl Speaks for Client {
         out: &mut Vec<u8>,
     ) -> Result<Step<ResponseHead>, Fault> {
         machine.read(now, bytes, space, out)
+    }
+
+    fn read_h3(
+        machine: &mut h3::Connection<Self>,
+        now: Duration,
+        stream: h3::StreamId,
+        bytes: &[u8],
+        ended: bool,
+        space: &mut HeadSpace,
+        out: &mut h3::Out,
+    ) -> Result<h3::Step<ResponseHead>, h3::Fault> {
+        machine.read(now, stream, bytes, ended, space, out)
     }
 
     #[allow(private_interfaces, private_bounds, reason = "as declared")]
@@ -130,6 +166,23 @@ impl Drop for Index {
                 indexes.extend(own);
             }
         });
+    }
+}
+
+/// What of a step has to be taken before the next one: a head and trailers are in the shelf's room until then.
+pub(super) enum Kept {
+    Nothing,
+    Head(Buf, Index),
+    Trailers(Trailers),
+}
+
+impl Kept {
+    pub(super) fn of<H>(event: &Event<H>, space: &HeadSpace) -> Self {
+        match event {
+            Event::Head(_) => Self::Head(Buf::copy_of(&space.text), Index::of(&space.fields)),
+            Event::End { trailers: true, .. } => Self::Trailers(Trailers::of(&space.text, &space.fields)),
+            _ => Self::Nothing,
+        }
     }
 }
 

@@ -73,6 +73,17 @@ impl<H> Mail<H> {
         }
     }
 
+    /// Takes the head out that came first.
+    pub(super) fn take_head(&mut self) -> Option<(H, Buf, Index)> {
+        match self.inbox.pop_front()? {
+            Inbound::Head(head, text, index) => Some((head, text, index)),
+            other => {
+                self.inbox.push_front(other);
+                None
+            }
+        }
+    }
+
     /// All content of the peer's message has been taken out.
     pub(super) fn is_read(&self) -> bool {
         self.ended || matches!(self.inbox.front(), Some(Inbound::End))

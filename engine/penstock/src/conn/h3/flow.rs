@@ -1,0 +1,435 @@
+//! A stream's flow: what has come and is not understood yet, its exchange's mailbox, and how both are filled and emptied.
+
+use proto::h1::{Refused, Trailers};
+use proto::h3::{self as wire, Abort, Connection, ErrorCode, Fault, Out, Said, frame};
+use proto::{Event, Malformed};
+use ring::{Buf, Now};
+
+use super::{Hub, clock, name};
+use crate::conn::mail::{Inbound, Mail};
+use crate::conn::shelf::Kept;
+use crate::conn::{Speaks, append, cut, pass};
+use crate::limits;
+use crate::quic::{ReadError, StreamId, WriteError, stream};
+
+/// What is taken from QUIC at once.
+const READ_BYTES: usize = 16 << 10;
+
+/// A request's stream.
+pub(super) struct Flow<H> {
+    pub(super) id: StreamId,
+    pub(super) mail: Box<Mail<H>>,
+    /// An exchange has it, or has had it.
+    pub(super) begun: bool,
+    /// Received and not understood yet.
+    unread: Option<Buf>,
+    /// Behind that nothing comes.
+    ended: bool,
+    /// What is unread waits for QPACK's table (RFC 9204 §2.1.2).
+    blocked: bool,
+    /// Content that has been counted, and is to be put.
+    pub(super) owed: usize,
+    /// What follows that, and then nothing.
+    tail: Option<Buf>,
+    /// What waits has made no progress since.
+    pub(super) stuck: Option<Now>,
+}
+
+/// One of the peer's streams in one direction.
+pub(super) struct OneWay {
+    pub(super) id: StreamId,
+    unread: Option<Buf>,
+    ended: bool,
+}
+
+impl OneWay {
+    pub(super) const fn new(id: StreamId) -> Self {
+        Self { id, unread: None, ended: false }
+    }
+}
+
+impl<H> Flow<H> {
+    pub(super) fn new(id: StreamId, mail: Box<Mail<H>>, begun: bool) -> Self {
+        Self { id, mail, begun, unread: None, ended: false, blocked: false, owed: 0, tail: None, stuck: None }
+    }
+}
+
+impl<H> Flow<H> {
+    /// The end of our message has been put, or waits for the content before it.
+    pub(super) fn is_finished(&self) -> bool {
+        self.mail.finished || self.tail.is_some()
+    }
+}
+
+/// What became of a stream that was read.
+enum Taken {
+    More(Buf),
+    End,
+    Nothing,
+    Reset(u64),
+}
+
+impl<R: Speaks> Hub<R> {
+    fn take(&mut self, id: StreamId) -> Taken {
+        match self.link.read(id, READ_BYTES) {
+            Ok(Some(bytes)) => Taken::More(Buf::copy_of(&bytes)),
+            Ok(None) => Taken::End,
+            Err(ReadError::Blocked) => Taken::Nothing,
+            Err(ReadError::Reset(code)) => Taken::Reset(code.into_inner()),
+        }
+    }
+
+    /// For an exchange that reads its stream.
+    pub(super) fn fill_for_exchange(&mut self, at: usize) {
+        let id = self.flows[at].id;
+        match self.fill(at, ring::now()) {
+            Ok(None) => {}
+            Ok(Some(why)) => self.break_off(at, why),
+            Err(fault) => {
+                let how = self.broke(fault);
+                self.end(how);
+            }
+        }
+        // What was taken lets the peer send more; what was said has to go.
+        let owes = self.link.take_owes() || super::has_words(&self.out);
+        if owes || self.find(id).is_none() {
+            self.nudge();
+        }
+    }
+
+    /// Fills a flow's mailbox with what has come, a little ahead of its exchange. `Some`: the message is none.
+    pub(super) fn fill(&mut self, at: usize, now: Now) -> Result<Option<Malformed>, Fault> {
+        loop {
+            if let Some(why) = self.understand(at, now)? {
+                return Ok(Some(why));
+            }
+            let flow = &mut self.flows[at];
+            let full = flow.mail.inbox_bytes >= limits::HTTP3_WAITING_BYTES;
+            if full || flow.ended || flow.blocked || flow.mail.reset.is_some() {
+                return Ok(None);
+            }
+            let id = flow.id;
+            match self.take(id) {
+                Taken::More(more) => {
+                    let unread = &mut self.flows[at].unread;
+                    // What is unread is less than a frame that the machine takes as a whole, so this finds room.
+                    append(unread, more)
+                        .ok_or(Fault { code: ErrorCode::EXCESSIVE_LOAD, why: "a frame outgrows memory" })?;
+                }
+                Taken::End => self.flows[at].ended = true,
+                Taken::Nothing => return Ok(None),
+                Taken::Reset(code) => {
+                    let said = self.machine.peer_reset(clock(now), name(id), ErrorCode(code), &mut self.out)?;
+                    self.take_reset(at, said);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Understands what is unread of a flow.
+    fn understand(&mut self, at: usize, now: Now) -> Result<Option<Malformed>, Fault> {
+        loop {
+            let flow = &mut self.flows[at];
+            let bytes = flow.unread.as_ref().map_or(&[][..], Buf::bytes);
+            let (machine, out, id, ended) = (&mut self.machine, &mut self.out, flow.id, flow.ended);
+            let said = R::with_shelf(|shelf| {
+                let step = R::read_h3(machine, clock(now), name(id), bytes, ended, &mut shelf.space, out)?;
+                let kept = match &step.said {
+                    Said::Stream(_, event) => Kept::of(event, &shelf.space),
+                    _ => Kept::Nothing,
+                };
+                Ok::<_, Fault>((step.skipped, step.said, kept))
+            });
+            let (skipped, said, kept) = said?;
+            pass(&mut self.flows[at].unread, skipped);
+            match said {
+                Said::Pause => return Ok(None),
+                Said::Blocked => {
+                    self.flows[at].blocked = true;
+                    return Ok(None);
+                }
+                Said::Stream(_, event) => self.take_event(at, event, kept),
+                Said::Refused { why, answerable, .. } => {
+                    if !answerable {
+                        self.flows[at].mail.reset = Some(why);
+                    }
+                    return Ok(Some(why));
+                }
+                other => self.heed(other),
+            }
+        }
+    }
+
+    fn take_event(&mut self, at: usize, event: Event<R::Head>, kept: Kept) {
+        let flow = &mut self.flows[at];
+        match (event, kept) {
+            (Event::Head(head), Kept::Head(text, index)) => flow.mail.inbox.push_back(Inbound::Head(head, text, index)),
+            (Event::Data { payload, consumed }, _) => {
+                let data = cut(&mut flow.unread, payload, consumed);
+                flow.mail.take_in(data);
+            }
+            (Event::End { consumed, .. }, kept) => {
+                pass(&mut flow.unread, consumed);
+                if let Kept::Trailers(trailers) = kept {
+                    flow.mail.trailers = trailers;
+                }
+                flow.mail.inbox.push_back(Inbound::End);
+            }
+            (Event::Reset(why), _) => self.break_off(at, why),
+            (Event::Head(_) | Event::Tunnel | Event::Pause, _) => {}
+        }
+        self.flows[at].mail.wake();
+    }
+
+    /// The peer has given up a stream, or said that it wants no more of it.
+    pub(super) fn take_reset(&mut self, at: usize, said: Option<Said<R::Head>>) {
+        match said {
+            Some(Said::Stream(_, Event::Reset(why))) => self.break_off(at, why),
+            // Nobody was told of it yet, or what is said goes on.
+            _ if !self.flows[at].begun => self.flows[at].mail.reset = Some(Malformed::Stalled),
+            _ => {}
+        }
+    }
+
+    /// What the machine tells of the connection as a whole.
+    fn heed(&mut self, said: Said<R::Head>) {
+        match said {
+            Said::Prioritised(id) => self.prioritise(id),
+            Said::Unblocked(id) => {
+                if let Some(at) = self.find(stream(id.0)) {
+                    self.flows[at].blocked = false;
+                    self.flows[at].mail.wake();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets QUIC send first what is more urgent (RFC 9218).
+    pub(super) fn prioritise(&mut self, id: wire::StreamId) {
+        if let Some(priority) = self.machine.priority(id) {
+            self.link.set_importance(stream(id.0), 7 - i32::from(priority.urgency));
+        }
+    }
+
+    /// Does to streams what the machine wants.
+    pub(super) fn obey(&mut self) {
+        let mut aborts = std::mem::take(&mut self.out.aborts);
+        for abort in aborts.drain(..) {
+            match abort {
+                Abort::Reset { stream: id, code } => self.link.reset(stream(id.0), code.0),
+                Abort::Stop { stream: id, code } => {
+                    self.link.stop(stream(id.0), code.0);
+                    self.one_way.retain(|one| one.id != stream(id.0));
+                }
+            }
+        }
+        self.out.aborts = aborts;
+    }
+
+    /// Reads a stream that goes in one direction.
+    pub(super) fn listen(&mut self, id: StreamId, now: Now) -> Result<(), super::Ended> {
+        let Some(at) = self.one_way.iter().position(|one| one.id == id) else { return Ok(()) };
+        self.listen_to(at, now).map_err(|fault| self.broke(fault))
+    }
+
+    fn listen_to(&mut self, at: usize, now: Now) -> Result<(), Fault> {
+        let id = self.one_way[at].id;
+        loop {
+            let one = &mut self.one_way[at];
+            let bytes = one.unread.as_ref().map_or(&[][..], Buf::bytes);
+            let ended = one.ended;
+            let (machine, out) = (&mut self.machine, &mut self.out);
+            let step =
+                R::with_shelf(|shelf| R::read_h3(machine, clock(now), name(id), bytes, ended, &mut shelf.space, out))?;
+            pass(&mut self.one_way[at].unread, step.skipped);
+            if !self.out.aborts.is_empty() {
+                self.obey();
+                if self.one_way.get(at).is_none_or(|one| one.id != id) {
+                    return Ok(());
+                }
+            }
+            match step.said {
+                Said::Pause if ended => {
+                    self.one_way.remove(at);
+                    return Ok(());
+                }
+                Said::Pause => match self.take(id) {
+                    Taken::More(more) => {
+                        let unread = &mut self.one_way[at].unread;
+                        append(unread, more)
+                            .ok_or(Fault { code: ErrorCode::EXCESSIVE_LOAD, why: "a frame outgrows memory" })?;
+                    }
+                    Taken::End => self.one_way[at].ended = true,
+                    Taken::Nothing => return Ok(()),
+                    Taken::Reset(code) => {
+                        self.machine.peer_reset(clock(now), name(id), ErrorCode(code), &mut self.out)?;
+                        self.one_way.remove(at);
+                        return Ok(());
+                    }
+                },
+                said => self.heed(said),
+            }
+        }
+    }
+
+    /// A stream is over before its time: what waits on it has nowhere to go.
+    pub(super) fn break_off(&mut self, at: usize, why: Malformed) {
+        let flow = &mut self.flows[at];
+        flow.mail.reset.get_or_insert(why);
+        self.outbox_bytes -= std::mem::take(&mut flow.mail.outbox_bytes);
+        flow.mail.outbox.clear();
+        if flow.mail.detached {
+            self.cut(at, ErrorCode::REQUEST_CANCELLED);
+        } else {
+            flow.mail.wake();
+        }
+    }
+
+    /// Ends a stream in both directions with an error, whatever is still to be said.
+    pub(super) fn cut(&mut self, at: usize, code: ErrorCode) {
+        self.machine.reset(name(self.flows[at].id), code, &mut self.out);
+        self.forget(at);
+    }
+
+    /// Nobody has the stream any more, and all was said: what waits is sent, and what comes is not wanted.
+    pub(super) fn part_with(&mut self, at: usize) {
+        // The request need not be complete for its answer to be (RFC 9114 §4.1).
+        self.machine.reset(name(self.flows[at].id), ErrorCode::NO_ERROR, &mut self.out);
+        if self.flows[at].mail.outbox.is_empty() {
+            self.forget(at);
+        } else {
+            self.flows[at].mail.detached = true;
+        }
+    }
+
+    /// The machine says something on a stream, which is put behind what waits there.
+    pub(super) fn say(
+        &mut self,
+        id: Option<StreamId>,
+        say: impl FnOnce(&mut Connection<R>, wire::StreamId, &mut Out, &mut Vec<u8>) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        let at = id.and_then(|id| self.find(id)).ok_or(Refused::Gone)?;
+        let mut said = std::mem::take(&mut self.said);
+        said.clear();
+        let outcome = say(&mut self.machine, name(self.flows[at].id), &mut self.out, &mut said);
+        if outcome.is_ok() {
+            self.put(at, &said);
+            if !self.machine.is_writable(name(self.flows[at].id)) {
+                self.all_said(at);
+            }
+            self.nudge();
+        }
+        self.said = said;
+        outcome
+    }
+
+    /// The message is complete, with these trailers.
+    pub(super) fn finish(&mut self, at: usize, trailers: &Trailers) -> Result<(), Refused> {
+        let id = self.flows[at].id;
+        let mut said = std::mem::take(&mut self.said);
+        said.clear();
+        let outcome = self.machine.finish(name(id), trailers, &mut said, &mut self.out);
+        if outcome.is_ok() {
+            if self.flows[at].owed > 0 {
+                self.flows[at].tail = Some(Buf::copy_of(&said));
+            } else {
+                self.put(at, &said);
+                self.all_said(at);
+            }
+        }
+        self.said = said;
+        outcome
+    }
+
+    fn all_said(&mut self, at: usize) {
+        let flow = &mut self.flows[at];
+        if !std::mem::replace(&mut flow.mail.finished, true) && flow.mail.outbox.is_empty() {
+            self.link.finish(flow.id);
+        }
+    }
+
+    /// Puts bytes behind what waits.
+    pub(super) fn put(&mut self, at: usize, bytes: &[u8]) {
+        let flow = &self.flows[at];
+        let written = if flow.mail.outbox.is_empty() { self.link.write(flow.id, bytes).unwrap_or(0) } else { 0 };
+        if written < bytes.len() {
+            self.put_buf(at, Buf::copy_of(&bytes[written..]));
+        }
+    }
+
+    /// Puts content, which has been counted, as a frame.
+    pub(super) fn put_content(&mut self, at: usize, mut content: Buf) {
+        debug_assert!(content.len() <= self.flows[at].owed, "content that was not counted");
+        self.flows[at].owed = self.flows[at].owed.saturating_sub(content.len());
+        let mut head = std::mem::take(&mut self.said);
+        head.clear();
+        frame::put_integer(frame::Kind::Data.number(), &mut head);
+        frame::put_integer(content.len() as u64, &mut head);
+        if !content.prepend(&head) {
+            self.put(at, &head);
+        }
+        self.said = head;
+        self.put_buf(at, content);
+        let flow = &mut self.flows[at];
+        if flow.owed == 0
+            && let Some(tail) = flow.tail.take()
+        {
+            self.put(at, tail.bytes());
+            self.all_said(at);
+        }
+    }
+
+    /// As [`put`](Self::put), with memory of its own.
+    pub(super) fn put_buf(&mut self, at: usize, buf: Buf) {
+        let mail = &mut self.flows[at].mail;
+        mail.outbox_bytes += buf.len();
+        self.outbox_bytes += buf.len();
+        mail.outbox.push_back(buf);
+        self.write(at);
+    }
+
+    /// Gives to QUIC what waits in a flow, as far as it is taken.
+    pub(super) fn write(&mut self, at: usize) {
+        let flow = &mut self.flows[at];
+        let before = flow.mail.outbox_bytes;
+        let mut refused = false;
+        while let Some(front) = flow.mail.outbox.front_mut() {
+            match self.link.write(flow.id, front.bytes()) {
+                Ok(written) => {
+                    front.consume(written);
+                    flow.mail.outbox_bytes -= written;
+                    self.outbox_bytes -= written;
+                    if front.is_empty() {
+                        flow.mail.outbox.pop_front();
+                    }
+                }
+                Err(WriteError::Blocked) => break,
+                Err(_) => {
+                    refused = true;
+                    break;
+                }
+            }
+        }
+        let waits = !flow.mail.outbox.is_empty();
+        if !waits || flow.mail.outbox_bytes < before {
+            flow.stuck = waits.then(ring::now);
+            self.stuck_first = self.stuck_first.or(flow.stuck);
+        }
+        if refused {
+            return self.break_off(at, Malformed::Cancelled(ErrorCode::REQUEST_CANCELLED.in_http2()));
+        }
+        if waits {
+            return;
+        }
+        if flow.mail.finished {
+            self.link.finish(flow.id);
+        }
+        if flow.mail.detached {
+            self.forget(at);
+        } else {
+            flow.mail.wake();
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The doors of QUIC: a socket for each address of a listener, and who is let in.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Gate;
+use crate::limits;
+use crate::quic::{self, Endpoint, Keys, Newcomer, Place};
+use crate::session::{self, Arrived};
+use crate::snapshot::{Bind, Listener};
+
+/// Binds the addresses of a listener that has HTTP/3. Unix sockets carry none.
+///
+/// # Errors
+/// The first address that cannot be bound, named.
+pub fn bind(
+    listener: &Listener,
+    keys: &Keys,
+    place: Place,
+    server: &Arc<quic::ServerConfig>,
+) -> io::Result<Vec<Rc<Endpoint>>> {
+    let mut bound = Vec::new();
+    for address in &listener.addresses {
+        let named = |error: io::Error| {
+            let advice = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "; another process has the UDP port (`ss -lunp` names it); `http3.enabled = false` does without"
+                }
+                io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+                _ => "",
+            };
+            io::Error::new(
+                error.kind(),
+                format!("listener `{}`: {address}, for HTTP/3: {error}{advice}", listener.name),
+            )
+        };
+        let one = |address: SocketAddr| Endpoint::bind(address, keys, place, Arc::clone(server));
+        let endpoint = match address {
+            Bind::Unix(_) => continue,
+            Bind::Tcp(inet) => one(*inet),
+            Bind::Any { port } => {
+                let any = |ip: IpAddr| SocketAddr::new(ip, *port);
+                one(any(Ipv6Addr::UNSPECIFIED.into())).or_else(|_| one(any(Ipv4Addr::UNSPECIFIED.into())))
+            }
+        };
+        bound.push(endpoint.map_err(named)?);
+    }
+    Ok(bound)
+}
+
+/// Carries datagrams, and lets clients in until the gate closes. For as long as the worker lives: connections need it to their last word.
+pub async fn serve(gate: Rc<Gate>, endpoint: Rc<Endpoint>) {
+    let mut handshakes = 0;
+    loop {
+        match poll_fn(|cx| endpoint.poll_newcomer(cx)).await {
+            Ok(newcomer) => handshakes += usize::from(admit(&gate, &endpoint, newcomer)),
+            Err(_) => ring::sleep(limits::ACCEPT_PAUSE).await,
+        }
+        // A handshake is 150 to 450 µs of arithmetic: others have their turn in between.
+        if handshakes >= limits::HANDSHAKES_A_TURN {
+            handshakes = 0;
+            ring::yield_now().await;
+        }
+    }
+}
+
+/// Lets a client in, or does not. Whether that was work.
+fn admit(gate: &Gate, endpoint: &Rc<Endpoint>, newcomer: Newcomer) -> bool {
+    let door = &gate.door;
+    let counters = &door.cells.counters;
+    if gate.closing.get() || door.open.get() >= gate.connections_max {
+        counters.quic_refused_total.add(1);
+        endpoint.refuse(newcomer);
+        return false;
+    }
+    // Whom we count, we want to know; and a flood of strangers shall cost no more than its answers.
+    if !newcomer.is_proved() && endpoint.handshaking() >= limits::QUIC_UNPROVED_MAX {
+        counters.quic_retries_total.add(1);
+        endpoint.ask_for_proof(newcomer);
+        return false;
+    }
+    let address = newcomer.address();
+    let Some(held) = door.qos.hold(door.listener, Some(address.ip())) else {
+        counters.connections_refused_total.add(1);
+        endpoint.refuse(newcomer);
+        return false;
+    };
+    counters.connections_total.add(1);
+    match endpoint.accept(newcomer) {
+        Some(link) => session::start_quic(door, &gate.sessions, Arrived { link, address, held }),
+        None => {
+            counters.tls_handshakes_malformed_total.add(1);
+            door.qos.release(door.listener, held);
+        }
+    }
+    true
+}

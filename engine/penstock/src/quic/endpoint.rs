@@ -1,0 +1,212 @@
+//! A socket, and the connections that it carries.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use abi::Place;
+use bytes::BytesMut;
+use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, ServerConfig, Transmit};
+use ring::{Received, Sent, UdpOptions, UdpSocket};
+
+use super::link::{Inbox, Link};
+use super::{Keys, config, instant};
+
+/// One worker's end of all QUIC connections of an address.
+pub struct Endpoint {
+    machine: RefCell<quinn_proto::Endpoint>,
+    pub(super) socket: UdpSocket,
+    /// Where datagrams of a connection go, by its handle.
+    inboxes: RefCell<Vec<Option<Rc<Inbox>>>>,
+    /// Who wants to connect and has not been looked at.
+    newcomers: RefCell<VecDeque<Incoming>>,
+    /// What the machine writes for the wire, for the length of a call.
+    wire: RefCell<Vec<u8>>,
+    /// Connections whose handshake has not been finished.
+    handshaking: Cell<usize>,
+}
+
+/// A client that wants to connect.
+pub struct Newcomer(Incoming);
+
+impl Newcomer {
+    /// Its address, which may be somebody else's unless it is [proved](Self::is_proved).
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        canonical(self.0.remote_address())
+    }
+
+    /// It has shown that it receives what is sent to its address.
+    #[must_use]
+    pub fn is_proved(&self) -> bool {
+        self.0.remote_address_validated() || !self.0.may_retry()
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl Endpoint {
+    /// An endpoint at an address, as one of its reuseport group.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn bind(address: SocketAddr, keys: &Keys, place: Place, server: Arc<ServerConfig>) -> io::Result<Rc<Self>> {
+        let socket = UdpSocket::bind(address, &UdpOptions::default())?;
+        let config = Arc::new(config::endpoint(keys, place));
+        Ok(Rc::new(Self {
+            machine: RefCell::new(quinn_proto::Endpoint::new(config, Some(server), true, None)),
+            socket,
+            inboxes: RefCell::default(),
+            newcomers: RefCell::default(),
+            wire: RefCell::default(),
+            handshaking: Cell::new(0),
+        }))
+    }
+
+    /// The socket, to attach programs to.
+    #[must_use]
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Shows something else to clients from now on.
+    pub fn show(&self, server: Arc<ServerConfig>) {
+        self.machine.borrow_mut().set_server_config(Some(server));
+    }
+
+    /// Connections whose handshake has not been finished.
+    #[must_use]
+    pub fn handshaking(&self) -> usize {
+        self.handshaking.get()
+    }
+
+    /// Hands out what has come, and the next client that wants to connect. To be polled by one task, for as long as there are connections.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn poll_newcomer(&self, cx: &mut Context<'_>) -> Poll<io::Result<Newcomer>> {
+        let next = || self.newcomers.borrow_mut().pop_front().map(|incoming| Poll::Ready(Ok(Newcomer(incoming))));
+        if let Some(newcomer) = next() {
+            return newcomer;
+        }
+        ready!(self.socket.poll_receive(cx, &mut |received| self.take(received)))?;
+        next().unwrap_or_else(|| {
+            // There may be more, but first those have their turn for whom this was.
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+
+    /// Hands out one batch of datagrams.
+    fn take(&self, received: Received<'_>) {
+        let now = instant(ring::now());
+        let ecn = EcnCodepoint::from_bits(received.ecn);
+        let mut batch = BytesMut::from(&*received.bytes);
+        while !batch.is_empty() {
+            let datagram = batch.split_to(received.stride.min(batch.len()));
+            let wire = &mut *self.wire.borrow_mut();
+            wire.clear();
+            let event = self.machine.borrow_mut().handle(now, received.from, received.to, ecn, datagram, wire);
+            match event {
+                Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                    if let Some(inbox) = self.inboxes.borrow().get(handle.0).and_then(Option::as_ref) {
+                        inbox.put(event);
+                    }
+                }
+                Some(DatagramEvent::NewConnection(incoming)) => self.newcomers.borrow_mut().push_back(incoming),
+                Some(DatagramEvent::Response(transmit)) => self.answer(&transmit, wire),
+                None => {}
+            }
+        }
+    }
+
+    /// Lets a client in. `None` when its handshake cannot even begin; it has been told.
+    pub fn accept(self: &Rc<Self>, newcomer: Newcomer) -> Option<Link> {
+        let wire = &mut *self.wire.borrow_mut();
+        wire.clear();
+        let accepted = self.machine.borrow_mut().accept(newcomer.0, instant(ring::now()), wire, None);
+        match accepted {
+            Ok((handle, connection)) => Some(Link::new(self, handle, connection)),
+            Err(error) => {
+                if let Some(transmit) = error.response {
+                    self.answer(&transmit, wire);
+                }
+                None
+            }
+        }
+    }
+
+    /// Tells a client that it is not let in (CONNECTION_REFUSED).
+    pub fn refuse(&self, newcomer: Newcomer) {
+        let wire = &mut *self.wire.borrow_mut();
+        wire.clear();
+        let transmit = self.machine.borrow_mut().refuse(newcomer.0, wire);
+        self.answer(&transmit, wire);
+    }
+
+    /// Asks a client to show that it receives what is sent to its address (Retry, RFC 9000 §8.1.2).
+    pub fn ask_for_proof(&self, newcomer: Newcomer) {
+        let wire = &mut *self.wire.borrow_mut();
+        wire.clear();
+        if let Ok(transmit) = self.machine.borrow_mut().retry(newcomer.0, wire) {
+            self.answer(&transmit, wire);
+        }
+    }
+
+    /// Sends what belongs to no connection. What finds no room is not worth waiting for: the client asks again.
+    fn answer(&self, transmit: &Transmit, wire: &[u8]) {
+        let _ = self.send(transmit, wire);
+    }
+
+    pub(super) fn send(&self, transmit: &Transmit, wire: &[u8]) -> Sent {
+        self.socket.send(&ring::Transmit {
+            to: transmit.destination,
+            from: transmit.src_ip,
+            ecn: transmit.ecn.map_or(0, |ecn| ecn as u8),
+            segment: transmit.segment_size,
+            bytes: &wire[..transmit.size],
+        })
+    }
+
+    pub(super) fn open(&self, handle: ConnectionHandle, inbox: &Rc<Inbox>) {
+        let mut inboxes = self.inboxes.borrow_mut();
+        if inboxes.len() <= handle.0 {
+            inboxes.resize_with(handle.0 + 1, || None);
+        }
+        inboxes[handle.0] = Some(Rc::clone(inbox));
+        self.handshaking.set(self.handshaking.get() + 1);
+    }
+
+    pub(super) fn handshaken(&self) {
+        self.handshaking.set(self.handshaking.get().saturating_sub(1));
+    }
+
+    pub(super) fn close(&self, handle: ConnectionHandle, drained: bool) {
+        self.inboxes.borrow_mut()[handle.0] = None;
+        if !drained {
+            self.machine.borrow_mut().handle_event(handle, EndpointEvent::drained());
+        }
+    }
+
+    /// What a connection has to say to its endpoint, and the endpoint's answer.
+    pub(super) fn hear(&self, handle: ConnectionHandle, event: EndpointEvent) -> Option<quinn_proto::ConnectionEvent> {
+        self.machine.borrow_mut().handle_event(handle, event)
+    }
+
+    /// Room that a connection's task writes its datagrams in, for the length of a call.
+    pub(super) fn with_wire<T>(&self, act: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        act(&mut self.wire.borrow_mut())
+    }
+
+    /// Connections, with those that are over and still hear what is late.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.machine.borrow().open_connections()
+    }
+}

@@ -1,0 +1,266 @@
+//! One QUIC connection: the machine, its datagrams in and out, its clock.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use quinn_proto::{
+    Connection, ConnectionEvent, ConnectionHandle, Dir, Event, ReadError, StreamEvent, StreamId, VarInt, WriteError,
+};
+use ring::{Now, Sent, TaskRef};
+
+use super::{Endpoint, instant};
+use crate::tls::Secured;
+
+/// Datagrams that one send may consist of: beyond ten the kernel's cutting saves little more, and others wait.
+const SEGMENTS_MAX: usize = 10;
+
+/// Sends of one turn; after those others have theirs.
+const SENDS_A_TURN: usize = 8;
+
+/// What has come for a connection and has not been looked at by its task.
+#[derive(Default)]
+pub(super) struct Inbox {
+    events: RefCell<VecDeque<ConnectionEvent>>,
+    task: Cell<Option<TaskRef>>,
+}
+
+impl Inbox {
+    pub(super) fn put(&self, event: ConnectionEvent) {
+        self.events.borrow_mut().push_back(event);
+        if let Some(task) = self.task.get() {
+            ring::wake(task);
+        }
+    }
+}
+
+/// What the connection tells of itself.
+#[derive(Debug)]
+pub enum Notice {
+    /// The handshake is finished.
+    Connected,
+    Stream(StreamEvent),
+    /// It is over.
+    Lost,
+}
+
+/// A QUIC connection of ours. Dropping it forgets it: what still comes for it is answered by a stateless reset.
+pub struct Link {
+    pub quic: Connection,
+    endpoint: Rc<Endpoint>,
+    handle: ConnectionHandle,
+    inbox: Rc<Inbox>,
+    handshaking: bool,
+    drained: bool,
+    /// Something was read that lets the peer send more.
+    owes: bool,
+}
+
+impl Link {
+    pub(super) fn new(endpoint: &Rc<Endpoint>, handle: ConnectionHandle, quic: Connection) -> Self {
+        let inbox = Rc::<Inbox>::default();
+        endpoint.open(handle, &inbox);
+        Self { quic, endpoint: Rc::clone(endpoint), handle, inbox, handshaking: true, drained: false, owes: false }
+    }
+
+    /// Takes in what has come, and does what time asks for. To be called by the one task that pumps the connection.
+    pub fn advance(&mut self, now: Now) {
+        self.inbox.task.set(Some(ring::current_task()));
+        let now = instant(now);
+        loop {
+            let Some(event) = self.inbox.events.borrow_mut().pop_front() else { break };
+            self.quic.handle_event(event);
+        }
+        while self.quic.poll_timeout().is_some_and(|due| due <= now) {
+            self.quic.handle_timeout(now);
+        }
+        self.tell_endpoint();
+    }
+
+    /// Ids are given out and taken back.
+    fn tell_endpoint(&mut self) {
+        while let Some(event) = self.quic.poll_endpoint_events() {
+            self.drained |= event.is_drained();
+            if let Some(event) = self.endpoint.hear(self.handle, event) {
+                self.quic.handle_event(event);
+            }
+        }
+    }
+
+    /// The next thing that has happened.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        loop {
+            return match self.quic.poll()? {
+                Event::Connected => {
+                    self.settle_handshake();
+                    Some(Notice::Connected)
+                }
+                Event::ConnectionLost { .. } => {
+                    self.settle_handshake();
+                    Some(Notice::Lost)
+                }
+                Event::Stream(event) => Some(Notice::Stream(event)),
+                Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => continue,
+            };
+        }
+    }
+
+    fn settle_handshake(&mut self) {
+        if std::mem::replace(&mut self.handshaking, false) {
+            self.endpoint.handshaken();
+        }
+    }
+
+    /// Sends what may go. Pending when the socket or the turn allows no more, and the task is woken when they do.
+    pub fn transmit(&mut self, now: Now, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { quic, endpoint, .. } = self;
+        let moment = instant(now);
+        for _ in 0..SENDS_A_TURN {
+            if endpoint.socket.poll_room(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let sent = endpoint.with_wire(|wire| {
+                wire.clear();
+                let transmit = quic.poll_transmit(moment, SEGMENTS_MAX, wire)?;
+                Some(endpoint.send(&transmit, wire))
+            });
+            match sent {
+                None => return Poll::Ready(()),
+                Some(Sent::Done | Sent::Queued) => {}
+                // As if the network had lost it.
+                Some(Sent::Full) => break,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// When to [`advance`](Self::advance) at the latest.
+    pub fn deadline(&mut self, now: Now) -> Option<Now> {
+        let due = self.quic.poll_timeout()?;
+        Some(now + due.saturating_duration_since(instant(now)))
+    }
+
+    /// Ends the connection, and tells the peer with this code of the application.
+    pub fn close(&mut self, now: Now, code: u64) {
+        let code = VarInt::from_u64(code).unwrap_or(VarInt::MAX);
+        self.quic.close(instant(now), code, Bytes::new());
+    }
+
+    /// Nothing of it will be heard or said any more.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained || self.quic.is_drained()
+    }
+
+    /// A stream that the peer has opened.
+    pub fn accept(&mut self, dir: Dir) -> Option<StreamId> {
+        self.quic.streams().accept(dir)
+    }
+
+    /// Opens a stream in both directions, if the peer allows one more.
+    pub fn open(&mut self) -> Option<StreamId> {
+        self.quic.streams().open(Dir::Bi)
+    }
+
+    /// Opens three streams of our own in one direction; a peer has to allow that many (RFC 9114 §6.2).
+    pub fn open_three(&mut self) -> Option<[StreamId; 3]> {
+        let mut streams = self.quic.streams();
+        Some([streams.open(Dir::Uni)?, streams.open(Dir::Uni)?, streams.open(Dir::Uni)?])
+    }
+
+    /// Streams that we send on, until the last byte is acknowledged.
+    pub fn sending(&mut self) -> usize {
+        self.quic.streams().send_streams()
+    }
+
+    /// STREAM frames sent, those again that were lost.
+    #[must_use]
+    pub fn content_frames_sent(&self) -> u64 {
+        self.quic.stats().frame_tx.stream
+    }
+
+    /// The next bytes of a stream, in order, no more than `most` of them; `None` behind the last.
+    ///
+    /// # Errors
+    /// There are none yet; the peer has reset the stream. One that is gone is at its end.
+    pub fn read(&mut self, id: StreamId, most: usize) -> Result<Option<Bytes>, ReadError> {
+        let mut stream = self.quic.recv_stream(id);
+        let Ok(mut chunks) = stream.read(true) else { return Ok(None) };
+        let read = chunks.next(most);
+        // What was read lets the peer send more, and that is sent with whatever comes next, or by the pump.
+        self.owes |= chunks.finalize().should_transmit();
+        read.map(|chunk| chunk.map(|chunk| chunk.bytes))
+    }
+
+    /// Whether something was read that the peer has to be told of.
+    pub fn take_owes(&mut self) -> bool {
+        std::mem::take(&mut self.owes)
+    }
+
+    /// Takes bytes to be sent on a stream: how many of them.
+    ///
+    /// # Errors
+    /// None for now: [`StreamEvent::Writable`] tells when. The peer wants none, or the stream is over.
+    pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, WriteError> {
+        if bytes.is_empty() { Ok(0) } else { self.quic.send_stream(id).write(bytes) }
+    }
+
+    /// Nothing more will be written on a stream.
+    pub fn finish(&mut self, id: StreamId) {
+        // The peer may have stopped it meanwhile.
+        let _ = self.quic.send_stream(id).finish();
+    }
+
+    /// What was written on a stream and has not been received shall not be.
+    pub fn reset(&mut self, id: StreamId, code: u64) {
+        let _ = self.quic.send_stream(id).reset(VarInt::from_u64(code).unwrap_or(VarInt::MAX));
+    }
+
+    /// What the peer still sends on a stream is not wanted.
+    pub fn stop(&mut self, id: StreamId, code: u64) {
+        let _ = self.quic.recv_stream(id).stop(VarInt::from_u64(code).unwrap_or(VarInt::MAX));
+    }
+
+    /// Streams of more importance go first; those of the same take turns.
+    pub fn set_importance(&mut self, id: StreamId, importance: i32) {
+        let _ = self.quic.send_stream(id).set_priority(importance);
+    }
+
+    /// What was agreed upon. The machine tells neither cipher nor whether a session was resumed.
+    #[must_use]
+    pub const fn secured(&self) -> Secured {
+        Secured { version: "TLSv1.3", cipher: "", resumed: false, http2: false }
+    }
+
+    /// Where the peer is now: it may move (RFC 9000 §9).
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        let address = self.quic.remote_address();
+        SocketAddr::new(address.ip().to_canonical(), address.port())
+    }
+
+    /// The local address, where it is known.
+    #[must_use]
+    pub fn local(&self) -> Option<IpAddr> {
+        self.quic.local_ip().map(|ip| ip.to_canonical())
+    }
+
+    /// The certificate that the peer has shown, as DER.
+    #[must_use]
+    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
+        let shown = self.quic.crypto_session().peer_identity()?;
+        let chain = shown.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok()?;
+        chain.first().map(|first| first.to_vec())
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.settle_handshake();
+        self.endpoint.close(self.handle, self.drained);
+    }
+}

@@ -1,0 +1,39 @@
+//! QUIC (RFC 9000): one endpoint a worker and address. quinn-proto is the machine; this room moves its datagrams and keeps its keys.
+//!
+//! ```text
+//! socket → Endpoint::poll_arrival → (by connection id) the inbox of a Link → the connection's task → Link::transmit → socket
+//! ```
+//!
+//! One task receives for all connections of its endpoint, and each connection is pumped by a task of its own, which it wakes. What holds here:
+//! * A datagram is copied once, when it is received; several that came as one share the copy.
+//! * Whoever connects is a burden only when it has been let in: until then the machine keeps its datagrams, so many and no more.
+//! * A connection's inbox is emptied in the turn in which it was filled, so that it holds no more than one call of receiving brings.
+//! * What stands in keys is the same on every worker: any of them can read a token, and reset a connection, that another made.
+
+mod config;
+mod endpoint;
+mod ids;
+mod keys;
+mod link;
+
+pub use self::config::server;
+pub use self::endpoint::{Endpoint, Newcomer};
+pub use self::keys::Keys;
+pub use self::link::{Link, Notice};
+pub use abi::Place;
+pub use quinn_proto::{Dir, ReadError, ServerConfig, StreamEvent, StreamId, WriteError};
+
+use std::time::Instant;
+
+use ring::Now;
+
+/// The clock of the machine.
+fn instant(now: Now) -> Instant {
+    now.instant()
+}
+
+/// The stream of a number that was a stream's.
+#[must_use]
+pub fn stream(number: u64) -> StreamId {
+    quinn_proto::VarInt::from_u64(number).unwrap_or(quinn_proto::VarInt::MAX).into()
+}

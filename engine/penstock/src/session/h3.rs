@@ -1,0 +1,83 @@
+//! An HTTP/3 connection with a client.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use proto::h3::Limits;
+use ring::{Timer, now};
+
+use super::{Arrived, Sessions, multiplexed};
+use crate::conn::{Ended, h3};
+use crate::exchange::{Door, Peer};
+use crate::limits;
+use crate::quic::{Link, Notice};
+
+/// Serves a connection until it is over.
+pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, arrived: Arrived) {
+    let Arrived { mut link, address, held } = arrived;
+    sessions.enter(&door);
+    if greet(&door, &mut link).await {
+        let trusted = door.listener().trusted.contains(address.ip());
+        let path = link.local().map(|ip| (address, std::net::SocketAddr::new(ip, 0))).filter(|_| door.tells_path);
+        let mut peer = Peer::new(Some(address.ip()), trusted, path);
+        if door.listener().tls.as_ref().is_some_and(|tls| tls.client_cert_field)
+            && let Some(der) = link.peer_certificate()
+        {
+            peer.showed(&der);
+        }
+        serve(&door, &sessions, link, peer).await;
+    }
+    sessions.leave(&door, held);
+}
+
+async fn serve(door: &Rc<Door>, sessions: &Rc<Sessions>, link: Link, peer: Peer) {
+    door.cells.counters.h3_connections_total.add(1);
+    let streams = door.listener().http3.as_ref().map_or(limits::HTTP3.streams, |http3| http3.streams);
+    let connection = h3::Multiplex::new(link, Limits { streams, ..limits::HTTP3 });
+    if multiplexed::run(door, sessions, connection, peer).await == Ended::Fault {
+        door.cells.counters.h3_faults_total.add(1);
+    }
+}
+
+/// Agrees upon TLS with a client. False when that came to nothing.
+async fn greet(door: &Door, link: &mut Link) -> bool {
+    let deadline = now() + door.listener().handshake_timeout;
+    let mut timer = Timer::new();
+    let counters = &door.cells.counters;
+    let greeted = poll_fn(|cx| {
+        let now = now();
+        link.advance(now);
+        let greeted = loop {
+            match link.poll_notice() {
+                Some(Notice::Connected) => break Some(Ok(())),
+                Some(Notice::Lost) => break Some(Err(Lost::Broken)),
+                Some(Notice::Stream(_)) => {}
+                None if now >= deadline => break Some(Err(Lost::TimedOut)),
+                None => break None,
+            }
+        };
+        let _ = link.transmit(now, cx);
+        if let Some(greeted) = greeted {
+            return Poll::Ready(greeted);
+        }
+        timer.set(link.deadline(now).map_or(deadline, |due| due.min(deadline)));
+        if timer.poll_expired() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await;
+    match greeted {
+        Ok(()) => counters.tls_handshakes_total.add(1),
+        Err(Lost::TimedOut) => counters.tls_handshakes_timed_out_total.add(1),
+        Err(Lost::Broken) => counters.tls_handshakes_alert_total.add(1),
+    }
+    greeted.is_ok()
+}
+
+/// Why there is no connection.
+enum Lost {
+    TimedOut,
+    Broken,
+}
