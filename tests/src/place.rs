@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -78,7 +78,7 @@ pub fn free_address() -> SocketAddr {
     for _ in PORTS {
         port = if PORTS.contains(&(port + 1)) { port + 1 } else { PORTS.start };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
             file.set_len(0).and_then(|()| file.rewind()).expect("our own file");
             write!(file, "{port}").expect("our own file");
             return address;

@@ -196,7 +196,7 @@ fn introduce(engine: &Engine, (front, secure, admin): (u16, u16, u16)) {
     }
     println!("\n  try:  curl -v http://127.0.0.1:{front}/16k");
     println!(
-        "        curl -kv https://localhost:{secure}/16k      (TLS and HTTP/2; nobody has signed the certificate, hence -k)"
+        "        curl -kv https://localhost:{secure}/16k      (TLS and HTTP/2, and HTTP/3 with --http3-only; nobody has signed the certificate, hence -k)"
     );
     println!("        curl -v --http2-prior-knowledge http://127.0.0.1:{front}/16k");
     println!("        curl http://127.0.0.1:{admin}/metrics        (or: penstock status --admin 127.0.0.1:{admin})");

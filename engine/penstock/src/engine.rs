@@ -26,6 +26,8 @@ use crate::worker::{Message, Plan, Worker};
 pub struct Started {
     pub granted: Granted,
     mail: Sender<Message>,
+    /// From each other worker to this one.
+    ways: Vec<Option<Sender<quic::Astray>>>,
 }
 
 /// A running engine.
@@ -91,11 +93,14 @@ impl Engine {
         for pool in (0..snapshot.pools.len()).map(|at| PoolId(at as u16)) {
             engine.oversight.follow(pool, &engine.roster.members(pool), now());
         }
+        let mut ways = Vec::new();
         for index in 0..engine.cpus.len() {
             let started = engine.start_worker(index)?;
             engine.granted = started.granted;
             engine.mail.push(started.mail);
+            ways.push(started.ways);
         }
+        engine.join_workers(ways);
         Ok(engine)
     }
 
@@ -106,6 +111,17 @@ impl Engine {
         let thread = std::thread::Builder::new().name(format!("penstock-{index}"));
         self.threads.push(thread.spawn(move || work(plan, cpu, &ready))?);
         is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("a worker ended before it had started")))
+    }
+
+    /// Gives each worker its ways to the others; `ways` are by where they lead.
+    fn join_workers(&mut self, mut ways: Vec<Vec<Option<Sender<quic::Astray>>>>) {
+        for (from, mail) in self.mail.iter_mut().enumerate() {
+            let own = ways.iter_mut().map(|to| to.get_mut(from).and_then(Option::take)).collect::<Vec<_>>();
+            if own.iter().any(Option::is_some) {
+                // An empty mailbox takes one message.
+                let _ = mail.send(Message::Ways(quic::Ways::new(own)));
+            }
+        }
     }
 
     fn plan(&self, index: usize) -> Plan {
@@ -347,16 +363,19 @@ fn work(plan: Plan, cpu: usize, ready: &ReadySender<io::Result<Started>>) {
         .and_then(|()| Ring::new(Options { driver: driver(&snapshot), spin: spin(&snapshot) }).map_err(no_ring))
         .and_then(|ring| {
             let granted = ring.granted();
-            let (worker, mail, receiver) = ring.block_on(async {
+            let (worker, mail, receiver, ways) = ring.block_on(async {
                 let (mail, receiver) = ring::mailbox(limits::MAILBOX);
-                Worker::open(plan).map(|worker| (worker, mail, receiver))
+                let count = plan.count;
+                let worker = Worker::open(plan)?;
+                let ways = worker.ways_from_others(count);
+                io::Result::Ok((worker, mail, receiver, ways))
             })?;
-            Ok((ring, granted, worker, mail, receiver))
+            Ok((ring, Started { granted, mail, ways }, worker, receiver))
         });
     match opened {
         Err(error) => drop(ready.send(Err(error))),
-        Ok((ring, granted, worker, mail, receiver)) => {
-            if ready.send(Ok(Started { granted, mail })).is_ok() {
+        Ok((ring, started, worker, receiver)) => {
+            if ready.send(Ok(started)).is_ok() {
                 ring.block_on(worker.run(receiver));
             }
         }

@@ -164,6 +164,9 @@ pub const QUIC_INCOMING_BYTES_ALL: u64 = 4 << 20;
 /// addresses that are not the sender's then costs a datagram each, and no state.
 pub const QUIC_UNPROVED_MAX: usize = 256;
 
+/// Datagrams on their way from one worker to another, for each two: a flight of a client that has moved, times eight.
+pub const QUIC_ASTRAY_MAX: usize = 256;
+
 /// How long nothing may be heard of a peer before it is taken for gone; we ask for a sign of life at a third of it while something is awaited.
 pub const QUIC_SILENCE: Duration = Duration::from_secs(30);
 

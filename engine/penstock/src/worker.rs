@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ring::{Now, Receiver};
+use ring::{Now, Receiver, Sender};
 
 use crate::exchange::{Desk, Door};
 use crate::limits;
@@ -48,6 +48,8 @@ pub enum Message {
     Members { pool: PoolId, members: Members },
     /// A listener shows these to clients from now on.
     Certificates { listener: ListenerId, config: Arc<ServerConfig> },
+    /// How datagrams reach the other workers.
+    Ways(quic::Ways),
     /// Publish what the ring keeps to itself.
     Publish,
     /// Finish what has begun, within this time, and end.
@@ -168,7 +170,7 @@ impl Worker {
             });
         }
         let Some(server) = quic else { return Ok(()) };
-        for endpoint in listen::quic::bind(listener, &self.quic, self.place, &server)? {
+        for endpoint in listen::quic::bind(listener, self.endpoints.len(), &self.quic, self.place, &server)? {
             let gate = Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), share));
             self.gates.push(Rc::clone(&gate));
             self.endpoints.push((id, Rc::clone(&endpoint)));
@@ -184,12 +186,25 @@ impl Worker {
         Some(server.map_err(|error| io::Error::other(format!("listener `{}`: {error}", self.snapshot[id].name))))
     }
 
+    /// Opens the ways by which the other workers, of which there are `count` with this one, bring what belongs here.
+    #[must_use]
+    pub fn ways_from_others(&self, count: usize) -> Vec<Option<Sender<quic::Astray>>> {
+        let endpoints: Vec<_> = self.endpoints.iter().map(|(_, endpoint)| Rc::clone(endpoint)).collect();
+        quic::receive_from_all(usize::from(self.place.worker), count, &endpoints)
+    }
+
+    fn carry(&self, ways: quic::Ways) {
+        let carrier = ways.carrier(Arc::clone(&self.cells));
+        self.endpoints.iter().for_each(|(_, endpoint)| endpoint.carry(Rc::clone(&carrier)));
+    }
+
     /// Works until it has been told to drain, and has.
     pub async fn run(self, mut mail: Receiver<Message>) {
         let deadline = loop {
             match mail.recv().await {
                 Some(Message::Members { pool, members }) => self.follow(pool, &members),
                 Some(Message::Certificates { listener, config }) => self.show(listener, &config),
+                Some(Message::Ways(ways)) => self.carry(ways),
                 Some(Message::Publish) => self.cells.publish(),
                 Some(Message::Drain(patience)) => break ring::now() + patience,
                 Some(Message::Cut) | None => break ring::now(),
@@ -216,7 +231,7 @@ impl Worker {
                     Message::Publish => self.cells.publish(),
                     Message::Cut => return,
                     Message::Members { pool, members } => self.follow(pool, &members),
-                    Message::Drain(_) | Message::Certificates { .. } => {}
+                    Message::Drain(_) | Message::Certificates { .. } | Message::Ways(_) => {}
                 }
             }
             ring::sleep(Duration::from_millis(5)).await;

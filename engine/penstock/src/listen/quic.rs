@@ -12,12 +12,13 @@ use crate::quic::{self, Endpoint, Keys, Newcomer, Place};
 use crate::session::{self, Arrived};
 use crate::snapshot::{Bind, Listener};
 
-/// Binds the addresses of a listener that has HTTP/3. Unix sockets carry none.
+/// Binds the addresses of a listener that has HTTP/3, `first` of them being bound already. Unix sockets carry none.
 ///
 /// # Errors
 /// The first address that cannot be bound, named.
 pub fn bind(
     listener: &Listener,
+    first: usize,
     keys: &Keys,
     place: Place,
     server: &Arc<quic::ServerConfig>,
@@ -37,7 +38,8 @@ pub fn bind(
                 format!("listener `{}`: {address}, for HTTP/3: {error}{advice}", listener.name),
             )
         };
-        let one = |address: SocketAddr| Endpoint::bind(address, keys, place, Arc::clone(server));
+        let at = first + bound.len();
+        let one = |address: SocketAddr| Endpoint::bind(address, at, keys, place, Arc::clone(server));
         let endpoint = match address {
             Bind::Unix(_) => continue,
             Bind::Tcp(inet) => one(*inet),

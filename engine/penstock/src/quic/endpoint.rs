@@ -1,20 +1,34 @@
 //! A socket, and the connections that it carries.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use abi::Place;
+use abi::{ConnectionIds, Place, Route};
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, ServerConfig, Transmit};
 use ring::{Received, Sent, UdpOptions, UdpSocket};
 
 use super::link::{Inbox, Link};
 use super::{Keys, config, instant};
+
+/// A datagram that came to another worker than its connection's: a client has moved, and the kernel chooses by addresses.
+#[derive(Debug)]
+pub struct Astray {
+    /// Which of the workers' endpoints it came to: they have the same, in the same order.
+    pub endpoint: usize,
+    from: SocketAddr,
+    to: Option<IpAddr>,
+    ecn: u8,
+    bytes: BytesMut,
+}
+
+/// Brings a datagram to its worker.
+pub type Carrier = Rc<dyn Fn(u16, Astray)>;
 
 /// One worker's end of all QUIC connections of an address.
 pub struct Endpoint {
@@ -28,6 +42,12 @@ pub struct Endpoint {
     wire: RefCell<Vec<u8>>,
     /// Connections whose handshake has not been finished.
     handshaking: Cell<usize>,
+    ids: ConnectionIds,
+    place: Place,
+    /// Which of its worker's endpoints it is.
+    at: usize,
+    /// For what belongs to other workers, where there are any.
+    carrier: OnceCell<Carrier>,
 }
 
 /// A client that wants to connect.
@@ -56,7 +76,13 @@ impl Endpoint {
     ///
     /// # Errors
     /// The socket's.
-    pub fn bind(address: SocketAddr, keys: &Keys, place: Place, server: Arc<ServerConfig>) -> io::Result<Rc<Self>> {
+    pub fn bind(
+        address: SocketAddr,
+        at: usize,
+        keys: &Keys,
+        place: Place,
+        server: Arc<ServerConfig>,
+    ) -> io::Result<Rc<Self>> {
         let socket = UdpSocket::bind(address, &UdpOptions::default())?;
         let config = Arc::new(config::endpoint(keys, place));
         Ok(Rc::new(Self {
@@ -66,6 +92,10 @@ impl Endpoint {
             newcomers: RefCell::default(),
             wire: RefCell::default(),
             handshaking: Cell::new(0),
+            ids: keys.ids,
+            place,
+            at,
+            carrier: OnceCell::new(),
         }))
     }
 
@@ -103,26 +133,54 @@ impl Endpoint {
         })
     }
 
+    /// What belongs to other workers is brought to them from now on.
+    pub fn carry(&self, carrier: Carrier) {
+        let _ = self.carrier.set(carrier);
+    }
+
     /// Hands out one batch of datagrams.
     fn take(&self, received: Received<'_>) {
-        let now = instant(ring::now());
-        let ecn = EcnCodepoint::from_bits(received.ecn);
-        let mut batch = BytesMut::from(&*received.bytes);
+        let Received { from, to, ecn, stride, bytes } = received;
+        let mut batch = BytesMut::from(&*bytes);
         while !batch.is_empty() {
-            let datagram = batch.split_to(received.stride.min(batch.len()));
-            let wire = &mut *self.wire.borrow_mut();
-            wire.clear();
-            let event = self.machine.borrow_mut().handle(now, received.from, received.to, ecn, datagram, wire);
-            match event {
-                Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                    if let Some(inbox) = self.inboxes.borrow().get(handle.0).and_then(Option::as_ref) {
-                        inbox.put(event);
-                    }
-                }
-                Some(DatagramEvent::NewConnection(incoming)) => self.newcomers.borrow_mut().push_back(incoming),
-                Some(DatagramEvent::Response(transmit)) => self.answer(&transmit, wire),
-                None => {}
+            let bytes = batch.split_to(stride.min(batch.len()));
+            if let Some(carrier) = self.carrier.get()
+                && let Some(worker) = self.owner(&bytes)
+            {
+                carrier(worker, Astray { endpoint: self.at, from, to, ecn, bytes });
+            } else {
+                self.hand_out(from, to, ecn, bytes);
             }
+        }
+    }
+
+    /// Takes a datagram in that came to another worker.
+    pub fn take_over(&self, astray: Astray) {
+        let Astray { from, to, ecn, bytes, .. } = astray;
+        self.hand_out(from, to, ecn, bytes);
+    }
+
+    /// The worker that a datagram belongs to, if it is another one.
+    fn owner(&self, datagram: &[u8]) -> Option<u16> {
+        let Route::Place(place) = self.ids.route(datagram) else { return None };
+        (place.worker != self.place.worker && Place { worker: self.place.worker, ..place } == self.place)
+            .then_some(place.worker)
+    }
+
+    fn hand_out(&self, from: SocketAddr, to: Option<IpAddr>, ecn: u8, datagram: BytesMut) {
+        let wire = &mut *self.wire.borrow_mut();
+        wire.clear();
+        let (now, ecn) = (instant(ring::now()), EcnCodepoint::from_bits(ecn));
+        let event = self.machine.borrow_mut().handle(now, from, to, ecn, datagram, wire);
+        match event {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(inbox) = self.inboxes.borrow().get(handle.0).and_then(Option::as_ref) {
+                    inbox.put(event);
+                }
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.newcomers.borrow_mut().push_back(incoming),
+            Some(DatagramEvent::Response(transmit)) => self.answer(&transmit, wire),
+            None => {}
         }
     }
 

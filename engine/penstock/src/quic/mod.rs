@@ -4,20 +4,24 @@
 //! socket → Endpoint::poll_arrival → (by connection id) the inbox of a Link → the connection's task → Link::transmit → socket
 //! ```
 //!
+//! What belongs to another worker goes to that one's endpoint first ([`carriage`]).
+//!
 //! One task receives for all connections of its endpoint, and each connection is pumped by a task of its own, which it wakes. What holds here:
 //! * A datagram is copied once, when it is received; several that came as one share the copy.
 //! * Whoever connects is a burden only when it has been let in: until then the machine keeps its datagrams, so many and no more.
 //! * A connection's inbox is emptied in the turn in which it was filled, so that it holds no more than one call of receiving brings.
 //! * What stands in keys is the same on every worker: any of them can read a token, and reset a connection, that another made.
 
+mod carriage;
 mod config;
 mod endpoint;
 mod ids;
 mod keys;
 mod link;
 
+pub use self::carriage::{Ways, receive_from_all};
 pub use self::config::server;
-pub use self::endpoint::{Endpoint, Newcomer};
+pub use self::endpoint::{Astray, Carrier, Endpoint, Newcomer};
 pub use self::keys::Keys;
 pub use self::link::{Link, Notice};
 pub use abi::Place;

@@ -112,6 +112,10 @@ counters! {
     quic_retries_total: "counter",
     /// Clients of QUIC that were not let in: the listener has as many connections as it may, or is closing.
     quic_refused_total: "counter",
+    /// Datagrams of QUIC that came to this worker and were brought to the one that has their connection.
+    quic_passed_on_total: "counter",
+    /// Of such, those that were lost because the way there was full.
+    quic_passed_on_lost_total: "counter",
     /// Connections of HTTP/2 to endpoints, each shared by many requests.
     upstream_shared: "gauge",
     /// Requests begun: a head was read.
