@@ -14,6 +14,7 @@ pub mod hpack;
 mod message;
 mod origin;
 mod place;
+pub mod quic;
 mod tls;
 mod tool;
 mod transparency;
