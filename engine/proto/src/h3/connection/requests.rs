@@ -230,7 +230,8 @@ impl<R: Role> Connection<R> {
             && self.streams[slot].outgoing != Outgoing::Ended
         {
             self.streams[slot].outgoing = Outgoing::Ended;
-            out.aborts.push(Abort::Reset { stream, code: ErrorCode::REQUEST_CANCELLED });
+            // With its own code, as RFC 9000 §3.5 asks.
+            out.aborts.push(Abort::Reset { stream, code });
             self.settle(slot);
         }
         Ok(None)
