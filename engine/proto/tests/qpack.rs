@@ -1,5 +1,6 @@
 //! QPACK: the RFC's own examples (RFC 9204 Appendix B), its rules, and what holds of any list.
 
+use proptest::prelude::*;
 use proto::h3::qpack::{Corrupt, Decoder, Encoder, Fit, Indexing, ListLimits};
 
 type List = Vec<(Vec<u8>, Vec<u8>)>;
@@ -101,4 +102,124 @@ fn what_is_said_again_becomes_a_byte_once_it_is_acknowledged() {
     // Said, said again, and from then on an index each.
     assert!(lengths[0] == lengths[1] && lengths[2] < lengths[1] - 20, "{lengths:?}");
     assert_eq!(lengths[2..], [5, 5]);
+}
+
+fn any_field() -> impl Strategy<Value = (Vec<u8>, Vec<u8>, u8)> {
+    let name = prop_oneof![
+        Just(b":path".to_vec()),
+        Just(b"cache-control".to_vec()),
+        "[a-d]{1,2}".prop_map(String::into_bytes),
+        "[A-Za-z-]{1,80}".prop_map(String::into_bytes),
+    ];
+    let value = prop_oneof!["[a-c]{0,2}".prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..900)];
+    (name, value, 0..3_u8)
+}
+
+/// What happens to a section, or between two.
+#[derive(Debug, Clone)]
+enum Move {
+    Write(Vec<(Vec<u8>, Vec<u8>, u8)>),
+    /// The instructions that were written arrive, as far as that many bytes.
+    Instruct(usize),
+    /// The section of that place is read.
+    Read(usize),
+    /// It is given up instead.
+    Cancel(usize),
+    /// What the decoder says arrives, as far as that many bytes.
+    Hear(usize),
+}
+
+fn any_move() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        prop::collection::vec(any_field(), 0..8).prop_map(Move::Write),
+        (0_usize..2_000).prop_map(Move::Instruct),
+        (0_usize..2_000).prop_map(Move::Instruct),
+        (0_usize..40).prop_map(Move::Read),
+        (0_usize..40).prop_map(Move::Cancel),
+        (0_usize..40).prop_map(Move::Hear),
+    ]
+}
+
+/// Follows the whole instructions at the front of `bytes[..most]`.
+fn arrive(bytes: &mut Vec<u8>, most: usize, mut follow: impl FnMut(&[u8]) -> Option<usize>) {
+    let most = most.min(bytes.len());
+    let mut at = 0;
+    while let Some(length) = follow(&bytes[at..most]) {
+        at += length;
+    }
+    bytes.drain(..at);
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_whatever_the_order(
+        size in prop_oneof![Just(0_u64), 33..200_u64, Just(4096), Just(1 << 40)],
+        moves in prop::collection::vec(any_move(), 1..150),
+    ) {
+        let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new(size.min(4096) as usize));
+        // The peer's setting is what its decoder allows.
+        let told = size.min(4096);
+        let (mut instructions, mut feedback, mut space) = (Vec::new(), Vec::new(), Vec::new());
+        let mut waiting: Vec<(u64, Vec<u8>, List)> = Vec::new();
+        let mut streams = [0, 1, 2, 3, 4, 5, 6];
+        encoder.set_table_max(told, &mut instructions);
+        for (at, next) in moves.into_iter().enumerate() {
+            match next {
+                Move::Write(fields) => {
+                    let stream = streams[at % 7];
+                    let mut lines = Vec::new();
+                    let mut section = encoder.section(stream, &mut instructions);
+                    for (name, value, how) in &fields {
+                        let how = [Indexing::Store, Indexing::Pass, Indexing::Never][*how as usize];
+                        section.field(name, value, how, &mut lines);
+                    }
+                    let section = [&section.finish()[..], &lines].concat();
+                    let list = fields.into_iter().map(|(name, value, _)| (name.to_ascii_lowercase(), value)).collect();
+                    waiting.push((stream, section, list));
+                }
+                Move::Instruct(most) => {
+                    arrive(&mut instructions, most, |bytes| decoder.instruct(bytes, &mut space).unwrap());
+                    decoder.tell_inserted(&mut feedback);
+                }
+                Move::Read(place) | Move::Cancel(place) if place >= waiting.len() => {}
+                Move::Read(place) => {
+                    // Of one stream, in their order (RFC 9204 §2.2).
+                    let place = waiting.iter().position(|other| other.0 == waiting[place].0).unwrap();
+                    let (stream, section, list) = waiting.remove(place);
+                    let (fields, fit, required) = read(&decoder, &section, &LIMITS).unwrap().expect("our sections never wait");
+                    prop_assert_eq!((fields, fit), (list, Fit::Whole));
+                    decoder.acknowledge(stream, required, &mut feedback);
+                }
+                Move::Cancel(place) => {
+                    let stream = waiting[place].0;
+                    waiting.retain(|other| other.0 != stream);
+                    // It is not used again.
+                    streams[stream as usize % 7] += 7;
+                    decoder.cancel(stream, &mut feedback);
+                }
+                Move::Hear(most) => arrive(&mut feedback, most, |bytes| encoder.hear(bytes).unwrap()),
+            }
+            prop_assert!(encoder.memory() <= 12 * 1024 && decoder.memory() <= 8 * 1024);
+            prop_assert!(instructions.len() <= 4096 + 64);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused_within_bounds(
+        instructions in prop::collection::vec(any::<u8>(), 0..200),
+        sections in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..8),
+    ) {
+        let (mut decoder, mut space) = (Decoder::new(4096), Vec::new());
+        let mut rest = &instructions[..];
+        while let Ok(Some(length)) = decoder.instruct(rest, &mut space) {
+            rest = &rest[length..];
+        }
+        let limits = ListLimits { bytes: 500, fields: 8 };
+        for section in sections {
+            if let Ok(Ok((list, ..))) = read(&decoder, &section, &limits) {
+                prop_assert!(list.len() <= 8);
+                prop_assert!(list.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>() <= 500);
+            }
+        }
+    }
 }

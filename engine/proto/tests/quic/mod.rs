@@ -367,6 +367,13 @@ impl<S: Side> Rig<S> {
         self.lines.values().map(|line| line.unread.len()).sum()
     }
 
+    /// What is still unread of a stream is of no interest.
+    pub fn forget(&mut self, stream: u64) {
+        if let Some(line) = self.lines.get_mut(&stream) {
+            line.unread.clear();
+        }
+    }
+
     /// So much content, made of the stream's number.
     pub fn data(&mut self, stream: u64, bytes: usize) -> Result<(), Refused> {
         let head = self.connection.data_head(StreamId(stream), bytes, &mut self.out)?;
@@ -529,4 +536,16 @@ pub fn cut(bytes: &[u8], mut seed: u64) -> Vec<&[u8]> {
         rest = after;
     }
     pieces
+}
+
+/// What a fuzzer says, on streams that there may be.
+pub fn segments(said: &[(u8, Vec<u8>, bool)]) -> Vec<(u64, Vec<u8>, bool)> {
+    let stream = |at: u8| match at % 16 {
+        0..4 => CONTROL,
+        4..6 => ENCODER,
+        6 => DECODER,
+        7 => 14,
+        other => 4 * (u64::from(other) - 8),
+    };
+    said.iter().map(|(at, bytes, fin)| (stream(*at), bytes.clone(), *fin)).collect()
 }
