@@ -86,7 +86,7 @@ pub enum Malformed {
     Stream(ErrorCode),
     /// Nothing is read of what was sent on the stream: its window did not open for too long.
     Stalled,
-    /// The peer gave the stream up, for this reason.
+    /// The peer gave the stream up, for this reason; one of HTTP/3's is told in the words of HTTP/2 (RFC 9114 §A.4).
     Cancelled(ErrorCode),
     /// The peer gave the stream up and promises that it did not look at the request: it may be sent again (RFC 9113 §8.7).
     Unprocessed,

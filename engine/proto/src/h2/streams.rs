@@ -1,7 +1,6 @@
-//! The streams of a connection: a slab, found by identifier, and the order in which their content leaves (RFC 9218 §10).
+//! The streams of a connection, and the order in which their content leaves (RFC 9218 §10).
 //!
-//! Slots are used again, so that a connection that serves its thousandth request allocates nothing for it. Among streams that can
-//! send, the most urgent go first; of one urgency, those that are useful only when complete go one after the other in the order of
+//! Among streams that can send, the most urgent go first; of one urgency, those that are useful only when complete go one after the other in the order of
 //! their requests, and those that are useful in part take turns, frame by frame; the two sorts share evenly.
 
 use super::Priority;
@@ -9,6 +8,7 @@ use super::ledger::STALL_BYTES;
 use super::settings::WINDOW_MAX;
 use crate::http::Method;
 pub(super) use crate::multiplexed::head::UNKNOWN;
+use crate::multiplexed::slab::Slab;
 
 /// How far what is read has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,13 +159,10 @@ impl Stream {
     }
 }
 
-/// All of them.
+/// All of them, those that are broken and not let go of included.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    slots: Vec<Stream>,
-    free: Vec<u16>,
-    /// Identifier and slot of those that are there, by identifier.
-    index: Vec<(u32, u16)>,
+    slab: Slab<u32, Stream>,
     ready: [Lists; Priority::LEVELS],
     /// Of urgencies that have somebody.
     urgencies: u8,
@@ -196,60 +193,21 @@ impl Default for Lists {
 }
 
 impl Streams {
-    /// How many there are, those that are broken and not let go of included.
-    #[inline]
-    pub(super) fn len(&self) -> usize {
-        self.index.len()
-    }
-
-    #[inline]
-    pub(super) fn find(&self, id: u32) -> Option<usize> {
-        let at = self.index.binary_search_by_key(&id, |entry| entry.0).ok()?;
-        Some(self.index[at].1 as usize)
-    }
-
-    /// The slot of the stream with the so manieth lowest identifier.
-    #[inline]
-    pub(super) fn slot_at(&self, at: usize) -> usize {
-        self.index[at].1 as usize
-    }
-
-    /// The slots of all, by identifier.
-    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = usize> {
-        self.index.iter().map(|entry| entry.1 as usize)
-    }
-
     /// Takes in a stream whose identifier is above all others'.
     pub(super) fn insert(&mut self, stream: Stream) -> usize {
-        debug_assert!(self.index.last().is_none_or(|last| last.0 < stream.id));
-        let id = stream.id;
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot as usize] = stream;
-                slot
-            }
-            None => {
-                self.slots.push(stream);
-                (self.slots.len() - 1) as u16
-            }
-        };
-        self.index.push((id, slot));
-        slot as usize
+        self.slab.insert(stream.id, stream)
     }
 
     pub(super) fn remove(&mut self, slot: usize) {
         self.unlist(slot);
-        if let Ok(at) = self.index.binary_search_by_key(&self.slots[slot].id, |entry| entry.0) {
-            self.index.remove(at);
-            self.slots[slot].upgrade = None;
-            self.free.push(slot as u16);
-        }
+        self.slab[slot].upgrade = None;
+        self.slab.remove(self.slab[slot].id);
     }
 
     /// Puts a stream among those that can send, or takes it out, as its state has it.
     #[inline]
     pub(super) fn relist(&mut self, slot: usize) {
-        match (self.slots[slot].can_send(), self.slots[slot].listed) {
+        match (self.slab[slot].can_send(), self.slab[slot].listed) {
             (true, false) => self.list(slot),
             (false, true) => self.unlist(slot),
             _ => {}
@@ -258,7 +216,7 @@ impl Streams {
 
     pub(super) fn set_priority(&mut self, slot: usize, priority: Priority) {
         self.unlist(slot);
-        self.slots[slot].priority = priority;
+        self.slab[slot].priority = priority;
         self.relist(slot);
     }
 
@@ -275,9 +233,9 @@ impl Streams {
     /// It has sent a frame: others' turn.
     #[inline]
     pub(super) fn rotate(&mut self, slot: usize) {
-        let Priority { urgency, incremental } = self.slots[slot].priority;
+        let Priority { urgency, incremental } = self.slab[slot].priority;
         self.ready[urgency as usize].partial_next = !incremental;
-        if incremental && self.slots[slot].listed {
+        if incremental && self.slab[slot].listed {
             self.unlist(slot);
             self.relist(slot);
         } else {
@@ -287,44 +245,36 @@ impl Streams {
 
     /// Gives back memory that nobody uses.
     pub(super) fn trim(&mut self) {
-        if self.index.is_empty() {
-            *self = Self::default();
-        }
-    }
-
-    pub(super) fn memory(&self) -> usize {
-        self.slots.capacity() * size_of::<Stream>()
-            + self.free.capacity() * size_of::<u16>()
-            + self.index.capacity() * size_of::<(u32, u16)>()
+        self.slab.trim();
     }
 
     fn list(&mut self, slot: usize) {
-        let Priority { urgency, incremental } = self.slots[slot].priority;
+        let Priority { urgency, incremental } = self.slab[slot].priority;
         let lists = &self.ready[urgency as usize];
         let mut after = if incremental { lists.partial.last } else { lists.whole.last };
         if !incremental {
-            while after != NOBODY && self.slots[after as usize].id > self.slots[slot].id {
-                after = self.slots[after as usize].previous;
+            while after != NOBODY && self.slab[after as usize].id > self.slab[slot].id {
+                after = self.slab[after as usize].previous;
             }
         }
         let before = match after {
             NOBODY if incremental => lists.partial.first,
             NOBODY => lists.whole.first,
-            after => self.slots[after as usize].next,
+            after => self.slab[after as usize].next,
         };
         self.join(urgency, incremental, after, slot as u16);
         self.join(urgency, incremental, slot as u16, before);
-        self.slots[slot].listed = true;
+        self.slab[slot].listed = true;
         self.urgencies |= 1 << urgency;
     }
 
     fn unlist(&mut self, slot: usize) {
-        if !self.slots[slot].listed {
+        if !self.slab[slot].listed {
             return;
         }
-        let Priority { urgency, incremental } = self.slots[slot].priority;
-        self.join(urgency, incremental, self.slots[slot].previous, self.slots[slot].next);
-        self.slots[slot].listed = false;
+        let Priority { urgency, incremental } = self.slab[slot].priority;
+        self.join(urgency, incremental, self.slab[slot].previous, self.slab[slot].next);
+        self.slab[slot].listed = false;
         let lists = &self.ready[urgency as usize];
         if lists.whole.first == NOBODY && lists.partial.first == NOBODY {
             self.urgencies &= !(1 << urgency);
@@ -337,28 +287,28 @@ impl Streams {
         let list = if incremental { &mut lists.partial } else { &mut lists.whole };
         match left {
             NOBODY => list.first = right,
-            left => self.slots[left as usize].next = right,
+            left => self.slab[left as usize].next = right,
         }
         match right {
             NOBODY => list.last = left,
-            right => self.slots[right as usize].previous = left,
+            right => self.slab[right as usize].previous = left,
         }
     }
 }
 
-impl std::ops::Index<usize> for Streams {
-    type Output = Stream;
+impl std::ops::Deref for Streams {
+    type Target = Slab<u32, Stream>;
 
     #[inline]
-    fn index(&self, slot: usize) -> &Stream {
-        &self.slots[slot]
+    fn deref(&self) -> &Self::Target {
+        &self.slab
     }
 }
 
-impl std::ops::IndexMut<usize> for Streams {
+impl std::ops::DerefMut for Streams {
     #[inline]
-    fn index_mut(&mut self, slot: usize) -> &mut Stream {
-        &mut self.slots[slot]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.slab
     }
 }
 

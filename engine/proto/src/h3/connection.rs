@@ -383,8 +383,11 @@ impl<R: Role> Connection<R> {
 
     fn remove(&mut self, slot: usize) {
         self.let_go(slot);
-        self.broken -= u16::from(self.streams[slot].broken);
-        self.streams.remove(slot);
+        let stream = &mut self.streams[slot];
+        self.broken -= u16::from(stream.broken);
+        stream.upgrade = None;
+        let id = stream.id;
+        self.streams.remove(id);
     }
 
     /// Both messages are complete.

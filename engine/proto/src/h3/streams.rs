@@ -1,9 +1,9 @@
-//! The requests of a connection: a slab, found by identifier. Slots are used again, so that a connection that serves its thousandth
-//! request allocates nothing for it.
+//! The requests of a connection.
 
 use super::Priority;
 use crate::http::Method;
 use crate::multiplexed::head::UNKNOWN;
+use crate::multiplexed::slab::Slab;
 
 /// How far what is read has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,91 +103,5 @@ impl Stream {
     }
 }
 
-/// All of them.
-#[derive(Debug, Default)]
-pub(super) struct Streams {
-    slots: Vec<Stream>,
-    free: Vec<u16>,
-    /// Identifier and slot of those that are there, by identifier.
-    index: Vec<(u64, u16)>,
-}
-
-impl Streams {
-    /// How many there are, those that are broken and not let go of included.
-    #[inline]
-    pub(super) fn len(&self) -> usize {
-        self.index.len()
-    }
-
-    #[inline]
-    pub(super) fn find(&self, id: u64) -> Option<usize> {
-        let at = self.index.binary_search_by_key(&id, |entry| entry.0).ok()?;
-        Some(self.index[at].1 as usize)
-    }
-
-    /// The highest identifier that is there.
-    pub(super) fn last(&self) -> Option<u64> {
-        self.index.last().map(|entry| entry.0)
-    }
-
-    /// Those that are there, by identifier.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Stream> {
-        self.index.iter().map(|entry| &self.slots[entry.1 as usize])
-    }
-
-    /// Takes in a stream that is not there, wherever its identifier belongs.
-    pub(super) fn insert(&mut self, stream: Stream) -> usize {
-        let id = stream.id;
-        let at = self.index.partition_point(|entry| entry.0 < id);
-        debug_assert!(self.index.get(at).is_none_or(|entry| entry.0 != id), "a stream is opened twice");
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot as usize] = stream;
-                slot
-            }
-            None => {
-                self.slots.push(stream);
-                (self.slots.len() - 1) as u16
-            }
-        };
-        self.index.insert(at, (id, slot));
-        slot as usize
-    }
-
-    pub(super) fn remove(&mut self, slot: usize) {
-        if let Ok(at) = self.index.binary_search_by_key(&self.slots[slot].id, |entry| entry.0) {
-            self.index.remove(at);
-            self.slots[slot].upgrade = None;
-            self.free.push(slot as u16);
-        }
-    }
-
-    /// Gives back memory that nobody uses.
-    pub(super) fn trim(&mut self) {
-        if self.index.is_empty() {
-            *self = Self::default();
-        }
-    }
-
-    pub(super) fn memory(&self) -> usize {
-        self.slots.capacity() * size_of::<Stream>()
-            + self.free.capacity() * size_of::<u16>()
-            + self.index.capacity() * size_of::<(u64, u16)>()
-    }
-}
-
-impl std::ops::Index<usize> for Streams {
-    type Output = Stream;
-
-    #[inline]
-    fn index(&self, slot: usize) -> &Stream {
-        &self.slots[slot]
-    }
-}
-
-impl std::ops::IndexMut<usize> for Streams {
-    #[inline]
-    fn index_mut(&mut self, slot: usize) -> &mut Stream {
-        &mut self.slots[slot]
-    }
-}
+/// All of them, those that are broken and not let go of included.
+pub(super) type Streams = Slab<u64, Stream>;

@@ -1,10 +1,11 @@
 //! What HTTP/2 and HTTP/3 share, because it is the same law in both: what heads mean and how they are written, how urgent a response is,
-//! and what tricks cost.
+//! what tricks cost, and where streams are kept.
 
 pub(crate) mod compose;
 pub(crate) mod head;
 pub mod ledger;
 mod priority;
+pub(crate) mod slab;
 
 pub use head::HeadSpace;
 pub use priority::Priority;

@@ -5,6 +5,7 @@ use super::{Connection, INTEGER_MAX, Said};
 use crate::h3::error::{ErrorCode, Fault};
 use crate::h3::frame::{FrameHead, Kind, only_integer, read_integer};
 use crate::h3::settings::SETTINGS_BYTES_MAX;
+use crate::h3::streams::Stream;
 use crate::h3::{HeadSpace, Out, Priority, StreamId};
 use crate::multiplexed::ledger::{Offence, PRIORITY_BYTES_MAX};
 use crate::role::Role;
@@ -61,11 +62,10 @@ impl<R: Role> Connection<R> {
             return None;
         }
         let inserted = self.decoder.inserted();
-        let ready = self.streams.all().find(|stream| (1..=inserted).contains(&stream.awaited))?.id;
-        let slot = self.streams.find(ready)?;
+        let slot = self.streams.all().find(|&slot| (1..=inserted).contains(&self.streams[slot].awaited))?;
         self.streams[slot].awaited = 0;
         self.blocked -= 1;
-        Some(StreamId(ready))
+        Some(StreamId(self.streams[slot].id))
     }
 
     /// What the peer's decoder has read.
@@ -176,16 +176,18 @@ impl<R: Role> Connection<R> {
     /// The next request that a server which has gone did not look at. It is over for both.
     fn take_orphan(&mut self, out: &mut Out) -> Option<StreamId> {
         let first = self.peer_first.filter(|_| !R::ANSWERS)?;
-        while let Some(id) = self.streams.last().filter(|&id| id >= first) {
-            let slot = self.streams.find(id)?;
-            let told = self.streams[slot].broken;
+        loop {
+            let slot = self.streams.all().next_back()?;
+            let &Stream { id, broken: told, .. } = &self.streams[slot];
+            if id < first {
+                return None;
+            }
             self.give_up(slot, ErrorCode::REQUEST_CANCELLED, out);
             self.remove(slot);
             if !told {
                 return Some(StreamId(id));
             }
         }
-        None
     }
 
     /// A client says how urgent a response is, before it asks or after (RFC 9218 §7.2).

@@ -179,7 +179,7 @@ impl<R: Role> Connection<R> {
         if let Some((_, priority)) = self.early.iter().find(|(early, _)| *early == stream.0) {
             (entry.priority, entry.prioritised) = (*priority, true);
         }
-        self.streams.insert(entry);
+        self.streams.insert(stream.0, entry);
         Ok(())
     }
 

@@ -53,7 +53,7 @@ impl Connection<Client> {
         entry.extended = extended;
         entry.upgrade = extended.then(|| asked.upgrade.into());
         entry.outgoing_left = promised(rewrite.framing);
-        self.streams.insert(entry);
+        self.streams.insert(stream.0, entry);
         Ok(())
     }
 }
