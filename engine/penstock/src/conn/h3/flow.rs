@@ -199,7 +199,12 @@ impl<R: Speaks> Hub<R> {
             Said::Unblocked(id) => {
                 if let Some(at) = self.find(stream(id.0)) {
                     self.flows[at].blocked = false;
-                    self.flows[at].mail.wake();
+                    // Of a head nobody knows yet who could be woken.
+                    if self.flows[at].begun {
+                        self.flows[at].mail.wake();
+                    } else {
+                        self.unblocked.push(self.flows[at].id);
+                    }
                 }
             }
             _ => {}

@@ -55,6 +55,8 @@ struct Hub<R: Speaks> {
     begun: usize,
     /// The peer's streams in one direction.
     one_way: Vec<OneWay>,
+    /// Requests whose heads waited for QPACK's table, and can be read now.
+    unblocked: Vec<StreamId>,
     /// What it says on a request's stream, for the length of a call.
     said: Vec<u8>,
     /// Content that waits in all flows.
@@ -90,6 +92,7 @@ impl<R: Speaks> Multiplex<R> {
             flows: Vec::new(),
             begun: 0,
             one_way: Vec::new(),
+            unblocked: Vec::new(),
             said: Vec::new(),
             outbox_bytes: 0,
             pump: None,
@@ -292,6 +295,11 @@ impl<R: Speaks> Hub<R> {
                     self.stopped(id, error_code.into_inner(), now)?
                 }
                 Notice::Stream(StreamEvent::Finished { .. } | StreamEvent::Available { .. }) => {}
+            }
+        }
+        while let Some(id) = self.unblocked.pop() {
+            if self.find(id).is_some_and(|at| !self.flows[at].begun) {
+                self.begin(this, id, now, arrived)?;
             }
         }
         Ok(())

@@ -1,0 +1,225 @@
+//! HTTP/3 with clients that we did not write: libcurl with ngtcp2 and nghttp3, and aioquic. Chromium's are in `chromium.rs`.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command};
+
+use harness::{
+    Client, H3Door, Kind, Origin, PATIENCE, Setup, TlsClient, answer, fields_text, free_address, on_each_driver,
+    python, script, until,
+};
+use serde_json::Value;
+
+on_each_driver! {
+    /// Small and large, both ways, of told length and of untold, over one connection.
+    fn curl(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::new(driver, &origin);
+        door.curl("transfers", &[]);
+        door.engine.until_idle();
+        let metrics = door.engine.metrics();
+        assert_eq!((metrics.sum("h3_connections_total"), metrics.sum("h3_faults_total")), (1, 0));
+        assert_eq!(metrics.sum("requests_total"), 210);
+        assert_eq!(metrics.sum("tls_handshakes_total"), 1);
+    }
+
+    /// Who has no certificate is refused where one is asked for, as over TCP.
+    fn a_certificate_is_asked_for(driver) {
+        let origin = Origin::standard();
+        let folder = harness::Folder::new();
+        let ours = harness::Authority::new(&folder, "ours");
+        let good = ours.issue(&folder, "good", &["good.test"], Kind::Ecdsa);
+        let door = H3Door::of(Setup::new(driver).origin(&origin), &format!(", client_ca = {:?}", ours.file));
+        door.curl("certificates", &[&good.cert.display().to_string(), &good.key.display().to_string()]);
+        assert_eq!(door.engine.metrics().sum("requests_total"), 1);
+        door.engine.until_idle();
+    }
+
+    /// Whoever asks by HTTP/1 or 2 is told the truth about HTTP/3.
+    fn it_is_advertised(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::new(driver, &origin);
+        door.curl("advertised", &[]);
+    }
+
+    fn switched_off(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::of(Setup::new(driver).origin(&origin).listen_line("http3.enabled = false"), "");
+        // Nobody has the port.
+        drop(std::net::UdpSocket::bind(door.engine.address).expect("nobody has it"));
+        door.curl("without", &[]);
+    }
+
+    /// 400 requests at once on a connection that takes a hundred at a time.
+    fn streams_beyond_the_limit(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::new(driver, &origin);
+        door.play("h3_client.py", "many");
+        let metrics = door.engine.metrics();
+        assert_eq!((metrics.sum("requests_total"), metrics.sum("h3_connections_total")), (400, 1));
+        assert!(origin.accepted() <= 100, "{} connections to the origin", origin.accepted());
+        door.engine.until_idle();
+    }
+
+    fn trailers(driver) {
+        let origin = Origin::start(|peer| {
+            while let Some(request) = peer.request() {
+                if request.target() == "/told" {
+                    let trailers: String = request.trailers.iter().map(|(name, value)| format!(" {name}: {value}")).collect();
+                    peer.send(answer(request.text() + &trailers.to_ascii_lowercase()));
+                } else {
+                    peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1388\r\n");
+                    peer.send([b'x'; 5_000]);
+                    peer.send("\r\n0\r\nX-Sum: 5000\r\n\r\n");
+                }
+            }
+        });
+        let door = H3Door::new(driver, &origin);
+        door.play("h3_client.py", "trailers");
+        door.engine.until_idle();
+    }
+
+    fn expect_100_continue(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::new(driver, &origin);
+        door.play("h3_client.py", "expects");
+        door.engine.until_idle();
+    }
+
+    /// Over HTTP/3 from the client, over HTTP/2 to grpcio's server.
+    fn grpc(driver) {
+        let server = Grpc::start();
+        let setup = Setup::new(driver).to(&server.address.to_string()).pool_line("protocol = \"h2\"");
+        let door = H3Door::of(setup, "");
+        door.play("h3_client.py", "calls");
+        door.engine.until_idle();
+    }
+
+    /// RFC 9220 from the client, RFC 6455 to the origin.
+    fn websockets(driver) {
+        let origin = free_address();
+        let door = H3Door::of(Setup::new(driver).to(&origin.to_string()), "");
+        let ran = door.script("h3_websocket.py", &origin.to_string()).run();
+        assert_eq!(ran.text().trim(), "all well", "{}", ran.err);
+        let metrics = door.engine.metrics();
+        assert_eq!((metrics.sum("websockets_total"), metrics.sum("websocket_violations_total")), (3, 1));
+        door.engine.until_idle();
+    }
+
+    fn sessions_are_resumed(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::new(driver, &origin);
+        door.play("h3_client.py", "resumes");
+        assert_eq!(door.engine.metrics().sum("h3_connections_total"), 4);
+    }
+
+    fn keys_are_updated(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::new(driver, &origin);
+        door.play("h3_client.py", "updates-keys");
+        assert_eq!(door.engine.metrics().sum("h3_connections_total"), 1);
+    }
+
+    /// RFC 9000 §9: the client's port changes in the midst of a download.
+    fn a_client_moves(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::new(driver, &origin);
+        door.play("h3_client.py", "moves");
+        assert_eq!(door.engine.metrics().sum("h3_connections_total"), 1);
+        door.engine.until_idle();
+    }
+
+    /// What a client does not want any more is not asked of the origin any longer.
+    fn given_up(driver) {
+        let origin = Origin::start(|peer| {
+            while let Ok(request) = peer.wire.head() {
+                match request.target() {
+                    "/endless" => {
+                        peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+                        while peer.send([b"1000\r\n", &[b'x'; 4096][..], b"\r\n"].concat()) {}
+                        return;
+                    }
+                    "/begun" => return drop(peer.wait_for_end()),
+                    _ => drop(peer.send(answer("hello\n"))),
+                }
+            }
+        });
+        let door = H3Door::new(driver, &origin);
+        std::thread::scope(|scope| {
+            let played = scope.spawn(|| door.play("h3_client.py", "gives-up"));
+            // One connection goes on for whoever asks next; the others were for what was given up.
+            until("both are told", PATIENCE, || origin.accepted() == 3 && origin.open() == 1);
+            assert!(!played.is_finished(), "they were told because the client has gone");
+        });
+        assert_eq!(door.engine.metrics().sum("h3_faults_total"), 0);
+        door.engine.until_idle();
+    }
+
+    /// What has been asked is answered, and the client learns which that is.
+    fn a_drain_loses_nothing(driver) {
+        let origin = Origin::standard();
+        let mut door = H3Door::new(driver, &origin);
+        let pid = door.engine.pid().to_string();
+        let ran = door.script("h3_client.py", "drains").args([pid]).run();
+        assert_eq!(ran.text().trim(), "all well", "{}", ran.err);
+        assert_eq!(door.engine.wait(PATIENCE).code(), Some(0), "{}", door.engine.err());
+    }
+
+    /// Who has connected stays; who connects anew sees the new one.
+    fn certificates_are_swapped(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::new(driver, &origin);
+        let shown = |door: &H3Door| TlsClient::connect_tls(door.engine.address, "localhost", &door.client().into()).expect("a connection").shown();
+        let before = shown(&door);
+        let go = door.folder.join("go");
+        let ran = std::thread::scope(|scope| {
+            let (ready, go) = (door.folder.join("ready"), go.display().to_string());
+            let tool = door.script("h3_client.py", "swaps").args([&ready.display().to_string(), &go]);
+            let played = scope.spawn(move || tool.run());
+            until("a first connection", PATIENCE, || ready.exists());
+            door.authority.issue(&door.folder, "site", &["localhost"], Kind::Ecdsa);
+            until("the new one is shown", PATIENCE, || shown(&door) != before);
+            std::fs::write(go, "").expect("a file of our own");
+            played.join().expect("no panic")
+        });
+        assert_eq!(ran.text().trim(), "all well", "{}", ran.err);
+    }
+
+    fn it_is_logged_and_told_to_origins(driver) {
+        let origin = Origin::answering(|request| Some(answer(fields_text(request))));
+        let folder = harness::Folder::new();
+        let log = folder.join("access");
+        let toml = format!("[log]\naccess.path = {log:?}\naccess.format = \"json\"");
+        let door = H3Door::of(Setup::new(driver).origin(&origin).more(&toml), "");
+        door.play("h3_client.py", "told");
+        until("a line", PATIENCE, || std::fs::read_to_string(&log).is_ok_and(|text| text.ends_with('\n')));
+        let text = std::fs::read_to_string(&log).expect("a log");
+        let line: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+        for (key, wanted) in [("version", "HTTP/3.0"), ("client", "127.0.0.1"), ("target", "/told"), ("host", "localhost"), ("tls", "TLSv1.3")] {
+            assert_eq!(line[key], wanted, "{key} of {line}");
+        }
+        assert_eq!(line["status"], 200, "{line}");
+    }
+}
+
+/// A gRPC server of ours. Ends when it is dropped.
+struct Grpc {
+    address: SocketAddr,
+    child: Child,
+}
+
+impl Grpc {
+    fn start() -> Self {
+        let address = free_address();
+        let child = Command::new(python()).arg(script("grpc_server.py")).arg(address.to_string()).spawn();
+        let server = Self { address, child: child.expect("a Python") };
+        until("the server listens", PATIENCE, || Client::try_connect(address).is_ok());
+        server
+    }
+}
+
+impl Drop for Grpc {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
