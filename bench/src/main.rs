@@ -50,12 +50,15 @@ cargo xtask bench h1 [options]      HTTP/1.1: CPU time per request of each proxy
 
 cargo xtask bench tls [options]     HTTP/1.1 over TLS: CPU time per request, and per handshake
 cargo xtask bench h2 [options]      HTTP/2 over TLS to an origin that speaks HTTP/1.1
+cargo xtask bench h3 [options]      HTTP/3 to an origin that speaks HTTP/1.1; nginx and HAProxy come from Debian's unstable release, into target/sid
 cargo xtask bench grpc [options]    unary gRPC over HTTP/2 without TLS, on both sides; every proxy's answers are read to their trailers too
 
-  --rivals LIST       of nginx, haproxy, h2o (default all of them); grpc: of nginx, haproxy, envoy
+  --rivals LIST       of nginx, haproxy, h2o (default all of them); h3: of nginx, haproxy, envoy, caddy (default the first two);
+                      grpc: of nginx, haproxy, envoy
   --scenarios LIST    tls: of c64 (100 B), 1m (16 connections), handshake, resumed (a connection per request);
-                      h2: of 16x16 (connections × streams, 100 B), 1x1, 1m (4 × 4); grpc: of 16x16, 1x1 (default all)
-  otherwise as for h1; h2load is the load generator, and our own for handshakes
+                      h2: of 16x16 (connections × streams, 100 B), 1x1, 1m (4 × 4); h3: those, 64x1, handshake; grpc: of 16x16, 1x1 (default all)
+  --load own|h2load   h3 only (default own); h2load has to speak HTTP/3, and to be on PATH as h2load-h3
+  otherwise as for h1; h2load is the load generator, our own for handshakes and for HTTP/3
 
 cargo xtask bench ws [options]      WebSockets over TLS, each with a message now and then: delivery, opening, CPU time per message
 
@@ -99,12 +102,14 @@ fn main() -> ExitCode {
         "h1" => suite::run(scenario::H1, rest),
         "tls" => suite::run(scenario::TLS, rest),
         "h2" => suite::run(scenario::H2, rest),
+        "h3" => suite::run(scenario::H3, rest),
         "grpc" => suite::run(scenario::GRPC, rest),
         "chaos" => chaos::run(rest),
         "qos" => qos::run(rest),
         "ws" => ws::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
+        "h3-load" => load::h3::main(rest),
         "handshakes" => load::handshakes::main(rest),
         "calls" => grpc::calls::main(rest),
         "origin" => origin::main(rest),

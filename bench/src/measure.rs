@@ -94,6 +94,7 @@ impl Bench<'_> {
             path: scenario.path.to_owned(),
             connections: scenario.connections,
             streams: scenario.streams,
+            body: scenario.body,
             seconds,
             close: scenario.close,
             resumed: scenario.resumed,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::measure::{CallsEach, Round};
 use crate::rivals::Kind;
-use crate::scenario::{Over, Scenario};
+use crate::scenario::Scenario;
 use crate::stats::{median, min, ratio};
 
 /// One contender in one scenario.
@@ -125,7 +125,7 @@ impl Section {
         let Scenario { name, over, close, .. } = self.scenario;
         let each = |line: &Line| Some(format!("{} {:.0}", line.kind.name(), 1e6 / line.cpu().0?));
         let all: Vec<String> = self.lines.iter().filter_map(each).collect();
-        let told = over == Over::Tls && close;
+        let told = over.is_secure() && close;
         told.then(|| {
             format!("{name}: handshakes, with a request each, per CPU second in the best round: {}", all.join(", "))
         })

@@ -13,6 +13,8 @@ pub(crate) enum Over {
     Tls,
     /// HTTP/2 over TLS.
     H2,
+    /// HTTP/3.
+    H3,
     /// gRPC over HTTP/2 in the clear, to the origin too.
     Grpc,
 }
@@ -20,7 +22,7 @@ pub(crate) enum Over {
 impl Over {
     /// Whether proxies show a certificate.
     pub(crate) fn is_secure(self) -> bool {
-        matches!(self, Self::Tls | Self::H2)
+        matches!(self, Self::Tls | Self::H2 | Self::H3)
     }
 }
 
@@ -30,7 +32,7 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) over: Over,
     pub(crate) connections: usize,
-    /// Requests at once on a connection: more than one with HTTP/2 only.
+    /// Requests at once on a connection: more than one with HTTP/2 and HTTP/3 only.
     pub(crate) streams: usize,
     /// What the origin serves: its path, and the length of the body.
     pub(crate) path: &'static str,
@@ -96,6 +98,20 @@ pub(crate) const H2: Suite = Suite {
     smoke: ("16x16", ""),
 };
 
+/// `bench h3`: HTTP/3.
+pub(crate) const H3: Suite = Suite {
+    name: "h3",
+    scenarios: &[
+        Scenario { name: "16x16", over: Over::H3, connections: 16, streams: 16, ..C64 },
+        Scenario { name: "64x1", over: Over::H3, ..C64 },
+        Scenario { name: "1x1", over: Over::H3, connections: 1, ..C64 },
+        Scenario { name: "1m", over: Over::H3, connections: 4, streams: 4, path: "/1m", body: 1 << 20, ..C64 },
+        Scenario { over: Over::H3, ..HANDSHAKE },
+    ],
+    rivals: "nginx,haproxy",
+    smoke: ("16x16", ""),
+};
+
 /// `bench grpc`: unary calls over HTTP/2 without TLS.
 pub(crate) const GRPC: Suite = Suite {
     name: "grpc",
@@ -136,7 +152,7 @@ impl Scenario {
         let streams = if self.streams == 1 { String::new() } else { format!(" × {} streams", self.streams) };
         let how = match (self.close, self.paced) {
             (true, _) if self.resumed => ", a connection per request, resumed",
-            (true, _) if self.over == Over::Tls => ", a connection per request, full handshakes",
+            (true, _) if self.over.is_secure() => ", a connection per request, full handshakes",
             (true, _) => ", a connection per request",
             (_, true) => ", open loop at half of the slowest one's capacity",
             _ => "",
@@ -177,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_suite_has_one_protocol_and_its_smoke_round_exists() {
-        for suite in [H1, TLS, H2, GRPC] {
+        for suite in [H1, TLS, H2, H3, GRPC] {
             assert!(suite.scenarios.iter().all(|scenario| scenario.over == suite.over()), "{}", suite.name);
             assert_eq!(suite.chosen(&[suite.smoke.0]).unwrap().len(), 1);
         }
@@ -190,6 +206,10 @@ mod tests {
         assert_eq!(told(H1, "close"), "close: 64 connections, 100 B, a connection per request");
         assert_eq!(told(TLS, "resumed"), "resumed: 16 connections, 100 B, a connection per request, resumed");
         assert_eq!(told(GRPC, "1x1"), "1x1: 1 connection, 100 B");
+        assert_eq!(
+            told(H3, "handshake"),
+            "handshake: 16 connections, 100 B, a connection per request, full handshakes"
+        );
         assert_eq!(told(H2, "16x16"), "16x16: 16 connections × 16 streams, 100 B");
     }
 }

@@ -1,4 +1,4 @@
-//! `bench h1`, `bench tls`, `bench h2`, `bench grpc`: proxies side by side. Starts everybody, runs interleaved rounds in an order drawn anew each time, and reports.
+//! `bench h1`, `bench tls`, `bench h2`, `bench h3`, `bench grpc`: proxies side by side. Starts everybody, runs interleaved rounds in an order drawn anew each time, and reports.
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -92,6 +92,14 @@ impl Settings {
             json: flags.text("--json").map(str::to_owned),
             smoke,
         };
+        let fits = match settings.load {
+            Load::Own => true,
+            Load::Wrk => suite.over() == Over::Plain,
+            Load::H2load => suite.over() == Over::H3,
+        };
+        if !fits {
+            return Err("--load wrk is for HTTP/1.1 in the clear, --load h2load for HTTP/3".to_owned());
+        }
         if settings.rounds == 0 || settings.seconds == 0 {
             return Err("--rounds and --seconds must be at least 1".to_owned());
         }
@@ -109,7 +117,7 @@ pub(crate) fn run(suite: Suite, words: &[String]) -> Outcome {
     if settings.load == Load::Wrk {
         tools.push(("wrk", "wrk"));
     }
-    if suite.over() != Over::Plain {
+    if !matches!(suite.over(), Over::Plain | Over::H3) {
         tools.push(("h2load", "nghttp2-client"));
     }
     if settings.syscalls {
@@ -293,8 +301,9 @@ fn about(settings: &Settings, words: &[String], contenders: &[Contender]) -> Val
 
 fn load_name(settings: &Settings) -> &'static str {
     match (settings.suite.over(), settings.load) {
-        (Over::Plain, Load::Own) => "own",
-        (Over::Plain, Load::Wrk) => "wrk",
+        (Over::H3, Load::H2load) => "h2load",
+        (Over::Plain | Over::H3, Load::Own | Load::H2load) => "own",
+        (Over::Plain | Over::H3, Load::Wrk) => "wrk",
         (Over::Tls, _) => "h2load, and our own for handshakes",
         (Over::H2 | Over::Grpc, _) => "h2load",
     }
@@ -342,7 +351,9 @@ fn standing_notes(settings: &Settings) -> Vec<String> {
     if settings.syscalls {
         notes.push("calls and sends are counted in a round under strace, which slows the proxy and so batches more; penstock's are its own counters: io_uring_enter and sends put on the ring".to_owned());
     }
-    if settings.suite.over().is_secure() {
+    if settings.suite.over() == Over::H3 {
+        notes.push("one ECDSA P-256 certificate for everybody, X25519, AES-128; datagrams have at most 1,472 bytes, as on an Ethernet".to_owned());
+    } else if settings.suite.over().is_secure() {
         notes.push("TLS 1.3 with one ECDSA P-256 certificate for everybody; handshakes agree upon X25519, since not all rivals know X25519MLKEM768; h2load tells no percentiles".to_owned());
     }
     if settings.smoke {
@@ -395,6 +406,7 @@ mod tests {
         assert_eq!(read("--without-penstock --rivals caddy,caddy").unwrap().contenders, [Kind::Caddy, Kind::Direct]);
         assert!(read("--without-penstock --rivals=").is_err());
         assert!(read("--rounds 0").is_err());
+        assert!(read("--load h2load").is_err());
         assert!(read("--load ab").err().unwrap().contains("--load cannot be `ab`"));
     }
 }

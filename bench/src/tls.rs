@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{CipherSuite, ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedCipherSuite};
 use xtask::Outcome;
 
 use crate::process::{self, Scratch};
@@ -23,7 +24,7 @@ pub(crate) struct Identity {
 }
 
 /// Whom it is for.
-const NAME: &str = "localhost";
+pub(crate) const NAME: &str = "localhost";
 
 impl Identity {
     /// ECDSA P-256: what public authorities issue most.
@@ -57,15 +58,30 @@ impl Identity {
 
 /// Expects the certificate of this file; agrees upon X25519, as every contender can, and HTTP/1.1.
 pub(crate) fn client(trust: &Path) -> Outcome<ClientConfig> {
+    expecting(trust, aws_lc_rs::DEFAULT_CIPHER_SUITES.to_vec(), b"http/1.1")
+}
+
+/// The same for HTTP/3, with full handshakes only. AES-128 comes first, as in browsers and in h2load: a server that leaves the choice to its
+/// client is not measured with another cipher than by those.
+pub(crate) fn quic_client(trust: &Path) -> Outcome<ClientConfig> {
+    let mut suites = aws_lc_rs::DEFAULT_CIPHER_SUITES.to_vec();
+    suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let mut config = expecting(trust, suites, b"h3")?;
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn expecting(trust: &Path, cipher_suites: Vec<SupportedCipherSuite>, protocol: &[u8]) -> Outcome<ClientConfig> {
     let problem = |error: &dyn std::fmt::Display| format!("{}: {error}", trust.display());
     let mut roots = RootCertStore::empty();
     let cert = CertificateDer::from_pem_file(trust).map_err(|error| problem(&error))?;
     roots.add(cert).map_err(|error| problem(&error))?;
-    let provider = CryptoProvider { kx_groups: vec![aws_lc_rs::kx_group::X25519], ..aws_lc_rs::default_provider() };
+    let kx_groups = vec![aws_lc_rs::kx_group::X25519];
+    let provider = CryptoProvider { cipher_suites, kx_groups, ..aws_lc_rs::default_provider() };
     let builder = ClientConfig::builder_with_provider(Arc::new(provider));
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).map_err(|error| problem(&error))?;
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(config)
 }
 

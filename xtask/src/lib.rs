@@ -7,6 +7,7 @@
 pub mod install;
 pub mod place;
 pub mod shell;
+pub mod sid;
 pub mod tasks;
 pub mod tidy;
 

@@ -15,7 +15,7 @@ cargo xtask <task>
   fuzz [--seconds N] [target…]      every fuzz target of engine/proto for N seconds each (default 30)
   sanitize [address|thread|loom]…   engine/ring under AddressSanitizer, ThreadSanitizer, loom (default all)
   deny                              licences and bans of every dependency (installs cargo-deny)
-  bench h1|tls|h2|grpc|ws …         measure against rivals; `cargo xtask bench help` says how
+  bench h1|tls|h2|h3|grpc|ws …      measure against rivals; `cargo xtask bench help` says how
   dist                              the release binary with manual page and completions in target/dist
   ebpf                              build the eBPF programs
 ";

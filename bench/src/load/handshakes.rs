@@ -52,7 +52,7 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
         times.extend(more);
         errors += failed;
     }
-    println!("{}", summary(&mut times, errors, begun.elapsed().as_secs_f64()).to_json());
+    println!("{}", Seen::of(times, errors, begun.elapsed().as_secs_f64()).to_json());
     Ok(())
 }
 
@@ -99,27 +99,5 @@ impl<'a> Loop<'a> {
         let response = process::get_over(stream, self.to, self.path)?;
         let fine = response.starts_with("HTTP/1.1 200");
         kind.filter(|_| fine).ok_or_else(|| std::io::Error::other("no answer"))
-    }
-}
-
-fn summary(times: &mut [f64], errors: u64, seconds: f64) -> Seen {
-    times.sort_by(f64::total_cmp);
-    let at =
-        |share: f64| times.get(((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1))).copied();
-    let mean = times.iter().sum::<f64>() / times.len().max(1) as f64;
-    let [p50, p99, p999, max] = [0.5, 0.99, 0.999, 1.0].map(|share| at(share).unwrap_or(0.0));
-    Seen { requests: times.len() as u64, errors, seconds, mean, p50, p99, p999, max }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn summaries() {
-        let mut times: Vec<f64> = (1..=1000).rev().map(f64::from).collect();
-        let seen = summary(&mut times, 3, 2.0);
-        assert_eq!((seen.requests, seen.errors, seen.p50, seen.p99, seen.max), (1000, 3, 501.0, 991.0, 1000.0));
-        assert_eq!(summary(&mut [], 1, 2.0).requests, 0);
     }
 }

@@ -1,6 +1,7 @@
 //! Load: which generator, told what, and what it saw. Always a process of its own.
 
 mod h2load;
+pub(crate) mod h3;
 pub(crate) mod handshakes;
 pub(crate) mod own;
 mod wrk;
@@ -24,6 +25,8 @@ pub(crate) struct Plan {
     /// Requests at once on each.
     pub(crate) streams: usize,
     pub(crate) seconds: u64,
+    /// Bytes of an answer's body.
+    pub(crate) body: usize,
     /// One request a connection.
     pub(crate) close: bool,
     /// Each resumes an earlier session.
@@ -53,6 +56,16 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Of the microseconds that each answer took.
+    fn of(mut times: Vec<f64>, errors: u64, seconds: f64) -> Self {
+        times.sort_by(f64::total_cmp);
+        let last = times.len().saturating_sub(1);
+        let at = |share: f64| times.get(((times.len() as f64 * share) as usize).min(last)).copied();
+        let mean = times.iter().sum::<f64>() / times.len().max(1) as f64;
+        let [p50, p99, p999, max] = [0.5, 0.99, 0.999, 1.0].map(|share| at(share).unwrap_or(0.0));
+        Self { requests: times.len() as u64, errors, seconds, mean, p50, p99, p999, max }
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "requests": self.requests, "errors": self.errors, "seconds": self.seconds,
@@ -76,13 +89,15 @@ impl Seen {
     }
 }
 
-/// Which generator, for HTTP/1.1 in the clear; the others are each for what they alone can do.
+/// Which generator, for HTTP/1.1 in the clear and for HTTP/3; the others are each for what they alone can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
     /// wrk: a closed loop that we did not write.
     Wrk,
-    /// `bench load`: closed and open loops.
+    /// `bench load`: closed and open loops; `bench h3-load`.
     Own,
+    /// h2load, for HTTP/3: a closed loop that we did not write.
+    H2load,
 }
 
 impl FromStr for Load {
@@ -92,6 +107,7 @@ impl FromStr for Load {
         match name {
             "wrk" => Ok(Self::Wrk),
             "own" => Ok(Self::Own),
+            "h2load" => Ok(Self::H2load),
             _ => Err(()),
         }
     }
@@ -101,11 +117,24 @@ impl Load {
     /// Runs a plan on one CPU and waits for its end.
     pub(crate) fn run(self, plan: &Plan, cpu: usize) -> Outcome<Seen> {
         match self {
+            Self::Own if plan.over == Over::H3 => h3::run(plan, cpu),
             _ if plan.over == Over::Tls && plan.close => handshakes::run(plan, cpu),
             _ if plan.over != Over::Plain => h2load::run(plan, cpu),
             Self::Wrk if plan.rate.is_none() => wrk::run(plan, cpu),
             // wrk knows no rate.
-            Self::Wrk | Self::Own => own::run(plan, cpu),
+            Self::Wrk | Self::Own | Self::H2load => own::run(plan, cpu),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries() {
+        let seen = Seen::of((1..=1000).rev().map(f64::from).collect(), 3, 2.0);
+        assert_eq!((seen.requests, seen.errors, seen.p50, seen.p99, seen.max), (1000, 3, 501.0, 991.0, 1000.0));
+        assert_eq!(Seen::of(Vec::new(), 1, 2.0).requests, 0);
     }
 }

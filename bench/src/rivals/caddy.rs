@@ -6,6 +6,7 @@ use xtask::Outcome;
 
 use super::{CONNECTIONS_MAX, Launch, Site};
 use crate::process::{words, write_file};
+use crate::tls::Identity;
 
 pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
     let file = site.folder.join("Caddyfile");
@@ -21,6 +22,11 @@ pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
 
 fn configuration(site: &Site<'_>) -> String {
     let (address, port, to) = (site.listen.ip(), site.listen.port(), site.to);
+    // With a certificate it speaks HTTP/3 unasked, next to the others.
+    let (scheme, tls) = match site.identity {
+        None => ("http", String::new()),
+        Some(Identity { cert, key, .. }) => ("https", format!("\n    tls {} {}", cert.display(), key.display())),
+    };
     format!(
         "\
 {{
@@ -32,8 +38,8 @@ fn configuration(site: &Site<'_>) -> String {
     }}
 }}
 
-http://:{port} {{
-    bind {address}
+{scheme}://:{port} {{
+    bind {address}{tls}
     reverse_proxy {to} {{
         transport http {{
             keepalive 600s
@@ -61,6 +67,12 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}");
         }
+        let identity = crate::tls::Identity::at("/tmp/tls".as_ref());
+        let quic = super::configuration(&super::super::test_site_with_h3(&identity));
+        assert!(
+            quic.contains("https://:8001 {\n    bind 127.0.0.1\n    tls /tmp/tls/cert.pem /tmp/tls/key.pem\n"),
+            "{quic}"
+        );
         assert_eq!(text.matches('{').count(), text.matches('}').count());
     }
 }

@@ -9,6 +9,7 @@ use xtask::Outcome;
 use super::{CONNECTIONS_MAX, Launch, Site};
 use crate::process::{words, write_file};
 use crate::scenario::Over;
+use crate::tls::Identity;
 
 pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
     let file = site.folder.join("envoy.json");
@@ -19,7 +20,7 @@ pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
 
 fn configuration(site: &Site<'_>) -> Value {
     let address = |address: SocketAddr| json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
-    let manager = json!({
+    let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "door",
         "generate_request_id": false,
@@ -38,13 +39,22 @@ fn configuration(site: &Site<'_>) -> Value {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {towards: {}},
     }});
+    let mut listener = json!({"name": "door", "address": address(site.listen)});
+    let mut chain = json!({});
+    match site.identity.filter(|_| site.over == Over::H3) {
+        None => listener["tcp_backlog_size"] = json!(4096),
+        Some(identity) => {
+            listener["address"]["socket_address"]["protocol"] = json!("UDP");
+            listener["udp_listener_config"] =
+                json!({"quic_options": {}, "downstream_socket_config": {"prefer_gro": true}});
+            manager["codec_type"] = json!("HTTP3");
+            chain["transport_socket"] = quic(identity);
+        }
+    }
+    chain["filters"] = json!([{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]);
+    listener["filter_chains"] = json!([chain]);
     json!({"static_resources": {
-        "listeners": [{
-            "name": "door",
-            "address": address(site.listen),
-            "tcp_backlog_size": 4096,
-            "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
-        }],
+        "listeners": [listener],
         "clusters": [{
             "name": "origin",
             "type": "STATIC",
@@ -54,6 +64,15 @@ fn configuration(site: &Site<'_>) -> Value {
             }]},
             "load_assignment": {"cluster_name": "origin", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(site.to)}}]}]},
         }],
+    }})
+}
+
+fn quic(identity: &Identity) -> Value {
+    let file = |path: &Path| json!({"filename": path});
+    let certificate = json!({"certificate_chain": file(&identity.cert), "private_key": file(&identity.key)});
+    json!({"name": "envoy.transport_sockets.quic", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport",
+        "downstream_tls_context": {"common_tls_context": {"tls_certificates": [certificate]}},
     }})
 }
 
@@ -69,6 +88,15 @@ mod tests {
             assignment["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"],
             9001
         );
+        assert!(text["static_resources"]["listeners"][0]["udp_listener_config"].is_null());
+        let identity = crate::tls::Identity::at("/tmp/tls".as_ref());
+        let quic = super::configuration(&super::super::test_site_with_h3(&identity));
+        let listener = &quic["static_resources"]["listeners"][0];
+        assert_eq!(listener["address"]["socket_address"]["protocol"], "UDP");
+        let chain = &listener["filter_chains"][0];
+        assert_eq!(chain["filters"][0]["typed_config"]["codec_type"], "HTTP3");
+        let tls = &chain["transport_socket"]["typed_config"]["downstream_tls_context"]["common_tls_context"];
+        assert_eq!(tls["tls_certificates"][0]["private_key"]["filename"], "/tmp/tls/key.pem");
         let calls = super::configuration(&super::super::test_site_with_grpc());
         for (text, option) in [(text, "http_protocol_options"), (calls, "http2_protocol_options")] {
             let options = &text["static_resources"]["clusters"][0]["typed_extension_protocol_options"];

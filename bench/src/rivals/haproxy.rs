@@ -1,4 +1,4 @@
-//! HAProxy from Debian, one thread, connections to the origin shared as much as it can.
+//! HAProxy from Debian, for HTTP/3 from its unstable release, one thread, connections to the origin shared as much as it can.
 
 use std::path::Path;
 
@@ -19,8 +19,10 @@ pub(super) fn launch(program: &Path, site: &Site<'_>) -> Outcome<Launch> {
 fn configuration(site: &Site<'_>) -> String {
     let Site { listen, to, .. } = site;
     let tls = site.identity.map_or_else(String::new, |identity| {
-        format!(" ssl crt {} alpn h2,http/1.1 ssl-min-ver TLSv1.3", identity.both.display())
+        let protocols = if site.over == Over::H3 { "h3" } else { "h2,http/1.1" };
+        format!(" ssl crt {} alpn {protocols} ssl-min-ver TLSv1.3", identity.both.display())
     });
+    let (datagrams, backlog) = if site.over == Over::H3 { ("quic4@", "") } else { ("", " backlog 4096") };
     let proto = if site.over == Over::Grpc { " proto h2" } else { "" };
     format!(
         "\
@@ -37,7 +39,7 @@ defaults
     http-reuse always
 
 frontend door
-    bind {listen} backlog 4096{tls}{proto}
+    bind {datagrams}{listen}{backlog}{tls}{proto}
     default_backend origin
 
 backend origin
@@ -67,6 +69,8 @@ mod tests {
         }
         let identity = crate::tls::Identity::at("/tmp/tls".as_ref());
         let secure = super::configuration(&super::super::test_site_with_tls(&identity));
+        let quic = super::configuration(&super::super::test_site_with_h3(&identity));
+        assert!(quic.contains("bind quic4@127.0.0.1:8001 ssl crt /tmp/tls/both.pem alpn h3 ssl"), "{quic}");
         assert!(secure.contains("backlog 4096 ssl crt /tmp/tls/both.pem alpn h2,http/1.1"), "{secure}");
     }
 }

@@ -14,13 +14,13 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use xtask::{Outcome, install, place};
+use xtask::{Outcome, install, place, sid};
 
-use crate::grpc;
 use crate::origin::Origin;
 use crate::process::{self, Running, Scratch, answered};
 use crate::scenario::Over;
 use crate::tls::Identity;
+use crate::{grpc, load};
 
 /// Connections that every proxy must be able to hold on each side: the largest scenario, with room.
 const CONNECTIONS_MAX: usize = 4096;
@@ -120,8 +120,20 @@ impl Kind {
         }
     }
 
+    /// The same, but one that speaks what clients do: Debian's stable release has no HTTP/3.
+    fn program_over(self, over: Over) -> Outcome<PathBuf> {
+        match self {
+            Self::Nginx | Self::Haproxy if over == Over::H3 => sid::program(self.name()),
+            _ => self.program(),
+        }
+    }
+
     fn speaks_tls(self) -> bool {
         matches!(self, Self::Penstock | Self::Nginx | Self::Haproxy | Self::H2o)
+    }
+
+    fn speaks_h3(self) -> bool {
+        matches!(self, Self::Penstock | Self::Nginx | Self::Haproxy | Self::Envoy | Self::Caddy)
     }
 
     /// HTTP/2 in the clear on both sides.
@@ -215,18 +227,22 @@ impl Contender {
                 running: None,
             });
         }
-        if identity.is_some() && !kind.speaks_tls() {
+        if over == Over::H3 && !kind.speaks_h3() {
+            return Err("no configuration of it for HTTP/3".to_owned());
+        }
+        if matches!(over, Over::Tls | Over::H2) && !kind.speaks_tls() {
             return Err("no configuration of it for TLS".to_owned());
         }
         if over == Over::Grpc && !kind.speaks_grpc() {
             return Err("no configuration of it for gRPC".to_owned());
         }
-        let program = kind.program()?;
+        let program = kind.program_over(over)?;
         let site = Site { listen: process::free_address()?, to: origin.address, cpu, over, identity, folder: &folder };
         let launch = kind.launch(&program, &site)?;
         let mut running = Running::start(kind.name(), cpu, &launch.words, &launch.environment, &folder.join("log"))?;
         running.wait_until(site.listen, || match identity {
             _ if over == Over::Grpc => grpc::calls::check(site.listen, 1, 1, 0, cpu).map(drop),
+            Some(identity) if over == Over::H3 => load::h3::check(site.listen, &identity.cert, cpu),
             None => answered(process::get(site.listen, "/100")),
             Some(identity) => answered(identity.get(site.listen, "/100")),
         })?;
@@ -270,6 +286,11 @@ fn test_site() -> Site<'static> {
 #[cfg(test)]
 fn test_site_with_tls(identity: &Identity) -> Site<'_> {
     Site { identity: Some(identity), ..test_site() }
+}
+
+#[cfg(test)]
+fn test_site_with_h3(identity: &Identity) -> Site<'_> {
+    Site { over: Over::H3, ..test_site_with_tls(identity) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! nginx from Debian. Keep-alive to the origin has to be asked for: HTTP/1.1, no `Connection` header, a pool.
+//! nginx from Debian, for HTTP/3 from its unstable release. Keep-alive to the origin has to be asked for: HTTP/1.1, no `Connection` header, a pool.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ fn configuration(site: &Site<'_>) -> String {
         None if site.over == Over::Grpc => (" http2", String::new()),
         None => ("", String::new()),
         Some(Identity { cert, key, .. }) => (
-            " ssl http2",
+            if site.over == Over::H3 { " quic" } else { " ssl http2" },
             format!(
                 "ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.3;",
                 cert.display(),
@@ -40,6 +40,7 @@ fn configuration(site: &Site<'_>) -> String {
             ),
         ),
     };
+    let (backlog, quic) = if site.over == Over::H3 { ("", " quic_gso on;") } else { (" backlog=4096", "") };
     let pass = if site.over == Over::Grpc { "grpc_pass grpc://origin;" } else { PROXY };
     let connections = 2 * CONNECTIONS_MAX;
     format!(
@@ -64,8 +65,8 @@ http {{
         keepalive_timeout 600s;
     }}
     server {{
-        listen {listen}{how} backlog=4096;
-        {tls}
+        listen {listen}{how}{backlog};
+        {tls}{quic}
         location / {{
             {pass}
         }}
@@ -96,6 +97,11 @@ mod tests {
         let secure = super::configuration(&super::super::test_site_with_tls(&identity));
         assert!(secure.contains("listen 127.0.0.1:8001 ssl http2 backlog=4096;"), "{secure}");
         assert!(secure.contains("ssl_certificate /tmp/tls/cert.pem;"), "{secure}");
+        let quic = super::configuration(&super::super::test_site_with_h3(&identity));
+        assert!(
+            quic.contains("listen 127.0.0.1:8001 quic;") && quic.contains("ssl_protocols TLSv1.3; quic_gso on;"),
+            "{quic}"
+        );
         let calls = super::configuration(&super::super::test_site_with_grpc());
         assert!(calls.contains("listen 127.0.0.1:8001 http2 backlog=4096;"), "{calls}");
         assert!(calls.contains("grpc_pass grpc://origin;") && !calls.contains("proxy_pass"), "{calls}");
