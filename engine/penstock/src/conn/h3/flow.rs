@@ -196,6 +196,12 @@ impl<R: Speaks> Hub<R> {
     fn heed(&mut self, said: Said<R::Head>) {
         match said {
             Said::Prioritised(id) => self.prioritise(id),
+            // Of a request that a peer which leaves has not looked at.
+            Said::Stream(id, Event::Reset(why)) => {
+                if let Some(at) = self.find(stream(id.0)) {
+                    self.break_off(at, why);
+                }
+            }
             Said::Unblocked(id) => {
                 if let Some(at) = self.find(stream(id.0)) {
                     self.flows[at].blocked = false;
