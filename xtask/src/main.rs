@@ -17,7 +17,7 @@ cargo xtask <task>
   deny                              licences and bans of every dependency (installs cargo-deny)
   bench h1|tls|h2|h3|grpc|ws …      measure against rivals; `cargo xtask bench help` says how
   dist                              the release binary with manual page and completions in target/dist
-  ebpf                              build the eBPF programs
+  ebpf [--check]                    build the eBPF programs; or see that the committed object is what their source makes
 ";
 
 fn main() -> ExitCode {
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         "deny" => tasks::deny(rest),
         "bench" => tasks::bench(rest),
         "dist" => tasks::dist::run(rest),
-        "ebpf" => tasks::ebpf(rest),
+        "ebpf" => tasks::ebpf::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

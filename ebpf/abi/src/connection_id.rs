@@ -96,10 +96,27 @@ pub struct ConnectionIds {
 }
 
 impl ConnectionIds {
+    /// Reads nothing as its own: stands where a config is not in use.
+    pub const NONE: Self =
+        Self { keys: Keys { seal: Key([0; 2]), check: Key([0; 2]), spread: Key([0; 2]) }, config: CONFIGS as u64 };
+
+    /// Which config it is of.
+    #[must_use]
+    pub const fn config(&self) -> u8 {
+        self.config as u8
+    }
+
     /// Ids of `config` (modulo [`CONFIGS`]) with the keys of `secret`, as [`Keys::derive`] asks for it.
     #[must_use]
     pub fn new(config: u8, secret: &[u8; SECRET_LEN]) -> Self {
         Self { keys: Keys::derive(secret), config: u64::from(config % CONFIGS) }
+    }
+
+    /// Itself as the words that a map holds.
+    #[must_use]
+    pub const fn words(&self) -> [u64; 7] {
+        let Keys { seal: Key([a, b]), check: Key([c, d]), spread: Key([e, f]) } = self.keys;
+        [a, b, c, d, e, f, self.config]
     }
 
     /// An id for a connection that lives at `place`. `random` is fresh for each id: ids with the same nonce show whether their places
@@ -118,15 +135,20 @@ impl ConnectionIds {
     }
 
     /// Where the connection of this id lives; `None` when the id is not one of ours.
-    #[inline(always)]
     #[must_use]
     pub fn decode(&self, id: &[u8]) -> Option<Place> {
-        let id: &[u8; ID_LEN] = id.try_into().ok()?;
-        let [first, n0, n1, n2, n3, n4, n5, n6, n7, s0, s1, s2, s3, c0, c1, c2, c3] = *id;
-        let nonce = u64::from_le_bytes([n0, n1, n2, n3, n4, n5, n6, n7]);
-        let sealed = u32::from_le_bytes([s0, s1, s2, s3]);
+        if id.len() == ID_LEN { self.decode_words(words(id)) } else { None }
+    }
+
+    /// As [`decode`](Self::decode), of an id that lies in little-endian words. What is behind it does not matter.
+    #[inline(always)]
+    #[must_use]
+    pub fn decode_words(&self, [a, b, c]: [u64; 3]) -> Option<Place> {
+        let nonce = a >> 8 | b << 56;
+        let sealed = (b >> 8) as u32;
+        let told = (b >> 40) as u32 | (c as u32) << 24;
         let check = self.check(nonce, sealed);
-        let ours = first == self.first(check) && u32::from_le_bytes([c0, c1, c2, c3]) == check as u32;
+        let ours = a as u8 == self.first(check) && told == check as u32;
         if ours { Some(Place::unpack(sealed ^ self.pad(nonce))) } else { None }
     }
 
@@ -134,22 +156,16 @@ impl ConnectionIds {
     /// often they are sent. Of an id that is longer than [`ID_LEN_MAX`], its beginning counts.
     #[must_use]
     pub fn spread(&self, id: &[u8]) -> u64 {
-        let mut padded = [0; ID_LEN_MAX];
         let len = id.len().min(ID_LEN_MAX);
-        padded[..len].copy_from_slice(&id[..len]);
-        self.spread_padded(&padded, len as u64)
+        self.spread_words(words(&id[..len]), len as u64)
     }
 
-    /// As [`spread`](Self::spread), of an id of `len` octets with zeros behind it.
+    /// As [`spread`](Self::spread), of an id of `len` octets that lies in little-endian words with zeros behind it.
     #[inline(always)]
     #[must_use]
-    pub fn spread_padded(&self, id: &[u8; ID_LEN_MAX], len: u64) -> u64 {
-        let [a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7, c0, c1, c2, c3] = *id;
-        let a = u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]);
-        let b = u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]);
-        let c = u32::from_le_bytes([c0, c1, c2, c3]);
+    pub fn spread_words(&self, [a, b, c]: [u64; 3], len: u64) -> u64 {
         // A message of 23 bytes: 20 of the id, its length, and two of nothing.
-        siphash(self.keys.spread, [a, b, 23 << 56 | (len & 0xff) << 32 | u64::from(c)])
+        siphash(self.keys.spread, [a, b, 23 << 56 | (len & 0xff) << 32 | c & 0xffff_ffff])
     }
 
     /// A message of nine bytes.
@@ -168,4 +184,15 @@ impl ConnectionIds {
     fn first(&self, check: u64) -> u8 {
         (self.config as u8) << 5 | (check >> 59) as u8
     }
+}
+
+/// Up to 24 octets as little-endian words, zeros behind them.
+fn words(octets: &[u8]) -> [u64; 3] {
+    let mut words = [0; 3];
+    for (word, part) in words.iter_mut().zip(octets.chunks(8)) {
+        let mut bytes = [0; 8];
+        bytes[..part.len()].copy_from_slice(part);
+        *word = u64::from_le_bytes(bytes);
+    }
+    words
 }

@@ -1,4 +1,5 @@
-//! What the engine and its eBPF programs must agree on, written once: connection ids of QUIC, and which worker a datagram belongs to.
+//! What the engine and its eBPF programs must agree on, written once: connection ids of QUIC, which worker a datagram
+//! belongs to, and what stands in their maps.
 //!
 //! What holds here: no allocation, no `std`, no panic, no loop without a constant bound, and nothing wider than 64 bits, so that the same
 //! functions pass the kernel's verifier. Absent on purpose: sockets, maps and clocks.
@@ -10,9 +11,14 @@
 mod connection_id;
 mod datagram;
 mod siphash;
+mod steer;
 
 pub use connection_id::{
     CONFIGS, ConnectionIds, GENERATIONS, ID_LEN, ID_LEN_MAX, Keys, Place, SECRET_LEN, WORKERS_MAX,
 };
 pub use datagram::{Destination, Form, Route, destination, worker_of};
 pub use siphash::{Key, siphash};
+pub use steer::{
+    CONNECTION_LOAD, EXCHANGE_LOAD, GENERATIONS_HELD, Group, NEWCOMER_LOAD, SEAT_GIVEN, SEAT_LOAD, SEAT_TAKEN,
+    SEAT_WORDS, Seat, Verdict, two_of,
+};

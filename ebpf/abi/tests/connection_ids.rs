@@ -5,8 +5,8 @@
 use std::hash::{Hasher, SipHasher};
 
 use abi::{
-    ConnectionIds, Destination, Form, GENERATIONS, ID_LEN, ID_LEN_MAX, Key, Keys, Place, Route, WORKERS_MAX,
-    destination, siphash, worker_of,
+    ConnectionIds, Destination, Form, GENERATIONS, Group, ID_LEN, ID_LEN_MAX, Key, Keys, NEWCOMER_LOAD, Place, Route,
+    SEAT_GIVEN, SEAT_LOAD, SEAT_TAKEN, Seat, WORKERS_MAX, destination, siphash, two_of, worker_of,
 };
 use proptest::prelude::*;
 
@@ -65,6 +65,16 @@ proptest! {
         let place = Place { server, generation, worker };
         let ids = ConnectionIds::new(config, &SECRET);
         prop_assert_eq!(ids.decode(&ids.encode(place, random)), Some(place));
+    }
+
+    /// The program reads ids as words; what is behind one does not matter.
+    #[test]
+    fn words_say_what_octets_say(server: u16, worker in 0..WORKERS_MAX, random: [u8; 8], behind: [u8; 7]) {
+        let place = Place { server, generation: 9, worker };
+        let octets = [&ids().encode(place, random)[..], &behind].concat();
+        let words = std::array::from_fn(|at| u64::from_le_bytes(octets[8 * at..8 * at + 8].try_into().unwrap()));
+        prop_assert_eq!(ids().decode_words(words), Some(place));
+        prop_assert_eq!(ids().decode_words([words[0] ^ 1, words[1], words[2]]), None);
     }
 
     #[test]
@@ -190,4 +200,38 @@ fn each_purpose_has_a_key_of_its_own() {
     let words: std::collections::BTreeSet<_> = [seal, check, spread].iter().flat_map(|key| key.0).collect();
     assert_eq!(words.len(), 6);
     assert_ne!(Keys::derive(&SECRET), Keys::derive(b"another's secret"));
+}
+
+#[test]
+fn two_workers_are_two_whatever_chance_says() {
+    for workers in 2..40 {
+        for index in 0..200 {
+            let (one, other) = two_of(u64::from_le_bytes(nonce(index)), workers);
+            assert!(one != other && one < workers && other < workers, "{one} {other} of {workers}");
+        }
+    }
+    assert_eq!((two_of(7, 1), two_of(7, 0)), ((0, 0), (0, 0)));
+    assert_eq!((two_of(0, 3), two_of(u64::MAX, 3)), ((0, 1), (2, 1)));
+}
+
+#[test]
+fn a_burden_is_what_is_there_and_what_is_coming() {
+    let mut seat = Seat([0; 16]);
+    seat.0[SEAT_LOAD] = 100;
+    assert_eq!(seat.burden(), 100);
+    seat.0[SEAT_GIVEN] = 3;
+    assert_eq!(seat.burden(), 100 + 3 * NEWCOMER_LOAD);
+    seat.0[SEAT_TAKEN] = 3;
+    assert_eq!(seat.burden(), 100);
+    // Read while the other side writes.
+    seat.0[SEAT_TAKEN] = 4;
+    assert_eq!(seat.burden(), 100);
+}
+
+#[test]
+fn a_group_holds_its_generation_and_the_one_before() {
+    let group = Group { generation: 0, stride: 8, workers: [4, 6], ..Group::default() };
+    assert!(group.holds(0) && group.holds(63) && !group.holds(1) && !group.holds(62));
+    assert_eq!((group.workers_of(0), group.workers_of(63)), (4, 6));
+    assert_eq!((group.socket_of(0, 3), group.socket_of(63, 3)), (3, 11));
 }

@@ -16,6 +16,7 @@ use crate::oversight::Oversight;
 use crate::qos;
 use crate::quic;
 use crate::snapshot::{Bind, Driver, ListenerProtocol, PoolId, Snapshot, Spin};
+use crate::steer::{Inboxes, Mode, Neighbours, Sockets, Steering};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
 use crate::tls::{self, Originations, Terminators};
@@ -28,6 +29,10 @@ pub struct Started {
     mail: Sender<Message>,
     /// From each other worker to this one.
     ways: Vec<Option<Sender<quic::Astray>>>,
+    /// What programs choose among, and the sending ends of its mailboxes from each other worker.
+    sockets: Sockets,
+    inboxes: Inboxes,
+    go: ReadySender<Option<Neighbours>>,
 }
 
 /// A running engine.
@@ -36,6 +41,7 @@ pub struct Engine {
     cells: Vec<Arc<WorkerCells>>,
     qos: Arc<qos::Shared>,
     selections: Arc<Selections>,
+    steering: Steering,
     roster: Roster,
     oversight: Oversight,
     discovery: Option<Discovery>,
@@ -70,6 +76,7 @@ impl Engine {
             cells: cpus.iter().map(|_| Arc::new(WorkerCells::new(snapshot.routes.len()))).collect(),
             qos: qos::Shared::new(snapshot, cpus.len()),
             selections: Selections::new(snapshot, cpus.len()),
+            steering: Steering::prepare(snapshot.engine.steering, cpus.len(), groups(snapshot)),
             roster: Roster::new(snapshot, cpus.len(), now()),
             oversight: Oversight::new(snapshot, originations.clone(), now()),
             discovery: Discovery::start(snapshot),
@@ -93,15 +100,35 @@ impl Engine {
         for pool in (0..snapshot.pools.len()).map(|at| PoolId(at as u16)) {
             engine.oversight.follow(pool, &engine.roster.members(pool), now());
         }
-        let mut ways = Vec::new();
-        for index in 0..engine.cpus.len() {
-            let started = engine.start_worker(index)?;
-            engine.granted = started.granted;
-            engine.mail.push(started.mail);
-            ways.push(started.ways);
-        }
-        engine.join_workers(ways);
+        engine.start_workers()?;
         Ok(engine)
+    }
+
+    /// All bind before any works: programs choose among sockets that are all there.
+    fn start_workers(&mut self) -> io::Result<()> {
+        let mut sockets = Vec::new();
+        let mut waiting = Vec::new();
+        let mut inboxes = Vec::new();
+        let mut ways = Vec::new();
+        for index in 0..self.cpus.len() {
+            let started = self.start_worker(index)?;
+            self.granted = started.granted;
+            self.mail.push(started.mail);
+            sockets.push(started.sockets);
+            inboxes.push(started.inboxes);
+            ways.push(started.ways);
+            waiting.push(started.go);
+        }
+        self.steering.attach(&sockets, *self.quic.ids());
+        self.join_workers(ways);
+        let hands_over = self.steering.mode() == Mode::HandOver;
+        for (own, go) in waiting.into_iter().enumerate() {
+            let to = inboxes.iter_mut().map(|from| from.get_mut(own).and_then(Option::take)).collect();
+            let neighbours = hands_over.then(|| Neighbours::new(own, to, self.cells.clone()));
+            // A worker that has ended meanwhile is noticed where the others are.
+            let _ = go.send(neighbours);
+        }
+        Ok(())
     }
 
     fn start_worker(&mut self, index: usize) -> io::Result<Started> {
@@ -135,6 +162,8 @@ impl Engine {
             originations: self.originations.clone(),
             quic: self.quic.clone(),
             selections: Arc::clone(&self.selections),
+            seats: self.steering.seats(index),
+            hands_over: self.steering.mode() == Mode::HandOver,
             index,
             count: self.cpus.len(),
             seed: RandomState::new().build_hasher().finish(),
@@ -161,6 +190,12 @@ impl Engine {
     #[must_use]
     pub fn selections(&self) -> &Selections {
         &self.selections
+    }
+
+    /// How connections find their worker.
+    #[must_use]
+    pub fn steering(&self) -> &Steering {
+        &self.steering
     }
 
     #[must_use]
@@ -319,6 +354,7 @@ impl Engine {
             self.granted.features.join(" ")
         )];
         lines.extend(self.granted.missing.iter().map(|missing| format!("  goes without: {missing}")));
+        lines.extend(self.steering.lines());
         lines.extend(tls::unpublished(&self.snapshot).iter().map(|note| format!("  note: {note}")));
         for listener in &self.snapshot.listeners {
             let protocol = match (listener.protocol, &listener.tls) {
@@ -352,6 +388,17 @@ impl Drop for Engine {
     }
 }
 
+/// The listening sockets of a worker in their order, named where the kernel chooses among those of all workers.
+fn groups(snapshot: &Snapshot) -> Vec<Option<String>> {
+    let listeners = snapshot.listeners.iter();
+    let addresses = listeners.flat_map(|listener| listener.addresses.iter().map(move |address| (listener, address)));
+    let named = addresses.map(|(listener, address)| match address {
+        Bind::Unix(_) => None,
+        Bind::Tcp(_) | Bind::Any { .. } => Some(format!("{address} (`{}`)", listener.name)),
+    });
+    named.collect()
+}
+
 fn now() -> policy::Now {
     policy_now(ring::monotonic())
 }
@@ -359,24 +406,33 @@ fn now() -> policy::Now {
 /// A worker's thread.
 fn work(plan: Plan, cpu: usize, ready: &ReadySender<io::Result<Started>>) {
     let snapshot = Arc::clone(&plan.snapshot);
+    let (index, count, hands_over) = (plan.index, plan.count, plan.hands_over);
     let opened = ring::pin_to(cpu)
         .and_then(|()| Ring::new(Options { driver: driver(&snapshot), spin: spin(&snapshot) }).map_err(no_ring))
         .and_then(|ring| {
-            let granted = ring.granted();
-            let (worker, mail, receiver, ways) = ring.block_on(async {
+            let (worker, mail, receiver, ways, mesh) = ring.block_on(async move {
                 let (mail, receiver) = ring::mailbox(limits::MAILBOX);
-                let count = plan.count;
+                let mesh = if hands_over { Neighbours::inboxes(index, count) } else { Default::default() };
                 let worker = Worker::open(plan)?;
                 let ways = worker.ways_from_others(count);
-                io::Result::Ok((worker, mail, receiver, ways))
+                io::Result::Ok((worker, mail, receiver, ways, mesh))
             })?;
-            Ok((ring, Started { granted, mail, ways }, worker, receiver))
+            Ok((ring, worker, mail, receiver, ways, mesh))
         });
     match opened {
         Err(error) => drop(ready.send(Err(error))),
-        Ok((ring, started, worker, receiver)) => {
-            if ready.send(Ok(started)).is_ok() {
-                ring.block_on(worker.run(receiver));
+        Ok((ring, mut worker, mail, receiver, ways, (senders, inboxes))) => {
+            let (go, may_go) = channel();
+            let (granted, sockets) = (ring.granted(), worker.sockets());
+            if ready.send(Ok(Started { granted, mail, ways, sockets, inboxes: senders, go })).is_ok()
+                && let Ok(neighbours) = may_go.recv()
+            {
+                ring.block_on(async move {
+                    if let Some(neighbours) = neighbours {
+                        worker.meet(neighbours, inboxes);
+                    }
+                    worker.run(receiver).await;
+                });
             }
         }
     }

@@ -20,6 +20,7 @@ pub mod quic;
 pub mod session;
 pub mod snapshot;
 pub mod start;
+pub mod steer;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

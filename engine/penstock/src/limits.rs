@@ -422,5 +422,11 @@ pub const PUBLISH_WAIT: Duration = Duration::from_millis(50);
 /// Messages on their way to a worker: changes of names, drains, scrapes; each is handled within a turn.
 pub const MAILBOX: usize = 1024;
 
+/// Connections on their way from one worker to another; those beyond are kept. A turn accepts 256 at the most, and finds a part of them too much.
+pub const HANDED_OVER_MAX: usize = 64;
+
+/// Workers that hand connections over to one another: each has a mailbox from each other one, 64 × 63 × 1 KiB = 4 MiB.
+pub const HANDING_OVER_MAX: usize = 64;
+
 /// How long `penstock status` waits for it: a worker that does not answer within this is itself the news.
 pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);

@@ -14,7 +14,8 @@ use crate::listen::{self, Gate};
 use crate::qos::{self, Qos};
 use crate::quic;
 use crate::session::Sessions;
-use crate::snapshot::{ListenerId, PoolId, ProxyProtocol, RouteId, Snapshot};
+use crate::snapshot::{Bind, ListenerId, PoolId, ProxyProtocol, RouteId, Snapshot};
+use crate::steer::{self, Inbox, Neighbours, Seat, Sockets};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
 use crate::tls::{Originations, ServerConfig};
@@ -35,6 +36,10 @@ pub struct Plan {
     /// What workers have in common for QUIC.
     pub quic: quic::Keys,
     pub selections: Arc<Selections>,
+    /// Its lines in what connections are steered by, one for each listening socket.
+    pub seats: Vec<Seat>,
+    /// It hands connections over to others, and they to it.
+    pub hands_over: bool,
     pub index: usize,
     pub count: usize,
     /// Of all chance on this worker.
@@ -71,6 +76,9 @@ pub struct Worker {
     endpoints: Vec<(ListenerId, Rc<quic::Endpoint>)>,
     quic: quic::Keys,
     place: quic::Place,
+    /// For programs to choose among.
+    sockets: Sockets,
+    steer: Rc<steer::Local>,
     accepting: Rc<Cell<usize>>,
     desk: Rc<Desk>,
     log: Option<Rc<RefCell<Writer>>>,
@@ -82,7 +90,22 @@ impl Worker {
     /// # Errors
     /// The first address that cannot be bound, named.
     pub fn open(plan: Plan) -> io::Result<Self> {
-        let Plan { snapshot, cells, members, log, qos, selections, tls, originations, quic, index, count, seed } = plan;
+        let Plan {
+            snapshot,
+            cells,
+            members,
+            log,
+            qos,
+            selections,
+            seats,
+            tls,
+            originations,
+            quic,
+            index,
+            count,
+            seed,
+            ..
+        } = plan;
         let clusters: Rc<[Rc<Cluster>]> = snapshot
             .pools
             .iter()
@@ -119,6 +142,8 @@ impl Worker {
             endpoints: Vec::new(),
             quic,
             place: quic::Place { worker: index as u16, ..quic::Place::default() },
+            sockets: Sockets::default(),
+            steer: Rc::new(steer::Local::new(seats)),
             accepting: Rc::default(),
             desk: Rc::new(Desk::new(seed)),
             log: log.map(|log| Rc::new(RefCell::new(log))),
@@ -131,8 +156,11 @@ impl Worker {
             Arc::clone(&worker.cells),
             Rc::clone(&worker.clusters),
             Rc::clone(&worker.selections),
+            Rc::clone(&worker.steer),
             worker.log.clone(),
         ));
+        let (steer, cells) = (Rc::clone(&worker.steer), Arc::clone(&worker.cells));
+        ring::each_turn(move || steer.turned(&cells.counters));
         Ok(worker)
     }
 
@@ -159,8 +187,13 @@ impl Worker {
         });
         let quic = door.tls.borrow().as_ref().and_then(|tls| self.offer_quic(id, tls)).transpose()?;
         let share = (listener.max_connections as usize).div_ceil(count.max(1));
-        for socket in listen::bind(listener)? {
-            let gate = Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), share));
+        for (address, socket) in listener.addresses.iter().zip(listen::bind(listener)?) {
+            let in_group = !matches!(address, Bind::Unix(_));
+            let descriptor = socket.descriptor().filter(|_| in_group);
+            let at = self.sockets.listening.len();
+            self.sockets.listening.push(descriptor.map(|socket| socket.try_clone_to_owned()).transpose()?);
+            let (door, sessions, steer) = (Rc::clone(&door), Rc::clone(&self.sessions), Rc::clone(&self.steer));
+            let gate = Rc::new(Gate::new(door, sessions, share, Some((at, steer))));
             self.gates.push(Rc::clone(&gate));
             let accepting = Rc::clone(&self.accepting);
             accepting.set(accepting.get() + 1);
@@ -171,8 +204,13 @@ impl Worker {
         }
         let Some(server) = quic else { return Ok(()) };
         for endpoint in listen::quic::bind(listener, self.endpoints.len(), &self.quic, self.place, &server)? {
-            let gate = Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), share));
+            let gate = Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), share, None));
             self.gates.push(Rc::clone(&gate));
+            let socket = endpoint.socket();
+            if let Some(descriptor) = socket.descriptor() {
+                let name = format!("{} over UDP (`{}`)", socket.local()?, listener.name);
+                self.sockets.datagrams.push((name, descriptor.try_clone_to_owned()?));
+            }
             self.endpoints.push((id, Rc::clone(&endpoint)));
             ring::spawn(listen::quic::serve(gate, endpoint));
         }
@@ -196,6 +234,26 @@ impl Worker {
     fn carry(&self, ways: quic::Ways) {
         let carrier = ways.carrier(Arc::clone(&self.cells));
         self.endpoints.iter().for_each(|(_, endpoint)| endpoint.carry(Rc::clone(&carrier)));
+    }
+
+    /// What programs choose among; it is given away.
+    pub fn sockets(&mut self) -> Sockets {
+        std::mem::take(&mut self.sockets)
+    }
+
+    /// From now on connections may go to other workers and come from them.
+    pub fn meet(&self, neighbours: Neighbours, inboxes: Vec<Inbox>) {
+        self.steer.meet(neighbours);
+        for mut inbox in inboxes {
+            let gates: Vec<_> = self.gates.iter().filter(|gate| gate.steer.is_some()).map(Rc::clone).collect();
+            ring::spawn(async move {
+                while let Some(handed) = inbox.recv().await {
+                    if let Some(gate) = gates.get(handed.gate) {
+                        listen::take_over(gate, handed.socket);
+                    }
+                }
+            });
+        }
     }
 
     /// Works until it has been told to drain, and has.
@@ -277,6 +335,7 @@ async fn housekeeping(
     cells: Arc<WorkerCells>,
     clusters: Rc<[Rc<Cluster>]>,
     selections: Rc<[Option<Selection>]>,
+    steer: Rc<steer::Local>,
     log: Option<Rc<RefCell<Writer>>>,
 ) {
     loop {
@@ -286,6 +345,7 @@ async fn housekeeping(
         }
         let asked = Selecting { now: policy_now(ring::now()), repeatable: true, waits: &|_| false };
         selections.iter().flatten().for_each(|selection| selection.look(&asked));
+        steer.forgive();
         ring::sleep(limits::HOUSEKEEPING).await;
         if let Some(log) = &log {
             let dropped = log.borrow_mut().flush();

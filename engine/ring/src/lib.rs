@@ -19,6 +19,7 @@ mod net;
 mod op;
 mod queue;
 mod reactor;
+mod shared;
 mod signal;
 mod slab;
 mod spin;
@@ -37,8 +38,9 @@ pub use exec::{Pooled, TaskRef, pooled};
 pub use mailbox::{Receiver, Sender, mailbox};
 pub use net::{Address, ListenOptions, Listener, Stream, linger};
 pub use net::{FilterInstruction, attach_reuseport_filter};
-pub use net::{Received, Sent, Transmit, UdpCounts, UdpGranted, UdpOptions, UdpSocket};
+pub use net::{Received, Sent, Socket, Transmit, UdpCounts, UdpGranted, UdpOptions, UdpSocket};
 pub use reactor::{Counts, Options, Ring};
+pub use shared::SharedWords;
 pub use signal::Signals;
 pub use spin::SpinPolicy;
 pub use table::Appetite;
@@ -84,6 +86,12 @@ pub fn counts() -> Counts {
 /// What this thread's ring was granted.
 pub fn granted() -> Granted {
     reactor::with(|reactor| reactor.granted())
+}
+
+/// Calls `work` at the end of each turn of this thread's ring, when tasks have done what there was to do and before the kernel is entered.
+/// It must be short, and may not touch the ring.
+pub fn each_turn(work: impl Fn() + 'static) {
+    reactor::with(|reactor| reactor.turn_work.replace(Some(Box::new(work))));
 }
 
 /// Lets other tasks run, and completions arrive, once.

@@ -160,6 +160,14 @@ impl<T: Send> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// Messages left that have not been taken yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.tail.0.load(Ordering::Relaxed).wrapping_sub(self.shared.head.0.load(Ordering::Relaxed))
+    }
+}
+
 impl<T: Send> Receiver<T> {
     /// Takes the next message, if there is one.
     pub fn try_recv(&mut self) -> Option<T> {

@@ -139,6 +139,8 @@ pub(crate) struct Reactor {
     now: Cell<Now>,
     trimmed: Cell<Now>,
     turns: Cell<u64>,
+    /// What is done at the end of each turn.
+    pub(crate) turn_work: RefCell<Option<Box<dyn Fn()>>>,
     refused: Option<String>,
 }
 
@@ -187,6 +189,7 @@ impl Reactor {
             now: Cell::new(now),
             trimmed: Cell::new(now),
             turns: Cell::new(0),
+            turn_work: RefCell::default(),
             refused,
         })
     }
@@ -227,6 +230,9 @@ impl Reactor {
 
     /// Enters the kernel and takes in what has happened there.
     fn turn(&self) {
+        if let Some(work) = &*self.turn_work.borrow() {
+            work();
+        }
         let wait = self.wait();
         let awake = wait == Wait::None || self.remote.fall_asleep();
         self.enter(if awake { wait } else { Wait::None });

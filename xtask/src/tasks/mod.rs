@@ -1,6 +1,7 @@
 //! One file a task; those that fit in a screen together are here.
 
 pub mod dist;
+pub mod ebpf;
 pub mod fuzz;
 pub mod sanitize;
 pub mod sim;
@@ -46,10 +47,4 @@ pub fn bench(arguments: &[String]) -> Outcome {
     let mut command = std::process::Command::new(binary);
     command.args(arguments).current_dir(place::root()).env("CARGO_MANIFEST_DIR", place::root().join("bench"));
     shell::run(&mut command)
-}
-
-/// `ebpf`: there is nothing to build yet, and it says so.
-pub fn ebpf(_arguments: &[String]) -> Outcome {
-    println!("ebpf: there are no programs yet; ebpf/ is a place with its README. Nothing was built.");
-    Ok(())
 }

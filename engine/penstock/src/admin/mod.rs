@@ -10,6 +10,7 @@ mod qos;
 mod selection;
 mod show;
 mod status;
+mod steering;
 mod trust;
 mod view;
 mod websocket;

@@ -21,7 +21,8 @@ pub(super) fn status(engine: &Engine) -> Value {
         "uptime_s": engine.uptime().as_secs(),
         "driver": engine.granted().driver,
         "features": engine.granted().features,
-        "goes_without": engine.granted().missing,
+        "goes_without": goes_without(engine),
+        "steering": engine.steering().mode().name(),
         "draining": engine.is_draining(),
         "connections": sum(|cells| cells.counters.connections_open.get()),
         "requests": sum(|cells| cells.counters.requests_total.get()),
@@ -44,10 +45,17 @@ pub(super) fn status(engine: &Engine) -> Value {
         },
         "cores": cores(engine),
         "listeners": listeners(engine),
+        "programs": super::steering::rows(engine),
         "classes": super::qos::classes(engine),
         "routes": super::selection::routes(engine),
         "pools": pools(engine),
     })
+}
+
+/// What was wanted and not granted.
+fn goes_without(engine: &Engine) -> Vec<String> {
+    let steering = engine.steering().refused().map(|why| format!("eBPF steering ({why})"));
+    engine.granted().missing.iter().cloned().chain(steering).collect()
 }
 
 fn cores(engine: &Engine) -> Vec<Value> {
@@ -60,6 +68,7 @@ fn cores(engine: &Engine) -> Vec<Value> {
             json!({
                 "cpu": cpu,
                 "connections": counters.connections_open.get(),
+                "requests_open": counters.requests_open.get(),
                 "requests": counters.requests_total.get(),
                 "tunnels": counters.tunnels_open.get(),
                 "upstream_idle": counters.upstream_idle.get(),

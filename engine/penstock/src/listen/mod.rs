@@ -10,13 +10,14 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use proto::proxy;
-use ring::{Address, Buf, ListenOptions, Listener, Stream, TaskRef, Timer};
+use ring::{Address, Buf, ListenOptions, Listener, Socket, Stream, TaskRef, Timer};
 
 use crate::conn::Transport;
 use crate::exchange::Door;
 use crate::limits;
 use crate::session::{self, Accepted, Sessions};
 use crate::snapshot::{self, Bind};
+use crate::steer;
 
 /// Binds every address of a listener.
 pub fn bind(listener: &snapshot::Listener) -> io::Result<Vec<Listener>> {
@@ -54,13 +55,20 @@ pub struct Gate {
     pub sessions: Rc<Sessions>,
     /// This worker's share of the listener's connections.
     pub connections_max: usize,
+    /// Of a listening socket: its place among those of the worker, the same on all workers.
+    pub steer: Option<(usize, Rc<steer::Local>)>,
     closing: Cell<bool>,
     task: Cell<Option<TaskRef>>,
 }
 
 impl Gate {
-    pub fn new(door: Rc<Door>, sessions: Rc<Sessions>, connections_max: usize) -> Self {
-        Self { door, sessions, connections_max, closing: Cell::new(false), task: Cell::new(None) }
+    pub fn new(
+        door: Rc<Door>,
+        sessions: Rc<Sessions>,
+        connections_max: usize,
+        steer: Option<(usize, Rc<steer::Local>)>,
+    ) -> Self {
+        Self { door, sessions, connections_max, steer, closing: Cell::new(false), task: Cell::new(None) }
     }
 
     /// No more connections but those that the kernel has accepted already.
@@ -78,7 +86,7 @@ pub async fn accept(gate: Rc<Gate>, mut listener: Listener) {
     gate.task.set(Some(ring::current_task()));
     while let Some(accepted) = accept_or_close(&gate, &mut listener).await {
         match accepted {
-            Ok(stream) => admit(&gate, stream),
+            Ok(socket) => take(&gate, socket),
             Err(error) if concerns_one(&error) => {}
             Err(_) => ring::sleep(limits::ACCEPT_PAUSE).await,
         }
@@ -105,8 +113,25 @@ pub async fn accept(gate: Rc<Gate>, mut listener: Listener) {
     }
 }
 
-async fn accept_or_close(gate: &Gate, listener: &mut Listener) -> Option<io::Result<Stream>> {
-    let mut accepting = std::pin::pin!(listener.accept());
+/// Keeps a connection, unless a worker with less to do gets it.
+fn take(gate: &Rc<Gate>, socket: Socket) {
+    let kept = match &gate.steer {
+        Some((at, steer)) => steer.accepted(*at, socket, gate.connections_max),
+        None => Some(socket),
+    };
+    if let Some(socket) = kept {
+        admit(gate, socket.into_stream());
+    }
+}
+
+/// A connection that another worker has accepted is this one's from now on.
+pub fn take_over(gate: &Rc<Gate>, socket: Socket) {
+    gate.door.cells.counters.taken_over_total.add(1);
+    admit(gate, socket.into_stream());
+}
+
+async fn accept_or_close(gate: &Gate, listener: &mut Listener) -> Option<io::Result<Socket>> {
+    let mut accepting = std::pin::pin!(listener.accept_socket());
     poll_fn(|cx| if gate.closing.get() { Poll::Ready(None) } else { accepting.as_mut().poll(cx).map(Some) }).await
 }
 

@@ -59,7 +59,7 @@ pub use route::{
 };
 pub use schema::{
     AccessFormat, Balance, ClassDoc, ClientAuth, Document, Driver, Forwarded, LimitDoc, ListenDoc, PaceDoc, PoolDoc,
-    PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, TlsVersion, json_schema,
+    PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, Steering, TlsVersion, json_schema,
 };
 pub use share::{Candidate, Share, Sticky};
 

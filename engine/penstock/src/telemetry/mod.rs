@@ -68,6 +68,10 @@ counters! {
     connections_refused_total: "counter",
     /// Pauses of accepting because the listener's limit of connections was reached.
     accept_pauses_total: "counter",
+    /// Client connections handed over to a worker with less to do.
+    handed_over_total: "counter",
+    /// Client connections taken over from a worker with more to do.
+    taken_over_total: "counter",
     /// TLS handshakes with clients that came to their end.
     tls_handshakes_total: "counter",
     /// Of those, the ones that resumed a session.

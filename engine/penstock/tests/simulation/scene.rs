@@ -160,6 +160,8 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         cells: Arc::clone(&cells),
         members: roster.pools().cloned().collect(),
         log: None,
+        seats: Vec::new(),
+        hands_over: false,
         index: 0,
         count: 1,
         seed,

@@ -22,7 +22,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::task::Poll;
 
-use super::{Address, Stream};
+use super::{Address, Socket, Stream};
 use crate::reactor;
 
 /// A listening socket of this thread's ring. Dropping it closes it; connections accepted by the kernel and not taken
@@ -63,13 +63,19 @@ impl Listener {
     /// `ConnectionAborted` concerns one connection only; running out of descriptors or memory (`EMFILE`, `ENFILE`,
     /// `ENOBUFS`, `ENOMEM`) asks for a pause before the next call.
     pub async fn accept(&mut self) -> io::Result<Stream> {
+        self.accept_socket().await.map(Socket::into_stream)
+    }
+
+    /// As [`accept`](Self::accept), of a connection that may yet become another thread's.
+    pub async fn accept_socket(&mut self) -> io::Result<Socket> {
         poll_fn(|_| {
             reactor::with(|reactor| {
                 let task = reactor.exec.current();
-                let mut table = reactor.table.borrow_mut();
-                match table.accept(self.index, task) {
+                match reactor.table.borrow_mut().accept(self.index, task) {
                     None => Poll::Pending,
-                    Some(accepted) => Poll::Ready(accepted.map(|fd| Stream::new(table.add_stream(fd)))),
+                    Some(accepted) => {
+                        Poll::Ready(accepted.map(|fd| Socket::new(fd, reactor.driver.borrow().is_real())))
+                    }
                 }
             })
         })

@@ -3,11 +3,13 @@
 mod address;
 mod listener;
 mod reuseport;
+mod socket;
 mod stream;
 mod udp;
 
 pub use address::Address;
 pub use listener::{ListenOptions, Listener};
 pub use reuseport::{FilterInstruction, attach_reuseport_filter};
+pub use socket::Socket;
 pub use stream::{Stream, linger};
 pub use udp::{Received, Sent, Transmit, UdpCounts, UdpGranted, UdpOptions, UdpSocket};

@@ -1,6 +1,7 @@
 //! The host as its files and as the ring that it grants: read from `/` and tried, or in tests made up.
 
 use crate::snapshot::cpu_list;
+use crate::steer::{Kind, Program};
 use ring::{DriverChoice, Granted, Options, Ring};
 use std::{collections::HashMap, path::Path};
 
@@ -11,11 +12,18 @@ pub(super) struct Host {
     pub(super) allowed: Vec<u16>,
     /// What a ring set up here is granted, or why there is none.
     pub(super) ring: Result<Granted, String>,
+    /// Each eBPF program, and why it cannot be loaded, if so.
+    pub(super) programs: Vec<(Kind, Result<(), String>)>,
 }
 
 impl Host {
     pub(super) fn this() -> Self {
-        Self { files: None, allowed: ring::allowed_cpus().unwrap_or_default(), ring: set_up_a_ring() }
+        Self {
+            files: None,
+            allowed: ring::allowed_cpus().unwrap_or_default(),
+            ring: set_up_a_ring(),
+            programs: load_programs(),
+        }
     }
 
     #[cfg(test)]
@@ -25,6 +33,7 @@ impl Host {
             files: Some(files),
             allowed: vec![0, 1, 2, 3],
             ring: Ok(granted(&["DEFER_TASKRUN", "NO_SQARRAY", "PBUF_RING_INC", "NO_IOWAIT"], &[])),
+            programs: Kind::ALL.map(|kind| (kind, Ok(()))).into(),
         }
     }
 
@@ -74,6 +83,11 @@ fn set_up_a_ring() -> Result<Granted, String> {
         .join()
         .map_err(|_| "setting it up panicked".to_owned())?
         .map_err(|error| error.to_string())
+}
+
+/// Loads each program for two workers, which attaches it to nothing, and lets go of it again.
+fn load_programs() -> Vec<(Kind, Result<(), String>)> {
+    Kind::ALL.map(|kind| (kind, Program::load(kind, 2).map(drop))).into()
 }
 
 /// A made-up grant.

@@ -1,6 +1,7 @@
 //! The kernel, its rings, its BPF, and the CPUs.
 
 use super::{Finding, State, host::Host, sysctl};
+use crate::steer::Kind;
 
 /// Oldest kernel on which anything of ours is tested: epoll alone, without the ring.
 const KERNEL_MIN: (u32, u32) = (5, 10);
@@ -37,6 +38,7 @@ pub(super) fn findings(host: &Host) -> Vec<Finding> {
     findings.push(seccomp(host));
     findings.extend(capabilities(host));
     findings.extend(bpf(host));
+    findings.extend(programs(host));
     findings.extend([cpus(host), cpu_limit(host), clock(host)]);
     findings
 }
@@ -187,6 +189,24 @@ fn bpf(host: &Host) -> Vec<Finding> {
         Finding::judge(bpffs, State::Warn, "bpffs", if bpffs { "mounted" } else { "not mounted" }, "mounted")
             .costs("maps cannot be pinned: they do not outlive a restart", "mount -t bpf bpf /sys/fs/bpf"),
     ]
+}
+
+/// A line for each program, found out by loading it.
+fn programs(host: &Host) -> Vec<Finding> {
+    let line = |(kind, loaded): &(Kind, Result<(), String>)| {
+        let (name, effect) = match kind {
+            Kind::Connections => {
+                ("bpf steering", "connections go by the kernel's hash, and workers hand over what is too much for one")
+            }
+            Kind::Datagrams => {
+                ("bpf quic steering", "datagrams of connections that moved are forwarded from worker to worker")
+            }
+        };
+        let found = loaded.as_ref().map_or_else(|why| format!("refused: {why}"), |()| "loads".to_owned());
+        Finding::judge(loaded.is_ok(), State::Warn, name, found, "loads")
+            .costs(effect, "hold CAP_BPF and CAP_NET_ADMIN; boot a kernel with CONFIG_BPF_SYSCALL=y, 5.14 or newer")
+    };
+    host.programs.iter().map(line).collect()
 }
 
 fn cpus(host: &Host) -> Finding {

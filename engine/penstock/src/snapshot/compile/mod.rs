@@ -35,7 +35,7 @@ use super::{
     address::Cidr,
     literal::{Cores, Listed, ServerPolicy, Spin, Text, Time, ViaName},
     route::{Asked, Found, RouteId, RouteTable},
-    schema::{AccessFormat, Document, Driver, PoolDoc, RouteDoc},
+    schema::{AccessFormat, Document, Driver, PoolDoc, RouteDoc, Steering},
 };
 use crate::snapshot::Address;
 
@@ -62,6 +62,7 @@ pub struct Snapshot {
 pub struct EngineSettings {
     pub cores: Cores,
     pub driver: Driver,
+    pub steering: Steering,
     pub admin: Box<[Address]>,
     pub drain_timeout: Duration,
     /// None: those of the host.
@@ -182,6 +183,7 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
         engine: EngineSettings {
             cores: document.engine.cores.0.clone(),
             driver: document.engine.driver,
+            steering: document.engine.steering,
             admin: document.engine.admin.0.as_slice().into(),
             drain_timeout: time(&document.engine.drain_timeout.0),
             resolver: document.engine.resolver.0.iter().map(|server| server.0).collect(),

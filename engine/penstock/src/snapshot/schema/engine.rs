@@ -15,6 +15,8 @@ pub struct EngineDoc {
     pub cores: Text<Cores>,
     /// How to talk to the kernel. `auto`: io_uring where it is allowed, else epoll.
     pub driver: Driver,
+    /// How connections find their worker. `auto`: the least loaded of two, by an eBPF program where it can be loaded; else workers hand over what is too much. `off`: the kernel's hash alone.
+    pub steering: Steering,
     /// Where `penstock show` and `set`, `/metrics` and `/status` are served, to whoever can reach it: loopback or `unix:PATH`. None unless given.
     pub admin: Listed<Address>,
     /// How long exchanges may go on after SIGTERM before they are cut.
@@ -48,6 +50,14 @@ pub enum Driver {
     Auto,
     Uring,
     Epoll,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Steering {
+    #[default]
+    Auto,
+    Off,
 }
 
 /// What is written down.

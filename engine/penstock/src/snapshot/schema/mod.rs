@@ -20,7 +20,7 @@ pub use balance::Balance;
 pub(super) use balance::{SameSite, StickyDoc};
 pub use classes::{ClassDoc, PaceDoc};
 pub(super) use engine::AccessDoc;
-pub use engine::{AccessFormat, Driver};
+pub use engine::{AccessFormat, Driver, Steering};
 use engine::{EngineDoc, LogDoc};
 pub(super) use health::HealthDoc;
 pub use limit::LimitDoc;

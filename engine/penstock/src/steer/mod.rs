@@ -1,0 +1,205 @@
+//! Which worker a connection goes to, decided before a worker has it or, where that is not granted, right after.
+//!
+//! The kernel spreads connections over a `SO_REUSEPORT` group by a hash, which counts nobody's work: of a few heavy clients most may fall on one
+//! worker. A program of ours (`ebpf/steer`) chooses the less loaded of two instead, at the SYN. It reads what each worker has to do from an
+//! array that both sides have mapped ([`Seat`]), so telling it costs a store a turn and no system call. Where the kernel does not
+//! take programs from us, a worker that has accepted much more than another hands connections over before it has touched them ([`Neighbours`]).
+//!
+//! What holds here: nobody is without a worker whatever is granted; what was granted, and what was refused and why, is told ([`Steering::lines`]).
+//! Nothing is pinned: what was loaded ends with the process and its sockets.
+
+mod load;
+mod local;
+mod neighbours;
+mod program;
+mod seat;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use abi::ConnectionIds;
+
+pub use load::{burden, receiver};
+pub use local::Local;
+pub use neighbours::{Handed, Inbox, Inboxes, Neighbours};
+pub use program::{Datagrams, Kind, Program};
+pub use seat::Seat;
+
+use crate::limits;
+use crate::snapshot::Steering as Wish;
+
+/// How connections find their worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A program chooses at the SYN.
+    Program,
+    /// The kernel's hash chooses, and workers hand over what is too much.
+    HandOver,
+    /// The kernel's hash chooses.
+    Hash,
+    /// There is one worker.
+    Alone,
+}
+
+impl Mode {
+    /// The word for it in `/status` and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Program => "program",
+            Self::HandOver => "hand-over",
+            Self::Hash => "hash",
+            Self::Alone => "alone",
+        }
+    }
+}
+
+/// What a worker has that programs choose among.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// Listening ones, in the order of the seats; `None` for one that is in no group: a Unix one.
+    pub listening: Vec<Option<OwnedFd>>,
+    /// QUIC's, each with its address for the operator's eye.
+    pub datagrams: Vec<(String, OwnedFd)>,
+}
+
+/// One listening address that all workers have a socket of.
+pub struct Group {
+    /// Listener and address, for the operator's eye; `None` for a socket that the kernel does not choose among: a Unix one.
+    pub name: Option<String>,
+    program: Option<Program>,
+}
+
+impl Group {
+    /// Which program it has.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        self.program.as_ref().map(Program::kind)
+    }
+
+    /// How often its program said what; `None` for a group without one.
+    #[must_use]
+    pub fn verdicts(&self) -> Option<Vec<(&'static str, u64)>> {
+        self.program.as_ref().map(Program::verdicts)
+    }
+}
+
+/// Steering as the control thread holds it.
+pub struct Steering {
+    mode: Mode,
+    groups: Vec<Group>,
+    refused: Option<String>,
+}
+
+impl Steering {
+    /// Loads a program for each group that has a name, unless there is nothing to choose between or the operator does not want it.
+    #[must_use]
+    pub fn prepare(wish: Wish, workers: usize, names: Vec<Option<String>>) -> Self {
+        let mode = match wish {
+            _ if workers < 2 => Mode::Alone,
+            Wish::Off => Mode::Hash,
+            Wish::Auto => Mode::Program,
+        };
+        let mut steering =
+            Self { mode, groups: names.into_iter().map(|name| Group { name, program: None }).collect(), refused: None };
+        if mode == Mode::Program {
+            let loaded = steering.groups.iter_mut().filter(|group| group.name.is_some()).try_for_each(|group| {
+                group.program = Some(Program::load(Kind::Connections, workers)?);
+                Ok(())
+            });
+            if let Err(why) = loaded {
+                let few = workers <= limits::HANDING_OVER_MAX;
+                steering.go_without(if few { Mode::HandOver } else { Mode::Hash }, why);
+            }
+        }
+        steering
+    }
+
+    /// A worker's line in each group's array, for it to tell what it has to do.
+    #[must_use]
+    pub fn seats(&self, worker: usize) -> Vec<Seat> {
+        self.groups.iter().map(|group| Seat::new(group.program.as_ref().map(Program::words), worker)).collect()
+    }
+
+    /// Lets the programs choose from now on among these sockets, each worker's in their order. `ids` is how QUIC's are read.
+    pub fn attach(&mut self, sockets: &[Sockets], ids: ConnectionIds) {
+        if self.mode != Mode::Program {
+            return;
+        }
+        for (at, group) in self.groups.iter_mut().enumerate() {
+            let of_group: Option<Vec<BorrowedFd<'_>>> =
+                sockets.iter().map(|worker| worker.listening.get(at)?.as_ref().map(AsFd::as_fd)).collect();
+            let (Some(program), Some(of_group)) = (&mut group.program, of_group) else { continue };
+            if let Err(why) = program.attach(&of_group) {
+                let why = format!("{}: {why}", group.name.as_deref().unwrap_or_default());
+                return self.go_without(Mode::Hash, why);
+            }
+        }
+        for at in 0..sockets.first().map_or(0, |worker| worker.datagrams.len()) {
+            let of_group: Option<Vec<BorrowedFd<'_>>> =
+                sockets.iter().map(|worker| worker.datagrams.get(at).map(|(_, socket)| socket.as_fd())).collect();
+            let (Some(of_group), Some((name, _))) =
+                (of_group, sockets.first().and_then(|worker| worker.datagrams.get(at)))
+            else {
+                continue;
+            };
+            let known = Datagrams { server: 0, generation: 0, ids };
+            match Program::datagrams(&of_group, &known) {
+                Ok(program) => self.groups.push(Group { name: Some(name.clone()), program: Some(program) }),
+                Err(why) => self.refused = Some(format!("{name}: {why}")),
+            }
+        }
+    }
+
+    fn go_without(&mut self, mode: Mode, why: String) {
+        self.mode = mode;
+        self.refused = Some(why);
+        // One way for all: what is attached already would stay so as long as its group.
+        for group in &mut self.groups {
+            if let Some(mut program) = group.program.take() {
+                program.detach();
+            }
+        }
+    }
+
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    #[must_use]
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// Why there are no programs though they were wanted.
+    #[must_use]
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// What was attached and what was not, for the operator's eye.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let named = |kind| {
+            let groups = self.groups.iter().filter(|group| group.kind() == Some(kind));
+            groups.filter_map(|group| group.name.as_deref()).collect::<Vec<_>>().join(", ")
+        };
+        let mut lines = match self.mode {
+            Mode::Alone => Vec::new(),
+            Mode::Program => vec![format!(
+                "  steering: an eBPF program gives each connection to the less loaded of two workers: {}",
+                named(Kind::Connections)
+            )],
+            Mode::HandOver => vec!["  steering: by the kernel's hash; workers hand over what is too much".to_owned()],
+            Mode::Hash => vec!["  steering: by the kernel's hash".to_owned()],
+        };
+        let datagrams = named(Kind::Datagrams);
+        if !datagrams.is_empty() {
+            lines.push(format!(
+                "  steering: an eBPF program gives each datagram of QUIC to its connection's worker: {datagrams}"
+            ));
+        }
+        lines.extend(self.refused.iter().map(|why| format!("  goes without: eBPF steering ({why})")));
+        lines
+    }
+}

@@ -1,0 +1,253 @@
+//! A steering program in the kernel, loaded through aya for one `SO_REUSEPORT` group.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use abi::{CONFIGS, ConnectionIds, GENERATIONS_HELD, Group, SEAT_WORDS, Verdict};
+use aya::maps::{Array, Map, MapData, PerCpuArray, ReusePortSockArray};
+use aya::programs::SkReuseport;
+use aya::{Ebpf, EbpfLoader};
+use ring::SharedWords;
+
+/// Built by `cargo xtask ebpf` and committed; CI compares it with its source.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/steer/steer.o");
+
+/// Which of the programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// TCP: the less loaded of two.
+    Connections,
+    /// UDP: by QUIC's connection ids.
+    Datagrams,
+}
+
+impl Kind {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Connections, Self::Datagrams];
+
+    /// The program's name in the object, and in `bpftool prog`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Datagrams => "datagrams",
+        }
+    }
+}
+
+/// What the program for datagrams must know.
+#[derive(Debug, Clone, Copy)]
+pub struct Datagrams {
+    /// Of this machine in its fleet.
+    pub server: u16,
+    /// Of this process.
+    pub generation: u8,
+    /// How ids are read, and ids that clients chose are spread.
+    pub ids: ConnectionIds,
+}
+
+/// A program that is loaded, and its maps. Dropping it lets go of both; a group that it is attached to keeps them until its sockets are closed.
+pub struct Program {
+    kind: Kind,
+    ebpf: Ebpf,
+    words: Arc<SharedWords>,
+    group: Group,
+    /// Of the group's sockets, to detach it by.
+    member: Option<OwnedFd>,
+}
+
+impl Program {
+    /// Loads a program for so many workers; it chooses nobody until [`attach`](Self::attach).
+    ///
+    /// # Errors
+    /// A sentence for the operator: which step was refused, and what that needs.
+    pub fn load(kind: Kind, workers: usize) -> Result<Self, String> {
+        let workers = u32::try_from(workers).map_err(|_| "too many workers".to_owned())?;
+        let mut ebpf = EbpfLoader::new()
+            // Nothing in the programs depends on how the kernel lays out its structures.
+            .btf(None)
+            .map_max_entries("SOCKETS", workers * GENERATIONS_HELD as u32)
+            .map_max_entries("SEATS", workers)
+            .load(OBJECT)
+            .map_err(|error| refusal("maps", &error))?;
+        program(&mut ebpf, kind)?.load().map_err(|error| refusal("program", &error))?;
+        let words = match ebpf.map("SEATS") {
+            Some(Map::Array(seats)) => SharedWords::map(seats.fd().as_fd(), workers as usize * SEAT_WORDS)
+                .map_err(|error| refusal("mapping", &error))?,
+            _ => return Err("the object has no SEATS".to_owned()),
+        };
+        let group = Group { stride: workers, ..Group::default() };
+        Ok(Self { kind, ebpf, words: Arc::new(words), group, member: None })
+    }
+
+    /// The program for datagrams, steering these sockets: one for each worker in their order, bound, and of one group.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn datagrams<S: AsFd>(sockets: &[S], known: &Datagrams) -> Result<Self, String> {
+        let mut program = Self::load(Kind::Datagrams, sockets.len())?;
+        program.configure(known)?;
+        program.attach(sockets)?;
+        Ok(program)
+    }
+
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The array that workers tell their load in, [`SEAT_WORDS`] words each.
+    #[must_use]
+    pub fn words(&self) -> &Arc<SharedWords> {
+        &self.words
+    }
+
+    /// Tells the program for datagrams what it must know, before it is attached or at any time after.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn configure(&mut self, datagrams: &Datagrams) -> Result<(), String> {
+        let known = u32::from(datagrams.ids.config());
+        let mut ids: Array<&mut MapData, [u64; 7]> = array(&mut self.ebpf, "IDS")?;
+        for config in 0..u32::from(CONFIGS) {
+            let of = if config == known { datagrams.ids } else { ConnectionIds::NONE };
+            ids.set(config, of.words(), 0).map_err(|error| refusal("ids", &error))?;
+        }
+        self.group = Group {
+            server: datagrams.server.into(),
+            generation: (datagrams.generation % abi::GENERATIONS).into(),
+            config: known,
+            ..self.group
+        };
+        self.tell()
+    }
+
+    /// Lets it choose among these sockets from now on, one for each worker in their order, all of one group: listening ones for
+    /// connections, bound ones for datagrams.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn attach<S: AsFd>(&mut self, sockets: &[S]) -> Result<(), String> {
+        let generation = self.group.generation;
+        for (worker, socket) in (0..).zip(sockets) {
+            self.seat(generation, worker, socket.as_fd())?;
+        }
+        self.group.workers[(generation & 1) as usize] = sockets.len() as u32;
+        self.tell()?;
+        if let Some(first) = sockets.first() {
+            let first = first.as_fd();
+            program(&mut self.ebpf, self.kind)?.attach(first).map_err(|error| refusal("attaching", &error))?;
+            self.member = first.try_clone_to_owned().ok();
+        }
+        Ok(())
+    }
+
+    /// Leaves the choice to the kernel's hash again.
+    pub fn detach(&mut self) {
+        if let Some(member) = self.member.take() {
+            // Refused only when it is detached already.
+            let _ = SkReuseport::detach(member);
+        }
+    }
+
+    fn seat(&mut self, generation: u32, worker: u32, socket: BorrowedFd<'_>) -> Result<(), String> {
+        let index = self.group.socket_of(generation, worker);
+        match self.ebpf.map_mut("SOCKETS").map(ReusePortSockArray::try_from) {
+            Some(Ok(mut sockets)) => sockets.set(index, &socket, 0).map_err(|error| refusal("sockets", &error)),
+            _ => Err("the object has no SOCKETS".to_owned()),
+        }
+    }
+
+    /// Writes down what there is of the group.
+    fn tell(&mut self) -> Result<(), String> {
+        let words = self.group.words();
+        let mut group: Array<&mut MapData, [u32; 6]> = array(&mut self.ebpf, "GROUP")?;
+        group.set(0, words, 0).map_err(|error| refusal("group", &error))
+    }
+
+    /// How often it said what, over all CPUs.
+    #[must_use]
+    pub fn verdicts(&self) -> Vec<(&'static str, u64)> {
+        let counters = self.ebpf.map("VERDICTS").and_then(|map| PerCpuArray::<_, u64>::try_from(map).ok());
+        let count = |verdict: Verdict| {
+            let cpus = counters.as_ref().and_then(|counters| counters.get(&(verdict as u32), 0).ok());
+            cpus.map_or(0, |cpus| cpus.iter().sum())
+        };
+        Verdict::ALL.iter().map(|verdict| (verdict.name(), count(*verdict))).collect()
+    }
+}
+
+fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SkReuseport, String> {
+    ebpf.program_mut(kind.name())
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| format!("the object has no program `{}`", kind.name()))
+}
+
+fn array<'a, V: aya::Pod>(ebpf: &'a mut Ebpf, name: &str) -> Result<Array<&'a mut MapData, V>, String> {
+    ebpf.map_mut(name).and_then(|map| Array::try_from(map).ok()).ok_or_else(|| format!("the object has no {name}"))
+}
+
+/// The whole chain of what went wrong in one line, and what is missing when the kernel says no.
+fn refusal(step: &str, error: &dyn std::error::Error) -> String {
+    let mut told = format!("{step}: {}", in_short(&error.to_string()));
+    let mut cause = error.source();
+    let mut denied = false;
+    while let Some(inner) = cause {
+        // EPERM is about who asks; EACCES is the verifier's, about what is asked.
+        denied |= inner.downcast_ref::<std::io::Error>().is_some_and(|io| io.raw_os_error() == Some(1));
+        let text = in_short(&inner.to_string());
+        if !told.contains(&text) {
+            told = format!("{told}: {text}");
+        }
+        cause = inner.source();
+    }
+    if denied { format!("needs CAP_BPF and CAP_NET_ADMIN: {told}") } else { told }
+}
+
+/// An error without the verifier's log, of which the last line says what is wrong, but for statistics.
+fn in_short(text: &str) -> String {
+    let statistics = ["verification time", "stack depth", "processed "];
+    let Some((error, log)) = text.split_once(". Verifier output:") else {
+        return text.lines().next().unwrap_or_default().to_owned();
+    };
+    let says = |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|start| line.starts_with(start));
+    match log.lines().rev().find(says) {
+        Some(complaint) => format!("{error} (the verifier: {})", complaint.trim()),
+        None => error.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_verifiers_log_the_complaint_is_told() {
+        let text = "the BPF_PROG_LOAD syscall returned Permission denied (os error 13). Verifier output: 0: R1=ctx()\n\
+                    21: (0f) r8 += r1\nR8 tried to add\nverification time 9 usec\nstack depth 32\nprocessed 2 insns (limit 9)\n";
+        let wanted =
+            "the BPF_PROG_LOAD syscall returned Permission denied (os error 13) (the verifier: R8 tried to add)";
+        assert_eq!(in_short(text), wanted);
+        assert_eq!(in_short("x. Verifier output: \nstack depth 3"), "x");
+        assert_eq!(in_short("plain\nmore"), "plain");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        #[derive(Debug)]
+        struct Outer(std::io::Error);
+        impl std::fmt::Display for Outer {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("outer")
+            }
+        }
+        impl std::error::Error for Outer {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let of = |errno| refusal("step", &Outer(std::io::Error::from_raw_os_error(errno)));
+        assert_eq!(of(1), "needs CAP_BPF and CAP_NET_ADMIN: step: outer: Operation not permitted (os error 1)");
+        assert_eq!(of(13), "step: outer: Permission denied (os error 13)");
+    }
+}

@@ -1,0 +1,243 @@
+//! How connections find their worker: by load where the kernel takes our program, by hand-over where not, and what the kernel's hash makes of the same.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use harness::{
+    Client, Driver, Engine, Origin, Setup, Sharing, Tool, answer, binary, free_address, on_each_driver, run, until,
+};
+
+const CONNECTIONS: usize = 2_000;
+/// Each tenth has an exchange under way all the time; the others lie idle after their first.
+const HEAVY_OF: u64 = 10;
+/// What an exchange weighs beside a connection (`abi::EXCHANGE_LOAD`).
+const EXCHANGE: u64 = 16;
+
+/// Two workers, if there are CPUs for them.
+fn two_workers(driver: Driver) -> Option<Setup> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    if cpus < 2 {
+        println!("SKIPPED: one CPU only");
+        return None;
+    }
+    Some(Setup::new(driver).cores("0-1"))
+}
+
+/// Words that start a program as nobody, or as a root without rights where nobody cannot reach the binary, with these capabilities only.
+fn with_capabilities(capabilities: &[&str]) -> Option<Vec<String>> {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    let Some(setpriv) = xtask::place::program("setpriv").filter(|_| is_root) else {
+        println!("SKIPPED: giving capabilities away needs root and setpriv");
+        return None;
+    };
+    let set = std::iter::once("-all".to_owned()).chain(capabilities.iter().map(|name| format!("+{name}")));
+    let set = set.collect::<Vec<_>>().join(",");
+    let words = |nobody: bool| {
+        let mut words = vec![setpriv.display().to_string(), "--pdeathsig=KILL".to_owned()];
+        if nobody {
+            words.extend(["--reuid=65534", "--regid=65534", "--clear-groups"].map(str::to_owned));
+            words.push(format!("--ambient-caps={set}"));
+        }
+        words.extend([format!("--inh-caps={set}"), format!("--bounding-set={set}")]);
+        words
+    };
+    let nobody = words(true);
+    let reaches =
+        Tool::new(&nobody[0], 10).args(&nobody[1..]).args([&binary().display().to_string(), "--version"]).run();
+    Some(if reaches.code == Some(0) { nobody } else { words(false) })
+}
+
+fn word(engine: &Engine) -> String {
+    engine.status()["steering"].as_str().unwrap_or_default().to_owned()
+}
+
+/// An origin whose `/hold` is answered when it is let go.
+struct Holding {
+    origin: Origin,
+    free: Arc<AtomicBool>,
+}
+
+impl Holding {
+    fn new() -> Self {
+        let free = Arc::new(AtomicBool::new(false));
+        let freed = Arc::clone(&free);
+        let origin = Origin::answering(move |request| {
+            while request.target() == "/hold" && !freed.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Some(answer("ok"))
+        });
+        Self { origin, free }
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.free.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Which connections are heavy: a tenth, and no period that a hash or a turn could have.
+fn is_heavy(index: usize) -> bool {
+    ((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).is_multiple_of(HEAVY_OF)
+}
+
+/// Opens all of them, a part at a time, and tells what each worker has then: the most and the least by load.
+fn skew(engine: &Engine) -> f64 {
+    let mut clients: Vec<Client> = Vec::new();
+    for from in (0..CONNECTIONS).step_by(40) {
+        let part: Vec<usize> = (from..CONNECTIONS.min(from + 40)).collect();
+        clients.extend(part.iter().map(|_| engine.client()));
+        for &index in &part {
+            let path = if is_heavy(index) { "/hold" } else { "/" };
+            clients[index].send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        }
+        for &index in part.iter().filter(|index| !is_heavy(**index)) {
+            assert_eq!(clients[index].response(false).expect("an answer").status(), 200);
+        }
+    }
+    let heavy = (0..CONNECTIONS).filter(|index| is_heavy(*index)).count() as u64;
+    engine.until_metric("requests_open", heavy);
+    engine.until_metric("connections_open", CONNECTIONS as u64);
+    let status = engine.status();
+    let cores = status["cores"].as_array().expect("a row for each worker");
+    let of = |core: &serde_json::Value, key: &str| core[key].as_u64().unwrap_or(0);
+    let loads: Vec<u64> =
+        cores.iter().map(|core| of(core, "connections") + EXCHANGE * of(core, "requests_open")).collect();
+    let (most, least) = (*loads.iter().max().unwrap(), *loads.iter().min().unwrap());
+    let ratio = most as f64 / least.max(1) as f64;
+    println!("{}: loads {loads:?}, max/min {ratio:.3}", word(engine));
+    for core in cores {
+        println!("  {} connections, {} exchanges open", of(core, "connections"), of(core, "requests_open"));
+    }
+    ratio
+}
+
+/// A worker that gets no processor for a while, because others have it, does not tell what it has to do: on a busy machine a round may go wrong.
+fn best_of_three(engine: &Engine) -> f64 {
+    let mut best = f64::MAX;
+    for _ in 0..3 {
+        best = best.min(skew(engine));
+        if best <= 1.1 {
+            break;
+        }
+        engine.until_idle();
+    }
+    best
+}
+
+on_each_driver! {
+    /// Issue "HTTP/3 and steering", 3: uneven connections over two workers, three ways.
+    alone fn uneven_connections_are_spread_by_load(driver) {
+        let holding = Holding::new();
+        let Some(setup) = two_workers(driver).map(|setup| setup.origin(&holding.origin)) else { return };
+        let hashed = setup.clone().engine_line("steering = \"off\"").start();
+        assert_eq!(word(&hashed), "hash");
+        // Beside the others, for the eye: what chance makes of it.
+        skew(&hashed);
+        drop(hashed);
+
+        let engine = setup.clone().start();
+        if word(&engine) == "program" {
+            let ratio = best_of_three(&engine);
+            assert!(ratio <= 1.1, "by load over two workers, in each of three rounds: {ratio:.3}");
+            let metrics = engine.metrics();
+            assert!(metrics.sum("steering_verdicts_total") >= CONNECTIONS as u64);
+            assert_eq!(metrics.sum("handed_over_total"), 0);
+        } else {
+            println!("SKIPPED: no program: {}", engine.status()["goes_without"]);
+        }
+        drop(engine);
+
+        let Some(launcher) = with_capabilities(&[]) else { return };
+        let engine = setup.launched_by(launcher).start();
+        assert_eq!(word(&engine), "hand-over");
+        let ratio = best_of_three(&engine);
+        assert!(ratio <= 1.25, "by hand-over over two workers, in each of three rounds: {ratio:.3}");
+        let metrics = engine.metrics();
+        println!("  {} handed over", metrics.sum("handed_over_total"));
+        assert_eq!(metrics.sum("handed_over_total"), metrics.sum("taken_over_total"));
+    }
+
+    /// Whatever worker a connection came to: what is sent on it is answered, before and after it has changed hands.
+    fn connections_that_change_hands_are_served(driver) {
+        let Some(launcher) = with_capabilities(&[]) else { return };
+        let holding = Holding::new();
+        let Some(setup) = two_workers(driver) else { return };
+        let engine = setup.origin(&holding.origin).launched_by(launcher).start();
+        // Exchanges that stay make one worker look busy now and the other then.
+        let mut held: Vec<Client> = Vec::new();
+        until("connections have been handed over", Duration::from_secs(30), || {
+            let mut client = engine.client();
+            client.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+            held.push(client);
+            let mut other = engine.client();
+            assert_eq!(other.get("/").status(), 200);
+            assert_eq!(other.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello").status(), 200);
+            if held.len() > 60 {
+                held.clear();
+            }
+            engine.metrics().sum("taken_over_total") >= 3
+        });
+        holding.free.store(true, Ordering::Relaxed);
+        for client in &mut held {
+            assert_eq!(client.response(false).expect("what was held is answered").status(), 200);
+        }
+        drop(held);
+        engine.until_idle();
+    }
+}
+
+/// Issue "HTTP/3 and steering", 4: whatever is granted, it starts, serves, and says which way it is.
+#[test]
+fn whatever_is_granted_it_starts_serves_and_says_so() {
+    run(Sharing::Shared, || {
+        let origin = Origin::standard();
+        let serves = |setup: Setup| {
+            // Each at an address of its own: two engines at one would share a group.
+            let engine = setup.at(free_address()).origin(&origin).start();
+            for _ in 0..20 {
+                assert_eq!(engine.client().get("/").text(), "hello\n");
+            }
+            engine
+        };
+        let Some(setup) = two_workers(Driver::Epoll) else { return };
+        let as_started = serves(setup.clone().driver("auto"));
+        let has_program = word(&as_started) == "program";
+        println!("as started: {}", word(&as_started));
+        let said = as_started.err();
+        assert_eq!(said.contains("steering: an eBPF program"), has_program, "{said}");
+        assert_eq!(said.contains("goes without: eBPF steering"), !has_program, "{said}");
+
+        let off = serves(setup.clone().engine_line("steering = \"off\""));
+        assert_eq!(word(&off), "hash");
+        assert!(off.err().contains("steering: by the kernel's hash"), "{}", off.err());
+
+        let alone = serves(setup.clone().cores("0"));
+        assert_eq!(word(&alone), "alone");
+        assert!(!alone.err().contains("steering"), "{}", alone.err());
+
+        let Some(none) = with_capabilities(&[]) else { return };
+        let engine = serves(setup.clone().launched_by(none));
+        assert_eq!(word(&engine), "hand-over");
+        let said = engine.err();
+        assert!(said.contains("workers hand over what is too much"), "{said}");
+        assert!(said.contains("goes without: eBPF steering (needs CAP_BPF and CAP_NET_ADMIN"), "{said}");
+        assert!(engine.status()["goes_without"].to_string().contains("CAP_BPF"));
+
+        if !has_program {
+            println!("SKIPPED: with CAP_BPF and CAP_NET_ADMIN only: no program loads here at all");
+            return;
+        }
+        let Some(two) = with_capabilities(&["bpf", "net_admin"]) else { return };
+        let doctor = Tool::new(&two[0], 20).args(&two[1..]).args([&binary().display().to_string(), "doctor"]).run();
+        let lines = String::from_utf8_lossy(&doctor.out);
+        let loads = |name: &str| lines.lines().any(|line| line.contains(name) && line.contains("loads  (wanted"));
+        assert!(loads("bpf steering") && loads("bpf quic steering"), "{lines}");
+        let engine = serves(setup.launched_by(two));
+        assert_eq!(word(&engine), "program", "{}", engine.err());
+        assert!(engine.err().contains("steering: an eBPF program"), "{}", engine.err());
+        assert_eq!(engine.metrics().sum("steering_verdicts_total"), 20);
+    });
+}
