@@ -352,7 +352,11 @@ fn standing_notes(settings: &Settings) -> Vec<String> {
         notes.push("calls and sends are counted in a round under strace, which slows the proxy and so batches more; penstock's are its own counters: io_uring_enter and sends put on the ring".to_owned());
     }
     if settings.suite.over() == Over::H3 {
-        notes.push("one ECDSA P-256 certificate for everybody, X25519, AES-128; datagrams have at most 1,472 bytes, as on an Ethernet".to_owned());
+        notes.push("one ECDSA P-256 certificate for everybody, X25519, AES-128".to_owned());
+        notes.push(match settings.load {
+            Load::H2load => "h2load takes datagrams larger than an Ethernet's, and uses QPACK's dynamic table where a server offers one".to_owned(),
+            _ => "datagrams have at most 1,472 bytes, as on an Ethernet; QPACK's dynamic table is not used".to_owned(),
+        });
     } else if settings.suite.over().is_secure() {
         notes.push("TLS 1.3 with one ECDSA P-256 certificate for everybody; handshakes agree upon X25519, since not all rivals know X25519MLKEM768; h2load tells no percentiles".to_owned());
     }
