@@ -188,6 +188,12 @@ pub const QUIC_STUCK: Duration = Duration::from_secs(30);
 /// What a client of HTTP/3 may do, but for the number of its streams.
 pub const HTTP3: proto::h3::Limits = proto::h3::Limits { heads: HEADS, ..proto::h3::Limits::DEFAULT };
 
+/// How long the peer's QPACK encoder waits to be told that a head was read, for a response to go with: it can do without for longer than that.
+pub const QPACK_PATIENCE: Duration = Duration::from_millis(10);
+
+/// What it is told at once: 64 heads, more or less.
+pub const QPACK_PATIENT_BYTES: usize = 128;
+
 /// Content that has been read of a stream and waits for its exchange; what is beyond that stays in the stream's window.
 pub const HTTP3_WAITING_BYTES: usize = 64 << 10;
 

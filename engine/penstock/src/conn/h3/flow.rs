@@ -363,6 +363,7 @@ impl<R: Speaks> Hub<R> {
 
     /// Puts bytes behind what waits.
     pub(super) fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.spoken = true;
         let flow = &self.flows[at];
         let written = if flow.mail.outbox.is_empty() { self.link.write(flow.id, bytes).unwrap_or(0) } else { 0 };
         if written < bytes.len() {
@@ -403,6 +404,7 @@ impl<R: Speaks> Hub<R> {
 
     /// Gives to QUIC what waits in a flow, as far as it is taken.
     pub(super) fn write(&mut self, at: usize) {
+        self.spoken = true;
         let flow = &mut self.flows[at];
         let before = flow.mail.outbox_bytes;
         let mut refused = false;

@@ -64,6 +64,10 @@ struct Hub<R: Speaks> {
     pump: Option<TaskRef>,
     /// The pump is at work, and need not be woken.
     pumping: bool,
+    /// Something was written for a request since the pump last sent.
+    spoken: bool,
+    /// Since when there is something to tell the peer's encoder.
+    unsaid: Option<Now>,
     /// When the peer was last asked for a sign of life, or began to be awaited.
     asked: Now,
     /// Since when what waits in some flow has made no progress, at the longest.
@@ -97,6 +101,8 @@ impl<R: Speaks> Multiplex<R> {
             outbox_bytes: 0,
             pump: None,
             pumping: false,
+            spoken: false,
+            unsaid: None,
             asked: ring::now(),
             stuck_first: None,
             unheard: None,
@@ -148,7 +154,8 @@ impl<R: Speaks> Multiplexed for Multiplex<R> {
         let awaited = (hub.begun > 0).then(|| hub.asked + limits::QUIC_SILENCE / 3);
         let stuck = hub.stuck_first.into_iter().chain(hub.unheard.map(|(_, since)| since)).min();
         let stuck = stuck.map(|since| since + limits::QUIC_STUCK);
-        [hub.link.deadline(ring::now()), machine, awaited, stuck].into_iter().flatten().min()
+        let unsaid = hub.unsaid.map(|since| since + limits::QPACK_PATIENCE);
+        [hub.link.deadline(ring::now()), machine, awaited, stuck, unsaid].into_iter().flatten().min()
     }
 
     fn drain(&self) {
@@ -368,8 +375,12 @@ impl<R: Speaks> Hub<R> {
                 *self.ours.insert(ours)
             }
         };
+        let tells = self.tells_encoder(ring::now());
         let Out { control, encoder, decoder, .. } = &mut self.out;
-        for (id, words) in ours.into_iter().zip([control, encoder, decoder]) {
+        for (id, words, goes) in [(ours[0], control, true), (ours[1], encoder, true), (ours[2], decoder, tells)] {
+            if !goes {
+                continue;
+            }
             // What a peer does not let us say on these streams, in 64 KiB and more, it cannot want to hear.
             match self.link.write(id, words) {
                 Ok(said) => drop(words.drain(..said)),
@@ -377,6 +388,20 @@ impl<R: Speaks> Hub<R> {
                 Err(_) => words.clear(),
             }
         }
+    }
+
+    /// Whether the peer's encoder is told now which heads were read: with a response, if one goes soon, since alone it would be a datagram more.
+    fn tells_encoder(&mut self, now: Now) -> bool {
+        let spoken = std::mem::take(&mut self.spoken);
+        if self.out.decoder.is_empty() {
+            self.unsaid = None;
+            return false;
+        }
+        let since = *self.unsaid.get_or_insert(now);
+        let many = self.out.decoder.len() >= limits::QPACK_PATIENT_BYTES;
+        let tells = spoken || many || since + limits::QPACK_PATIENCE <= now;
+        self.unsaid = self.unsaid.filter(|_| !tells);
+        tells
     }
 
     /// Does what time asks for.
