@@ -89,6 +89,29 @@ on_each_driver! {
         let engine = Setup::new(driver).to(&place.url()).env("SSL_CERT_FILE", &ca).serve(&[]);
         assert_eq!(engine.client().get("/").text(), "hello\n");
     }
+
+    /// Requests, tunnels and probes; the far engine hangs up on whoever begins with anything else.
+    fn a_proxy_header_goes_before_tls(driver) {
+        let place = Place::new(driver);
+        let issued = place.authority.issue(&place.folder, "told", &["127.0.0.1"], Kind::Ecdsa);
+        let origin = Origin::answering(|request| Some(harness::answer(request.field("x-forwarded-for").unwrap_or("nobody"))));
+        let lines = format!("{}\nproxy_protocol.from = \"127.0.0.1/32\"", issued.line());
+        let back = Setup::new(driver).origin(&origin).listen_line(&lines).start();
+        for version in ["v1", "v2"] {
+            let health = "health = { http = \"/\", every = \"200ms\" }";
+            let lines = format!("{}\nproxy_protocol = \"{version}\"\n{health}", place.trusting(""));
+            let setup = || {
+                let setup = Setup::new(driver).to(&format!("https://{}", back.address)).pool_line(&lines);
+                setup.listen_line("proxy_protocol.from = \"127.0.0.1/32\"")
+            };
+            for engine in [setup().start(), setup().tcp().start()] {
+                until("it is well", PATIENCE, || engine.endpoints()[0]["health"] == "up");
+                let mut client = engine.client();
+                client.send("PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                assert_eq!(client.response(false).expect("an answer").text(), "192.0.2.7", "{version}");
+            }
+        }
+    }
 }
 
 /// An engine that terminates TLS in front of an origin.

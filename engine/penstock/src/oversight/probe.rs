@@ -43,16 +43,16 @@ pub(super) async fn probe(
     let addresses: Vec<Address> = addresses.iter().map(|address| at_port(address, of.port)).collect();
     let mut timer = Timer::new();
     let secured = match upstream::dial(&addresses, of.settings.timeout, &mut timer).await {
-        Ok(stream) => upstream::secure(stream, tls, name, begun + of.settings.timeout, &mut timer).await,
+        Ok(stream) => {
+            let header = proxy_header(pool.proxy_protocol, None);
+            upstream::secure(stream, header, tls, name, begun + of.settings.timeout, &mut timer).await
+        }
         Err(error) => Err(error),
     };
-    let mut stream = match secured {
+    let stream = match secured {
         Ok(stream) => stream,
         Err(error) => return unconnected(error, of.settings.timeout),
     };
-    if let Some(header) = proxy_header(pool.proxy_protocol, None) {
-        stream.send(header);
-    }
     match ring::until(begun + of.settings.timeout, ask(stream, &of.ask, pool.protocol, name)).await {
         Some(Ok(said)) => Probed::Good(format!("{said} in {}", shown_time(ring::now().since(begun)))),
         Some(Err(why)) => Probed::Bad(why),

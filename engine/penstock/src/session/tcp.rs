@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use policy::{Class, Outcome, Replay, StatusClass, Stop};
-use ring::Timer;
+use ring::{Buf, Timer};
 
 use super::greeting::greet;
 use super::hello::lead;
@@ -42,13 +42,11 @@ async fn pass(door: &Door, accepted: Accepted) {
         ListenerProtocol::Http => return,
     };
     let settings = &door.snapshot[pool];
-    let Some(mut up) = reach(door, pool, address, &mut timer).await else {
+    let header = || proxy_header(settings.proxy_protocol, path);
+    let Some(mut up) = reach(door, pool, address, &header, &mut timer).await else {
         door.cells.counters.no_endpoint_total.add(1);
         return stream.reset();
     };
-    if let Some(header) = proxy_header(settings.proxy_protocol, path) {
-        up.stream.send(header);
-    }
     let idle = settings.timeouts.idle;
     let tunnelled = tunnel(door, &mut stream, &mut up.stream, unread, &mut timer, idle).await;
     door.cells.counters.bytes_out_total.add(tunnelled.down);
@@ -67,7 +65,14 @@ struct Reached {
     _held: Held,
 }
 
-async fn reach(door: &Door, pool: PoolId, client: Option<IpAddr>, timer: &mut Timer) -> Option<Reached> {
+/// `header` is the first that an endpoint hears.
+async fn reach(
+    door: &Door,
+    pool: PoolId,
+    client: Option<IpAddr>,
+    header: &impl Fn() -> Option<Buf>,
+    timer: &mut Timer,
+) -> Option<Reached> {
     let settings = &door.snapshot[pool];
     let cluster = door.cluster(pool);
     let counters = &door.cells.counters;
@@ -78,7 +83,7 @@ async fn reach(door: &Door, pool: PoolId, client: Option<IpAddr>, timer: &mut Ti
         let begun = ring::now();
         let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true };
         let endpoint = cluster.pick(&choice, policy_now(begun), counters).ok()?;
-        let dialled = cluster.dial(&endpoint, settings.timeouts.connect, timer, counters).await;
+        let dialled = cluster.dial(&endpoint, header(), settings.timeouts.connect, timer, counters).await;
         let class = dialled.as_ref().map_or_else(Class::from, |_| Class::Answered(StatusClass::Success));
         let outcome = Outcome::new(ring::now().since(begun), class);
         if let Ok((stream, held)) = dialled {

@@ -421,10 +421,8 @@ impl Cluster {
         if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, &cells.counters) {
             return Ok(lease);
         }
-        let (mut stream, held) = self.dial(endpoint, connect, timer, &cells.counters).await?;
-        if let Some(header) = proxy_header(pool.proxy_protocol, path) {
-            stream.send(header);
-        }
+        let header = proxy_header(pool.proxy_protocol, path);
+        let (stream, held) = self.dial(endpoint, header, connect, timer, &cells.counters).await?;
         Ok(Lease::of_own(stream, held, endpoint))
     }
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use ring::{Address, Now, Stream, Timer};
+use ring::{Address, Buf, Now, Stream, Timer};
 
 use super::Cluster;
 use super::endpoint::Endpoint;
@@ -86,17 +86,22 @@ pub async fn dial(addresses: &[Address], patience: Duration, timer: &mut Timer) 
     .await
 }
 
-/// Agrees upon TLS with the endpoint that `stream` leads to, if its pool is met by it.
+/// Agrees upon TLS with the endpoint that `stream` leads to, if its pool is met by it. A PROXY `header` goes before everything else (PROXY
+/// protocol §2).
 ///
 /// # Errors
 /// Why not; no time left counts as none to connect.
 pub async fn secure(
-    stream: Stream,
+    mut stream: Stream,
+    header: Option<Buf>,
     tls: Option<&Origination>,
     authority: &str,
     deadline: Now,
     timer: &mut Timer,
 ) -> Result<Transport, DialError> {
+    if let Some(header) = header {
+        stream.send(header);
+    }
     let Some(tls) = tls else { return Ok(stream.into()) };
     let mut transport = Transport::connect(stream, tls, authority).map_err(DialError::Tls)?;
     // Boxed: what a handshake holds is no part of every exchange.
@@ -112,15 +117,16 @@ pub async fn secure(
 }
 
 impl Cluster {
-    /// A new stream to an endpoint, and its place among those that the endpoint may have.
+    /// A new stream to an endpoint, and its place among those that the endpoint may have. A PROXY `header` is the first that it hears.
     pub async fn dial(
         &self,
         endpoint: &Endpoint,
+        header: Option<Buf>,
         patience: Duration,
         timer: &mut Timer,
         counters: &Counters,
     ) -> Result<(Transport, Held), DialError> {
-        self.dial_by(self.tls.as_deref(), endpoint, patience, timer, counters).await
+        self.dial_by(self.tls.as_deref(), endpoint, header, patience, timer, counters).await
     }
 
     /// As [`dial`](Self::dial), met by TLS as `tls` says.
@@ -128,6 +134,7 @@ impl Cluster {
         &self,
         tls: Option<&Origination>,
         endpoint: &Endpoint,
+        header: Option<Buf>,
         patience: Duration,
         timer: &mut Timer,
         counters: &Counters,
@@ -137,7 +144,7 @@ impl Cluster {
         counters.upstream_connects_total.add(1);
         let begun = ring::now();
         let dialled = match dial(&addresses, patience, timer).await {
-            Ok(stream) => secure(stream, tls, &endpoint.authority, begun + patience, timer).await,
+            Ok(stream) => secure(stream, header, tls, &endpoint.authority, begun + patience, timer).await,
             Err(error) => Err(error),
         };
         if let Err(DialError::Tls(failure)) = &dialled {

@@ -123,7 +123,7 @@ impl Cluster {
                 let (cluster, endpoint, cells) = (Rc::clone(this), Rc::clone(endpoint), Arc::clone(cells));
                 let connect = settings.timeouts.connect;
                 ring::spawn(async move {
-                    let dialled = cluster.dial(&endpoint, connect, &mut Timer::new(), &cells.counters).await;
+                    let dialled = cluster.dial(&endpoint, None, connect, &mut Timer::new(), &cells.counters).await;
                     endpoint.warming.set(endpoint.warming.get() - 1);
                     let Ok((stream, held)) = dialled else { return };
                     if endpoint.keeps_connections() {

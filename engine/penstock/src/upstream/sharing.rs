@@ -156,7 +156,7 @@ impl Cluster {
             endpoint.sharing.dialled(deadline, timer).await?;
         }
         let dialling = Dialling::begin(&endpoint.sharing);
-        let (transport, held) = self.dial(endpoint, connect, timer, &cells.counters).await?;
+        let (transport, held) = self.dial(endpoint, None, connect, timer, &cells.counters).await?;
         let chosen = transport.secured().map(|secured| secured.http2);
         match (chosen, pool.protocol) {
             (Some(false), PoolProtocol::Http2) => {
@@ -192,7 +192,7 @@ impl Cluster {
         }
         let http1 = self.tls.as_ref().map(|tls| tls.of_http1());
         let left = deadline.since(ring::now());
-        let (transport, held) = self.dial_by(http1.as_ref(), endpoint, left, timer, &cells.counters).await?;
+        let (transport, held) = self.dial_by(http1.as_ref(), endpoint, None, left, timer, &cells.counters).await?;
         Ok(Lease::of_own(transport, held, endpoint))
     }
 }

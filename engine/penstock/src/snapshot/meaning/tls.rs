@@ -101,10 +101,6 @@ impl Meaning<'_> {
             let advice = "write protocol = \"h2\" or \"http/1.1\", or endpoints as `https://…`";
             self.report(Code::NoEffect, path!["pool", at, "protocol"], message, advice);
         }
-        if is_on && pool.proxy_protocol != ProxyProtocol::Off {
-            let message = "a PROXY header is not sent in front of TLS yet";
-            self.report(Code::Conflict, path!["pool", at, "proxy_protocol"], message, "leave one of the two out");
-        }
         let ca = tls.ca.as_deref().filter(|ca| *ca != "system" && tls.verify);
         let (cert, key, logs) = (tls.cert.as_deref(), tls.key.as_deref(), tls.logs.as_deref());
         for (key, path) in [("ca", ca), ("logs", logs), ("cert", cert), ("key", key)] {

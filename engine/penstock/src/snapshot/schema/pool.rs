@@ -74,7 +74,8 @@ pub struct PoolDoc {
     pub queue: QueueDoc,
     /// How long an endpoint may take.
     pub timeout: PoolTimeouts,
-    /// Tells endpoints who the client is, with a PROXY header on each connection. Connections are then not shared by clients.
+    /// Tells endpoints who the client is, with a PROXY header on each connection, before TLS where there is TLS. Connections are then not
+    /// shared by clients.
     pub proxy_protocol: ProxyProtocol,
     /// The longest that a name is believed: it is resolved again when its records' time to live ends, and no later than this.
     pub resolve_every: Text<Time>,
