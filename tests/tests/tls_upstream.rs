@@ -90,6 +90,39 @@ on_each_driver! {
         assert_eq!(engine.client().get("/").text(), "hello\n");
     }
 
+    /// Whom to trust, and who we are, may change while it runs; what is no good changes nothing, and connections go on.
+    fn files_are_swapped(driver) {
+        let place = Place::new(driver);
+        let folder = &place.folder;
+        let clients = Authority::new(folder, "clients");
+        let back_lines = {
+            let issued = place.authority.issue(folder, "asks", &["127.0.0.1"], Kind::Ecdsa);
+            issued.line().replace(" }", &format!(", client_ca = {:?} }}", clients.file))
+        };
+        let origin = Origin::standard();
+        let back = Setup::new(driver).origin(&origin).listen_line(&back_lines).start();
+        // Wrong at first, both of them.
+        let stranger = Authority::new(folder, "stranger");
+        let shown = stranger.issue(folder, "shown", &["client.test"], Kind::Ecdsa);
+        let ca = folder.write("trusted.pem", std::fs::read(&stranger.file).expect("our own"));
+        let tls = format!("tls = {{ ca = {ca:?}, cert = {:?}, key = {:?} }}", shown.cert, shown.key);
+        let engine = Setup::new(driver).to(&format!("https://{}", back.address)).pool_line(&tls).start();
+        assert_eq!(engine.client().get("/").status(), 502);
+        std::fs::write(&ca, "nonsense").expect("our own");
+        until("what is no good is said", PATIENCE, || engine.err().contains("pool `origins`: the old files of TLS stay"));
+        std::fs::copy(&place.authority.file, &ca).expect("our own");
+        clients.issue(folder, "shown", &["client.test"], Kind::Ecdsa);
+        until("they count", PATIENCE, || engine.client().get("/").status() == 200);
+        let mut kept = engine.client();
+        assert_eq!(kept.get("/").status(), 200);
+        // And back: a connection that was made goes on, and no new one is.
+        std::fs::copy(&stranger.file, &ca).expect("our own");
+        until("it is said", PATIENCE, || engine.err().matches("new files of TLS").count() == 2);
+        assert_eq!(kept.get("/").status(), 200);
+        let connects = engine.metrics().sum("upstream_connects_total");
+        assert!(connects > 1, "{connects}");
+    }
+
     /// Requests, tunnels and probes; the far engine hangs up on whoever begins with anything else.
     fn a_proxy_header_goes_before_tls(driver) {
         let place = Place::new(driver);

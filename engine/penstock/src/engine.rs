@@ -19,7 +19,7 @@ use crate::snapshot::{Bind, Driver, ListenerProtocol, PoolId, Snapshot, Spin};
 use crate::steer::{Inboxes, Mode, Neighbours, Sockets, Steering};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
-use crate::tls::{self, Originations, Terminators};
+use crate::tls::{self, OriginationFiles, Originations, Terminators};
 use crate::upstream::{Admin, Discovery, Roster, Selections, policy_now};
 use crate::worker::{Message, Plan, Worker};
 
@@ -48,6 +48,7 @@ pub struct Engine {
     terminators: Terminators,
     originations: Originations,
     quic: quic::Keys,
+    origination_files: OriginationFiles,
     /// Whose mailbox was full when a list changed: it is told again.
     behind: BTreeSet<(usize, PoolId)>,
     cpus: Vec<u16>,
@@ -69,6 +70,7 @@ impl Engine {
         let cpus = cores::choose(&snapshot.engine.cores, &allowed).map_err(io::Error::other)?;
         raise_descriptor_limit();
         let terminators = Terminators::load(snapshot).map_err(|wrong| io::Error::other(wrong.to_string()))?;
+        let origination_files = OriginationFiles::new(snapshot);
         let originations = Originations::load(snapshot).map_err(|wrong| io::Error::other(wrong.to_string()))?;
         let log = snapshot.access_log.as_ref().map(Log::start).transpose()?;
         let mut engine = Self {
@@ -83,6 +85,7 @@ impl Engine {
             terminators,
             originations,
             quic: quic::Keys::random()?,
+            origination_files,
             behind: BTreeSet::new(),
             granted: Granted::default(),
             mail: Vec::new(),
@@ -241,7 +244,7 @@ impl Engine {
         self.oversight.judge(now());
     }
 
-    /// Certificates that were replaced on disk are shown from now on; what cannot be used is said, and the old ones stay.
+    /// Certificates that were replaced on disk are shown from now on, and authorities trusted; what cannot be used is said, and the old ones stay.
     fn look_at_certificates(&mut self) {
         for (listener, config) in self.terminators.look(&self.snapshot) {
             let name = &self.snapshot[listener].name;
@@ -251,6 +254,13 @@ impl Engine {
                     self.tell(&Message::Certificates { listener, config });
                 }
                 Err(wrong) => eprintln!("penstock: listener `{name}`: the old certificates stay: {wrong}"),
+            }
+        }
+        for (pool, renewed) in self.origination_files.look(&self.snapshot, &self.originations) {
+            let name = &self.snapshot[pool].name;
+            match renewed {
+                Ok(()) => eprintln!("penstock: pool `{name}`: new files of TLS"),
+                Err(wrong) => eprintln!("penstock: pool `{name}`: the old files of TLS stay: {wrong}"),
             }
         }
     }

@@ -41,7 +41,7 @@ impl Transport {
     /// # Errors
     /// A configuration that TLS refuses, or an endpoint without a name.
     pub fn connect(socket: Stream, tls: &Origination, authority: &str) -> Result<Self, Failure> {
-        let machine = Machine::client(tls.config(), tls.name(authority)?)?;
+        let machine = Machine::client(&tls.config(), tls.name(authority)?)?;
         Ok(Self { socket, tls: Some(Box::new(machine)) })
     }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -11,24 +13,37 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::certificates::certified;
+use super::files::Watched;
 use super::server::Wrong;
 use super::transparency::Transparency;
 use super::{Failure, Roots};
-use crate::snapshot::{Pool, PoolId, PoolProtocol, PoolTls, Snapshot, SpkiPin};
+use crate::snapshot::{Pool, PoolId, PoolProtocol, PoolTls, Snapshot, SpkiPin, Trust};
 
 /// How the endpoints of a pool are met by TLS. One for all workers: a session that one has made, any may resume.
 #[derive(Debug)]
 pub struct Origination {
+    /// What its files said when they were read last. Handshakes take it, the control thread puts another one there.
+    terms: RwLock<Terms>,
+    sni: Option<ServerName<'static>>,
+    /// Counts handshakes that showed too few promises of Certificate Transparency logs; `None` where nobody looks.
+    untransparent: Option<Arc<AtomicU64>>,
+}
+
+/// What is asked of an endpoint, and shown to it.
+#[derive(Clone, Debug)]
+struct Terms {
     config: Arc<ClientConfig>,
     /// The same, where an endpoint that may choose shall not.
     http1: Arc<ClientConfig>,
-    transparency: Option<Arc<Transparency>>,
-    sni: Option<ServerName<'static>>,
 }
 
 /// Those of all pools.
 #[derive(Clone, Debug, Default)]
 pub struct Originations(Vec<Option<Arc<Origination>>>);
+
+/// Their files, as the control thread holds them.
+#[derive(Debug, Default)]
+pub struct OriginationFiles(Vec<Watched>);
 
 impl Originations {
     /// Reads what the snapshot names.
@@ -50,11 +65,10 @@ impl Originations {
     }
 }
 
-impl Origination {
-    fn new(tls: &PoolTls, pool: &Pool) -> Result<Self, Wrong> {
+impl Terms {
+    fn new(tls: &PoolTls, pool: &Pool, untransparent: Option<&Arc<AtomicU64>>) -> Result<Self, Wrong> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = Verifier::new(tls, &pool.name, &provider)?;
-        let transparency = verifier.transparency.clone();
+        let verifier = Verifier::new(tls, &pool.name, &provider, untransparent)?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(Wrong::from)?
@@ -75,25 +89,77 @@ impl Origination {
         let mut http1 = config.clone();
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
-        let sni = tls.sni.as_ref().and_then(|name| ServerName::try_from(name.to_string()).ok());
-        Ok(Self { config: Arc::new(config), http1: Arc::new(http1), transparency, sni })
+        Ok(Self { config: Arc::new(config), http1: Arc::new(http1) })
+    }
+}
+
+/// Those that a pool's TLS is made of.
+fn files(pool: &Pool) -> impl Iterator<Item = &Path> {
+    pool.tls.iter().flat_map(|tls| {
+        let trusted = if let Trust::File(file) = &tls.trust { Some(file) } else { None };
+        let shown = tls.identity.iter().flat_map(|identity| [&identity.cert, &identity.key]);
+        let logs = tls.transparency.iter().map(|asked| &asked.logs);
+        trusted.into_iter().chain(shown).chain(logs).map(PathBuf::as_path)
+    })
+}
+
+impl OriginationFiles {
+    /// To be made before they are read.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot) -> Self {
+        Self(snapshot.pools.iter().map(|pool| Watched::new(files(pool))).collect())
     }
 
-    /// Handshakes that showed too few promises of Certificate Transparency logs; `None` where nobody looks.
+    /// Reads anew what has changed and has stood still since the last look, for handshakes from now on. Connections go on; sessions are not
+    /// resumed, for they were agreed upon under other terms.
+    pub fn look(&mut self, snapshot: &Snapshot, originations: &Originations) -> Vec<(PoolId, Result<(), Wrong>)> {
+        let mut looked = Vec::new();
+        for (at, (watched, pool)) in self.0.iter_mut().zip(&snapshot.pools).enumerate() {
+            let id = PoolId(at as u16);
+            if let (Some(origination), Some(tls)) = (originations.of(id), &pool.tls)
+                && watched.have_changed(files(pool))
+            {
+                looked.push((id, origination.renew(tls, pool)));
+            }
+        }
+        looked
+    }
+}
+
+impl Origination {
+    fn new(tls: &PoolTls, pool: &Pool) -> Result<Self, Wrong> {
+        let sni = tls.sni.as_ref().and_then(|name| ServerName::try_from(name.to_string()).ok());
+        let untransparent = tls.transparency.is_some().then(Arc::default);
+        Ok(Self { terms: RwLock::new(Terms::new(tls, pool, untransparent.as_ref())?), sni, untransparent })
+    }
+
+    /// What its files say counts from now on.
+    fn renew(&self, tls: &PoolTls, pool: &Pool) -> Result<(), Wrong> {
+        let terms = Terms::new(tls, pool, self.untransparent.as_ref())?;
+        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = terms;
+        Ok(())
+    }
+
+    fn terms(&self) -> Terms {
+        self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many handshakes have shown too few promises of Certificate Transparency logs; `None` where nobody looks.
     #[must_use]
     pub fn untransparent(&self) -> Option<u64> {
-        self.transparency.as_ref().map(|transparency| transparency.short())
+        self.untransparent.as_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     /// The same, but for offering HTTP/1.1 alone.
     #[must_use]
     pub(crate) fn of_http1(&self) -> Self {
-        let (config, http1) = (Arc::clone(&self.http1), Arc::clone(&self.http1));
-        Self { config, http1, transparency: self.transparency.clone(), sni: self.sni.clone() }
+        let Terms { http1, .. } = self.terms();
+        let terms = Terms { config: Arc::clone(&http1), http1 };
+        Self { terms: RwLock::new(terms), sni: self.sni.clone(), untransparent: self.untransparent.clone() }
     }
 
-    pub(crate) fn config(&self) -> &Arc<ClientConfig> {
-        &self.config
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+        self.terms().config
     }
 
     /// By which name an endpoint must prove itself: the pool's, or its own.
@@ -121,15 +187,21 @@ fn server_name(authority: &str) -> Option<ServerName<'static>> {
 pub(super) struct Verifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
     pins: Box<[SpkiPin]>,
-    transparency: Option<Arc<Transparency>>,
+    transparency: Option<Transparency>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
-    fn new(tls: &PoolTls, pool: &str, provider: &Arc<CryptoProvider>) -> Result<Self, Wrong> {
+    fn new(
+        tls: &PoolTls,
+        pool: &str,
+        provider: &Arc<CryptoProvider>,
+        untransparent: Option<&Arc<AtomicU64>>,
+    ) -> Result<Self, Wrong> {
         let roots = Roots::of(&tls.trust)?;
         let trusting = Self::of_roots(roots.as_ref(), provider)?;
-        let transparency = tls.transparency.as_ref().map(|asked| Transparency::new(asked, pool, roots).map(Arc::new));
+        let count = untransparent.cloned().unwrap_or_default();
+        let transparency = tls.transparency.as_ref().map(|asked| Transparency::new(asked, pool, roots, count));
         Ok(Self { pins: tls.pins.clone(), transparency: transparency.transpose()?, ..trusting })
     }
 

@@ -6,6 +6,7 @@
 mod certificates;
 mod client;
 mod failure;
+mod files;
 mod inspect;
 mod machine;
 mod records;
@@ -14,7 +15,7 @@ mod server;
 mod transparency;
 mod turnstile;
 
-pub use client::{Origination, Originations};
+pub use client::{Origination, OriginationFiles, Originations};
 pub use failure::{Cause, Failure};
 pub use inspect::{Shown, inspect, trusted};
 pub use machine::{Machine, Read, Secured};

@@ -1,7 +1,7 @@
 //! What listeners that terminate TLS offer: versions, certificates, tickets.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
@@ -10,6 +10,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 
 use super::certificates::{Certificates, certified};
+use super::files::Watched;
 use super::roots;
 use crate::snapshot::{ClientAuth, Listener, ListenerId, ListenerProtocol, ListenerTls, Snapshot, TlsVersion};
 
@@ -50,14 +51,8 @@ pub struct Terminators(Vec<Option<Terminator>>);
 struct Terminator {
     config: Arc<ServerConfig>,
     tickets: Arc<dyn ProducesTickets>,
-    /// Of the files, when they were read.
-    read: Stamps,
-    /// Of the files, at the last look.
-    seen: Stamps,
+    files: Watched,
 }
-
-/// What tells a file that has changed: when it was written, which one it is, how long.
-type Stamps = Vec<Option<(i64, i64, u64, u64)>>;
 
 impl Terminators {
     /// Reads what the snapshot names.
@@ -68,11 +63,10 @@ impl Terminators {
         let load = |listener: &Listener| {
             let Some(tls) = &listener.tls else { return Ok(None) };
             let named = |wrong: Wrong| Wrong(format!("listener `{}`: {wrong}", listener.name));
-            // Before they are read: a change in between is seen by the next look.
-            let stamps = stamps(tls);
+            let files = Watched::new(files(tls));
             let tickets = tickets()?;
             let config = config(tls, listener, Arc::clone(&tickets)).map_err(named)?;
-            Ok(Some(Terminator { config, tickets, read: stamps.clone(), seen: stamps }))
+            Ok(Some(Terminator { config, tickets, files }))
         };
         snapshot.listeners.iter().map(load).collect::<Result<_, _>>().map(Self)
     }
@@ -82,7 +76,7 @@ impl Terminators {
         let mut looked = Vec::new();
         for (at, (terminator, listener)) in self.0.iter_mut().zip(&snapshot.listeners).enumerate() {
             if let (Some(terminator), Some(tls)) = (terminator, &listener.tls)
-                && terminator.has_changed(tls)
+                && terminator.files.have_changed(files(tls))
             {
                 let config = terminator.renew(tls, listener);
                 looked.push((ListenerId(at as u16), config));
@@ -106,28 +100,12 @@ impl Terminator {
         self.tickets = tickets;
         Ok(Arc::clone(&self.config))
     }
-
-    /// A pair that is written one file after the other is read when both have been there for a while.
-    fn has_changed(&mut self, tls: &ListenerTls) -> bool {
-        let now = stamps(tls);
-        let before = std::mem::replace(&mut self.seen, now);
-        let settled = self.seen == before && self.seen != self.read;
-        if settled {
-            self.read.clone_from(&self.seen);
-        }
-        settled
-    }
 }
 
-fn stamps(tls: &ListenerTls) -> Stamps {
-    use std::os::unix::fs::MetadataExt;
-
-    let files = tls.certificates.iter().flat_map(|one| [Some(&one.cert), Some(&one.key), one.ocsp.as_ref()]);
-    let stamp = |path: &std::path::PathBuf| {
-        let file = std::fs::metadata(path).ok()?;
-        Some((file.mtime(), file.mtime_nsec(), file.ino(), file.size()))
-    };
-    files.flatten().chain(&tls.client_ca).map(stamp).collect()
+/// Those that a listener's TLS is made of.
+fn files(tls: &ListenerTls) -> impl Iterator<Item = &Path> {
+    let pairs = tls.certificates.iter().flat_map(|one| [Some(&one.cert), Some(&one.key), one.ocsp.as_ref()]);
+    pairs.flatten().chain(&tls.client_ca).map(PathBuf::as_path)
 }
 
 /// Seals tickets; its keys change every six hours, and are good for twelve.

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use certs::{Certificate, Logs, Promises, Shortfall, Time};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -26,22 +26,22 @@ pub(super) struct Transparency {
     /// Whose issuer is the root that was not sent.
     roots: Option<Roots>,
     required: bool,
-    short: AtomicU64,
+    /// Counts handshakes that showed too few promises.
+    short: Arc<AtomicU64>,
     /// What was last told of each name.
     told: Mutex<HashMap<Box<str>, Option<Shortfall>>>,
 }
 
 impl Transparency {
-    pub(super) fn new(asked: &PoolTransparency, pool: &str, roots: Option<Roots>) -> Result<Self, Wrong> {
+    pub(super) fn new(
+        asked: &PoolTransparency,
+        pool: &str,
+        roots: Option<Roots>,
+        short: Arc<AtomicU64>,
+    ) -> Result<Self, Wrong> {
         let list = read_at_most(&asked.logs, limits::LOG_LIST_BYTES_MAX)?;
         let logs = Logs::read(&list).map_err(|wrong| Wrong::of(&asked.logs, wrong))?;
-        let (short, told) = (AtomicU64::new(0), Mutex::default());
-        Ok(Self { pool: pool.into(), logs, roots, required: asked.required, short, told })
-    }
-
-    /// Handshakes that showed too few promises.
-    pub(super) fn short(&self) -> u64 {
-        self.short.load(Ordering::Relaxed)
+        Ok(Self { pool: pool.into(), logs, roots, required: asked.required, short, told: Mutex::default() })
     }
 
     /// Judges what a handshake has shown.
@@ -160,7 +160,7 @@ mod tests {
             logs: Logs::default(),
             roots: None,
             required: false,
-            short: AtomicU64::new(0),
+            short: Arc::default(),
             told: Mutex::default(),
         };
         let news = |name: &str, shortfall| transparency.news(name, shortfall);
