@@ -198,6 +198,8 @@ async def told(address, _):
         fields = (await peer.get("/told", "GET", ("x-mine", "1"))).body.decode()
         for line in ("host: localhost", "x-forwarded-proto: https", "x-forwarded-for: 127.0.0.1", "x-mine: 1"):
             check(f"{line} in {fields}", f"{line}\n" in fields, True)
+        # A stream that ends with its head has no content, and nobody need wait for any.
+        check(f"no content in {fields}", "transfer-encoding" in fields or "content-length" in fields, False)
 
 
 async def drains(address, pid):

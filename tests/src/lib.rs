@@ -9,6 +9,7 @@
 mod dns;
 mod driver;
 mod engine;
+mod grpc;
 pub mod h2;
 mod h3;
 pub mod hpack;
@@ -24,6 +25,7 @@ mod wire;
 pub use dns::Nameserver;
 pub use driver::{Driver, Sharing, on_driver, run};
 pub use engine::{Engine, Memory, Metrics, Setup, memory_of, row_of};
+pub use grpc::GrpcServer;
 pub use h3::H3Door;
 pub use message::{Cut, Message, checksum, hex, pattern, unhex};
 pub use origin::{Origin, Peer, answer, fields_text, standard};

@@ -16,6 +16,12 @@ use serde_json::Value;
 const PAGE_MAX: Duration = Duration::from_secs(60);
 const PARTS: usize = 50;
 
+/// Nobody but the engine is found.
+const NOBODY: &str = "MAP * ~NOTFOUND, EXCLUDE localhost";
+
+/// By QUIC it would take a while to see that `::1` is nobody.
+const NOBODY_BUT_IPV4: &str = "MAP localhost 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1";
+
 on_each_driver! {
     fn fifty_parts_over_one_connection(driver) {
         let Some(mut visit) = Visit::to(driver, "parts", "") else { return };
@@ -49,6 +55,42 @@ on_each_driver! {
         let requests = visit.requests_by_session();
         assert!(requests.len() == 1 && requests[0] > 1, "requests of each connection: {requests:?}");
     }
+
+    /// From the first packet on, because it was told to.
+    fn http3_by_force(driver) {
+        let Some(visit) = Visit::by(driver, "parts", "", Quic::Forced) else { return };
+        let told = visit.told();
+        assert_eq!((&told["parts"], &told["broken"], &told["protocols"]), (&PARTS.into(), &0.into(), &serde_json::json!(["h3"])), "{told}");
+        let metrics = visit.engine.metrics();
+        assert!(metrics.sum("h3_connections_total") >= 1);
+        assert_eq!((metrics.sum("h2_connections_total"), metrics.sum("h3_faults_total")), (0, 0));
+        assert!(metrics.sum("requests_total") > PARTS as u64);
+    }
+
+    fn a_large_download_over_http3(driver) {
+        let Some(visit) = Visit::by(driver, "download", "", Quic::Forced) else { return };
+        assert_eq!(visit.told(), serde_json::json!({"protocol": "h3", "bytes": LARGE, "right": LARGE}));
+        assert_eq!(visit.engine.metrics().sum("h3_faults_total"), 0);
+    }
+
+    /// RFC 9220 where it does that; it speaks HTTP/1.1 for WebSockets where it does not, on a connection of its own.
+    fn a_websocket_beside_http3(driver) {
+        let Some(visit) = Visit::by(driver, "websocket", "", Quic::Forced) else { return };
+        assert_eq!(visit.told(), echoed());
+        let metrics = visit.engine.metrics();
+        assert!(metrics.sum("h3_connections_total") >= 1);
+        assert_eq!((metrics.sum("websockets_total"), metrics.sum("h3_faults_total")), (1, 0));
+    }
+}
+
+/// What a large download is.
+const LARGE: usize = 20 << 20;
+
+/// Whether it may speak QUIC.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Quic {
+    Never,
+    Forced,
 }
 
 /// What the page tells when both messages came back and the end was clean.
@@ -68,6 +110,10 @@ struct Visit {
 impl Visit {
     /// `None` where there is no Chromium, which it says.
     fn to(driver: Driver, page: &str, listen_line: &str) -> Option<Self> {
+        Self::by(driver, page, listen_line, Quic::Never)
+    }
+
+    fn by(driver: Driver, page: &str, listen_line: &str, quic: Quic) -> Option<Self> {
         let Some(program) = xtask::place::program("chromium") else {
             println!("chromium: not available here");
             return None;
@@ -82,7 +128,7 @@ impl Visit {
         let mut command = Command::new(program);
         // Nobody but the engine is asked for anything.
         command
-            .arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost")
+            .arg(format!("--host-resolver-rules={}", if quic == Quic::Never { NOBODY } else { NOBODY_BUT_IPV4 }))
             .arg(format!("--log-net-log={}", folder.join("net.json").display()))
             .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
             .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
@@ -94,6 +140,13 @@ impl Visit {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(folder.join("said")).expect("a file of our own"));
+        match quic {
+            Quic::Never => command.arg("--disable-quic"),
+            Quic::Forced => {
+                let origin = format!("--origin-to-force-quic-on=localhost:{}", engine.address.port());
+                command.args(["--enable-quic", "--enable-features=EnableWebSocketsOverHttp3", &origin])
+            }
+        };
         let browser = Browser(command.spawn().expect("a program that is there"));
         Some(Self { browser, engine, reports, _origin: origin, folder })
     }
@@ -160,6 +213,8 @@ fn serve(peer: &mut Peer, reporter: &Sender<String>) {
         let response = match request.target() {
             "/parts" => page(&images(), PARTS_SCRIPT),
             "/websocket" => page("", WEBSOCKET),
+            "/download" => page("", DOWNLOAD),
+            "/large" => answer((0..LARGE).map(|at| (at % 251) as u8).collect::<Vec<_>>()),
             "/echo" => return echo(peer, &request),
             "/report" => {
                 // The test may be over already.
@@ -193,6 +248,14 @@ const PARTS_SCRIPT: &str = "
             connected: parts.filter(entry => entry.connectEnd > entry.connectStart).length,
         });
     });
+";
+
+const DOWNLOAD: &str = "
+    (async () => {
+        const bytes = new Uint8Array(await (await fetch('/large')).arrayBuffer());
+        const protocol = performance.getEntriesByType('resource').find(entry => entry.name.endsWith('/large')).nextHopProtocol;
+        report({protocol, bytes: bytes.length, right: bytes.filter((byte, at) => byte == at % 251).length});
+    })();
 ";
 
 const WEBSOCKET: &str = "

@@ -1,11 +1,6 @@
 //! gRPC: grpcio on both sides, and the engine between them.
 
-use std::net::SocketAddr;
-use std::process::{Child, Command};
-
-use harness::{
-    Authority, Client, Folder, Kind, PATIENCE, Setup, Tool, free_address, on_each_driver, python, script, until,
-};
+use harness::{Authority, Folder, GrpcServer, Kind, Setup, Tool, free_address, on_each_driver, python, script};
 
 /// Every kind of call.
 const CALLS: [&str; 8] = ["unary", "large", "statuses", "deadline", "from_server", "from_client", "both", "cancelled"];
@@ -13,7 +8,7 @@ const CALLS: [&str; 8] = ["unary", "large", "statuses", "deadline", "from_server
 on_each_driver! {
     /// Without TLS on either side; 1,000 calls at a time share one connection a worker.
     fn every_kind_of_call(driver) {
-        let server = Server::start();
+        let server = GrpcServer::new();
         let engine = Setup::new(driver).to(&server.address.to_string()).pool_line("protocol = \"h2\"").start();
         calls(&engine.address.to_string(), &CALLS).succeed();
         let before = engine.metrics();
@@ -29,7 +24,7 @@ on_each_driver! {
         let folder = Folder::new();
         let authority = Authority::new(&folder, "ca");
         let issued = authority.issue(&folder, "site", &["localhost"], Kind::Ecdsa);
-        let server = Server::start();
+        let server = GrpcServer::new();
         let setup = Setup::new(driver).to(&server.address.to_string()).pool_line("protocol = \"h2\"");
         let engine = setup.listen_line(&issued.line()).start();
         let address = format!("https://localhost:{}", engine.address.port());
@@ -52,7 +47,7 @@ on_each_driver! {
 
     /// The caller's own time counts, whatever the endpoint does; and a call that says UNAVAILABLE is made again, where 503 would be.
     fn deadlines_and_repetition(driver) {
-        let server = Server::start();
+        let server = GrpcServer::new();
         let lines = "protocol = \"h2\"\nretry.non_idempotent = true";
         let engine = Setup::new(driver).to(&server.address.to_string()).pool_line(lines).start();
         let mut client = engine.client();
@@ -69,29 +64,6 @@ on_each_driver! {
         let strict = Setup::new(driver).to(&server.address.to_string()).pool_line("protocol = \"h2\"").start();
         calls(&strict.address.to_string(), &["statuses"]).succeed();
         assert_eq!(strict.metrics().sum("retries_total"), 0);
-    }
-}
-
-/// A gRPC server of ours. Ends when it is dropped.
-struct Server {
-    address: SocketAddr,
-    child: Child,
-}
-
-impl Server {
-    fn start() -> Self {
-        let address = free_address();
-        let child = Command::new(python()).arg(script("grpc_server.py")).arg(address.to_string()).spawn();
-        let server = Self { address, child: child.expect("a Python") };
-        until("the server listens", PATIENCE, || Client::try_connect(address).is_ok());
-        server
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,11 +1,8 @@
 //! HTTP/3 with clients that we did not write: libcurl with ngtcp2 and nghttp3, and aioquic. Chromium's are in `chromium.rs`.
 
-use std::net::SocketAddr;
-use std::process::{Child, Command};
-
 use harness::{
-    Client, H3Door, Kind, Origin, PATIENCE, Setup, TlsClient, answer, fields_text, free_address, on_each_driver,
-    python, script, until,
+    GrpcServer, H3Door, Kind, Origin, PATIENCE, Setup, TlsClient, answer, fields_text, free_address, on_each_driver,
+    until,
 };
 use serde_json::Value;
 
@@ -87,7 +84,7 @@ on_each_driver! {
 
     /// Over HTTP/3 from the client, over HTTP/2 to grpcio's server.
     fn grpc(driver) {
-        let server = Grpc::start();
+        let server = GrpcServer::new();
         let setup = Setup::new(driver).to(&server.address.to_string()).pool_line("protocol = \"h2\"");
         let door = H3Door::of(setup, "");
         door.play("h3_client.py", "calls");
@@ -198,28 +195,5 @@ on_each_driver! {
             assert_eq!(line[key], wanted, "{key} of {line}");
         }
         assert_eq!(line["status"], 200, "{line}");
-    }
-}
-
-/// A gRPC server of ours. Ends when it is dropped.
-struct Grpc {
-    address: SocketAddr,
-    child: Child,
-}
-
-impl Grpc {
-    fn start() -> Self {
-        let address = free_address();
-        let child = Command::new(python()).arg(script("grpc_server.py")).arg(address.to_string()).spawn();
-        let server = Self { address, child: child.expect("a Python") };
-        until("the server listens", PATIENCE, || Client::try_connect(address).is_ok());
-        server
-    }
-}
-
-impl Drop for Grpc {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -108,20 +108,31 @@ impl<R: Speaks> Hub<R> {
             if full || flow.ended || flow.blocked || flow.mail.reset.is_some() {
                 return Ok(None);
             }
-            let id = flow.id;
-            match self.take(id) {
-                Taken::More(more) => {
-                    let unread = &mut self.flows[at].unread;
-                    // What is unread is less than a frame that the machine takes as a whole, so this finds room.
-                    append(unread, more)
-                        .ok_or(Fault { code: ErrorCode::EXCESSIVE_LOAD, why: "a frame outgrows memory" })?;
-                }
-                Taken::End => self.flows[at].ended = true,
-                Taken::Nothing => return Ok(None),
-                Taken::Reset(code) => {
-                    let said = self.machine.peer_reset(clock(now), name(id), ErrorCode(code), &mut self.out)?;
-                    self.take_reset(at, said);
-                    return Ok(None);
+            let (id, before) = (flow.id, flow.unread.as_ref().map_or(0, Buf::len));
+            loop {
+                match self.take(id) {
+                    Taken::More(more) => {
+                        let flow = &mut self.flows[at];
+                        // What is unread is less than a frame that the machine takes as a whole, so this finds room.
+                        append(&mut flow.unread, more)
+                            .ok_or(Fault { code: ErrorCode::EXCESSIVE_LOAD, why: "a frame outgrows memory" })?;
+                        // Whether a stream ends with its head is part of what that says: there is no content.
+                        let taken = flow.unread.as_ref().map_or(0, Buf::len) - before;
+                        if flow.begun || taken >= READ_BYTES {
+                            break;
+                        }
+                    }
+                    Taken::End => {
+                        self.flows[at].ended = true;
+                        break;
+                    }
+                    Taken::Nothing if self.flows[at].unread.as_ref().map_or(0, Buf::len) == before => return Ok(None),
+                    Taken::Nothing => break,
+                    Taken::Reset(code) => {
+                        let said = self.machine.peer_reset(clock(now), name(id), ErrorCode(code), &mut self.out)?;
+                        self.take_reset(at, said);
+                        return Ok(None);
+                    }
                 }
             }
         }

@@ -222,9 +222,10 @@ impl<R: Speaks> Hub<R> {
         self.unacknowledged() > 0
     }
 
-    /// Streams of requests whose sending half is not over.
+    /// Streams of requests whose sending half is not over. One that has brought no request yet has nothing to say, and is not awaited.
     fn unacknowledged(&mut self) -> usize {
-        self.link.sending().saturating_sub(self.ours.map_or(0, |ours| ours.len()))
+        let unsaid = self.flows.len() - self.begun;
+        self.link.sending().saturating_sub(self.ours.map_or(0, |ours| ours.len()) + unsaid)
     }
 
     /// There is something to be done for the connection.

@@ -1,0 +1,35 @@
+//! grpcio's server, in a process of its own.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command};
+
+use crate::PATIENCE;
+use crate::place::{free_address, python, script};
+use crate::tool::until;
+use crate::wire::Client;
+
+/// A gRPC server with every kind of call. Ends when it is dropped.
+#[derive(Debug)]
+pub struct GrpcServer {
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl GrpcServer {
+    #[allow(clippy::new_without_default, reason = "starting a process is no default")]
+    #[track_caller]
+    pub fn new() -> Self {
+        let address = free_address();
+        let child = Command::new(python()).arg(script("grpc_server.py")).arg(address.to_string()).spawn();
+        let server = Self { address, child: child.expect("a Python") };
+        until("the server listens", PATIENCE, || Client::try_connect(address).is_ok());
+        server
+    }
+}
+
+impl Drop for GrpcServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
