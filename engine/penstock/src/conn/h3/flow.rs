@@ -108,31 +108,38 @@ impl<R: Speaks> Hub<R> {
             if full || flow.ended || flow.blocked || flow.mail.reset.is_some() {
                 return Ok(None);
             }
-            let (id, before) = (flow.id, flow.unread.as_ref().map_or(0, Buf::len));
-            loop {
-                match self.take(id) {
-                    Taken::More(more) => {
-                        let flow = &mut self.flows[at];
-                        // What is unread is less than a frame that the machine takes as a whole, so this finds room.
-                        append(&mut flow.unread, more)
-                            .ok_or(Fault { code: ErrorCode::EXCESSIVE_LOAD, why: "a frame outgrows memory" })?;
-                        // Whether a stream ends with its head is part of what that says: there is no content.
-                        let taken = flow.unread.as_ref().map_or(0, Buf::len) - before;
-                        if flow.begun || taken >= READ_BYTES {
-                            break;
-                        }
+            if !self.draw(at, now)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes what is here of a stream; false when that is nothing. Of a new one as much as there is: whether anything stands behind its head
+    /// says what it is.
+    fn draw(&mut self, at: usize, now: Now) -> Result<bool, Fault> {
+        let id = self.flows[at].id;
+        let mut drawn = false;
+        loop {
+            match self.take(id) {
+                Taken::More(more) => {
+                    let flow = &mut self.flows[at];
+                    // What is unread is little more than a frame that the machine takes as a whole, so this finds room.
+                    append(&mut flow.unread, more)
+                        .ok_or(Fault { code: ErrorCode::EXCESSIVE_LOAD, why: "a frame outgrows memory" })?;
+                    drawn = true;
+                    if flow.begun || flow.unread.as_ref().is_some_and(|unread| unread.len() >= READ_BYTES) {
+                        return Ok(true);
                     }
-                    Taken::End => {
-                        self.flows[at].ended = true;
-                        break;
-                    }
-                    Taken::Nothing if self.flows[at].unread.as_ref().map_or(0, Buf::len) == before => return Ok(None),
-                    Taken::Nothing => break,
-                    Taken::Reset(code) => {
-                        let said = self.machine.peer_reset(clock(now), name(id), ErrorCode(code), &mut self.out)?;
-                        self.take_reset(at, said);
-                        return Ok(None);
-                    }
+                }
+                Taken::End => {
+                    self.flows[at].ended = true;
+                    return Ok(true);
+                }
+                Taken::Nothing => return Ok(drawn),
+                Taken::Reset(code) => {
+                    let said = self.machine.peer_reset(clock(now), name(id), ErrorCode(code), &mut self.out)?;
+                    self.take_reset(at, said);
+                    return Ok(false);
                 }
             }
         }
@@ -302,6 +309,7 @@ impl<R: Speaks> Hub<R> {
         flow.mail.reset.get_or_insert(why);
         self.outbox_bytes -= std::mem::take(&mut flow.mail.outbox_bytes);
         flow.mail.outbox.clear();
+        flow.stuck = None;
         if flow.mail.detached {
             self.cut(at, ErrorCode::REQUEST_CANCELLED);
         } else {
