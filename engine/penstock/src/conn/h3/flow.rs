@@ -79,9 +79,12 @@ impl<R: Speaks> Hub<R> {
         }
     }
 
-    /// For an exchange that reads its stream.
-    pub(super) fn fill_for_exchange(&mut self, at: usize) {
-        let id = self.flows[at].id;
+    /// For an exchange that reads its stream: where its flow is, which has something in its mailbox if anything has come.
+    pub(super) fn filled(&mut self, id: StreamId) -> Option<usize> {
+        let at = self.find(id)?;
+        if !self.flows[at].mail.inbox.is_empty() {
+            return Some(at);
+        }
         match self.fill(at, ring::now()) {
             Ok(None) => {}
             Ok(Some(why)) => self.break_off(at, why),
@@ -90,11 +93,13 @@ impl<R: Speaks> Hub<R> {
                 self.end(how);
             }
         }
-        // What was taken lets the peer send more; what was said has to go.
+        // What was taken lets the peer send more; what was said has to go; an end is the pump's to tell.
         let owes = self.link.take_owes() || super::has_words(&self.out);
-        if owes || self.find(id).is_none() {
+        if owes || self.ended.is_some() {
             self.nudge();
         }
+        // The end of a connection takes other flows away, and so moves this one.
+        self.find(id)
     }
 
     /// Fills a flow's mailbox with what has come, a little ahead of its exchange. `Some`: the message is none.

@@ -48,10 +48,7 @@ impl<R: Speaks> Stream<R> {
     /// The next step of what the peer said; `fields` are set with a head.
     pub fn poll_read(&mut self, fields: &mut Fields) -> Poll<Result<Read<R::Head>, Broken>> {
         let hub = &mut *self.connection.hub.borrow_mut();
-        let Some(at) = self.id.and_then(|id| hub.find(id)) else { return Poll::Ready(Err(Broken::Io(gone()))) };
-        if hub.flows[at].mail.inbox.is_empty() {
-            hub.fill_for_exchange(at);
-        }
+        let Some(at) = self.id.and_then(|id| hub.filled(id)) else { return Poll::Ready(Err(Broken::Io(gone()))) };
         let ended = hub.ended.is_some();
         let mail = &mut hub.flows[at].mail;
         let read = match mail.inbox.pop_front() {
@@ -300,10 +297,7 @@ impl Stream<Client> {
     /// The status of the head that comes next, which stays to be read. `None`: something else comes.
     pub fn poll_status(&self) -> Poll<Result<Option<u16>, Broken>> {
         let hub = &mut *self.connection.hub.borrow_mut();
-        let Some(at) = self.id.and_then(|id| hub.find(id)) else { return Poll::Ready(Err(Broken::Io(gone()))) };
-        if hub.flows[at].mail.inbox.is_empty() {
-            hub.fill_for_exchange(at);
-        }
+        let Some(at) = self.id.and_then(|id| hub.filled(id)) else { return Poll::Ready(Err(Broken::Io(gone()))) };
         let ended = hub.ended.is_some();
         let mail = &mut hub.flows[at].mail;
         match mail.inbox.front() {
