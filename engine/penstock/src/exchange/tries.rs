@@ -219,10 +219,7 @@ impl<'a> Tries<'a> {
             let again = !self.tried.is_empty()
                 && matches!(self.last, Some(Class::Reset | Class::Answered(_)))
                 && !self.goes_elsewhere();
-            // Where endpoints have limits, a place may have come free on another worker while this one looked: once more says how
-            // things stand.
-            let moved = why == NoPick::None && self.tried.is_empty() && self.pool.admission.by_endpoint;
-            if again || moved { pick(&Tried::default()) } else { Err(why) }
+            if again { pick(&Tried::default()) } else { Err(why) }
         });
         self.full = matches!(picked, Err(NoPick::Full));
         picked.ok()

@@ -199,11 +199,10 @@ impl Cluster {
         if now < self.barren_until.get() && choice.affinity.token.is_none() {
             return Err(NoPick::None);
         }
-        let free = choice.repeatable && !self.is_held(choice.affinity, now);
-        let trial = if free { self.trial(choice.tried, now) } else { None };
-        let picked = trial.map_or_else(|| self.balance(choice, now, counters), Ok).or_else(|why| {
-            self.look_at.set(now);
-            choice.repeatable.then(|| self.trial(choice.tried, now)).flatten().ok_or(why)
+        let picked = self.look(choice, now, counters).or_else(|why| {
+            // Another worker may have given a place back, or taken it, between two endpoints that were looked at: nobody is gone then.
+            let moved = why == NoPick::None && choice.tried.is_empty() && self.has_somebody(now, choice.repeatable);
+            if moved { self.look(choice, now, counters).or(Err(NoPick::Full)) } else { Err(why) }
         });
         let picked = picked.inspect_err(|why| {
             counters.endpoints_full_total.add(u64::from(*why == NoPick::Full));
@@ -214,6 +213,20 @@ impl Cluster {
         picked.begin(now);
         self.members().load().begun(self.worker);
         Ok(picked)
+    }
+
+    fn look(&self, choice: &Choice<'_>, now: Now, counters: &Counters) -> Result<Rc<Endpoint>, NoPick> {
+        let free = choice.repeatable && !self.is_held(choice.affinity, now);
+        let trial = if free { self.trial(choice.tried, now) } else { None };
+        trial.map_or_else(|| self.balance(choice, now, counters), Ok).or_else(|why| {
+            self.look_at.set(now);
+            choice.repeatable.then(|| self.trial(choice.tried, now)).flatten().ok_or(why)
+        })
+    }
+
+    /// Some endpoint takes requests, or would if it had not as many as it may.
+    fn has_somebody(&self, now: Now, repeatable: bool) -> bool {
+        matches!(self.standing(now, repeatable), Standing::Ready | Standing::Full)
     }
 
     /// Every endpoint that would do has as much as it may. A place may come free.
@@ -441,139 +454,4 @@ impl Drop for Waiting<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use policy::Class;
-
-    use super::super::list::Maker;
-    use super::super::{Admin, AdminState, EndpointShared};
-    use super::*;
-
-    fn member(name: &str, weight: u32) -> Member {
-        let addresses = [ring::Address::Inet(name.parse().unwrap())].into();
-        Member {
-            name: name.into(),
-            authority: name.into(),
-            addresses,
-            weight,
-            tier: 0,
-            shared: Arc::new(EndpointShared::new(1, Now::ZERO)),
-        }
-    }
-
-    fn pool() -> snapshot::Pool {
-        let text = "[[listen]]\nname = \"l\"\naddr = \":1\"\n[[pool]]\nname = \"p\"\nendpoints = [\"a:1\"]\nbalance = \"round-robin\"\n";
-        snapshot::read("test", text).unwrap_or_else(|report| panic!("{}", report.render())).snapshot.pools[0].clone()
-    }
-
-    fn list<const N: usize>(pool: &snapshot::Pool, members: [Member; N]) -> Members {
-        Maker::new(pool, 1).make(members.to_vec())
-    }
-
-    fn pick(cluster: &Cluster, tried: &Tried) -> Option<Rc<Endpoint>> {
-        let choice = Choice { tried, affinity: &Affinity::default(), repeatable: true };
-        cluster.pick(&choice, Now::from_secs(1), &Counters::default()).ok()
-    }
-
-    fn picks(cluster: &Cluster, tried: &Tried) -> Vec<String> {
-        let now = Now::from_secs(1);
-        let mut names: Vec<String> = (0..6)
-            .filter_map(|_| pick(cluster, tried))
-            .map(|endpoint| {
-                cluster.record(&endpoint, now, &Outcome::answered(Duration::from_millis(1), 200));
-                endpoint.name.to_string()
-            })
-            .collect();
-        names.sort();
-        names.dedup();
-        names
-    }
-
-    const A: &str = "10.0.0.1:1";
-    const B: &str = "10.0.0.2:1";
-    const C: &str = "10.0.0.3:1";
-
-    #[test]
-    fn a_breaker_that_opened_stays_open_in_a_new_list() {
-        let (pool, counters) = (pool(), Counters::default());
-        let (a, c) = (member(A, 1), member(C, 1));
-        let cluster = Cluster::new(&pool, None, &list(&pool, [a.clone(), member(B, 1)]), (0, 1), 1);
-        let now = Now::from_secs(1);
-        let mut tried = Tried::default();
-        let other = cluster.endpoints()[1].clone();
-        tried.add(&other);
-        for _ in 0..5 {
-            let picked = pick(&cluster, &tried).unwrap();
-            assert_eq!(&*picked.name, A);
-            cluster.record(&picked, now, &Outcome::new(Duration::ZERO, Class::Refused));
-        }
-        assert_eq!(picks(&cluster, &Tried::default()), [B]);
-        cluster.follow(&pool, &list(&pool, [c.clone(), a.clone()]), &counters);
-        assert_eq!(picks(&cluster, &Tried::default()), [C]);
-        assert_eq!((a.shared.sums().open, a.shared.sums().requests), (1, 5));
-        // What left and came back has the name only.
-        cluster.follow(&pool, &list(&pool, [c.clone()]), &counters);
-        cluster.follow(&pool, &list(&pool, [c, member(A, 1)]), &counters);
-        assert_eq!(picks(&cluster, &Tried::default()), [A, C]);
-    }
-
-    #[test]
-    fn a_request_avoids_the_endpoints_it_failed_at_wherever_they_stand_now() {
-        let (pool, counters) = (pool(), Counters::default());
-        let (a, b, c) = (member(A, 1), member(B, 1), member(C, 1));
-        let cluster = Cluster::new(&pool, None, &list(&pool, [a.clone(), b.clone(), c.clone()]), (0, 1), 1);
-        let mut tried = Tried::default();
-        tried.add(&cluster.endpoints()[0].clone());
-        assert_eq!(picks(&cluster, &tried), [B, C]);
-        cluster.follow(&pool, &list(&pool, [b.clone(), a]), &counters);
-        assert_eq!(picks(&cluster, &tried), [B]);
-        cluster.follow(&pool, &list(&pool, [c, b]), &counters);
-        assert_eq!(picks(&cluster, &tried), [B, C]);
-    }
-
-    #[test]
-    fn what_is_in_flight_at_one_that_left_still_ends_there() {
-        let (pool, counters) = (pool(), Counters::default());
-        let (a, b) = (member(A, 1), member(B, 1));
-        let cluster = Cluster::new(&pool, None, &list(&pool, [a.clone()]), (0, 1), 1);
-        let now = Now::from_secs(1);
-        let picked = pick(&cluster, &Tried::default()).unwrap();
-        cluster.follow(&pool, &list(&pool, [b]), &counters);
-        assert_eq!((a.shared.sums().in_flight, picked.is_retired()), (1, true));
-        assert!(cluster.pick_again(Rc::clone(&picked)).is_none());
-        cluster.record(&picked, now, &Outcome::answered(Duration::from_millis(1), 200));
-        assert_eq!((a.shared.sums().in_flight, a.shared.sums().requests), (0, 1));
-        assert_eq!(picks(&cluster, &Tried::default()), [B]);
-    }
-
-    #[test]
-    fn no_more_wait_than_may() {
-        let (pool, a) = (pool(), member(A, 1));
-        let cluster = Cluster::new(&pool, None, &list(&pool, [a]), (0, 1), 1);
-        let since = ring::Now::from_nanos(1_000_000_000);
-        assert!(cluster.wait(&Tried::default(), since).is_none(), "there is nothing to wait for");
-        for _ in 0..5 {
-            let endpoint = pick(&cluster, &Tried::default()).expect("its breaker is closed");
-            cluster.record(&endpoint, policy_now(since), &Outcome::new(Duration::ZERO, Class::Refused));
-        }
-        let wait = || cluster.wait(&Tried::default(), since);
-        let mut waiting: Vec<_> = (0..limits::WAITING_MAX).map_while(|_| wait()).collect();
-        assert_eq!(waiting.len(), limits::WAITING_MAX as usize);
-        assert!(wait().is_none());
-        waiting.pop();
-        assert!(wait().is_some());
-    }
-
-    #[test]
-    fn weights_change_live_and_a_drained_endpoint_gets_nothing() {
-        let (pool, counters) = (pool(), Counters::default());
-        let (a, b) = (member(A, 1), member(B, 1));
-        let cluster = Cluster::new(&pool, None, &list(&pool, [a.clone(), b.clone()]), (0, 1), 1);
-        b.shared.set_admin(Admin { state: AdminState::Drain, ..Admin::default() });
-        assert_eq!(picks(&cluster, &Tried::default()), [A]);
-        b.shared.set_admin(Admin::default());
-        cluster.follow(&pool, &list(&pool, [Member { weight: 0, ..a }, b]), &counters);
-        assert_eq!(picks(&cluster, &Tried::default()), [B]);
-        cluster.follow(&pool, &list(&pool, []), &counters);
-        assert!(picks(&cluster, &Tried::default()).is_empty());
-    }
-}
+mod tests;
