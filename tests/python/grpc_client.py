@@ -87,11 +87,15 @@ class Checks:
     def again(self):
         assert unary("Once")(b"key")[0] == b"key"
 
+    def becomes(self, told):
+        unary("Become")(told.encode())
+
     def refused(self):
         error = failure("Unary")
         print(error.code().name, "|", error.details())
 
 
 for name in calls:
-    getattr(Checks(), name)()
+    check, *told = name.split(":")
+    getattr(Checks(), check)(*told)
     print("good:", name, file=sys.stderr)

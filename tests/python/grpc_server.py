@@ -1,4 +1,6 @@
-"""A gRPC server of every kind of call, on the address given. Messages are bytes; no code is generated."""
+"""A gRPC server of every kind of call, on the address given. Messages are bytes; no code is generated.
+
+The second word says what else it has: `plain`, or `health` (grpc.health.v1). A certificate and its key may follow."""
 
 import sys
 import threading
@@ -6,6 +8,7 @@ import time
 from concurrent import futures
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 
 def same(data):
@@ -71,7 +74,17 @@ def was_cancelled(request, context):
     return b"yes" if cancelled.wait(5) else b"no"
 
 
-UNARY = {"Unary": unary, "Fail": fail, "Once": once, "Slow": slow, "WasCancelled": was_cancelled}
+health_servicer = health.HealthServicer()
+
+
+def become(request, context):
+    """Says from now on that a service is as told: `NAME=STATUS`."""
+    name, status = request.decode().split("=")
+    health_servicer.set(name, health_pb2.HealthCheckResponse.ServingStatus.Value(status))
+    return request
+
+
+UNARY = {"Become": become, "Unary": unary, "Fail": fail, "Once": once, "Slow": slow, "WasCancelled": was_cancelled}
 SERVER = {"Counting": counting, "Forever": forever}
 
 
@@ -91,6 +104,12 @@ class Calls(grpc.GenericRpcHandler):
 
 server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.max_receive_message_length", 64 << 20)])
 server.add_generic_rpc_handlers((Calls(),))
-server.add_insecure_port(sys.argv[1])
+if sys.argv[2] == "health":
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+if len(sys.argv) > 3:
+    certificate, key = (open(path, "rb").read() for path in sys.argv[3:5])
+    server.add_secure_port(sys.argv[1], grpc.ssl_server_credentials([(key, certificate)]))
+else:
+    server.add_insecure_port(sys.argv[1])
 server.start()
 server.wait_for_termination()

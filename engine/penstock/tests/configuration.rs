@@ -512,6 +512,9 @@ fn health_checks_are_checked() {
         ("http = \"/\", status = \"2xx\"", "`2xx` is no list of statuses", "`200-299`"),
         ("http = \"/\", tcp = true", "`http` and `tcp`: an endpoint is asked in one way", "leave one"),
         ("tcp = true, expect = \"220\"", "`tcp` and `expect`: an endpoint is asked in one way", "leave one"),
+        ("http = \"/\", grpc = \"\"", "`http` and `grpc`: an endpoint is asked in one way", "leave one"),
+        ("grpc = \"\", tcp = true", "`grpc` and `tcp`: an endpoint is asked in one way", "leave one"),
+        ("grpc = \"\", status = \"200\"", "warning[W103]: `status` belongs to `http`", "leave it out"),
         ("every = \"2s\"", "warning[W103]: nothing says how to ask", "http = \"/healthz\""),
         ("tcp = true, body = \"ok\"", "warning[W103]: `body` belongs to `http`", "leave it out"),
         ("http = \"/\", send = \"x\"", "warning[W103]: `send` belongs to `expect`", "leave it out"),
@@ -546,6 +549,10 @@ fn a_health_check_is_off_until_it_says_how_to_ask() {
     let bytes = probe("health = { send = \"PING\\r\\n\", expect = \"+PONG\", every_in_doubt = \"2s\" }");
     assert_eq!(bytes.ask, ProbeAsk::Bytes { send: "PING\r\n".into(), expect: "+PONG".into() });
     assert_eq!(bytes.settings.interval_in_doubt, Duration::from_secs(2));
+    let grpc = probe("protocol = \"h2\"\nhealth = { grpc = \"a.B\", host = \"b\" }");
+    assert_eq!(grpc.ask, ProbeAsk::Grpc { service: "a.B".into(), host: Some("b".into()) });
+    let told = report(&around("tls.ca = \"system\"\nhealth.grpc = \"\""));
+    assert!(told.contains("over TLS this pool offers HTTP/1.1 alone") && told.contains("protocol = \"h2\""), "{told}");
 }
 
 // ── Outliers ────────────────────────────────────────────────────────────────────────────────────────────────────────

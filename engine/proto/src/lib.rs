@@ -21,6 +21,7 @@
 
 mod compression;
 pub mod event;
+pub mod grpc;
 pub mod h1;
 pub mod h2;
 pub mod h3;

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use proto::grpc;
 use proto::h1::{Respond, Trailers};
 use proto::http::{Fields, Known, Status};
 
@@ -13,14 +14,8 @@ use super::Reason;
 
 /// Whether a message is of gRPC, by its `content-type`. gRPC-Web is not: its statuses are content.
 pub(super) fn is_grpc(fields: &Fields, bytes: &[u8]) -> bool {
-    let value = fields.value(Known::ContentType, bytes).unwrap_or(&[]);
-    match value.get(..TYPE.len()) {
-        Some(begin) => begin.eq_ignore_ascii_case(TYPE) && matches!(value.get(TYPE.len()), None | Some(b'+' | b';')),
-        None => false,
-    }
+    fields.value(Known::ContentType, bytes).is_some_and(grpc::is_media_type)
 }
-
-const TYPE: &[u8] = b"application/grpc";
 
 /// How long the caller waits, if it says so: `grpc-timeout`, up to eight digits and a unit. What is no such thing says nothing.
 pub(super) fn timeout(fields: &Fields, bytes: &[u8]) -> Option<Duration> {
@@ -43,21 +38,16 @@ pub(super) fn timeout(fields: &Fields, bytes: &[u8]) -> Option<Duration> {
 
 /// How a call ended, as the head of its answer says where it has no messages.
 pub(super) fn status_of_head(fields: &Fields, bytes: &[u8]) -> Option<u8> {
-    code(fields.find(b"grpc-status", bytes)?.value.of(bytes))
+    grpc::code_of(fields.find(b"grpc-status", bytes)?.value.of(bytes))
 }
 
 /// How a call ended, as the trailers of its answer say.
 pub(super) fn status_of_trailers(trailers: &Trailers) -> Option<u8> {
-    trailers.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"grpc-status")).and_then(|(_, value)| code(value))
+    trailers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(b"grpc-status"))
+        .and_then(|(_, value)| grpc::code_of(value))
 }
-
-/// From 0 to 16. An unknown number means UNKNOWN.
-fn code(value: &[u8]) -> Option<u8> {
-    let known = std::str::from_utf8(value).ok()?.parse::<u32>().ok()?;
-    Some(if known <= 16 { known as u8 } else { UNKNOWN })
-}
-
-const UNKNOWN: u8 = 2;
 
 /// The status of HTTP that means the same, as `google.rpc.Code` has it; a call that its caller gave up is nobody's failure.
 pub(super) const fn http_of(code: u8) -> u16 {
@@ -100,7 +90,7 @@ pub(super) fn refusal(reason: Reason, text: &[u8]) -> [(&'static [u8], &[u8]); 2
 /// Makes an answer of ours one of gRPC, which has no content.
 pub(super) fn as_grpc(respond: &mut Respond<'_>) {
     respond.status = Status::OK;
-    respond.content_type = TYPE;
+    respond.content_type = grpc::MEDIA_TYPE;
     respond.body = b"";
 }
 
@@ -173,7 +163,7 @@ mod tests {
             ("x", None),
             ("", None),
         ] {
-            assert_eq!(code(value.as_bytes()), expected, "{value}");
+            assert_eq!(grpc::code_of(value.as_bytes()), expected, "{value}");
         }
         assert_eq!(http_of(14), 503);
         assert_eq!(status_of_trailers(&deadline_passed()), Some(4));

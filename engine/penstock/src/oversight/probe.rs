@@ -4,6 +4,8 @@
 //! tells its result in words that an operator can act on. Never on a pooled connection: one that was made an hour ago says
 //! nothing about who could connect now.
 
+mod grpc;
+
 use std::future::poll_fn;
 use std::time::Duration;
 
@@ -53,7 +55,7 @@ pub(super) async fn probe(
         Ok(stream) => stream,
         Err(error) => return unconnected(error, of.settings.timeout),
     };
-    match ring::until(begun + of.settings.timeout, ask(stream, &of.ask, pool.protocol, name)).await {
+    match ring::until(begun + of.settings.timeout, ask(stream, of, pool.protocol, name)).await {
         Some(Ok(said)) => Probed::Good(format!("{said} in {}", shown_time(ring::now().since(begun)))),
         Some(Err(why)) => Probed::Bad(why),
         None => Probed::Bad(format!("no answer within {:?}", of.settings.timeout)),
@@ -79,19 +81,31 @@ fn at_port(address: &Address, port: Option<u16>) -> Address {
     }
 }
 
-async fn ask(stream: Transport, ask: &ProbeAsk, protocol: PoolProtocol, name: &str) -> Result<String, String> {
-    match ask {
+async fn ask(stream: Transport, of: &HealthProbe, protocol: PoolProtocol, name: &str) -> Result<String, String> {
+    match &of.ask {
         ProbeAsk::Tcp => Ok("connected".into()),
         ProbeAsk::Bytes { send, expect } => bytes(stream, send.as_bytes(), expect.as_bytes()).await,
         ProbeAsk::Http { target, host, status, body } => {
-            // A Unix socket's path is no Host.
-            let host = host.as_deref().unwrap_or(if name.starts_with("unix:") { "localhost" } else { name });
             let chosen = stream.secured().map(|secured| secured.http2);
             let mut asked = Asked::new(stream, chosen.unwrap_or(protocol == PoolProtocol::Http2));
-            asked.send_request(target, host)?;
+            asked.send_request(target, host_of(host.as_deref(), name))?;
             asked.answer(status, body.as_deref()).await
         }
+        ProbeAsk::Grpc { service, host } => {
+            if stream.secured().is_some_and(|secured| !secured.http2) {
+                return Err("it does not choose HTTP/2 (ALPN), over which gRPC is spoken".into());
+            }
+            let mut asked = Asked::new(stream, true);
+            asked.check_service(service, host_of(host.as_deref(), name), of.settings.timeout)?;
+            asked.serving(service).await
+        }
     }
+}
+
+/// The Host to ask with.
+fn host_of<'a>(host: Option<&'a str>, name: &'a str) -> &'a str {
+    // A Unix socket's path is none.
+    host.unwrap_or(if name.starts_with("unix:") { "localhost" } else { name })
 }
 
 async fn bytes(mut stream: Transport, send: &[u8], expect: &[u8]) -> Result<String, String> {

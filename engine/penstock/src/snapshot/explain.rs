@@ -370,6 +370,8 @@ fn pool_lines(snapshot: &Snapshot, id: PoolId, host: Option<&HostPolicy>, lines:
 fn health(probe: &HealthProbe) -> String {
     let ask = match &probe.ask {
         ProbeAsk::Http { target, status, .. } => format!("GET {target}, {status} is good"),
+        ProbeAsk::Grpc { service, .. } if service.is_empty() => "gRPC health, SERVING is good".into(),
+        ProbeAsk::Grpc { service, .. } => format!("gRPC health of {service}, SERVING is good"),
         ProbeAsk::Tcp => "a connection".into(),
         ProbeAsk::Bytes { expect, .. } => format!("it says {expect:?}"),
     };

@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use proto::h1::{Refused, RequestRewrite, Respond, ResponseHead, ResponseRewrite, Trailers, parse_request};
 use proto::h2::{Client, ErrorCode, Server, StreamId};
-use proto::http::Fields;
+use proto::http::{Fields, hop};
 use ring::Buf;
 
 use super::{Hub, Multiplex, clock, gone};
@@ -341,7 +341,8 @@ impl Stream<Client> {
         let mut fields = Fields::default();
         let parsed = parse_request(text, &limits::HEADS, &mut fields);
         let head = parsed.ok().flatten().ok_or(Refused::Field)?;
-        let rewrite = RequestRewrite::new(&head);
+        let te_trailers = hop::strip(&mut fields, text, head.framing).te_trailers;
+        let rewrite = RequestRewrite { te_trailers, ..RequestRewrite::new(&head) };
         self.ask(&Composed { bytes: text, head: &head, fields: &fields, rewrite: &rewrite, room: text.len() })
     }
 

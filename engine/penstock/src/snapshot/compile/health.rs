@@ -26,6 +26,12 @@ pub enum ProbeAsk {
         status: Statuses,
         body: Option<Box<str>>,
     },
+    Grpc {
+        /// Empty: the server as a whole.
+        service: Box<str>,
+        /// `None`: the endpoint's address.
+        host: Option<Box<str>>,
+    },
     /// A connection is answer enough.
     Tcp,
     Bytes {
@@ -37,18 +43,19 @@ pub enum ProbeAsk {
 /// `None`: nobody asks.
 pub(super) fn health(pool: &PoolDoc) -> Option<HealthProbe> {
     let doc = &pool.health;
-    let ask = match (&doc.http, &doc.expect) {
-        (Some(target), _) => ProbeAsk::Http {
+    let ask = match (&doc.http, &doc.grpc, &doc.expect) {
+        (Some(target), ..) => ProbeAsk::Http {
             target: target.0.0.clone(),
             host: host(pool),
             status: doc.status.0.clone(),
             body: doc.body.as_deref().map(Into::into),
         },
-        (None, Some(expect)) => {
+        (None, Some(service), _) => ProbeAsk::Grpc { service: service.as_str().into(), host: host(pool) },
+        (None, None, Some(expect)) => {
             ProbeAsk::Bytes { send: doc.send.as_deref().unwrap_or_default().into(), expect: expect.as_str().into() }
         }
-        (None, None) if doc.tcp => ProbeAsk::Tcp,
-        (None, None) => return None,
+        (None, None, None) if doc.tcp => ProbeAsk::Tcp,
+        (None, None, None) => return None,
     };
     Some(HealthProbe { ask, port: doc.port, settings: settings(doc) })
 }

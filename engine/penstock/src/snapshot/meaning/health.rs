@@ -40,12 +40,7 @@ impl Meaning<'_> {
     }
 
     fn one_way_to_ask(&mut self, at: usize, health: &HealthDoc) {
-        let ways: Vec<&str> =
-            [("http", health.http.is_some()), ("tcp", health.tcp), ("expect", health.expect.is_some())]
-                .into_iter()
-                .filter_map(|(way, there)| there.then_some(way))
-                .collect();
-        match ways.as_slice() {
+        match ways(health).collect::<Vec<_>>().as_slice() {
             [first, second, ..] => {
                 let message = format!("`{first}` and `{second}`: an endpoint is asked in one way");
                 self.report(Code::Conflict, path!["pool", at, "health", *second], message, "leave one of them out");
@@ -55,7 +50,7 @@ impl Meaning<'_> {
                     Code::NoEffect,
                     path!["pool", at, "health"],
                     "nothing says how to ask: the endpoints are not probed",
-                    "add http = \"/healthz\", tcp = true, or expect = \"220 \"",
+                    "add http = \"/healthz\", grpc = \"\", tcp = true, or expect = \"220 \"",
                 );
             }
             _ => {}
@@ -63,11 +58,12 @@ impl Meaning<'_> {
     }
 
     fn keys_that_belong_to_another_way(&mut self, at: usize, health: &HealthDoc) {
-        let probed = health.http.is_some() || health.tcp || health.expect.is_some();
+        let probed = ways(health).next().is_some();
+        let (http, grpc) = (health.http.is_some(), health.grpc.is_some());
         for (key, belongs_to, used) in [
-            ("status", "http", health.http.is_some()),
-            ("body", "http", health.http.is_some()),
-            ("host", "http", health.http.is_some()),
+            ("status", "http", http),
+            ("body", "http", http),
+            ("host", "http", http || grpc),
             ("send", "expect", health.expect.is_some()),
         ] {
             if probed && !used && self.written(path!["pool", at, "health", key]) {
@@ -76,4 +72,12 @@ impl Meaning<'_> {
             }
         }
     }
+}
+
+/// The keys that say how to ask.
+fn ways(health: &HealthDoc) -> impl Iterator<Item = &'static str> {
+    let HealthDoc { http, grpc, tcp, expect, .. } = health;
+    [("http", http.is_some()), ("grpc", grpc.is_some()), ("tcp", *tcp), ("expect", expect.is_some())]
+        .into_iter()
+        .filter_map(|(way, there)| there.then_some(way))
 }

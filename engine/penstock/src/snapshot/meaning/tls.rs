@@ -101,6 +101,10 @@ impl Meaning<'_> {
             let advice = "write protocol = \"h2\" or \"http/1.1\", or endpoints as `https://…`";
             self.report(Code::NoEffect, path!["pool", at, "protocol"], message, advice);
         }
+        if pool.protocol == PoolProtocol::Http11 && is_on && pool.health.grpc.is_some() {
+            let message = "gRPC is spoken over HTTP/2, and over TLS this pool offers HTTP/1.1 alone";
+            self.report(Code::Conflict, path!["pool", at, "health", "grpc"], message, "write protocol = \"h2\"");
+        }
         let ca = tls.ca.as_deref().filter(|ca| *ca != "system" && tls.verify);
         let (cert, key, logs) = (tls.cert.as_deref(), tls.key.as_deref(), tls.logs.as_deref());
         for (key, path) in [("ca", ca), ("logs", logs), ("cert", cert), ("key", key)] {

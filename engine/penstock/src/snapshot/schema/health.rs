@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::snapshot::literal::{Text, Time};
 use crate::snapshot::probing::{ProbeTarget, Statuses};
 
-/// Asks each endpoint by itself whether it is well. Off unless `http`, `tcp` or `expect` says how.
+/// Asks each endpoint by itself whether it is well. Off unless `http`, `grpc`, `tcp` or `expect` says how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthDoc {
@@ -16,6 +16,9 @@ pub struct HealthDoc {
     pub status: Text<Statuses>,
     /// Text that the first 64 KiB of a good answer to `http` have. Any content will do unless given.
     pub body: Option<String>,
+    /// The service to ask `grpc.health.v1.Health/Check` for; `""`: the server as a whole. `SERVING` is a good answer. Spoken over HTTP/2, without
+    /// TLS by prior knowledge.
+    pub grpc: Option<String>,
     /// The `Host` to ask with. Unless given the pool's `host` if it is a name, or else the endpoint's address.
     pub host: Option<String>,
     /// `true`: a connection that comes about is a good answer.
@@ -46,6 +49,7 @@ impl Default for HealthDoc {
             http: None,
             status: Text::default(),
             body: None,
+            grpc: None,
             host: None,
             tcp: false,
             expect: None,
