@@ -15,12 +15,12 @@ use crate::limits;
 use crate::oversight::Oversight;
 use crate::qos;
 use crate::quic;
-use crate::snapshot::{Bind, Driver, ListenerProtocol, PoolId, Snapshot, Spin};
+use crate::snapshot::{Bind, Driver, ListenerProtocol, PoolId, RouteId, Snapshot, Spin};
 use crate::steer::{Inboxes, Mode, Neighbours, Sockets, Steering};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
 use crate::tls::{self, OriginationFiles, Originations, Terminators};
-use crate::upstream::{Admin, Discovery, Roster, Selections, policy_now};
+use crate::upstream::{Admin, BreakerOrder, Breakers, Discovery, Roster, Selections, policy_now};
 use crate::worker::{Message, Plan, Worker};
 
 /// What a worker says when it has started.
@@ -41,6 +41,7 @@ pub struct Engine {
     cells: Vec<Arc<WorkerCells>>,
     qos: Arc<qos::Shared>,
     selections: Arc<Selections>,
+    breakers: Arc<Breakers>,
     steering: Steering,
     roster: Roster,
     oversight: Oversight,
@@ -78,6 +79,7 @@ impl Engine {
             cells: cpus.iter().map(|_| Arc::new(WorkerCells::new(snapshot.routes.len()))).collect(),
             qos: qos::Shared::new(snapshot, cpus.len()),
             selections: Selections::new(snapshot, cpus.len()),
+            breakers: Breakers::new(snapshot, cpus.len()),
             steering: Steering::prepare(snapshot.engine.steering, cpus.len(), groups(snapshot)),
             roster: Roster::new(snapshot, cpus.len(), now()),
             oversight: Oversight::new(snapshot, originations.clone(), now()),
@@ -165,6 +167,7 @@ impl Engine {
             originations: self.originations.clone(),
             quic: self.quic.clone(),
             selections: Arc::clone(&self.selections),
+            breakers: Arc::clone(&self.breakers),
             seats: self.steering.seats(index),
             hands_over: self.steering.mode() == Mode::HandOver,
             index,
@@ -193,6 +196,12 @@ impl Engine {
     #[must_use]
     pub fn selections(&self) -> &Selections {
         &self.selections
+    }
+
+    /// What the breakers of routes make of them.
+    #[must_use]
+    pub fn breakers(&self) -> &Breakers {
+        &self.breakers
     }
 
     /// How connections find their worker.
@@ -236,11 +245,24 @@ impl Engine {
         self.draining
     }
 
+    /// Notes what workers have decided of endpoints and routes.
+    pub fn look(&self) {
+        self.oversight.look(&self.breakers, now());
+    }
+
+    /// The operator's word on the breaker of a route that has one, from now on, and `told` for the record.
+    pub fn order_route(&self, route: RouteId, order: BreakerOrder, told: String) {
+        if let Some(shared) = self.breakers.of(route) {
+            shared.set_order(order);
+            self.oversight.note_route(route, told, now());
+        }
+    }
+
     /// What is due now and then: workers that were not told, breakers that have turned, endpoints to be compared.
     pub fn look_after(&mut self) {
         self.catch_up();
         self.look_at_certificates();
-        self.oversight.look(now());
+        self.look();
         self.oversight.judge(now());
     }
 

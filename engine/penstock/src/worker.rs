@@ -19,7 +19,7 @@ use crate::steer::{self, Inbox, Neighbours, Seat, Sockets};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
 use crate::tls::{Originations, ServerConfig};
-use crate::upstream::{Cluster, Members, Selecting, Selection, Selections, policy_now};
+use crate::upstream::{Breakers, Cluster, Members, RouteBreaker, Selecting, Selection, Selections, policy_now};
 
 /// What a worker is made from.
 pub struct Plan {
@@ -36,6 +36,7 @@ pub struct Plan {
     /// What workers have in common for QUIC.
     pub quic: quic::Keys,
     pub selections: Arc<Selections>,
+    pub breakers: Arc<Breakers>,
     /// Its lines in what connections are steered by, one for each listening socket.
     pub seats: Vec<Seat>,
     /// It hands connections over to others, and they to it.
@@ -70,6 +71,7 @@ pub struct Worker {
     clusters: Rc<[Rc<Cluster>]>,
     qos: Rc<Qos>,
     selections: Rc<[Option<Selection>]>,
+    breakers: Rc<[Option<RouteBreaker>]>,
     sessions: Rc<Sessions>,
     gates: Vec<Rc<Gate>>,
     /// QUIC's ends, and the listener of each.
@@ -97,6 +99,7 @@ impl Worker {
             log,
             qos,
             selections,
+            breakers,
             seats,
             tls,
             originations,
@@ -131,12 +134,25 @@ impl Worker {
                 )
             })
             .collect();
+        let breakers = (0..snapshot.routes.len())
+            .map(|at| RouteId(at as u16))
+            .map(|route| {
+                RouteBreaker::new(
+                    &snapshot,
+                    route,
+                    &breakers,
+                    (index, count),
+                    seed ^ u64::from(route.0).wrapping_add(1) << 32,
+                )
+            })
+            .collect();
         let mut worker = Self {
             snapshot,
             cells,
             clusters,
             qos,
             selections,
+            breakers,
             sessions: Rc::default(),
             gates: Vec::new(),
             endpoints: Vec::new(),
@@ -173,6 +189,7 @@ impl Worker {
             cells: Arc::clone(&self.cells),
             qos: Rc::clone(&self.qos),
             selections: Rc::clone(&self.selections),
+            breakers: Rc::clone(&self.breakers),
             log: self.log.clone(),
             desk: Rc::clone(&self.desk),
             tls: RefCell::new(tls),

@@ -43,6 +43,7 @@ pub(super) fn metrics(engine: &Engine) -> String {
     transparency(&mut out, engine);
     super::qos::metrics(engine, &mut out);
     super::selection::metrics(engine, &mut out);
+    super::breakers::metrics(engine, &mut out);
     super::websocket::metrics(engine, &mut out);
     super::steering::metrics(engine, &mut out);
     let uptime =

@@ -4,6 +4,7 @@
 //! Served by the control thread, so that a scrape costs the workers one message. What holds here: only a POST changes anything,
 //! none that a browser may have been made to send does ([`trust`]), and each change is noted with who made it.
 
+mod breakers;
 mod metrics;
 mod order;
 mod qos;
@@ -216,7 +217,8 @@ fn change(request: &Request, engine: &Shared) -> Answer {
     let what = match &*request.path {
         "/set/endpoint" => What::Endpoint,
         "/set/breaker" => What::Breaker,
-        _ => return Answer::refusal(Status::NOT_FOUND, "what can be set: /set/endpoint, /set/breaker"),
+        "/set/route" => What::Route,
+        _ => return Answer::refusal(Status::NOT_FOUND, "what can be set: /set/endpoint, /set/breaker, /set/route"),
     };
     if let Some((status, why)) = request.refusal {
         return Answer::refusal(status, why);

@@ -1,4 +1,6 @@
-//! `/set/…`: what an operator wants of an endpoint, or of its breaker, from now on.
+//! `/set/…`: what an operator wants of an endpoint, of its breaker, or of a route's, from now on.
+
+use std::sync::Arc;
 
 use proto::http::Status;
 use serde_json::{Value, json};
@@ -6,7 +8,7 @@ use serde_json::{Value, json};
 use super::view;
 use crate::engine::Engine;
 use crate::limits;
-use crate::snapshot::{PoolId, nearest};
+use crate::snapshot::{PoolId, RouteId, nearest};
 use crate::upstream::{Admin, AdminState, BreakerOrder};
 
 /// What can be set, and to what.
@@ -14,6 +16,7 @@ use crate::upstream::{Admin, AdminState, BreakerOrder};
 pub(super) enum What {
     Endpoint,
     Breaker,
+    Route,
 }
 
 /// Why an order is not followed.
@@ -41,6 +44,9 @@ pub(super) fn follow(engine: &mut Engine, what: What, content: &[u8], who: &str)
     let content: Value = serde_json::from_slice(content)
         .map_err(|error| Refused::new(Status::BAD_REQUEST, format!("the content is not JSON: {error}")))?;
     let order = Order::read(&content)?;
+    if what == What::Route {
+        return follow_route(engine, &order, who);
+    }
     let (what, order) = match order.to.strip_prefix("breaker=") {
         Some(to) if what == What::Endpoint => (What::Breaker, Order { to, ..order }),
         _ => (what, order),
@@ -62,6 +68,27 @@ pub(super) fn follow(engine: &mut Engine, what: What, content: &[u8], who: &str)
         "was": was,
         "in_flight": in_flight,
     }))
+}
+
+/// The breaker of a route is all that an operator has to say of it.
+fn follow_route(engine: &Engine, order: &Order<'_>, who: &str) -> Result<Value, Refused> {
+    let snapshot = Arc::clone(engine.snapshot());
+    let named = |name: &str| snapshot.routes.iter().position(|route| &*route.name == name);
+    let Some(at) = named(order.name) else {
+        let why = match nearest(order.name, snapshot.routes.iter().map(|route| &*route.name)) {
+            Some(near) => format!("there is no route `{}`; did you mean `{near}`?", order.name),
+            None => format!("there is no route `{}`: `penstock show routes` lists them", order.name),
+        };
+        return Err(Refused::new(Status::NOT_FOUND, why));
+    };
+    let to = order.to.strip_prefix("breaker=").unwrap_or(order.to);
+    let after = change(What::Breaker, Admin::default(), to).map_err(|why| Refused::new(Status::BAD_REQUEST, why))?;
+    let id = RouteId(at as u16);
+    let none = || Refused::new(Status::CONFLICT, format!("the route `{}` has no breaker", order.name));
+    let before = engine.breakers().of(id).ok_or_else(none)?.order();
+    let was = order_text(before);
+    engine.order_route(id, after.breaker, format!("breaker {to} (was {was}), told by {who}"));
+    Ok(json!({ "route": order.name, "is": to, "was": was }))
 }
 
 impl<'a> Order<'a> {
@@ -122,7 +149,7 @@ fn unknown(engine: &Engine, order: &Order<'_>, only: Option<PoolId>) -> String {
 fn change(what: What, before: Admin, to: &str) -> Result<Admin, String> {
     let words: &[&str] = match what {
         What::Endpoint => &["drain", "ready", "maint", "weight=N", "weight=auto", "breaker=open|closed|auto"],
-        What::Breaker => &["open", "closed", "auto"],
+        What::Breaker | What::Route => &["open", "closed", "auto"],
     };
     match (what, to) {
         (What::Endpoint, "ready") => Ok(Admin { state: AdminState::Ready, ..before }),
@@ -155,15 +182,19 @@ fn weight(text: &str) -> Result<Option<u32>, String> {
 /// What was said before, of the thing that `after` changes.
 fn text(what: What, before: Admin, after: Admin) -> String {
     match what {
-        What::Breaker => match before.breaker {
-            BreakerOrder::Auto => "auto".into(),
-            BreakerOrder::Open => "forced open".into(),
-            BreakerOrder::Closed => "forced closed".into(),
-        },
+        What::Breaker | What::Route => order_text(before.breaker).into(),
         What::Endpoint if before.weight != after.weight => {
             before.weight.map_or_else(|| "weight=auto".into(), |weight| format!("weight={weight}"))
         }
         What::Endpoint => before.state.text().into(),
+    }
+}
+
+const fn order_text(order: BreakerOrder) -> &'static str {
+    match order {
+        BreakerOrder::Auto => "auto",
+        BreakerOrder::Open => "forced open",
+        BreakerOrder::Closed => "forced closed",
     }
 }
 

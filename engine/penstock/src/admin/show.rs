@@ -36,7 +36,7 @@ pub(super) fn show(engine: &Engine, name: &str, query: &str) -> Result<Vec<Value
         None => None,
         Some(name) => Some(view::pool_named(engine, name)?),
     };
-    engine.oversight().look(now());
+    engine.look();
     Ok(page(engine, pool))
 }
 
@@ -91,6 +91,7 @@ fn pools(engine: &Engine, only: Option<PoolId>) -> Vec<Value> {
     view::pools(engine).filter(|(id, _)| only.is_none_or(|only| only == *id)).map(row).collect()
 }
 
+/// A row an endpoint, and a row a route that has one.
 fn breakers(engine: &Engine, pool: Option<PoolId>) -> Vec<Value> {
     let row = |of: EndpointView<'_>| {
         let last = of.watched.map(|watched| watched.last());
@@ -107,7 +108,8 @@ fn breakers(engine: &Engine, pool: Option<PoolId>) -> Vec<Value> {
             "last": last.map(|note| note.text),
         })
     };
-    endpoints_of(engine, pool).map(row).collect()
+    let routes = if pool.is_none() { super::breakers::rows(engine) } else { Vec::new() };
+    endpoints_of(engine, pool).map(row).chain(routes).collect()
 }
 
 /// A row a route and pool; one that asks no pool has a row too. Candidates show what they are chosen by.

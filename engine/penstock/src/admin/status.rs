@@ -48,6 +48,7 @@ pub(super) fn status(engine: &Engine) -> Value {
         "programs": super::steering::rows(engine),
         "classes": super::qos::classes(engine),
         "routes": super::selection::routes(engine),
+        "breakers": super::breakers::status(engine),
         "pools": pools(engine),
     })
 }

@@ -77,7 +77,7 @@ impl<'a> EndpointView<'a> {
             (_, BreakerOrder::Open) => "open",
             _ if self.weight == 0 => "no weight",
             (_, BreakerOrder::Closed) => "up",
-            _ => match Breaker::of(&self.sums) {
+            _ => match self.evidence() {
                 Breaker::Closed => "up",
                 breaker => breaker.text(),
             },
@@ -92,10 +92,15 @@ impl<'a> EndpointView<'a> {
     /// The breaker, an operator's order first.
     pub(super) fn breaker(&self) -> &'static str {
         match self.admin.breaker {
-            BreakerOrder::Auto => Breaker::of(&self.sums).text(),
+            BreakerOrder::Auto => self.evidence().text(),
             BreakerOrder::Open => "forced open",
             BreakerOrder::Closed => "forced closed",
         }
+    }
+
+    /// What the workers' breakers make of it.
+    const fn evidence(&self) -> Breaker {
+        Breaker::of(self.sums.open, self.sums.half_open)
     }
 
     pub(super) const fn health(&self) -> &'static str {

@@ -21,7 +21,9 @@ mod tunnel;
 mod upgrade;
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use policy::Outcome;
 use proto::h1::{RequestHead, Server};
 use proto::http::Version;
 use proto::ws;
@@ -32,14 +34,14 @@ pub use self::affinity::affinity_of_bytes;
 pub use self::door::{Desk, Door, Peer, Roll};
 use self::relay::{Exchange, Relayed};
 pub use self::respond::{Reason, refuse};
-use self::route::{Routed, Way};
+use self::route::{Passed, Routed, Way};
 use self::tries::Tries;
 pub use self::tunnel::{Tunnelled, tunnel};
 use crate::conn::{Index, Lane};
 use crate::snapshot::{Fallback, Target};
 use crate::telemetry::access_log::Line;
 use crate::tls::Secured;
-use crate::upstream::{Endpoint, Wanted};
+use crate::upstream::{Endpoint, Passage, Wanted};
 
 /// A request whose head has been read.
 pub struct Request {
@@ -87,7 +89,7 @@ pub fn serve(
     }
 }
 
-/// Routes, and tries until there is an answer or a reason why there is none.
+/// Routes, and answers at once where nobody is to be asked.
 async fn attempt(
     door: &Door,
     lane: &mut Lane<'_, Server>,
@@ -106,70 +108,111 @@ async fn attempt(
         }
         Err(reason) => {
             door.cells.counters.requests_unrouted_total.add(u64::from(reason == Reason::NoRoute));
-            return settled.refused(door, lane, request, reason);
+            settled.refused(door, lane, request, reason);
+            return;
         }
     };
     settled.route = Some(way.matched.index());
-    let (paced, mut place) = match door.admit(lane, request, peer, &way, timer).await {
-        Ok(admitted) => admitted,
-        Err(reason) => return settled.refused(door, lane, request, reason),
-    };
-    let mut tries = Tries::new(door, request, peer, way);
-    let mut exchange = Exchange { door, request, peer, way, paced: paced.as_ref() };
-    loop {
-        if let Some(pause) = tries.pause() {
-            ring::sleep(pause).await;
-        }
-        let Some(mut attempt) = tries.pick() else {
-            if without_endpoint(&mut exchange, &mut tries, &mut place, lane, timer, settled).await {
-                continue;
-            }
+    let passed = match door.pass(&way) {
+        Ok(passed) => passed,
+        Err(reason) => {
+            settled.refused(door, lane, request, reason);
             return;
+        }
+    };
+    let instead = !matches!(passed, Passed::Through(_));
+    settled.fell_back = instead;
+    door.cells.counters.fallbacks_total.add(u64::from(instead));
+    let (way, mut passage) = match passed {
+        Passed::Through(passage) => (way, passage),
+        Passed::Instead(way) => (way, Passage::default()),
+        Passed::Answered(fixed) => {
+            settled.status = respond::fixed(door, lane, request, peer, &way.matched, fixed);
+            return;
+        }
+    };
+    let outcome = ask(door, lane, request, peer, timer, settled, way, &mut passage).await;
+    passage.end(&outcome);
+}
+
+/// Tries until there is an answer or a reason why there is none. Returns how the last try ended.
+#[allow(clippy::too_many_arguments, reason = "what it is given is what an exchange is")]
+#[allow(clippy::manual_async_fn, reason = "an `async fn` would keep the way twice")]
+fn ask<'a>(
+    door: &'a Door,
+    lane: &mut Lane<'_, Server>,
+    request: &'a Request,
+    peer: &'a Peer,
+    timer: &mut Timer,
+    settled: &mut Settled,
+    way: Way<'a>,
+    passage: &mut Passage<'_>,
+) -> impl Future<Output = Outcome> {
+    async move {
+        let (paced, mut place) = match door.admit(lane, request, peer, &way, timer).await {
+            Ok(admitted) => admitted,
+            Err(reason) => return settled.refused(door, lane, request, reason),
         };
-        place.has_endpoint();
-        settled.tried(&attempt.endpoint);
-        let wanted = Wanted {
-            endpoint: &attempt.endpoint,
-            pool: tries.pool(),
-            connect: exchange.way.connect(),
-            fresh: attempt.fresh,
-            upgrade: !request.head.upgrade.is_empty(),
-            path: peer.path(),
-        };
-        let mut lease = match tries.cluster().lease(wanted, timer, &door.cells).await {
-            Ok(lease) => lease,
-            Err(error) => {
-                if tries.failed(&attempt, &attempt.outcome((&error).into())) && !exchange.way.is_over() {
+        let mut tries = Tries::new(door, request, peer, way);
+        let mut exchange = Exchange { door, request, peer, way, paced: paced.as_ref() };
+        loop {
+            if let Some(pause) = tries.pause() {
+                ring::sleep(pause).await;
+            }
+            let Some(mut attempt) = tries.pick() else {
+                if without_endpoint(&mut exchange, &mut tries, &mut place, lane, timer, settled).await {
                     continue;
                 }
-                return settled.refused(door, lane, request, tries.reason());
-            }
-        };
-        attempt.reused = lease.reused;
-        match relay::run(&exchange, lane, &mut lease, &mut tries, &mut attempt, timer, settled).await {
-            Relayed::Done(class) => {
-                let outcome = attempt.outcome(class);
-                tries.ended(&attempt, &outcome);
-                place.end(&outcome);
-                tries.give_back(lease, &door.cells.counters);
-                return;
-            }
-            Relayed::Upgraded(agreed) => {
-                let switched = policy::Class::Answered(policy::StatusClass::Informational);
-                tries.ended(&attempt, &attempt.outcome(switched));
-                settled.bytes += tunnel::upgraded(door, lane, &mut lease, timer, &exchange.way, agreed).await;
-                return;
-            }
-            Relayed::GivenUp(outcome) => {
-                tries.given_up(&attempt, &outcome);
-                tries.give_back(lease, &door.cells.counters);
-            }
-            Relayed::Unanswered(class) => {
-                drop(lease);
-                let outcome = attempt.outcome(class);
-                if !tries.failed(&attempt, &outcome) || exchange.way.is_over() {
-                    place.end(&outcome);
+                return unserved(settled);
+            };
+            place.has_endpoint();
+            settled.tried(&attempt.endpoint);
+            let wanted = Wanted {
+                endpoint: &attempt.endpoint,
+                pool: tries.pool(),
+                connect: exchange.way.connect(),
+                fresh: attempt.fresh,
+                upgrade: !request.head.upgrade.is_empty(),
+                path: peer.path(),
+            };
+            let mut lease = match tries.cluster().lease(wanted, timer, &door.cells).await {
+                Ok(lease) => lease,
+                Err(error) => {
+                    if tries.failed(&attempt, &attempt.outcome((&error).into())) && !exchange.way.is_over() {
+                        continue;
+                    }
                     return settled.refused(door, lane, request, tries.reason());
+                }
+            };
+            attempt.reused = lease.reused;
+            match relay::run(&exchange, lane, &mut lease, &mut tries, &mut attempt, timer, settled).await {
+                Relayed::Done(class) => {
+                    let outcome = attempt.outcome(class);
+                    tries.ended(&attempt, &outcome);
+                    place.end(&outcome);
+                    tries.give_back(lease, &door.cells.counters);
+                    return outcome;
+                }
+                Relayed::Upgraded(agreed) => {
+                    let switched = attempt.outcome(policy::Class::Answered(policy::StatusClass::Informational));
+                    tries.ended(&attempt, &switched);
+                    // A tunnel says nothing more, and may last.
+                    passage.end(&switched);
+                    settled.bytes += tunnel::upgraded(door, lane, &mut lease, timer, &exchange.way, agreed).await;
+                    return switched;
+                }
+                Relayed::GivenUp(outcome) => {
+                    tries.given_up(&attempt, &outcome);
+                    tries.give_back(lease, &door.cells.counters);
+                }
+                Relayed::Unanswered(class) => {
+                    drop(lease);
+                    let outcome = attempt.outcome(class);
+                    if !tries.failed(&attempt, &outcome) || exchange.way.is_over() {
+                        place.end(&outcome);
+                        settled.refused(door, lane, request, tries.reason());
+                        return outcome;
+                    }
                 }
             }
         }
@@ -215,13 +258,20 @@ async fn without_endpoint<'a>(
             }
         }
     };
-    over.inspect_err(|reason| settled.refused(door, lane, request, *reason)).is_ok()
+    over.map_err(|reason| settled.refused(door, lane, request, reason)).is_ok()
+}
+
+/// A request that no endpoint could have: refused, or served by what stands in.
+fn unserved(settled: &Settled) -> Outcome {
+    Outcome::new(Duration::ZERO, settled.reason.unwrap_or(Reason::NoEndpoint).class())
 }
 
 impl Settled {
-    fn refused(&mut self, door: &Door, lane: &mut Lane<'_, Server>, request: &Request, reason: Reason) {
+    /// Answers so, and tells what that says of those who were to serve it.
+    fn refused(&mut self, door: &Door, lane: &mut Lane<'_, Server>, request: &Request, reason: Reason) -> Outcome {
         self.reason = Some(reason);
         self.status = respond::answer(door, lane, request, reason);
+        Outcome::new(Duration::ZERO, reason.class())
     }
 
     fn tried(&mut self, endpoint: &Rc<Endpoint>) {

@@ -1,5 +1,6 @@
 //! Our own answers: when there is nothing to forward.
 
+use policy::Class;
 use proto::Malformed;
 use proto::h1::{Respond, Server};
 use proto::http::{Known, Method, Status};
@@ -22,6 +23,8 @@ pub enum Reason {
     NoEndpoint,
     /// All endpoints that would do have as much as they may.
     EndpointsFull,
+    /// The route's breaker is open; when it will not be, s.
+    BreakerOpen(Option<u32>),
     ConnectFailed,
     ConnectTimedOut,
     /// TLS was not agreed upon with the endpoint.
@@ -57,6 +60,7 @@ impl Reason {
             Self::AmbiguousPath => "ambiguous-path",
             Self::NoEndpoint => "no-endpoint",
             Self::EndpointsFull => "endpoints-full",
+            Self::BreakerOpen(_) => "breaker-open",
             Self::ConnectFailed => "connect-failed",
             Self::ConnectTimedOut => "connect-timeout",
             Self::Untrusted => "tls-failed",
@@ -85,9 +89,12 @@ impl Reason {
         match self {
             Self::NoRoute => Status::NOT_FOUND,
             Self::AmbiguousPath => Status::BAD_REQUEST,
-            Self::NoEndpoint | Self::EndpointsFull | Self::OutOfResources | Self::Crowded | Self::Overloaded(_) => {
-                Status::SERVICE_UNAVAILABLE
-            }
+            Self::NoEndpoint
+            | Self::EndpointsFull
+            | Self::BreakerOpen(_)
+            | Self::OutOfResources
+            | Self::Crowded
+            | Self::Overloaded(_) => Status::SERVICE_UNAVAILABLE,
             Self::Limited(limited) => Status::new(limited.status).unwrap_or(Status::TOO_MANY_REQUESTS),
             Self::ConnectTimedOut | Self::UpstreamTimedOut | Self::DeadlinePassed => Status::GATEWAY_TIMEOUT,
             Self::ClientMalformed(malformed) => malformed.status(),
@@ -108,9 +115,36 @@ impl Reason {
         match self {
             Self::Limited(limited) => limited.told.retry_secs,
             Self::Overloaded(refused) => Some(refused.retry_secs),
+            Self::BreakerOpen(retry_secs) => retry_secs,
             Self::Crowded => Some(limits::PACE_WAIT_MAX.as_secs() as u32),
             Self::NoEndpoint | Self::EndpointsFull | Self::OutOfResources => Some(1),
             _ => None,
+        }
+    }
+
+    /// What it says about those who were to serve the request.
+    pub(super) const fn class(self) -> Class {
+        match self {
+            Self::NoEndpoint | Self::ConnectFailed => Class::Refused,
+            Self::ConnectTimedOut => Class::ConnectTimedOut,
+            Self::Untrusted => Class::Untrusted,
+            Self::Unresolved => Class::Unresolved,
+            Self::UpstreamClosed => Class::Reset,
+            Self::UpstreamTimedOut => Class::TimedOut,
+            Self::UpstreamMalformed | Self::UpgradeIgnored => Class::Malformed,
+            Self::UpstreamTruncated => Class::Truncated,
+            Self::NoRoute
+            | Self::AmbiguousPath
+            | Self::ClientMalformed(_)
+            | Self::ClientTimedOut
+            | Self::ClientGone => Class::Abandoned,
+            Self::EndpointsFull
+            | Self::BreakerOpen(_)
+            | Self::DeadlinePassed
+            | Self::OutOfResources
+            | Self::Limited(_)
+            | Self::Crowded
+            | Self::Overloaded(_) => Class::Shed,
         }
     }
 
@@ -119,6 +153,7 @@ impl Reason {
             Self::NoRoute => b"404: no route takes this request\n",
             Self::AmbiguousPath => b"400: the path is ambiguous\n",
             Self::NoEndpoint => b"503: no endpoint is available\n",
+            Self::BreakerOpen(_) => b"503: requests like this one have failed, and are not tried now\n",
             Self::EndpointsFull => b"503: every endpoint has as much as it may have\n",
             Self::ConnectFailed => b"502: no endpoint accepts a connection\n",
             Self::ConnectTimedOut => b"504: no endpoint accepts a connection in time\n",

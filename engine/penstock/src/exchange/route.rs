@@ -12,8 +12,10 @@ use ring::Now;
 use super::headers::ensure_parsed;
 use super::{Door, Peer, Reason, Request, grpc};
 use crate::limits;
-use crate::snapshot::{Action, Asked, Facts, Found, PathPattern, PoolId, Route, Sticky, Target, Timeouts, normal};
-use crate::upstream::{Selecting, Selection, policy_now};
+use crate::snapshot::{
+    Action, Asked, Facts, Fallback, Fixed, Found, PathPattern, PoolId, Route, Sticky, Target, Timeouts, normal,
+};
+use crate::upstream::{Passage, Selecting, Selection, policy_now};
 
 /// The route that a request has matched.
 #[derive(Clone, Copy)]
@@ -54,6 +56,15 @@ pub(super) enum Routed<'a> {
     To(Way<'a>),
     /// The route answers by itself.
     Here(Matched<'a>),
+}
+
+/// What the breaker of its route makes of a request.
+pub(super) enum Passed<'a> {
+    Through(Passage<'a>),
+    /// To the pool that stands in.
+    Instead(Way<'a>),
+    /// It is answered so.
+    Answered(&'a Fixed),
 }
 
 impl<'a> Way<'a> {
@@ -123,6 +134,26 @@ impl Door {
         let total = waits.into_iter().chain(route.total).min();
         let deadline = total.map(|total| request.begun + total.min(limits::TIME_MAX));
         Ok(Routed::To(Way { matched, pool: *pool, timeouts, deadline, grpc, been }))
+    }
+
+    /// Asks the breaker of a request's route, if it has one.
+    pub(super) fn pass<'a>(&'a self, way: &Way<'a>) -> Result<Passed<'a>, Reason> {
+        let rule = way.matched.route.breaker.as_ref();
+        let Some((rule, breaker)) = rule.zip(self.breakers[way.matched.index()].as_ref()) else {
+            return Ok(Passed::Through(Passage::default()));
+        };
+        let now = policy_now(ring::now());
+        let shut_until = match breaker.admit(now) {
+            Ok(passage) => return Ok(Passed::Through(passage)),
+            Err(until) => until,
+        };
+        match &rule.fallback {
+            Some(Fallback::Pool(Target { pool, timeouts })) => {
+                Ok(Passed::Instead(Way { pool: *pool, timeouts, been: 0, ..*way }))
+            }
+            Some(Fallback::Answer(fixed)) => Ok(Passed::Answered(fixed)),
+            None => Err(Reason::BreakerOpen(shut_until.map(|until| secs_until(until, now)))),
+        }
     }
 
     fn selecting<T>(&self, repeatable: bool, then: impl FnOnce(&Selecting<'_>) -> T) -> T {
@@ -241,6 +272,11 @@ impl Door {
             _ => self.client_text(request, fields, peer, &mut client),
         })
     }
+}
+
+/// In whole seconds, and no less than one: `Retry-After` knows no others (RFC 9110 §10.2.3).
+fn secs_until(until: policy::Now, now: policy::Now) -> u32 {
+    u32::try_from(until.nanos_since(now).div_ceil(1_000_000_000).max(1)).unwrap_or(u32::MAX)
 }
 
 /// An element of `X-Forwarded-For`; some proxies add the port.

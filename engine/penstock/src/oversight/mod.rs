@@ -8,6 +8,7 @@
 mod outliers;
 mod probe;
 mod prober;
+mod routes;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -19,9 +20,10 @@ use ring::{Address, TaskRef};
 
 use self::outliers::Jury;
 pub use self::prober::Probes;
-use crate::snapshot::{PoolId, Snapshot};
+use self::routes::Guarded;
+use crate::snapshot::{PoolId, RouteId, Snapshot};
 use crate::tls::Originations;
-use crate::upstream::{EndpointShared, EndpointSums, Member, Members};
+use crate::upstream::{Breakers, EndpointShared, Member, Members};
 
 /// Every pool's endpoints, watched.
 pub struct Oversight {
@@ -30,6 +32,8 @@ pub struct Oversight {
     pools: Box<[Vec<Rc<Watched>>]>,
     /// By pool; `None` where nobody is compared.
     juries: Box<[Option<Jury>]>,
+    /// Routes that have a breaker.
+    guarded: Box<[Guarded]>,
     /// Who joins is probed from then on: there is a ring to do it on.
     begun: bool,
 }
@@ -72,7 +76,8 @@ impl Oversight {
         let pools = snapshot.pools.iter().map(|_| Vec::new()).collect();
         let jury = |settings| Jury::new(settings, now);
         let juries = snapshot.pools.iter().map(|pool| pool.outlier.map(jury)).collect();
-        Self { snapshot: Arc::clone(snapshot), tls, pools, juries, begun: false }
+        let guarded = Guarded::all(snapshot, now);
+        Self { snapshot: Arc::clone(snapshot), tls, pools, juries, guarded, begun: false }
     }
 
     /// Begins to probe, on the ring of this thread.
@@ -113,8 +118,22 @@ impl Oversight {
     }
 
     /// Notes what workers have decided since the last look.
-    pub fn look(&self, now: Now) {
+    pub fn look(&self, breakers: &Breakers, now: Now) {
         self.pools.iter().flatten().for_each(|watched| watched.look(now));
+        self.guarded.iter().for_each(|route| route.look(breakers, now));
+    }
+
+    /// What was last decided of a route's breaker, if it has one.
+    #[must_use]
+    pub fn last_of_route(&self, route: RouteId) -> Option<Note> {
+        self.guarded.iter().find(|guarded| guarded.is_of(route)).map(Guarded::last)
+    }
+
+    /// Notes what was decided of a route's breaker, and says so.
+    pub fn note_route(&self, route: RouteId, text: String, now: Now) {
+        if let Some(guarded) = self.guarded.iter().find(|guarded| guarded.is_of(route)) {
+            guarded.note(text, now);
+        }
     }
 
     /// Compares the endpoints of each pool that is due.
@@ -179,9 +198,9 @@ impl Watched {
 
     fn look(&self, now: Now) {
         let sums = self.shared.sums();
-        let breaker = Breaker::of(&sums);
+        let breaker = Breaker::of(sums.open, sums.half_open);
         if self.breaker.replace(breaker) != breaker {
-            self.note(breaker.told(&sums), now);
+            self.note(breaker.told(sums.open, sums.workers), now);
         }
     }
 
@@ -194,11 +213,12 @@ impl Watched {
 }
 
 impl Breaker {
+    /// At so many workers it is open, and half-open.
     #[must_use]
-    pub const fn of(sums: &EndpointSums) -> Self {
-        match sums {
-            EndpointSums { open: 1.., .. } => Self::Open,
-            EndpointSums { half_open: 1.., .. } => Self::HalfOpen,
+    pub const fn of(open: usize, half_open: usize) -> Self {
+        match (open, half_open) {
+            (1.., _) => Self::Open,
+            (_, 1..) => Self::HalfOpen,
             _ => Self::Closed,
         }
     }
@@ -212,11 +232,11 @@ impl Breaker {
         }
     }
 
-    fn told(self, sums: &EndpointSums) -> String {
+    fn told(self, open: usize, workers: usize) -> String {
         match self {
             Self::Closed => "breaker closed: the trials went well".into(),
             Self::HalfOpen => "breaker half-open: a few requests try it".into(),
-            Self::Open => format!("breaker open (at {} of {} workers)", sums.open, sums.workers),
+            Self::Open => format!("breaker open (at {open} of {workers} workers)"),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     address::Bind,
     compile::{
         Action, Candidates, Fallback, HeaderRule, HealthProbe, Listener, ListenerProtocol, Pool, PoolId, ProbeAsk,
-        Route, Snapshot, Target,
+        Route, RouteBreaker, Snapshot, Target,
     },
     endpoint::{Endpoint, Source},
     limit::ConcurrencyLimit,
@@ -17,7 +17,7 @@ use super::{
     share::Sticky,
 };
 use crate::limits;
-use policy::{HedgeAfter, RetryPolicy};
+use policy::{BreakerSettings, HedgeAfter, RetryPolicy};
 use proto::h1::{HeadLimits, RequestHead};
 use proto::http::Fields;
 use proto::http::authority::split_port;
@@ -197,10 +197,15 @@ fn route_lines(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>, lines: &mu
 
 /// What stands in for a pool.
 fn fallback_line(snapshot: &Snapshot, target: &Target) -> Option<String> {
-    Some(match snapshot[target.pool].fallback.as_ref()? {
-        Fallback::Pool(other) => format!("if all are out: pool {}", snapshot[other.pool].name),
-        Fallback::Answer(fixed) => format!("if all are out: {} {}", fixed.status.code(), fixed.status.reason()),
-    })
+    let fallback = snapshot[target.pool].fallback.as_ref()?;
+    Some(format!("if all are out: {}", stand_in(snapshot, fallback)))
+}
+
+fn stand_in(snapshot: &Snapshot, fallback: &Fallback) -> String {
+    match fallback {
+        Fallback::Pool(other) => format!("pool {}", snapshot[other.pool].name),
+        Fallback::Answer(fixed) => format!("{} {}", fixed.status.code(), fixed.status.reason()),
+    }
 }
 
 /// How candidates are chosen from, and what it would take for each of the others to be chosen.
@@ -264,6 +269,7 @@ fn target_lines(
     if let Some(total) = route.total {
         let _ = write!(times, ", total {}", time(total));
     }
+    lines.extend(route.breaker.as_ref().map(|of| ("breaker", route_breaker(snapshot, of))));
     lines.push(("timeouts", times));
     lines.push(("forwarded", serialised(&route.forwarded)));
     if let Some(mirror) = &route.mirror {
@@ -351,20 +357,29 @@ fn pool_lines(snapshot: &Snapshot, id: PoolId, host: Option<&HostPolicy>, lines:
     lines.push(("host", host.unwrap_or(&pool.host).to_string()));
     lines.push(("retry", retry(pool)));
     lines.extend(pool.health.as_ref().map(|probe| ("health", health(probe))));
-    let breaker = &pool.breaker;
-    lines.push((
-        "breaker",
-        if breaker.failures == 0 {
-            "off".into()
-        } else {
-            format!(
-                "{} failures in a row, open for {}, then {} trials",
-                breaker.failures,
-                time(breaker.open_for),
-                breaker.trials
-            )
-        },
-    ));
+    lines.push(("breaker", breaker(&pool.breaker)));
+}
+
+fn breaker(settings: &BreakerSettings) -> String {
+    let BreakerSettings { failures, rate, slow, open_for, trials, .. } = settings;
+    let causes: Vec<String> = [
+        (*failures > 0).then(|| format!("{failures} failures in a row")),
+        rate.map(|rate| format!("{} of failures", Percent(rate.percent))),
+        slow.map(|slow| format!("{} slower than {}", Percent(slow.percent), time(slow.slower_than))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if causes.is_empty() {
+        return "off".into();
+    }
+    format!("{}, open for {}, then {trials} trials", causes.join(" or "), time(*open_for))
+}
+
+/// The breaker of a route, and what serves while it is open.
+fn route_breaker(snapshot: &Snapshot, of: &RouteBreaker) -> String {
+    let meanwhile = of.fallback.as_ref().map_or_else(|| "refused".into(), |fallback| stand_in(snapshot, fallback));
+    format!("of the route: {}; meanwhile: {meanwhile}", breaker(&of.settings))
 }
 
 fn health(probe: &HealthProbe) -> String {

@@ -180,7 +180,7 @@ counters! {
     sticky_moved_total: "counter",
     /// Requests that no endpoint could be found for.
     no_endpoint_total: "counter",
-    /// Requests that what stands in for a pool had to serve.
+    /// Requests that what stands in for a pool or route had to serve.
     fallbacks_total: "counter",
     /// Requests that waited for an endpoint to be back.
     endpoint_waits_total: "counter",

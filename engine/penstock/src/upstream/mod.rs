@@ -6,6 +6,7 @@
 //! as whole lists from the control thread's [`Roster`].
 
 mod affinity;
+mod breakers;
 mod cluster;
 mod dial;
 mod discovery;
@@ -28,6 +29,7 @@ use proto::proxy;
 use ring::Buf;
 
 pub use self::affinity::Affinity;
+pub use self::breakers::{Breakers, Passage, RouteBreaker, RouteShared, RouteSums};
 pub use self::cluster::{Choice, Cluster, Impatient, Repetition, Waiting, Wanted};
 pub use self::dial::{DialError, dial, secure};
 pub use self::discovery::{Discovery, Report};

@@ -10,7 +10,7 @@ use penstock::qos;
 use penstock::snapshot::{self, PoolId, Snapshot};
 use penstock::telemetry::WorkerCells;
 use penstock::tls::Originations;
-use penstock::upstream::{Finding, Found, Members, Roster, Selections};
+use penstock::upstream::{Breakers, Finding, Found, Members, Roster, Selections};
 use penstock::worker::{Message, Plan, Worker};
 use ring::sim::{Faults, Script, World};
 use ring::{Address, DriverChoice, Options, Ring, Sender};
@@ -155,6 +155,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         originations: Originations::default(),
         quic: penstock::quic::Keys::random().expect("there is randomness"),
         selections: Selections::new(&snapshot, 1),
+        breakers: Breakers::new(&snapshot, 1),
         tls: snapshot.listeners.iter().map(|_| None).collect(),
         snapshot,
         cells: Arc::clone(&cells),

@@ -1,6 +1,7 @@
 //! The snapshot: what workers read, with indexes for names and numbers for texts.
 
 mod balance;
+mod breaker;
 mod health;
 mod listen;
 mod outlier;
@@ -12,9 +13,10 @@ mod tls;
 mod websocket;
 
 pub use balance::{CookieRule, Division, Stickiness};
+pub use breaker::{Fallback, RouteBreaker};
 pub use health::{HealthProbe, ProbeAsk};
 pub use listen::{Listener, ListenerProtocol};
-pub use pool::{Fallback, Pool, Retry, Reuse, Timeouts};
+pub use pool::{Pool, Retry, Reuse, Timeouts};
 pub(super) use qos::DEFAULT_CLASS;
 pub use qos::{Admission, Class, ClassId, Limit, Pace, Paces, RouteQos};
 pub use route::{Action, Candidates, Fixed, HeaderRule, HeaderRules, Mirror, Redirect, Rewrite, Route, Target};
@@ -162,7 +164,11 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
         PoolId(at.expect("`meaning` found the pool") as u16)
     };
     for (at, doc) in document.pool.iter().enumerate() {
-        pools[at].fallback = pool::fallback(doc, pool_id, &pools, files);
+        let target = |name: &str| {
+            let pool = pool_id(name);
+            Target { pool, timeouts: pools[usize::from(pool.0)].timeouts }
+        };
+        pools[at].fallback = breaker::fallback(&doc.fallback, target, files);
     }
     let mut routes: Vec<Route> = Vec::new();
     let mut rules = Vec::new();

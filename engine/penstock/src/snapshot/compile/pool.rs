@@ -2,24 +2,20 @@
 
 use std::time::Duration;
 
-use policy::breaker::{RateTrip, SlowTrip};
 use policy::retry::{RetryCauses, StatusSet};
 use policy::{Backoff, BreakerSettings, HedgeAfter, HedgeSettings, OutlierSettings, RetryBudgetSettings, RetryPolicy};
 
 use super::balance::{Division, division};
+use super::breaker::{Fallback, breaker};
 use super::health::{HealthProbe, health};
 use super::outlier::outlier;
-use super::route::{Fixed, Target, fixed};
 use super::tls::{PoolTls, pool_tls};
-use super::{Admission, PoolId, qos, time};
+use super::{Admission, qos, time};
 use crate::limits;
-use crate::snapshot::Files;
 use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::HostPolicy;
 use crate::snapshot::repetition::{CopyAfter, PerTry, RetryCause};
-use crate::snapshot::schema::{
-    Balance, BreakerDoc, FallbackDoc, HedgeDoc, PoolDoc, PoolProtocol, ProxyProtocol, RetryDoc,
-};
+use crate::snapshot::schema::{Balance, FallbackDoc, HedgeDoc, PoolDoc, PoolProtocol, ProxyProtocol, RetryDoc};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
@@ -47,13 +43,6 @@ pub struct Pool {
     pub timeouts: Timeouts,
     pub proxy_protocol: ProxyProtocol,
     pub resolve_every: Duration,
-}
-
-/// What stands in for a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fallback {
-    Pool(Target),
-    Answer(Fixed),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,41 +104,6 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
         },
         proxy_protocol: doc.proxy_protocol,
         resolve_every: time(&doc.resolve_every),
-    }
-}
-
-/// What a pool's `fallback` says, once all `pools` are there.
-pub(super) fn fallback(
-    doc: &PoolDoc,
-    pool_id: impl Fn(&str) -> PoolId,
-    pools: &[Pool],
-    files: &Files<'_>,
-) -> Option<Fallback> {
-    let FallbackDoc { pool, status, .. } = &doc.fallback;
-    match (pool, status) {
-        (Some(name), _) => {
-            let pool = pool_id(name);
-            Some(Fallback::Pool(Target { pool, timeouts: pools[usize::from(pool.0)].timeouts }))
-        }
-        (None, Some(status)) => Some(Fallback::Answer(fixed(&doc.fallback.answer(), *status, files))),
-        (None, None) => None,
-    }
-}
-
-fn breaker(doc: &BreakerDoc) -> BreakerSettings {
-    let slow = doc.slow_rate.as_ref().zip(doc.slower_than.as_ref());
-    BreakerSettings {
-        failures: doc.failures,
-        count_500: doc.count_500,
-        rate: doc.failure_rate.as_ref().map(|rate| RateTrip { percent: rate.0.0, calls_min: doc.calls_min }),
-        slow: slow.map(|(rate, slower_than)| SlowTrip {
-            slower_than: time(slower_than),
-            percent: rate.0.0,
-            calls_min: doc.calls_min,
-        }),
-        window: time(&doc.window),
-        open_for: time(&doc.open_for),
-        trials: doc.trials,
     }
 }
 

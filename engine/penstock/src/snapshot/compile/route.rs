@@ -1,6 +1,6 @@
 //! Routes, compiled, and the rules that find them.
 
-use super::{Class, Pool, PoolId, RouteQos, Timeouts, WebSockets, qos, time, websocket};
+use super::{Class, Pool, PoolId, RouteBreaker, RouteQos, Timeouts, WebSockets, breaker, qos, time, websocket};
 use crate::snapshot::Files;
 use crate::snapshot::literal::{HostPolicy, Percent, Text, Time};
 use crate::snapshot::rewrite::{Format, HeaderLine, Location, PathFormat};
@@ -25,6 +25,7 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     /// For a whole exchange.
     pub total: Option<Duration>,
+    pub breaker: Option<RouteBreaker>,
     /// Ambiguous paths go on as they came.
     pub raw_path: bool,
     pub qos: RouteQos,
@@ -221,6 +222,7 @@ pub(super) fn route(
         },
         mirror: doc.mirror.pool.as_deref().map(|pool| Mirror { target: target(pool), share: doc.mirror.share.0 }),
         total: doc.timeout.total.as_ref().map(time),
+        breaker: breaker::route_breaker(&doc.breaker, target, files),
         raw_path: doc.raw_path,
         qos: qos::route(doc, classes),
         websockets: websocket::websockets(&doc.websocket),

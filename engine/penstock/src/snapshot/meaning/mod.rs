@@ -7,6 +7,7 @@ macro_rules! path {
 
 mod answer;
 mod balance;
+mod breaker;
 mod health;
 mod listen;
 mod outlier;

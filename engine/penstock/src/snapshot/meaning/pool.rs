@@ -60,7 +60,7 @@ impl Meaning<'_> {
         self.within(path!["pool", at, "retry", "tries"], pool.retry.tries.into(), 1, limits::TRIES_MAX.into());
         self.repetition(at, pool);
         self.hedging(at, pool);
-        self.breaker(at, pool);
+        self.breaker(path!["pool", at, "breaker"], &pool.breaker);
         self.admission(at, pool);
         self.within(
             path!["pool", at, "reuse", "max_idle"],
@@ -78,11 +78,10 @@ impl Meaning<'_> {
         }
         self.division(at, pool);
         self.pool_tls(at, pool);
-        let times: [(&[Step<'_>], &Text<Time>); 6] = [
+        let times: [(&[Step<'_>], &Text<Time>); 5] = [
             (path!["pool", at, "timeout", "connect"], &pool.timeout.connect),
             (path!["pool", at, "timeout", "head"], &pool.timeout.head),
             (path!["pool", at, "timeout", "idle"], &pool.timeout.idle),
-            (path!["pool", at, "breaker", "open_for"], &pool.breaker.open_for),
             (path!["pool", at, "reuse", "idle"], &pool.reuse.idle),
             (path!["pool", at, "resolve_every"], &pool.resolve_every),
         ];
@@ -109,7 +108,8 @@ impl Meaning<'_> {
                 || document.pool.iter().any(|pool| pool.fallback.pool.as_deref() == Some(name))
                 // A route that leads nowhere is an error already, and may have been meant to lead here.
                 || document.route.iter().any(|route| {
-                    let mut pools = route.pools().chain(route.mirror.pool.as_deref());
+                    let beside = [&route.mirror.pool, &route.breaker.fallback.pool];
+                    let mut pools = route.pools().chain(beside.into_iter().filter_map(Option::as_deref));
                     let answers = route.redirect.to.is_some() || route.respond.status.is_some();
                     pools.any(|pool| pool == name || !known(pool)) || !answers && route.pools().next().is_none()
                 })
@@ -182,50 +182,6 @@ impl Meaning<'_> {
                 ["on", "per_try", "backoff", "backoff_max", "retry_after_max", "non_idempotent", "buffer", "budget"];
             let why = |key: &str| format!("`{key}` for retries, and `tries` allows none");
             self.idle(path!["pool", at, "retry"], &keys, why, "write tries = 2, or leave it out");
-        }
-    }
-
-    /// What `breaker` must mean.
-    fn breaker(&mut self, at: usize, pool: &PoolDoc) {
-        let breaker = &pool.breaker;
-        self.within(
-            path!["pool", at, "breaker", "trials"],
-            breaker.trials.into(),
-            1,
-            policy::breaker::TRIALS_MAX.into(),
-        );
-        self.not_zero(path!["pool", at, "breaker", "window"], &breaker.window);
-        match (&breaker.slow_rate, &breaker.slower_than) {
-            (Some(_), None) => {
-                let message = "a share of slow calls, and nothing says what is slow";
-                self.report(
-                    Code::MissingKey,
-                    path!["pool", at, "breaker", "slow_rate"],
-                    message,
-                    "add slower_than = \"1s\"",
-                );
-            }
-            (None, Some(_)) => {
-                let message = "what is slow, and no share of slow calls opens the breaker";
-                self.report(
-                    Code::NoEffect,
-                    path!["pool", at, "breaker", "slower_than"],
-                    message,
-                    "add slow_rate = \"50%\"",
-                );
-            }
-            _ => {}
-        }
-        for (key, rate) in [("failure_rate", &breaker.failure_rate), ("slow_rate", &breaker.slow_rate)] {
-            if rate.as_ref().is_some_and(|rate| rate.0.0 == 0) {
-                let message = format!("`{key}` of 0% would always be reached");
-                self.report(Code::BadValue, path!["pool", at, "breaker", key], message, "leave it out for none");
-            }
-        }
-        let watched = breaker.failure_rate.is_some() || breaker.slow_rate.is_some();
-        if !watched {
-            let why = |key: &str| format!("`{key}` has no effect without a share to take");
-            self.idle(path!["pool", at, "breaker"], &["window", "calls_min"], why, "add failure_rate = \"50%\"");
         }
     }
 }

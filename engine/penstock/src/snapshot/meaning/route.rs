@@ -9,8 +9,8 @@ use crate::snapshot::report::Code;
 use crate::snapshot::rewrite::{Format, HeaderLine};
 use crate::snapshot::route::{RouteId, shadowed};
 use crate::snapshot::schema::{
-    AdaptiveDoc, Forwarded, HeadersDoc, MirrorDoc, PaceDoc, RedirectDoc, RespondDoc, RewriteDoc, RouteDoc,
-    RouteTimeouts, WebSocketDoc,
+    AdaptiveDoc, Forwarded, HeadersDoc, MirrorDoc, PaceDoc, RedirectDoc, RespondDoc, RewriteDoc, RouteBreakerDoc,
+    RouteDoc, RouteTimeouts, WebSocketDoc,
 };
 use crate::snapshot::share::Sticky;
 use crate::snapshot::text::Step;
@@ -40,6 +40,7 @@ impl Meaning<'_> {
             self.matched(at, route);
             self.route_times(at, route);
             self.websockets(at, &route.websocket);
+            self.route_breaker(at, route);
             self.rewrites(at, route);
             self.answers(at, route);
             self.qos_of(at, route);
@@ -112,6 +113,7 @@ impl Meaning<'_> {
             ("mirror", route.mirror.pool.is_some()),
             ("raw_path", route.raw_path),
             ("timeout", route.timeout != RouteTimeouts::default()),
+            ("breaker", route.breaker != RouteBreakerDoc::default()),
             ("class", route.class.is_some()),
             ("limit", !route.limit.is_empty()),
             ("bandwidth", route.bandwidth.is_some()),

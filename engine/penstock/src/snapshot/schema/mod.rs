@@ -4,6 +4,7 @@
 //! the JSON Schema: they are written for the operator.
 
 mod balance;
+mod breaker;
 mod classes;
 mod engine;
 mod health;
@@ -18,6 +19,7 @@ mod websocket;
 
 pub use balance::Balance;
 pub(super) use balance::{SameSite, StickyDoc};
+pub(super) use breaker::{BreakerDoc, RouteBreakerDoc};
 pub use classes::{ClassDoc, PaceDoc};
 pub(super) use engine::AccessDoc;
 pub use engine::{AccessFormat, Driver, Steering};
@@ -27,7 +29,7 @@ pub use limit::LimitDoc;
 pub(super) use listen::SniDoc;
 pub use listen::{ListenDoc, Protocol};
 pub(super) use outlier::{OutlierCause, OutlierDoc};
-pub(super) use pool::{BreakerDoc, FallbackDoc, HedgeDoc, RetryDoc};
+pub(super) use pool::{FallbackDoc, HedgeDoc, RetryDoc};
 pub use pool::{PoolDoc, PoolProtocol, ProxyProtocol};
 pub use queue::QueueDoc;
 pub(super) use route::{

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::QueueDoc;
 use super::balance::{Balance, LimitsDoc, SpreadDoc, StickyDoc};
+use super::breaker::BreakerDoc;
 use super::health::HealthDoc;
 use super::outlier::OutlierDoc;
 use super::route::RespondDoc;
@@ -154,52 +155,6 @@ pub enum ProxyProtocol {
     Off,
     V1,
     V2,
-}
-
-/// When to stop asking an endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct BreakerDoc {
-    /// Failures in a row that open it: no connection, a reset, a timeout, a broken answer, 502, 503, 504. 0: never for that.
-    pub failures: u16,
-    /// The share of failures within `window` that opens it too: it sees an endpoint that fails every second time. None unless given.
-    pub failure_rate: Option<Text<Percent>>,
-    /// The share of calls slower than `slower_than` within `window` that opens it too. None unless given.
-    pub slow_rate: Option<Text<Percent>>,
-    /// What is slow, for `slow_rate`: up to the answer's head.
-    pub slower_than: Option<Text<Time>>,
-    /// What the two shares are taken over.
-    pub window: Text<Time>,
-    /// Calls within `window` below which a share says nothing.
-    pub calls_min: u32,
-    /// Whether any 5xx is a failure. Off: an endpoint that answers 500 is alive, and a client that found one failing address of
-    /// the application must not be able to take it away from everybody else.
-    pub count_500: bool,
-    /// How long it stays open the first time, ±10 %; each failed trial doubles it, up to 16 times.
-    pub open_for: Text<Time>,
-    /// Requests let through afterwards, over all workers, to see whether the endpoint is back.
-    pub trials: u16,
-    /// How long a request waits where breakers leave nobody to ask, before it is refused: trials are made all the while. 0: not at all.
-    pub wait: Text<Time>,
-}
-
-impl Default for BreakerDoc {
-    fn default() -> Self {
-        let policy::BreakerSettings { failures, open_for, trials, window, count_500, .. } =
-            policy::BreakerSettings::default();
-        Self {
-            failures,
-            failure_rate: None,
-            slow_rate: None,
-            slower_than: None,
-            window: Text(Time(window)),
-            calls_min: 20,
-            count_500,
-            open_for: Text(Time(open_for)),
-            trials,
-            wait: Text(Time(std::time::Duration::from_millis(500))),
-        }
-    }
 }
 
 /// Which connections are kept for the next request.

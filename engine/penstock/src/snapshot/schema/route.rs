@@ -4,7 +4,7 @@ use policy::SelectSettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LimitDoc, PaceDoc, WebSocketDoc};
+use super::{LimitDoc, PaceDoc, RouteBreakerDoc, WebSocketDoc};
 use crate::snapshot::address::Cidr;
 use crate::snapshot::literal::{HostPolicy, Listed, Percent, Text, Time};
 use crate::snapshot::quantity::{Bandwidth, Rate};
@@ -72,6 +72,8 @@ pub struct RouteDoc {
     pub per_client: PaceDoc,
     /// Times that differ from the pool's.
     pub timeout: RouteTimeouts,
+    /// When to stop asking any endpoint for such requests.
+    pub breaker: RouteBreakerDoc,
     /// What is asked of WebSockets, and what becomes of them.
     pub websocket: WebSocketDoc,
     /// Which fields tell endpoints about the client: `X-Forwarded-For`, `-Proto` and `-Host`, or RFC 7239's `Forwarded`.
@@ -106,6 +108,7 @@ impl Default for RouteDoc {
             rate: None,
             per_client: PaceDoc::default(),
             timeout: RouteTimeouts::default(),
+            breaker: RouteBreakerDoc::default(),
             websocket: WebSocketDoc::default(),
             forwarded: Forwarded::default(),
         }
