@@ -73,6 +73,7 @@ impl Engine {
         let terminators = Terminators::load(snapshot).map_err(|wrong| io::Error::other(wrong.to_string()))?;
         let origination_files = OriginationFiles::new(snapshot);
         let originations = Originations::load(snapshot).map_err(|wrong| io::Error::other(wrong.to_string()))?;
+        let quic = quic::Keys::random()?;
         let log = snapshot.access_log.as_ref().map(Log::start).transpose()?;
         let mut engine = Self {
             snapshot: Arc::clone(snapshot),
@@ -82,11 +83,11 @@ impl Engine {
             breakers: Breakers::new(snapshot, cpus.len()),
             steering: Steering::prepare(snapshot.engine.steering, cpus.len(), groups(snapshot)),
             roster: Roster::new(snapshot, cpus.len(), now()),
-            oversight: Oversight::new(snapshot, originations.clone(), now()),
+            oversight: Oversight::new(snapshot, originations.clone(), quic.clone(), now()),
             discovery: Discovery::start(snapshot),
             terminators,
             originations,
-            quic: quic::Keys::random()?,
+            quic,
             origination_files,
             behind: BTreeSet::new(),
             granted: Granted::default(),

@@ -136,7 +136,7 @@ pub const HTTP2_SHELF_MAX: usize = 1_024;
 
 /// How long an endpoint of which answers are awaited may be silent on a shared connection before it is asked for a sign of life, and how long it may
 /// take for that: a connection that is dead holds up every request that is given to it.
-pub const HTTP2_SILENCE: Duration = Duration::from_secs(5);
+pub const UPSTREAM_SILENCE: Duration = Duration::from_secs(5);
 
 /// How long a connection of HTTP/2 is idle before it gives back what it does not need then: between two requests of a busy one it would only have to
 /// be made anew.
@@ -187,6 +187,18 @@ pub const QUIC_STUCK: Duration = Duration::from_secs(30);
 
 /// What a client of HTTP/3 may do, but for the number of its streams.
 pub const HTTP3: proto::h3::Limits = proto::h3::Limits { heads: HEADS, ..proto::h3::Limits::DEFAULT };
+
+/// What an endpoint of HTTP/3 may do.
+pub const HTTP3_UPSTREAM: proto::h3::Limits = HTTP3;
+
+/// Content that an endpoint may send on all streams of a connection before it is taken. It is near, and its answers are large, as with [`HTTP2_UPSTREAM`].
+pub const QUIC_WINDOW_UPSTREAM: u32 = 2 << 20;
+
+/// How long an endpoint's HTTP/3 is left alone that did not work, for the first time; each time after that it is twice as long.
+pub const HTTP3_BROKEN_FOR: Duration = Duration::from_secs(60);
+
+/// And at the longest.
+pub const HTTP3_BROKEN_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// How long the peer's QPACK encoder waits to be told that a head was read, for a response to go with: it can do without for longer than that.
 pub const QPACK_PATIENCE: Duration = Duration::from_millis(10);

@@ -19,7 +19,9 @@ use crate::steer::{self, Inbox, Neighbours, Seat, Sockets};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
 use crate::tls::{Originations, ServerConfig};
-use crate::upstream::{Breakers, Cluster, Members, RouteBreaker, Selecting, Selection, Selections, policy_now};
+use crate::upstream::{
+    Approach, Breakers, Cluster, Members, RouteBreaker, Selecting, Selection, Selections, policy_now,
+};
 
 /// What a worker is made from.
 pub struct Plan {
@@ -109,6 +111,8 @@ impl Worker {
             seed,
             ..
         } = plan;
+        let place = quic::Place { worker: index as u16, ..quic::Place::default() };
+        let caller = Rc::new(quic::Caller::new(quic.clone(), place));
         let clusters: Rc<[Rc<Cluster>]> = snapshot
             .pools
             .iter()
@@ -116,7 +120,8 @@ impl Worker {
             .enumerate()
             .map(|(at, (pool, members))| {
                 let tls = originations.of(PoolId(at as u16));
-                Rc::new(Cluster::new(pool, tls, members, (index, count), seed.wrapping_add(at as u64)))
+                let approach = tls.map(|tls| Approach { tls, caller: Rc::clone(&caller) });
+                Rc::new(Cluster::new(pool, approach, members, (index, count), seed.wrapping_add(at as u64)))
             })
             .collect();
         let qos = Rc::new(Qos::new(qos, &snapshot, index, seed));
@@ -157,7 +162,7 @@ impl Worker {
             gates: Vec::new(),
             endpoints: Vec::new(),
             quic,
-            place: quic::Place { worker: index as u16, ..quic::Place::default() },
+            place,
             sockets: Sockets::default(),
             steer: Rc::new(steer::Local::new(seats)),
             accepting: Rc::default(),

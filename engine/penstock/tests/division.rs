@@ -37,6 +37,9 @@ fn what_divides_requests_must_fit_together() {
         ("reuse = { warm = 4 }\nlimits = { connections = 3 }", "7:", "more connections are made ready"),
         ("reuse = { warm = 4 }\nproxy_protocol = \"v2\"", "7:", "belongs to one client"),
         ("reuse = { max_age = \"0s\" }", "7:", "cannot be zero"),
+        ("protocol = \"h3\"", "7:", "HTTP/3 is never without TLS"),
+        ("protocol = \"h3\"\ntls.verify = false\nhealth = { expect = \"220\" }", "9:", "do not go over HTTP/3"),
+        ("protocol = \"h3\"\ntls.verify = false\nproxy_protocol = \"v2\"", "9:", "carries many"),
     ] {
         let said = said_of_pool(lines);
         assert!(said.contains("error[E0") && said.contains(why), "{lines}:\n{said}");

@@ -55,6 +55,7 @@ fn endpoints(engine: &Engine, pool: Option<PoolId>) -> Vec<Value> {
             "admin": of.admin.state.text(),
             "health": of.health(),
             "breaker": of.breaker(),
+            "protocol": of.spoken,
             "weight": of.weight,
             "in_flight": of.sums.in_flight,
             "requests": of.sums.requests,

@@ -133,6 +133,7 @@ fn endpoint(of: &EndpointView<'_>) -> Value {
         "admin": of.admin.state.text(),
         "health": of.health(),
         "breaker": of.breaker(),
+        "protocol": of.spoken,
         "weight": of.weight,
         "in_flight": of.sums.in_flight,
         "ewma_us": of.sums.latency_nanos / 1_000,

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::engine::Engine;
 use crate::oversight::{Breaker, Probes, Watched};
-use crate::snapshot::{Pool, PoolId, nearest};
+use crate::snapshot::{Pool, PoolId, PoolProtocol, nearest};
 use crate::upstream::{Admin, AdminState, BreakerOrder, EndpointSums, Health, Member, policy_now};
 
 /// One endpoint of one pool.
@@ -15,6 +15,8 @@ pub(super) struct EndpointView<'a> {
     pub(super) admin: Admin,
     pub(super) health: Health,
     pub(super) sums: EndpointSums,
+    /// What requests go over, by the names of ALPN.
+    pub(super) spoken: String,
     /// Answers with a 5xx, and failures to answer.
     pub(super) errors: u64,
     pub(super) watched: Option<&'a Rc<Watched>>,
@@ -62,6 +64,11 @@ impl<'a> EndpointView<'a> {
             health: member.shared.health(),
             ejected: member.shared.is_ejected(policy_now(ring::now())),
             sums: member.shared.sums(),
+            // A pool of nothing else has no choice to tell of.
+            spoken: match pool.protocol {
+                PoolProtocol::Http11 => "http/1.1".to_owned(),
+                _ => member.shared.spoken(),
+            },
             errors: member.shared.judged().errors,
             watched,
         }

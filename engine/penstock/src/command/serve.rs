@@ -12,8 +12,8 @@ pub struct ServeArgs {
     /// Where to listen: 127.0.0.1:8080, :8080, http://…, https://…, tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
     #[arg(long, value_name = "ADDR", required = true, value_parser = door)]
     pub listen: Vec<Door>,
-    /// Where to go: 127.0.0.1:9000, host:80, http://…, https://…, h2://… (HTTP/2 over TLS), h2c://… (without), tcp://…, unix:PATH,
-    /// tcp+unix:PATH. Several may be given
+    /// Where to go: 127.0.0.1:9000, host:80, http://…, https://…, h2://… (HTTP/2 over TLS), h2c://… (without), h3://… (HTTP/3),
+    /// tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
     #[arg(long, value_name = "TARGET", required = true, value_parser = target)]
     pub to: Vec<Target>,
     /// The certificate of https:// doors with its chain behind it, in PEM
@@ -51,7 +51,7 @@ pub struct Door {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     protocol: Protocol,
-    http2: bool,
+    speaks: PoolProtocol,
     endpoint: Text<crate::snapshot::Endpoint>,
 }
 
@@ -101,14 +101,13 @@ pub fn document(args: &ServeArgs) -> Result<Document, String> {
 /// What the targets speak.
 fn spoken(args: &ServeArgs) -> Result<PoolProtocol, String> {
     let mut targets = args.to.iter().filter(|target| target.protocol == Protocol::Http);
-    let http2 = targets.next().is_some_and(|target| target.http2);
-    match targets.find(|target| target.http2 != http2) {
+    let speaks = targets.next().map_or(PoolProtocol::Http11, |target| target.speaks);
+    match targets.find(|target| target.speaks != speaks) {
         Some(other) => Err(format!(
             "`--to {}` does not speak what the target before it does: give all the same scheme",
             other.endpoint.0
         )),
-        None if http2 => Ok(PoolProtocol::Http2),
-        None => Ok(PoolProtocol::Http11),
+        None => Ok(speaks),
     }
 }
 
@@ -153,29 +152,34 @@ fn no_partner(flag: &str, value: &str, protocol: &str, other: &str) -> String {
 struct Scheme {
     protocol: Protocol,
     tls: bool,
-    http2: bool,
+    speaks: PoolProtocol,
     /// The port that a URL without one means.
     port: Option<u16>,
 }
 
 /// What stands before the address, and the address without it.
 fn scheme(text: &str) -> Result<(Scheme, String), Unreadable> {
-    let plain = |protocol| Scheme { protocol, tls: false, http2: false, port: None };
+    let plain = |protocol| Scheme { protocol, tls: false, speaks: PoolProtocol::Http11, port: None };
     if let Some(path) = text.strip_prefix("tcp+unix:") {
         return Ok((plain(Protocol::Tcp), format!("unix:{path}")));
     }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Ok((plain(Protocol::Http), text.to_owned()));
     };
-    let (tls, http2) = (matches!(scheme, "https" | "h2"), matches!(scheme, "h2" | "h2c"));
+    let tls = matches!(scheme, "https" | "h2" | "h3");
+    let speaks = match scheme {
+        "h2" | "h2c" => PoolProtocol::Http2,
+        "h3" => PoolProtocol::Http3,
+        _ => PoolProtocol::Http11,
+    };
     match scheme {
-        "http" | "https" | "h2" | "h2c" => match rest.trim_end_matches('/') {
+        "http" | "https" | "h2" | "h2c" | "h3" => match rest.trim_end_matches('/') {
             bare if bare.contains('/') => {
                 Err(wrong("has a path", format!("write `{scheme}://{}`", bare.split('/').next().unwrap_or_default())))
             }
             bare => {
                 let port = Some(if tls { 443 } else { 80 });
-                Ok((Scheme { protocol: Protocol::Http, tls, http2, port }, bare.to_owned()))
+                Ok((Scheme { protocol: Protocol::Http, tls, speaks, port }, bare.to_owned()))
             }
         },
         "tcp" => Ok((plain(Protocol::Tcp), rest.to_owned())),
@@ -189,9 +193,15 @@ fn wrong(why: impl Into<String>, instead: impl Into<String>) -> Unreadable {
 
 fn door(text: &str) -> Result<Door, String> {
     let read = || {
-        let (Scheme { protocol, tls, http2, .. }, address) = scheme(text)?;
-        if http2 {
-            return Err(wrong("names HTTP/2, which every http door speaks", "write `http://` or `https://`"));
+        let (Scheme { protocol, tls, speaks, .. }, address) = scheme(text)?;
+        match speaks {
+            PoolProtocol::Http2 => {
+                return Err(wrong("names HTTP/2, which every http door speaks", "write `http://` or `https://`"));
+            }
+            PoolProtocol::Http3 => {
+                return Err(wrong("names HTTP/3, which every https door speaks", "write `https://`"));
+            }
+            PoolProtocol::Http11 | PoolProtocol::Auto => {}
         }
         Ok(Door { protocol, tls, bind: address.parse()? })
     };
@@ -200,14 +210,14 @@ fn door(text: &str) -> Result<Door, String> {
 
 fn target(text: &str) -> Result<Target, String> {
     let read = || {
-        let (Scheme { protocol, tls, http2, port }, mut address) = scheme(text)?;
+        let (Scheme { protocol, tls, speaks, port }, mut address) = scheme(text)?;
         // A URL has a default port; a bare address does not.
         let port_is_missing = address.ends_with(']') || !address.contains(':');
         if let Some(port) = port.filter(|_| port_is_missing && !address.is_empty()) {
             address.push_str(&format!(":{port}"));
         }
         let scheme = if tls { "https://" } else { "" };
-        Ok(Target { protocol, http2, endpoint: Text(format!("{scheme}{address}").parse()?) })
+        Ok(Target { protocol, speaks, endpoint: Text(format!("{scheme}{address}").parse()?) })
     };
     read().map_err(|wrong: Unreadable| format!("it {wrong}"))
 }

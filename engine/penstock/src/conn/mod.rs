@@ -24,7 +24,7 @@ use ring::{Appetite, Buf};
 
 pub use self::h2::{Multiplex, Stream};
 pub use self::lane::{Composed, Lane};
-pub use self::multiplexed::{Arrival, Ended, Multiplexed};
+pub use self::multiplexed::{Arrival, Asks, Ended, Multiplexed};
 pub use self::shelf::{Index, Speaks};
 pub use self::transport::Transport;
 use crate::limits;

@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proto::Malformed;
-use proto::h1::Role;
+use proto::h1::{Client, Role};
 use ring::{Buf, Now};
 
 use super::{Index, Lane, Speaks};
@@ -45,6 +45,19 @@ pub trait Multiplexed: 'static {
 
     /// Lets the peer know that nothing was done with its request, which may be sent again.
     fn refuse(stream: Self::Stream);
+}
+
+/// One to an endpoint, on which requests are ours.
+pub trait Asks: Multiplexed<Role = Client> {
+    /// A request may begin now.
+    fn can_ask(&self) -> bool;
+
+    /// Requests that are under way.
+    fn streams(&self) -> usize;
+
+    /// When to look again whether the peer, of which something has been awaited `since`, is still there; `None`: it is not. One that has said
+    /// nothing for `patience` is asked for a sign of life, and has as long again to give it.
+    fn is_alive(&self, since: Now, patience: Duration) -> Option<Now>;
 }
 
 /// What a peer begins.

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use policy::{Class, Outcome, StatusClass};
 use proto::Malformed;
 use proto::h1::{Client, Eof, ResponseHead, Server};
-use proto::http::{Framing, Method, Status, Version};
+use proto::http::{Framing, Known, Method, Status, Version};
 use ring::{Buf, Now, Timer};
 
 use super::admit::Paced;
@@ -32,6 +32,7 @@ use super::{Door, Peer, Reason, Request, Settled, grpc, headers, mirror};
 use crate::conn::{Broken, Lane, Read};
 use crate::limits;
 use crate::qos::Direction;
+use crate::snapshot::PoolProtocol;
 use crate::upstream::Lease;
 
 /// How a try at an endpoint went.
@@ -346,6 +347,7 @@ impl Relay<'_, '_, '_> {
                 }
                 Poll::Ready(Ok(Read::Head(head))) => {
                     self.attempt.answered();
+                    self.heed_alternatives(&head);
                     match self.let_go(&head, cx) {
                         Some(outcome) => Poll::Ready(Relayed::GivenUp(outcome)),
                         None if upgrade::is_ignored(self.exchange.request, &head) => {
@@ -364,6 +366,18 @@ impl Relay<'_, '_, '_> {
                 }
                 Poll::Ready(Err(Broken::Malformed(_))) => Poll::Ready(Relayed::Unanswered(Class::Malformed)),
             };
+        }
+    }
+
+    /// An endpoint that may choose says where its HTTP/3 is (RFC 7838).
+    fn heed_alternatives(&self, head: &ResponseHead) {
+        if self.tries.pool().protocol != PoolProtocol::Auto {
+            return;
+        }
+        let fields = self.exchange.door.desk.response_fields.borrow();
+        let bytes = self.up.head(head.length as usize);
+        if let Some(said) = proto::http::http3(fields.all(Known::AltSvc).map(|field| field.value.of(bytes))) {
+            self.tries.cluster().heed(&self.attempt.endpoint, said);
         }
     }
 

@@ -21,14 +21,17 @@ use ring::{Address, TaskRef};
 use self::outliers::Jury;
 pub use self::prober::Probes;
 use self::routes::Guarded;
+use crate::quic::{Caller, Keys, Place};
 use crate::snapshot::{PoolId, RouteId, Snapshot};
 use crate::tls::Originations;
-use crate::upstream::{Breakers, EndpointShared, Member, Members};
+use crate::upstream::{Approach, Breakers, EndpointShared, Member, Members};
 
 /// Every pool's endpoints, watched.
 pub struct Oversight {
     snapshot: Arc<Snapshot>,
     tls: Originations,
+    /// Makes the connections of probes that go over QUIC.
+    caller: Rc<Caller>,
     pools: Box<[Vec<Rc<Watched>>]>,
     /// By pool; `None` where nobody is compared.
     juries: Box<[Option<Jury>]>,
@@ -72,12 +75,17 @@ pub enum Breaker {
 impl Oversight {
     /// Of the pools of a snapshot, with nobody in them yet.
     #[must_use]
-    pub fn new(snapshot: &Arc<Snapshot>, tls: Originations, now: Now) -> Self {
+    pub fn new(snapshot: &Arc<Snapshot>, tls: Originations, keys: Keys, now: Now) -> Self {
         let pools = snapshot.pools.iter().map(|_| Vec::new()).collect();
         let jury = |settings| Jury::new(settings, now);
         let juries = snapshot.pools.iter().map(|pool| pool.outlier.map(jury)).collect();
         let guarded = Guarded::all(snapshot, now);
-        Self { snapshot: Arc::clone(snapshot), tls, pools, juries, guarded, begun: false }
+        let caller = Rc::new(Caller::new(keys, Place::default()));
+        Self { snapshot: Arc::clone(snapshot), tls, caller, pools, juries, guarded, begun: false }
+    }
+
+    fn approach(&self, pool: PoolId) -> Option<Approach> {
+        Some(Approach { tls: self.tls.of(pool)?, caller: Rc::clone(&self.caller) })
     }
 
     /// Begins to probe, on the ring of this thread.
@@ -85,12 +93,13 @@ impl Oversight {
         self.begun = true;
         for (at, watched) in self.pools.iter().enumerate() {
             let pool = PoolId(at as u16);
-            watched.iter().for_each(|watched| prober::start(watched, &self.snapshot, &self.tls, pool));
+            watched.iter().for_each(|watched| prober::start(watched, &self.snapshot, self.approach(pool), pool));
         }
     }
 
     /// From now on the pool has these members. What is known of those that stay, stays.
     pub fn follow(&mut self, pool: PoolId, members: &Members, now: Now) {
+        let approach = self.approach(pool);
         let Some(list) = self.pools.get_mut(usize::from(pool.0)) else { return };
         let before = std::mem::take(list);
         let mut known: HashMap<_, _> = before.iter().map(|watched| (Arc::as_ptr(&watched.shared), watched)).collect();
@@ -101,7 +110,7 @@ impl Oversight {
             };
             watched.addresses.borrow_mut().clone_from(&member.addresses);
             if self.begun {
-                prober::start(&watched, &self.snapshot, &self.tls, pool);
+                prober::start(&watched, &self.snapshot, approach.clone(), pool);
             }
             list.push(watched);
         }

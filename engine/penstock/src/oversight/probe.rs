@@ -7,6 +7,7 @@
 mod grpc;
 
 use std::future::poll_fn;
+use std::task::Context;
 use std::time::Duration;
 
 use proto::h1::{Client, ResponseHead};
@@ -14,11 +15,11 @@ use proto::h2::Limits;
 use proto::http::{Fields, Framing, Method};
 use ring::{Address, Buf, Timer};
 
-use crate::conn::{Broken, Conn, Lane, Multiplex, Multiplexed, Read, Stream, Transport};
+use crate::conn::{Broken, Conn, Lane, Multiplex, Multiplexed, Read, Stream, Transport, h3};
 use crate::limits;
+use crate::quic::Link;
 use crate::snapshot::{HealthProbe, Pool, PoolProtocol, ProbeAsk, Statuses};
-use crate::tls::Origination;
-use crate::upstream::{self, DialError, proxy_header};
+use crate::upstream::{self, Approach, DialError, proxy_header};
 
 /// What came of a probe, in words.
 pub(super) enum Probed {
@@ -30,13 +31,19 @@ pub(super) enum Probed {
     Unsent(String),
 }
 
+/// A connection for a probe.
+enum Reached {
+    Stream(Box<Transport>),
+    Quic(Box<Link>),
+}
+
 /// Bytes of what an endpoint said that are shown.
 const SHOWN_MAX: usize = 40;
 
 /// Asks an endpoint once. `name` is the Host where the settings name none.
 pub(super) async fn probe(
     of: &HealthProbe,
-    tls: Option<&Origination>,
+    by: Option<&Approach>,
     pool: &Pool,
     addresses: &[Address],
     name: &str,
@@ -44,21 +51,28 @@ pub(super) async fn probe(
     let begun = ring::now();
     let addresses: Vec<Address> = addresses.iter().map(|address| at_port(address, of.port)).collect();
     let mut timer = Timer::new();
-    let secured = match upstream::dial(&addresses, of.settings.timeout, &mut timer).await {
-        Ok(stream) => {
-            let header = proxy_header(pool.proxy_protocol, None);
-            upstream::secure(stream, header, tls, name, begun + of.settings.timeout, &mut timer).await
-        }
-        Err(error) => Err(error),
+    let timeout = of.settings.timeout;
+    let reached = match by.filter(|_| pool.protocol == PoolProtocol::Http3) {
+        Some(by) => upstream::call(by, name, &addresses, None, timeout, &mut timer)
+            .await
+            .map(|link| Reached::Quic(Box::new(link))),
+        None => match upstream::dial(&addresses, timeout, &mut timer).await {
+            Ok(stream) => {
+                let (header, tls) = (proxy_header(pool.proxy_protocol, None), by.map(|by| &*by.tls));
+                let secured = upstream::secure(stream, header, tls, name, begun + timeout, &mut timer).await;
+                secured.map(|stream| Reached::Stream(Box::new(stream)))
+            }
+            Err(error) => Err(error),
+        },
     };
-    let stream = match secured {
-        Ok(stream) => stream,
-        Err(error) => return unconnected(error, of.settings.timeout),
+    let reached = match reached {
+        Ok(reached) => reached,
+        Err(error) => return unconnected(error, timeout),
     };
-    match ring::until(begun + of.settings.timeout, ask(stream, of, pool.protocol, name)).await {
+    match ring::until(begun + timeout, ask(reached, of, pool.protocol, name)).await {
         Some(Ok(said)) => Probed::Good(format!("{said} in {}", shown_time(ring::now().since(begun)))),
         Some(Err(why)) => Probed::Bad(why),
-        None => Probed::Bad(format!("no answer within {:?}", of.settings.timeout)),
+        None => Probed::Bad(format!("no answer within {timeout:?}")),
     }
 }
 
@@ -81,21 +95,25 @@ fn at_port(address: &Address, port: Option<u16>) -> Address {
     }
 }
 
-async fn ask(stream: Transport, of: &HealthProbe, protocol: PoolProtocol, name: &str) -> Result<String, String> {
+async fn ask(reached: Reached, of: &HealthProbe, protocol: PoolProtocol, name: &str) -> Result<String, String> {
     match &of.ask {
         ProbeAsk::Tcp => Ok("connected".into()),
-        ProbeAsk::Bytes { send, expect } => bytes(stream, send.as_bytes(), expect.as_bytes()).await,
+        ProbeAsk::Bytes { send, expect } => match reached {
+            Reached::Stream(stream) => bytes(*stream, send.as_bytes(), expect.as_bytes()).await,
+            Reached::Quic(_) => Err("HTTP/3 has no bytes to expect: probe by `http`".into()),
+        },
         ProbeAsk::Http { target, host, status, body } => {
-            let chosen = stream.secured().map(|secured| secured.http2);
-            let mut asked = Asked::new(stream, chosen.unwrap_or(protocol == PoolProtocol::Http2));
+            let mut asked = Asked::new(reached, protocol == PoolProtocol::Http2);
             asked.send_request(target, host_of(host.as_deref(), name))?;
             asked.answer(status, body.as_deref()).await
         }
         ProbeAsk::Grpc { service, host } => {
-            if stream.secured().is_some_and(|secured| !secured.http2) {
+            if let Reached::Stream(stream) = &reached
+                && stream.secured().is_some_and(|secured| !secured.http2)
+            {
                 return Err("it does not choose HTTP/2 (ALPN), over which gRPC is spoken".into());
             }
-            let mut asked = Asked::new(stream, true);
+            let mut asked = Asked::new(reached, true);
             asked.check_service(service, host_of(host.as_deref(), name), of.settings.timeout)?;
             asked.serving(service).await
         }
@@ -127,14 +145,25 @@ async fn bytes(mut stream: Transport, send: &[u8], expect: &[u8]) -> Result<Stri
 enum Asked {
     Http1(Conn<Client>),
     Http2(Multiplex<Client>, Stream<Client>),
+    /// With the clock of its connection.
+    Http3(h3::Multiplex<Client>, h3::Stream<Client>, Timer),
 }
 
 impl Asked {
-    fn new(stream: Transport, http2: bool) -> Self {
-        if !http2 {
+    /// What was not agreed upon by TLS is known `http2` or not.
+    fn new(reached: Reached, http2: bool) -> Self {
+        let stream = match reached {
+            Reached::Stream(stream) => *stream,
+            Reached::Quic(link) => {
+                let connection = h3::Multiplex::new(*link, limits::HTTP3_UPSTREAM);
+                return Self::Http3(connection.clone(), h3::Stream::unasked(connection), Timer::new());
+            }
+        };
+        let secured = stream.secured();
+        if !secured.map_or(http2, |secured| secured.http2) {
             return Self::Http1(Conn::new(stream));
         }
-        let limits = Limits { secure: stream.secured().is_some(), ..limits::HTTP2 };
+        let limits = Limits { secure: secured.is_some(), ..limits::HTTP2 };
         let connection = Multiplex::new(stream, None, limits);
         Self::Http2(connection.clone(), Stream::unasked(connection))
     }
@@ -143,6 +172,7 @@ impl Asked {
         match self {
             Self::Http1(conn) => conn.into(),
             Self::Http2(_, stream) => stream.into(),
+            Self::Http3(_, stream, _) => stream.into(),
         }
     }
 
@@ -157,6 +187,7 @@ impl Asked {
                 conn.machine.head_written(Method::Get, Framing::None, false, false)
             }
             Self::Http2(_, stream) => stream.ask_as(request.as_bytes()),
+            Self::Http3(_, stream, _) => stream.ask_as(request.as_bytes()),
         };
         asked.map_err(|_| "the connection is not free".to_owned())
     }
@@ -164,13 +195,29 @@ impl Asked {
     /// What is said next.
     async fn read(&mut self, fields: &mut Fields) -> Result<Read<ResponseHead>, Broken> {
         poll_fn(|cx| {
-            if let Self::Http2(connection, _) = self {
-                // Nobody else does. When it is over, whoever reads hears of it.
-                let _ = connection.poll(cx, &mut |_| {});
-            }
+            self.pump(cx);
             self.lane().poll_read(cx, fields)
         })
         .await
+    }
+
+    /// Moves what a shared connection has, for nobody else does. When it is over, whoever reads hears of it.
+    fn pump(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Http1(_) => {}
+            Self::Http2(connection, _) => {
+                let _ = connection.poll(cx, &mut |_| {});
+            }
+            Self::Http3(connection, _, timer) => {
+                let _ = connection.poll(cx, &mut |_| {});
+                if let Some(due) = connection.deadline() {
+                    timer.set(due);
+                    if timer.poll_expired() {
+                        cx.waker().wake_by_ref();
+                    }
+                }
+            }
+        }
     }
 
     async fn answer(&mut self, status: &Statuses, body: Option<&str>) -> Result<String, String> {

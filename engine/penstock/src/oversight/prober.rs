@@ -15,8 +15,7 @@ use ring::Timer;
 use super::probe::{Probed, probe};
 use super::{Note, Watched};
 use crate::snapshot::{HealthProbe, Pool, PoolId, Snapshot};
-use crate::tls::{Origination, Originations};
-use crate::upstream::{Health, policy_now};
+use crate::upstream::{Approach, Health, policy_now};
 
 /// What a prober has found so far.
 #[derive(Debug, Default)]
@@ -61,21 +60,21 @@ impl Probes {
 }
 
 /// Starts the prober of an endpoint, if its pool is probed and it has none.
-pub(super) fn start(watched: &Rc<Watched>, snapshot: &Arc<Snapshot>, tls: &Originations, pool: PoolId) {
+pub(super) fn start(watched: &Rc<Watched>, snapshot: &Arc<Snapshot>, by: Option<Approach>, pool: PoolId) {
     if snapshot[pool].health.is_some() && watched.prober.get().is_none() {
-        let task = ring::spawn(keep_probing(Rc::clone(watched), Arc::clone(snapshot), tls.of(pool), pool));
+        let task = ring::spawn(keep_probing(Rc::clone(watched), Arc::clone(snapshot), by, pool));
         watched.prober.set(Some(task));
     }
 }
 
-async fn keep_probing(watched: Rc<Watched>, snapshot: Arc<Snapshot>, tls: Option<Arc<Origination>>, pool: PoolId) {
+async fn keep_probing(watched: Rc<Watched>, snapshot: Arc<Snapshot>, by: Option<Approach>, pool: PoolId) {
     let pool = &snapshot[pool];
     let Some(settings) = &pool.health else { return };
     let seed = RandomState::new().build_hasher().finish();
     let mut check = HealthCheck::new(settings.settings, now(), seed);
     while watched.wait_until(check.next_at(now())).await {
         if check.begin(now()) {
-            let probed = watched.ask(settings, tls.as_deref(), pool).await;
+            let probed = watched.ask(settings, by.as_ref(), pool).await;
             watched.learn(&mut check, settings, &probed);
         }
     }
@@ -90,9 +89,9 @@ impl Watched {
         !self.retired.get()
     }
 
-    async fn ask(&self, settings: &HealthProbe, tls: Option<&Origination>, pool: &Pool) -> Probed {
+    async fn ask(&self, settings: &HealthProbe, by: Option<&Approach>, pool: &Pool) -> Probed {
         let addresses = self.addresses.borrow().clone();
-        probe(settings, tls, pool, &addresses, &self.name).await
+        probe(settings, by, pool, &addresses, &self.name).await
     }
 
     fn learn(&self, check: &mut HealthCheck, settings: &HealthProbe, probed: &Probed) {

@@ -1,11 +1,13 @@
-//! What endpoints offer to clients, and allow them.
+//! What is offered to peers, and allowed them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use abi::Place;
-use quinn_proto::crypto::rustls::QuicServerConfig;
-use quinn_proto::{EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt};
+use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn_proto::{
+    ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
+};
 
 use super::Keys;
 use super::ids::Ids;
@@ -19,13 +21,12 @@ use crate::tls;
 pub fn server(tls: &tls::ServerConfig, streams: u16, keys: &Keys) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut tls = tls.clone();
     tls.alpn_protocols = vec![b"h3".to_vec()];
-    let crypto = QuicServerConfig::try_from(tls)
-        .map_err(|_| rustls::Error::General("no TLS_AES_128_GCM_SHA256, with which QUIC begins".to_owned()))?;
+    let crypto = QuicServerConfig::try_from(tls).map_err(|_| without_suite())?;
     let mut tokens = ValidationTokenConfig::default();
     tokens.log(Arc::clone(&keys.used) as _).sent(1);
     let mut config = ServerConfig::new(Arc::new(crypto), Arc::clone(&keys.token));
     config
-        .transport_config(Arc::new(transport(streams)))
+        .transport_config(Arc::new(transport(streams, limits::QUIC_WINDOW)))
         .validation_token_config(tokens)
         .max_incoming(limits::QUIC_INCOMING_MAX)
         .incoming_buffer_size(limits::QUIC_INCOMING_BYTES)
@@ -33,13 +34,28 @@ pub fn server(tls: &tls::ServerConfig, streams: u16, keys: &Keys) -> Result<Arc<
     Ok(Arc::new(config))
 }
 
-fn transport(streams: u16) -> TransportConfig {
+/// How an endpoint is called, which is asked this by TLS. It may begin no requests of its own.
+///
+/// # Errors
+/// The TLS has no suite that QUIC begins with (RFC 9001 §5.2).
+pub fn client(tls: Arc<rustls::ClientConfig>) -> Result<ClientConfig, rustls::Error> {
+    let crypto = QuicClientConfig::try_from(tls).map_err(|_| without_suite())?;
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport(0, limits::QUIC_WINDOW_UPSTREAM)));
+    Ok(config)
+}
+
+fn without_suite() -> rustls::Error {
+    rustls::Error::General("no TLS_AES_128_GCM_SHA256, with which QUIC begins".to_owned())
+}
+
+fn transport(streams: u16, window: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from(streams))
         .max_concurrent_uni_streams(limits::HTTP3_ONE_WAY_STREAMS.into())
         .stream_receive_window(limits::QUIC_STREAM_WINDOW.into())
-        .receive_window(limits::QUIC_WINDOW.into())
+        .receive_window(window.into())
         .send_window(limits::QUIC_SEND_WINDOW)
         .max_idle_timeout(IdleTimeout::try_from(limits::QUIC_SILENCE).ok())
         .datagram_receive_buffer_size(None);

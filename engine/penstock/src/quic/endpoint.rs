@@ -10,7 +10,10 @@ use std::task::{Context, Poll, ready};
 
 use abi::{ConnectionIds, Place, Route};
 use bytes::BytesMut;
-use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, ServerConfig, Transmit};
+use quinn_proto::{
+    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, ServerConfig,
+    Transmit,
+};
 use ring::{Received, Sent, UdpOptions, UdpSocket};
 
 use super::link::{Inbox, Link};
@@ -84,9 +87,23 @@ impl Endpoint {
         server: Arc<ServerConfig>,
     ) -> io::Result<Rc<Self>> {
         let socket = UdpSocket::bind(address, &UdpOptions::default())?;
+        Ok(Self::new(socket, at, keys, place, Some(server)))
+    }
+
+    /// An endpoint that lets nobody in, and [calls](Self::call), at an address of its own.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub(super) fn calling(address: SocketAddr, keys: &Keys, place: Place) -> io::Result<Rc<Self>> {
+        // A port that others shared would be given what is ours.
+        let socket = UdpSocket::bind(address, &UdpOptions { reuse_port: false, ..UdpOptions::default() })?;
+        Ok(Self::new(socket, 0, keys, place, None))
+    }
+
+    fn new(socket: UdpSocket, at: usize, keys: &Keys, place: Place, server: Option<Arc<ServerConfig>>) -> Rc<Self> {
         let config = Arc::new(config::endpoint(keys, place));
-        Ok(Rc::new(Self {
-            machine: RefCell::new(quinn_proto::Endpoint::new(config, Some(server), true, None)),
+        Rc::new(Self {
+            machine: RefCell::new(quinn_proto::Endpoint::new(config, server, true, None)),
             socket,
             inboxes: RefCell::default(),
             newcomers: RefCell::default(),
@@ -96,7 +113,21 @@ impl Endpoint {
             place,
             at,
             carrier: OnceCell::new(),
-        }))
+        })
+    }
+
+    /// Begins a connection to a peer that has to prove this name. Its handshake is still to come.
+    ///
+    /// # Errors
+    /// Why there cannot be one.
+    pub(super) fn call(
+        self: &Rc<Self>,
+        config: ClientConfig,
+        to: SocketAddr,
+        name: &str,
+    ) -> Result<Link, ConnectError> {
+        let called = self.machine.borrow_mut().connect(instant(ring::now()), config, to, name);
+        called.map(|(handle, connection)| Link::new(self, handle, connection))
     }
 
     /// The socket, to attach programs to.

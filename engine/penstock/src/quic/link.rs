@@ -2,15 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use quinn_proto::{
-    Connection, ConnectionEvent, ConnectionHandle, Dir, Event, ReadError, StreamEvent, StreamId, VarInt, WriteError,
+    Connection, ConnectionError, ConnectionEvent, ConnectionHandle, Dir, Event, ReadError, StreamEvent, StreamId,
+    VarInt, WriteError,
 };
-use ring::{Now, Sent, TaskRef};
+use ring::{Now, Sent, TaskRef, Timer};
 
 use super::{Endpoint, instant};
 use crate::tls::Secured;
@@ -44,7 +46,7 @@ pub enum Notice {
     Connected,
     Stream(StreamEvent),
     /// It is over.
-    Lost,
+    Lost(ConnectionError),
 }
 
 /// A QUIC connection of ours. Dropping it forgets it: what still comes for it is answered by a stateless reset.
@@ -98,14 +100,44 @@ impl Link {
                     self.settle_handshake();
                     Some(Notice::Connected)
                 }
-                Event::ConnectionLost { .. } => {
+                Event::ConnectionLost { reason } => {
                     self.settle_handshake();
-                    Some(Notice::Lost)
+                    Some(Notice::Lost(reason))
                 }
                 Event::Stream(event) => Some(Notice::Stream(event)),
                 Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => continue,
             };
         }
+    }
+
+    /// Agrees upon TLS with the peer, before anything else is said.
+    ///
+    /// # Errors
+    /// Why that came to nothing: [`ConnectionError::TimedOut`] at the deadline, too.
+    pub async fn shake_hands(&mut self, deadline: Now, timer: &mut Timer) -> Result<(), ConnectionError> {
+        poll_fn(|cx| {
+            let now = ring::now();
+            self.advance(now);
+            let greeted = loop {
+                match self.poll_notice() {
+                    Some(Notice::Connected) => break Some(Ok(())),
+                    Some(Notice::Lost(why)) => break Some(Err(why)),
+                    Some(Notice::Stream(_)) => {}
+                    None if now >= deadline => break Some(Err(ConnectionError::TimedOut)),
+                    None => break None,
+                }
+            };
+            let _ = self.transmit(now, cx);
+            if let Some(greeted) = greeted {
+                return Poll::Ready(greeted);
+            }
+            timer.set(self.deadline(now).map_or(deadline, |due| due.min(deadline)));
+            if timer.poll_expired() {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     fn settle_handshake(&mut self) {
@@ -175,6 +207,12 @@ impl Link {
     /// Streams that we send on, until the last byte is acknowledged.
     pub fn sending(&mut self) -> usize {
         self.quic.streams().send_streams()
+    }
+
+    /// Datagrams that have come.
+    #[must_use]
+    pub fn heard(&self) -> u64 {
+        self.quic.stats().udp_rx.datagrams
     }
 
     /// STREAM frames sent, those again that were lost.

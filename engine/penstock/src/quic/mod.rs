@@ -12,6 +12,7 @@
 //! * A connection's inbox is emptied in the turn in which it was filled, so that it holds no more than one call of receiving brings.
 //! * What stands in keys is the same on every worker: any of them can read a token, and reset a connection, that another made.
 
+mod caller;
 mod carriage;
 mod config;
 mod endpoint;
@@ -19,13 +20,14 @@ mod ids;
 mod keys;
 mod link;
 
+pub use self::caller::Caller;
 pub use self::carriage::{Ways, receive_from_all};
-pub use self::config::server;
+pub use self::config::{client, server};
 pub use self::endpoint::{Astray, Carrier, Endpoint, Newcomer};
 pub use self::keys::Keys;
 pub use self::link::{Link, Notice};
 pub use abi::Place;
-pub use quinn_proto::{Dir, ReadError, ServerConfig, StreamEvent, StreamId, WriteError};
+pub use quinn_proto::{ClientConfig, ConnectionError, Dir, ReadError, ServerConfig, StreamEvent, StreamId, WriteError};
 
 use std::time::Instant;
 

@@ -1,8 +1,6 @@
 //! An HTTP/3 connection with a client.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
 
 use proto::h3::Limits;
 use ring::{Timer, now};
@@ -11,7 +9,7 @@ use super::{Arrived, Sessions, multiplexed};
 use crate::conn::{Ended, h3};
 use crate::exchange::{Door, Peer};
 use crate::limits;
-use crate::quic::{Link, Notice};
+use crate::quic::{ConnectionError, Link};
 
 /// Serves a connection until it is over.
 pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, arrived: Arrived) {
@@ -43,41 +41,12 @@ async fn serve(door: &Rc<Door>, sessions: &Rc<Sessions>, link: Link, peer: Peer)
 /// Agrees upon TLS with a client. False when that came to nothing.
 async fn greet(door: &Door, link: &mut Link) -> bool {
     let deadline = now() + door.listener().handshake_timeout;
-    let mut timer = Timer::new();
+    let greeted = link.shake_hands(deadline, &mut Timer::new()).await;
     let counters = &door.cells.counters;
-    let greeted = poll_fn(|cx| {
-        let now = now();
-        link.advance(now);
-        let greeted = loop {
-            match link.poll_notice() {
-                Some(Notice::Connected) => break Some(Ok(())),
-                Some(Notice::Lost) => break Some(Err(Lost::Broken)),
-                Some(Notice::Stream(_)) => {}
-                None if now >= deadline => break Some(Err(Lost::TimedOut)),
-                None => break None,
-            }
-        };
-        let _ = link.transmit(now, cx);
-        if let Some(greeted) = greeted {
-            return Poll::Ready(greeted);
-        }
-        timer.set(link.deadline(now).map_or(deadline, |due| due.min(deadline)));
-        if timer.poll_expired() {
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
-    })
-    .await;
-    match greeted {
+    match &greeted {
         Ok(()) => counters.tls_handshakes_total.add(1),
-        Err(Lost::TimedOut) => counters.tls_handshakes_timed_out_total.add(1),
-        Err(Lost::Broken) => counters.tls_handshakes_alert_total.add(1),
+        Err(ConnectionError::TimedOut) => counters.tls_handshakes_timed_out_total.add(1),
+        Err(_) => counters.tls_handshakes_alert_total.add(1),
     }
     greeted.is_ok()
-}
-
-/// Why there is no connection.
-enum Lost {
-    TimedOut,
-    Broken,
 }

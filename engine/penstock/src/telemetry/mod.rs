@@ -120,8 +120,14 @@ counters! {
     quic_passed_on_total: "counter",
     /// Of such, those that were lost because the way there was full.
     quic_passed_on_lost_total: "counter",
-    /// Connections of HTTP/2 to endpoints, each shared by many requests.
+    /// Connections of HTTP/2 and HTTP/3 to endpoints, each shared by many requests.
     upstream_shared: "gauge",
+    /// Of those, the ones of HTTP/3.
+    upstream_h3: "gauge",
+    /// Connections of HTTP/3 begun because an endpoint had said that it has that (`Alt-Svc`).
+    upstream_h3_tried_total: "counter",
+    /// Connections of HTTP/3 to endpoints that may choose which did not come about, or broke while something was awaited: requests went on over TCP.
+    upstream_h3_broken_total: "counter",
     /// Requests begun: a head was read.
     requests_total: "counter",
     /// Requests in progress.

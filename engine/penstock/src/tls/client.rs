@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
@@ -35,6 +35,8 @@ struct Terms {
     config: Arc<ClientConfig>,
     /// The same, where an endpoint that may choose shall not.
     http1: Arc<ClientConfig>,
+    /// The same, over QUIC.
+    http3: Arc<ClientConfig>,
 }
 
 /// Those of all pools.
@@ -84,12 +86,17 @@ impl Terms {
         let offered: &[&[u8]] = match pool.protocol {
             PoolProtocol::Http11 => &[b"http/1.1"],
             PoolProtocol::Http2 => &[b"h2"],
+            PoolProtocol::Http3 => &[b"h3"],
             PoolProtocol::Auto => &[b"h2", b"http/1.1"],
         };
         let mut http1 = config.clone();
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let mut http3 = config.clone();
+        http3.alpn_protocols = vec![b"h3".to_vec()];
+        // What was agreed upon over TCP says nothing of QUIC's parameters.
+        http3.resumption = Resumption::default();
         config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
-        Ok(Self { config: Arc::new(config), http1: Arc::new(http1) })
+        Ok(Self { config: Arc::new(config), http1: Arc::new(http1), http3: Arc::new(http3) })
     }
 }
 
@@ -153,13 +160,18 @@ impl Origination {
     /// The same, but for offering HTTP/1.1 alone.
     #[must_use]
     pub(crate) fn of_http1(&self) -> Self {
-        let Terms { http1, .. } = self.terms();
-        let terms = Terms { config: Arc::clone(&http1), http1 };
+        let terms = self.terms();
+        let terms = Terms { config: Arc::clone(&terms.http1), ..terms };
         Self { terms: RwLock::new(terms), sni: self.sni.clone(), untransparent: self.untransparent.clone() }
     }
 
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         self.terms().config
+    }
+
+    /// As [`config`](Self::config), over QUIC.
+    pub(crate) fn http3(&self) -> Arc<ClientConfig> {
+        self.terms().http3
     }
 
     /// By which name an endpoint must prove itself: the pool's, or its own.

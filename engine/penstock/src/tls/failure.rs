@@ -19,6 +19,8 @@ pub enum Failure {
     WithoutHttp2,
     /// More of one message, or of a flight, than is kept.
     TooLong,
+    /// What QUIC says, which tells no more than a text.
+    Quic(String),
     /// What rustls says.
     Tls(Error),
 }
@@ -49,6 +51,7 @@ impl Failure {
             Self::PlainHttp => Cause::PlainHttp,
             Self::WithoutHttp2 => Cause::Incompatible,
             Self::TooLong => Cause::Malformed,
+            Self::Quic(_) => Cause::Alert,
             Self::Tls(error) => match error {
                 Error::PeerIncompatible(_) | Error::NoApplicationProtocol | Error::General(_) => Cause::Incompatible,
                 Error::InvalidCertificate(_) | Error::NoCertificatesPresented | Error::InvalidCertRevocationList(_) => {
@@ -85,6 +88,7 @@ impl fmt::Display for Failure {
             Self::WithoutHttp2 => f.write_str("TLS is agreed upon, and the peer does not choose HTTP/2 (ALPN)"),
             Self::Truncated => f.write_str("the TLS connection ended without a close_notify"),
             Self::TooLong => f.write_str("a TLS message is too long"),
+            Self::Quic(why) => write!(f, "TLS over QUIC: {why}"),
             Self::Tls(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
                 f.write_str("the certificate is of an issuer that is not trusted")
             }

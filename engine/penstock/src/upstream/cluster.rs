@@ -13,7 +13,7 @@ use policy::{
 };
 use ring::Timer;
 
-use super::dial::DialError;
+use super::dial::{Approach, DialError};
 use super::endpoint::{Endpoint, Tried};
 use super::lease::Lease;
 use super::list::seats;
@@ -22,7 +22,6 @@ use super::{Affinity, Member, Members, policy_now, proxy_header};
 use crate::limits;
 use crate::snapshot::{self, PoolProtocol};
 use crate::telemetry::{Counters, WorkerCells};
-use crate::tls::Origination;
 
 pub struct Cluster {
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
@@ -45,7 +44,7 @@ pub struct Cluster {
     waiting: Cell<u32>,
     worker: usize,
     /// How its endpoints are met by TLS, if they are.
-    pub(super) tls: Option<Arc<Origination>>,
+    pub(super) approach: Option<Approach>,
     /// When standard error was last told why it could not be.
     pub(super) told_at: Cell<Option<ring::Now>>,
     workers: usize,
@@ -113,7 +112,7 @@ impl Cluster {
     #[must_use]
     pub fn new(
         pool: &snapshot::Pool,
-        tls: Option<Arc<Origination>>,
+        approach: Option<Approach>,
         members: &Members,
         (worker, workers): (usize, usize),
         seed: u64,
@@ -137,7 +136,7 @@ impl Cluster {
             waiting: Cell::new(0),
             worker,
             workers,
-            tls,
+            approach,
             told_at: Cell::new(None),
         };
         cluster.follow(pool, members, &Counters::default());
@@ -426,8 +425,8 @@ impl Cluster {
         timer: &mut Timer,
         cells: &Arc<WorkerCells>,
     ) -> Result<Lease, DialError> {
+        // What making a connection holds has memory of its own: it is no part of every exchange.
         if wanted.pool.protocol != PoolProtocol::Http11 {
-            // In memory of its own: what making a connection holds is no part of every exchange.
             return ring::pooled(self.share(&wanted, timer, cells)).await;
         }
         let Wanted { endpoint, pool, connect, fresh, path, .. } = wanted;
@@ -435,7 +434,7 @@ impl Cluster {
             return Ok(lease);
         }
         let header = proxy_header(pool.proxy_protocol, path);
-        let (stream, held) = self.dial(endpoint, header, connect, timer, &cells.counters).await?;
+        let (stream, held) = ring::pooled(self.dial(endpoint, header, connect, timer, &cells.counters)).await?;
         Ok(Lease::of_own(stream, held, endpoint))
     }
 }

@@ -2,7 +2,10 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,6 +16,7 @@ use super::endpoint::Endpoint;
 use super::shared::Held;
 use crate::conn::Transport;
 use crate::limits;
+use crate::quic::{self, Caller, ConnectionError, Link};
 use crate::telemetry::Counters;
 use crate::tls::{Failure, Origination};
 
@@ -33,17 +37,86 @@ pub enum DialError {
     Tls(Failure),
 }
 
-type Attempt = Pin<Box<dyn Future<Output = io::Result<Stream>>>>;
+/// How a pool's endpoints are reached where they are met by TLS.
+#[derive(Clone, Debug)]
+pub struct Approach {
+    pub tls: Arc<Origination>,
+    /// Where that is over QUIC.
+    pub caller: Rc<Caller>,
+}
+
+type Attempt<T> = Pin<Box<dyn Future<Output = Result<T, DialError>>>>;
 
 /// Connects to the first of `addresses` that answers.
 ///
 /// # Errors
 /// Nothing to connect to, no time left, or the last attempt's error.
 pub async fn dial(addresses: &[Address], patience: Duration, timer: &mut Timer) -> Result<Stream, DialError> {
+    let attempt = |address: Address| -> Attempt<Stream> {
+        Box::pin(async move { Stream::connect(&address).await.map_err(DialError::Failed) })
+    };
+    race(addresses, ring::now() + patience, timer, attempt).await
+}
+
+/// As [`dial`], over QUIC, TLS included; at another port where one is given.
+///
+/// # Errors
+/// As [`dial`]'s, or why there is no TLS.
+pub async fn call(
+    by: &Approach,
+    authority: &str,
+    addresses: &[Address],
+    port: Option<u16>,
+    patience: Duration,
+    timer: &mut Timer,
+) -> Result<Link, DialError> {
+    let deadline = ring::now() + patience;
+    let name = by.tls.name(authority).map_err(DialError::Tls)?.to_str().into_owned();
+    let config = quic::client(by.tls.http3()).map_err(|error| DialError::Tls(error.into()))?;
+    let attempt = |address: Address| -> Attempt<Link> {
+        let (caller, config, name) = (Rc::clone(&by.caller), config.clone(), name.clone());
+        Box::pin(async move {
+            let to = address.inet().ok_or_else(no_datagrams)?;
+            let to = SocketAddr::new(to.ip(), port.unwrap_or_else(|| to.port()));
+            let mut link = caller.call(config, to, &name).map_err(DialError::Failed)?;
+            link.shake_hands(deadline, &mut Timer::new()).await.map_err(unmet)?;
+            Ok(link)
+        })
+    };
+    race(addresses, deadline, timer, attempt).await
+}
+
+fn no_datagrams() -> DialError {
+    DialError::Failed(io::Error::new(io::ErrorKind::Unsupported, "a Unix socket has no QUIC"))
+}
+
+/// Why a handshake of QUIC came to nothing.
+fn unmet(error: ConnectionError) -> DialError {
+    let code = match &error {
+        ConnectionError::TimedOut => return DialError::TimedOut,
+        ConnectionError::TransportError(ours) => ours.code,
+        ConnectionError::ConnectionClosed(theirs) => theirs.error_code,
+        _ => return DialError::Failed(error.into()),
+    };
+    match u64::from(code) {
+        // CONNECTION_REFUSED (RFC 9000 §20.1).
+        0x2 => DialError::Failed(io::ErrorKind::ConnectionRefused.into()),
+        // Alerts of TLS (RFC 9001 §4.8).
+        0x100..=0x1ff => DialError::Tls(Failure::Quic(error.to_string())),
+        _ => DialError::Failed(error.into()),
+    }
+}
+
+/// Makes attempts at one address after another until one succeeds.
+async fn race<T>(
+    addresses: &[Address],
+    deadline: Now,
+    timer: &mut Timer,
+    attempt: impl Fn(Address) -> Attempt<T>,
+) -> Result<T, DialError> {
     let mut waiting = interleaved(addresses).into_iter();
-    let mut attempts: Vec<Attempt> = Vec::with_capacity(1);
+    let mut attempts: Vec<Attempt<T>> = Vec::with_capacity(1);
     let begun = ring::now();
-    let deadline = begun + patience;
     let mut next_at = begun;
     let mut last = None;
     poll_fn(|cx| {
@@ -51,7 +124,7 @@ pub async fn dial(addresses: &[Address], patience: Duration, timer: &mut Timer) 
             if (attempts.is_empty() || ring::now() >= next_at)
                 && let Some(address) = waiting.next()
             {
-                attempts.push(Box::pin(async move { Stream::connect(&address).await }));
+                attempts.push(attempt(address));
                 next_at = ring::now() + STAGGER;
             }
             let Some(done) =
@@ -64,7 +137,7 @@ pub async fn dial(addresses: &[Address], patience: Duration, timer: &mut Timer) 
             };
             drop(attempts.swap_remove(done.0));
             match done.1 {
-                Ok(stream) => return Poll::Ready(Ok(stream)),
+                Ok(connected) => return Poll::Ready(Ok(connected)),
                 Err(error) => last = Some(error),
             }
             if attempts.is_empty() && waiting.len() == 0 {
@@ -72,7 +145,7 @@ pub async fn dial(addresses: &[Address], patience: Duration, timer: &mut Timer) 
             }
         }
         if attempts.is_empty() && waiting.len() == 0 {
-            return Poll::Ready(Err(last.take().map_or(DialError::Unresolved, DialError::Failed)));
+            return Poll::Ready(Err(last.take().unwrap_or(DialError::Unresolved)));
         }
         if ring::now() >= deadline {
             return Poll::Ready(Err(DialError::TimedOut));
@@ -126,7 +199,7 @@ impl Cluster {
         timer: &mut Timer,
         counters: &Counters,
     ) -> Result<(Transport, Held), DialError> {
-        self.dial_by(self.tls.as_deref(), endpoint, header, patience, timer, counters).await
+        self.dial_by(self.approach.as_ref().map(|by| &*by.tls), endpoint, header, patience, timer, counters).await
     }
 
     /// As [`dial`](Self::dial), met by TLS as `tls` says.
@@ -139,20 +212,50 @@ impl Cluster {
         timer: &mut Timer,
         counters: &Counters,
     ) -> Result<(Transport, Held), DialError> {
+        let authority = &endpoint.authority;
+        let dialled = async |addresses: &[Address], timer: &mut Timer| {
+            let begun = ring::now();
+            let stream = dial(addresses, patience, timer).await?;
+            secure(stream, header, tls, authority, begun + patience, timer).await
+        };
+        self.reach_out(endpoint, timer, counters, dialled).await
+    }
+
+    /// A new connection of HTTP/3 to an endpoint, at another port where one is given, and its place among those that the endpoint may have.
+    pub(super) async fn call(
+        &self,
+        endpoint: &Endpoint,
+        port: Option<u16>,
+        patience: Duration,
+        timer: &mut Timer,
+        counters: &Counters,
+    ) -> Result<(Link, Held), DialError> {
+        let by = self.approach.as_ref().ok_or(DialError::Unresolved)?;
+        let called = async |addresses: &[Address], timer: &mut Timer| {
+            call(by, &endpoint.authority, addresses, port, patience, timer).await
+        };
+        self.reach_out(endpoint, timer, counters, called).await
+    }
+
+    /// Counts what a connection costs, and keeps its place.
+    async fn reach_out<T>(
+        &self,
+        endpoint: &Endpoint,
+        timer: &mut Timer,
+        counters: &Counters,
+        connect: impl AsyncFnOnce(&[Address], &mut Timer) -> Result<T, DialError>,
+    ) -> Result<(T, Held), DialError> {
         let held = endpoint.hold().ok_or(DialError::Full)?;
         let addresses = endpoint.addresses();
         counters.upstream_connects_total.add(1);
         let begun = ring::now();
-        let dialled = match dial(&addresses, patience, timer).await {
-            Ok(stream) => secure(stream, header, tls, &endpoint.authority, begun + patience, timer).await,
-            Err(error) => Err(error),
-        };
-        if let Err(DialError::Tls(failure)) = &dialled {
+        let connected = connect(&addresses, timer).await;
+        if let Err(DialError::Tls(failure)) = &connected {
             self.tell(&endpoint.name, failure);
         }
         counters.upstream_connect_nanoseconds_total.add(ring::now().since(begun).as_nanos() as u64);
-        counters.upstream_connect_failures_total.add(u64::from(dialled.is_err()));
-        dialled.map(|stream| (stream, held))
+        counters.upstream_connect_failures_total.add(u64::from(connected.is_err()));
+        connected.map(|connected| (connected, held))
     }
 
     /// Why an endpoint is not met by TLS: an operator cannot guess it from a status. Now and then is enough.

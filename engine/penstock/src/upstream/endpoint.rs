@@ -12,7 +12,7 @@ use policy::{
 
 use super::Member;
 use super::pool::Idle;
-use super::shared::{AdminState, BreakerOrder, EndpointCell, EndpointShared, Health, Held};
+use super::shared::{AdminState, BreakerOrder, EndpointCell, EndpointShared, Health, Held, Spoken};
 use super::sharing::Sharing;
 use crate::limits;
 use crate::snapshot::Pool;
@@ -59,6 +59,11 @@ impl Endpoint {
             requests_max: pool.division.requests_max,
             connections_max: pool.division.connections_max,
         }
+    }
+
+    /// A request goes over this.
+    pub(super) fn spoke(&self, spoken: Spoken) {
+        self.shared.spoke(self.worker, spoken);
     }
 
     /// Takes what a new list says of it; everything that it has learnt stays.

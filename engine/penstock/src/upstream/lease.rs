@@ -1,14 +1,16 @@
 //! What an exchange has of an endpoint: a connection of its own, or a stream of one that is shared.
 
+use std::io;
 use std::rc::Rc;
+use std::task::Poll;
 
 use proto::h1::{Client, Refused};
 use proto::http::{Framing, Method};
 use ring::Buf;
 
 use super::endpoint::Endpoint;
-use super::shared::Held;
-use crate::conn::{Composed, Conn, Lane, Stream, Transport};
+use super::shared::{Held, Spoken};
+use crate::conn::{Composed, Conn, Lane, Stream, Transport, h3};
 
 /// A way to an endpoint for one exchange.
 pub struct Lease {
@@ -21,7 +23,8 @@ pub struct Lease {
 pub(super) enum Wire {
     Own(Own),
     /// A stream, or none yet, of a connection that is shared.
-    Shared(Stream<Client>),
+    H2(Stream<Client>),
+    H3(h3::Stream<Client>),
 }
 
 /// A connection of HTTP/1, and what is to be known when it is given back.
@@ -38,6 +41,35 @@ impl Own {
     /// A connection that has just been made.
     pub(super) fn new(stream: Transport, held: Held) -> Self {
         Self { conn: Conn::new(stream), requests: 0, made: ring::now(), _held: held }
+    }
+}
+
+impl Wire {
+    /// Ready when the endpoint has said whether it lets streams of a shared connection leave HTTP, which its first word tells; `None`: the
+    /// connection is not shared.
+    pub(super) fn poll_greeted(&self) -> Poll<io::Result<Option<bool>>> {
+        match self {
+            Self::Own(_) => Poll::Ready(Ok(None)),
+            Self::H2(stream) => stream.poll_greeted().map_ok(Some),
+            Self::H3(stream) => stream.poll_greeted().map_ok(Some),
+        }
+    }
+
+    pub(super) const fn spoken(&self) -> Spoken {
+        match self {
+            Self::Own(_) => Spoken::Http11,
+            Self::H2(_) => Spoken::Http2,
+            Self::H3(_) => Spoken::Http3,
+        }
+    }
+
+    /// A request may be asked now.
+    pub(super) fn can_ask(&self) -> bool {
+        match self {
+            Self::Own(_) => true,
+            Self::H2(stream) => stream.can_ask(),
+            Self::H3(stream) => stream.can_ask(),
+        }
     }
 }
 
@@ -59,7 +91,8 @@ impl Lease {
                 own.conn.machine.head_written(head.method, rewrite.framing, true, !head.upgrade.is_empty())?;
                 Ok(Some(text))
             }
-            Wire::Shared(stream) => stream.ask(composed).map(|()| None),
+            Wire::H2(stream) => stream.ask(composed).map(|()| None),
+            Wire::H3(stream) => stream.ask(composed).map(|()| None),
         }
     }
 
@@ -73,7 +106,8 @@ impl Lease {
                 own.conn.machine.head_written(method, framing, true, false)?;
                 Ok(Some(text))
             }
-            Wire::Shared(stream) => stream.ask_as(text.bytes()).map(|()| None),
+            Wire::H2(stream) => stream.ask_as(text.bytes()).map(|()| None),
+            Wire::H3(stream) => stream.ask_as(text.bytes()).map(|()| None),
         }
     }
 
@@ -81,7 +115,8 @@ impl Lease {
     pub fn lane(&mut self) -> Lane<'_, Client> {
         match &mut self.wire {
             Wire::Own(own) => Lane::H1(&mut own.conn),
-            Wire::Shared(stream) => Lane::H2(stream),
+            Wire::H2(stream) => Lane::H2(stream),
+            Wire::H3(stream) => Lane::H3(stream),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! as whole lists from the control thread's [`Roster`].
 
 mod affinity;
+mod alternative;
 mod breakers;
 mod cluster;
 mod dial;
@@ -31,7 +32,7 @@ use ring::Buf;
 pub use self::affinity::Affinity;
 pub use self::breakers::{Breakers, Passage, RouteBreaker, RouteShared, RouteSums};
 pub use self::cluster::{Choice, Cluster, Impatient, Repetition, Waiting, Wanted};
-pub use self::dial::{DialError, dial, secure};
+pub use self::dial::{Approach, DialError, call, dial, secure};
 pub use self::discovery::{Discovery, Report};
 pub use self::endpoint::{Endpoint, Tried};
 pub use self::lease::Lease;

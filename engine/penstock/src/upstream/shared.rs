@@ -55,7 +55,30 @@ pub(super) struct EndpointCell {
     latency_nanos: AtomicU64,
     requests: AtomicU64,
     failures: AtomicU64,
+    /// What its last request went over: a [`Spoken`], plus one.
+    spoken: AtomicU32,
     judged: JudgedCell,
+}
+
+/// What a request goes over to an endpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Spoken {
+    Http11,
+    Http2,
+    Http3,
+}
+
+impl Spoken {
+    const ALL: [Self; 3] = [Self::Http11, Self::Http2, Self::Http3];
+
+    /// By the name that it has in TLS (ALPN).
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Http11 => "http/1.1",
+            Self::Http2 => "h2",
+            Self::Http3 => "h3",
+        }
+    }
 }
 
 /// What outlier detection compares.
@@ -179,6 +202,20 @@ impl EndpointShared {
         }
         sums.latency_nanos = sums.latency_nanos.checked_div(measured).unwrap_or(0);
         sums
+    }
+
+    /// A worker's last request went over this.
+    pub(super) fn spoke(&self, worker: usize, spoken: Spoken) {
+        self.workers[worker].spoken.store(spoken as u32 + 1, Ordering::Relaxed);
+    }
+
+    /// What the workers' last requests went over: each by its name, where they differ; nothing before the first one.
+    #[must_use]
+    pub fn spoken(&self) -> String {
+        let of_some =
+            |one: &Spoken| self.workers.iter().any(|cell| cell.spoken.load(Ordering::Relaxed) == *one as u32 + 1);
+        let names: Vec<_> = Spoken::ALL.into_iter().filter(of_some).map(Spoken::text).collect();
+        names.join(", ")
     }
 
     /// Tries out at it, over all workers.

@@ -1,8 +1,9 @@
-//! Connections of HTTP/2 to an endpoint, each shared by many exchanges of one worker.
+//! Connections of HTTP/2 and HTTP/3 to an endpoint, each shared by many exchanges of one worker.
 //!
 //! What holds here: a request goes over the fullest connection that takes one more, so that those which a load no longer needs fall idle and
 //! end; while a connection is being made nobody makes another one; one that is too old, has carried enough or says nothing is left
-//! in peace (GOAWAY) and not used again.
+//! in peace (GOAWAY) and not used again. Where the pool may choose, HTTP/3 is used as soon as it is there, and made beside what goes on
+//! without it.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -13,13 +14,16 @@ use std::time::Duration;
 
 use proto::h1::Client;
 use proto::h2::Limits;
+use proto::http::AltSvc;
 use ring::{Now, TaskRef, Timer};
 
+use super::alternative::Alternative;
+use super::dial::call;
 use super::endpoint::Endpoint;
 use super::lease::{Lease, Wire};
 use super::shared::Held;
 use super::{Cluster, DialError, Wanted};
-use crate::conn::{Ended, Multiplex, Multiplexed, Stream};
+use crate::conn::{Asks, Ended, Multiplex, Multiplexed, Stream, h3};
 use crate::limits;
 use crate::snapshot::{PoolProtocol, Reuse};
 use crate::telemetry::WorkerCells;
@@ -37,17 +41,57 @@ pub(super) struct Sharing {
     wants_http1: Cell<bool>,
     /// Who waits for them.
     waiting: RefCell<Vec<TaskRef>>,
+    /// What it says of its HTTP/3.
+    pub(super) alternative: Alternative,
 }
 
 struct Shared {
-    connection: Multiplex<Client>,
+    connection: Connection,
     made: Now,
     requests: Cell<u32>,
 }
 
+#[derive(Clone)]
+enum Connection {
+    H2(Multiplex<Client>),
+    H3(h3::Multiplex<Client>),
+}
+
+impl Connection {
+    fn can_ask(&self) -> bool {
+        match self {
+            Self::H2(connection) => connection.can_ask(),
+            Self::H3(connection) => connection.can_ask(),
+        }
+    }
+
+    /// The more, the better is the next request placed on it: HTTP/3 before all others, of which there are some only where it came later.
+    fn rank(&self) -> (bool, usize) {
+        match self {
+            Self::H2(connection) => (false, connection.streams()),
+            Self::H3(connection) => (true, connection.streams()),
+        }
+    }
+
+    fn drain(&self) {
+        match self {
+            Self::H2(connection) => connection.drain(),
+            Self::H3(connection) => connection.drain(),
+        }
+    }
+
+    /// One exchange's way over it.
+    fn wire(&self) -> Wire {
+        match self.clone() {
+            Self::H2(connection) => Wire::H2(Stream::unasked(connection)),
+            Self::H3(connection) => Wire::H3(h3::Stream::unasked(connection)),
+        }
+    }
+}
+
 impl Sharing {
     /// A stream of the fullest connection that takes one more.
-    fn take(&self, reuse: &Reuse) -> Option<Stream<Client>> {
+    fn take(&self, reuse: &Reuse) -> Option<Wire> {
         let open = self.open.borrow();
         let worn = |one: &Shared| {
             reuse.max_requests.is_some_and(|most| one.requests.get() >= most)
@@ -55,9 +99,9 @@ impl Sharing {
         };
         open.iter().filter(|one| worn(one)).for_each(|one| one.connection.drain());
         let usable = open.iter().filter(|one| one.connection.can_ask());
-        let fullest = usable.max_by_key(|one| one.connection.streams())?;
+        let fullest = usable.max_by_key(|one| one.connection.rank())?;
         fullest.requests.set(fullest.requests.get() + 1);
-        Some(Stream::unasked(fullest.connection.clone()))
+        Some(fullest.connection.wire())
     }
 
     /// Lets all connections end when what is under way on them has ended.
@@ -81,6 +125,33 @@ impl Sharing {
             }
         })
         .await
+    }
+
+    /// A connection that has just been made is open for requests, of which it carries so many.
+    fn begin(
+        endpoint: &Rc<Endpoint>,
+        connection: Connection,
+        requests: u32,
+        held: Held,
+        idle: Duration,
+        cells: &Arc<WorkerCells>,
+    ) {
+        let shared = Rc::new(Shared { connection, made: ring::now(), requests: Cell::new(requests) });
+        endpoint.sharing.open.borrow_mut().push(Rc::clone(&shared));
+        let (endpoint, cells) = (Rc::clone(endpoint), Arc::clone(cells));
+        ring::spawn(async move {
+            let counters = &cells.counters;
+            counters.upstream_shared.add(1);
+            match shared.connection.clone() {
+                Connection::H2(connection) => pump(endpoint, shared, connection, held, idle, &cells).await,
+                Connection::H3(connection) => {
+                    counters.upstream_h3.add(1);
+                    pump(endpoint, shared, connection, held, idle, &cells).await;
+                    counters.upstream_h3.sub(1);
+                }
+            }
+            counters.upstream_shared.sub(1);
+        });
     }
 
     fn remove(&self, gone: &Rc<Shared>) {
@@ -115,19 +186,29 @@ impl Cluster {
         timer: &mut Timer,
         cells: &Arc<WorkerCells>,
     ) -> Result<Lease, DialError> {
+        let lease = self.share_any(wanted, timer, cells).await?;
+        wanted.endpoint.spoke(lease.wire.spoken());
+        Ok(lease)
+    }
+
+    async fn share_any(
+        &self,
+        wanted: &Wanted<'_>,
+        timer: &mut Timer,
+        cells: &Arc<WorkerCells>,
+    ) -> Result<Lease, DialError> {
         let deadline = ring::now() + wanted.connect;
         loop {
             let lease = self.reach(wanted, deadline, timer, cells).await?;
-            let Wire::Shared(stream) = &lease.wire else { return Ok(lease) };
             if !wanted.upgrade {
                 return Ok(lease);
             }
-            let takes = greeted(stream, deadline, timer).await?;
+            let Some(takes) = greeted(&lease.wire, deadline, timer).await? else { return Ok(lease) };
             if !takes && wanted.pool.protocol == PoolProtocol::Auto {
                 return self.reach_by_http1(wanted, deadline, timer, cells).await;
             }
             // Others may have been quicker. One that takes nobody from the beginning would be met again and again.
-            if stream.can_ask() || !lease.reused {
+            if lease.wire.can_ask() || !lease.reused {
                 return Ok(lease);
             }
         }
@@ -141,11 +222,14 @@ impl Cluster {
         cells: &Arc<WorkerCells>,
     ) -> Result<Lease, DialError> {
         let Wanted { endpoint, pool, connect, fresh, .. } = *wanted;
-        let lease = |stream, reused| Lease { wire: Wire::Shared(stream), endpoint: Rc::clone(endpoint), reused };
+        let lease = |wire, reused| Lease { wire, endpoint: Rc::clone(endpoint), reused };
+        if pool.protocol == PoolProtocol::Auto {
+            self.try_http3(wanted, cells);
+        }
         loop {
-            if let Some(stream) = endpoint.sharing.take(&pool.reuse) {
+            if let Some(wire) = endpoint.sharing.take(&pool.reuse) {
                 cells.counters.upstream_reused_total.add(1);
-                return Ok(lease(stream, true));
+                return Ok(lease(wire, true));
             }
             if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, &cells.counters) {
                 return Ok(lease);
@@ -156,6 +240,14 @@ impl Cluster {
             endpoint.sharing.dialled(deadline, timer).await?;
         }
         let dialling = Dialling::begin(&endpoint.sharing);
+        if pool.protocol == PoolProtocol::Http3 {
+            let (link, held) = self.call(endpoint, None, connect, timer, &cells.counters).await?;
+            let connection = Connection::H3(h3::Multiplex::new(link, limits::HTTP3_UPSTREAM));
+            let wire = connection.wire();
+            Sharing::begin(endpoint, connection, 1, held, pool.reuse.idle, cells);
+            drop(dialling);
+            return Ok(lease(wire, false));
+        }
         let (transport, held) = self.dial(endpoint, None, connect, timer, &cells.counters).await?;
         let chosen = transport.secured().map(|secured| secured.http2);
         match (chosen, pool.protocol) {
@@ -168,14 +260,44 @@ impl Cluster {
                 endpoint.sharing.wants_http1.set(true);
                 return Ok(Lease::of_own(transport, held, endpoint));
             }
-            (Some(true), _) | (None, PoolProtocol::Http2) => endpoint.sharing.wants_http1.set(false),
+            (Some(true), _) | (None, PoolProtocol::Http2 | PoolProtocol::Http3) => {
+                endpoint.sharing.wants_http1.set(false)
+            }
         }
-        let connection = Multiplex::new(transport, None, Limits { secure: chosen.is_some(), ..limits::HTTP2_UPSTREAM });
-        let shared = Rc::new(Shared { connection: connection.clone(), made: ring::now(), requests: Cell::new(1) });
-        endpoint.sharing.open.borrow_mut().push(Rc::clone(&shared));
-        ring::spawn(pump(Rc::clone(endpoint), shared, held, pool.reuse.idle, Arc::clone(cells)));
+        let limits = Limits { secure: chosen.is_some(), ..limits::HTTP2_UPSTREAM };
+        let connection = Connection::H2(Multiplex::new(transport, None, limits));
+        let wire = connection.wire();
+        Sharing::begin(endpoint, connection, 1, held, pool.reuse.idle, cells);
         drop(dialling);
-        Ok(lease(Stream::unasked(connection), false))
+        Ok(lease(wire, false))
+    }
+
+    /// Begins to make a connection of HTTP/3 to an endpoint that has said that it has that, if there is none. Nobody waits for it.
+    fn try_http3(&self, wanted: &Wanted<'_>, cells: &Arc<WorkerCells>) {
+        let sharing = &wanted.endpoint.sharing;
+        if sharing.open.borrow().iter().any(|one| matches!(one.connection, Connection::H3(_))) {
+            return;
+        }
+        let (Some(port), Some(by)) = (sharing.alternative.begin(ring::now()), self.approach.clone()) else { return };
+        let (endpoint, cells) = (Rc::clone(wanted.endpoint), Arc::clone(cells));
+        let (connect, idle) = (wanted.connect, wanted.pool.reuse.idle);
+        ring::spawn(async move {
+            let Some(held) = endpoint.hold() else { return endpoint.sharing.alternative.ended(true, ring::now()) };
+            cells.counters.upstream_h3_tried_total.add(1);
+            let addresses = endpoint.addresses();
+            let called = call(&by, &endpoint.authority, &addresses, Some(port), connect, &mut Timer::new()).await;
+            endpoint.sharing.alternative.ended(called.is_ok(), ring::now());
+            let Ok(link) = called else { return cells.counters.upstream_h3_broken_total.add(1) };
+            if endpoint.keeps_connections() {
+                let connection = Connection::H3(h3::Multiplex::new(link, limits::HTTP3_UPSTREAM));
+                Sharing::begin(&endpoint, connection, 0, held, idle, &cells);
+            }
+        });
+    }
+
+    /// An endpoint has said where else it is to be had.
+    pub fn heed(&self, endpoint: &Endpoint, said: AltSvc) {
+        endpoint.sharing.alternative.told(said, ring::now());
     }
 
     /// A connection of HTTP/1.1 to an endpoint that may choose, and speaks nothing but HTTP over HTTP/2.
@@ -190,17 +312,17 @@ impl Cluster {
         if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, &cells.counters) {
             return Ok(lease);
         }
-        let http1 = self.tls.as_ref().map(|tls| tls.of_http1());
+        let http1 = self.approach.as_ref().map(|by| by.tls.of_http1());
         let left = deadline.since(ring::now());
         let (transport, held) = self.dial_by(http1.as_ref(), endpoint, None, left, timer, &cells.counters).await?;
         Ok(Lease::of_own(transport, held, endpoint))
     }
 }
 
-/// Whether the endpoint at the other end lets streams leave HTTP, which its first word tells.
-async fn greeted(stream: &Stream<Client>, deadline: Now, timer: &mut Timer) -> Result<bool, DialError> {
+/// Whether the endpoint at the other end lets streams leave HTTP; `None`: it is one of HTTP/1.
+async fn greeted(wire: &Wire, deadline: Now, timer: &mut Timer) -> Result<Option<bool>, DialError> {
     timer.set(deadline);
-    poll_fn(|_| match stream.poll_greeted() {
+    poll_fn(|_| match wire.poll_greeted() {
         Poll::Pending if timer.poll_expired() => Poll::Ready(Err(DialError::TimedOut)),
         greeted => greeted.map_err(DialError::Failed),
     })
@@ -208,19 +330,34 @@ async fn greeted(stream: &Stream<Client>, deadline: Now, timer: &mut Timer) -> R
 }
 
 /// Serves a shared connection until it is over.
-async fn pump(endpoint: Rc<Endpoint>, shared: Rc<Shared>, held: Held, idle: Duration, cells: Arc<WorkerCells>) {
-    cells.counters.upstream_shared.add(1);
+async fn pump<M: Asks>(
+    endpoint: Rc<Endpoint>,
+    shared: Rc<Shared>,
+    connection: M,
+    held: Held,
+    idle: Duration,
+    cells: &WorkerCells,
+) {
     let mut timer = Timer::new();
     let mut silence = Silence { since: ring::now(), busy: false, used: false, trimmed: false, leaving: false };
-    let connection = &shared.connection;
-    let ended = poll_fn(|cx| silence.poll(&endpoint, connection, idle, &mut timer, cx)).await;
+    let ended = poll_fn(|cx| silence.poll(&endpoint, &connection, idle, &mut timer, cx)).await;
     endpoint.sharing.remove(&shared);
+    if let Connection::H3(_) = shared.connection {
+        let alternative = &endpoint.sharing.alternative;
+        match ended {
+            // The path may have closed to QUIC alone.
+            Ended::Gone | Ended::Fault if silence.busy => {
+                cells.counters.upstream_h3_broken_total.add(1);
+                alternative.failed(ring::now());
+            }
+            _ => alternative.worked(),
+        }
+    }
     connection.close(ended);
     if ended != Ended::Gone {
         // Our last words leave before the connection is closed.
         connection.linger(limits::FAREWELL, limits::LINGER_BYTES_MAX).await;
     }
-    cells.counters.upstream_shared.sub(1);
     drop(held);
 }
 
@@ -236,10 +373,10 @@ struct Silence {
 }
 
 impl Silence {
-    fn poll(
+    fn poll<M: Asks>(
         &mut self,
         endpoint: &Endpoint,
-        connection: &Multiplex<Client>,
+        connection: &M,
         idle: Duration,
         timer: &mut Timer,
         cx: &mut Context<'_>,
@@ -260,7 +397,7 @@ impl Silence {
                 continue;
             }
             let due = if self.busy {
-                match connection.is_alive(self.since, limits::HTTP2_SILENCE) {
+                match connection.is_alive(self.since, limits::UPSTREAM_SILENCE) {
                     Some(due) => due,
                     None => return Poll::Ready(Ended::Gone),
                 }

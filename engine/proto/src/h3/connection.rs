@@ -237,6 +237,12 @@ impl<R: Role> Connection<R> {
         !R::ANSWERS && self.is_open()
     }
 
+    /// Whether a client may ask to leave HTTP by extended CONNECT (RFC 9220 §3). `None`: the server has not said so yet, nor that it has
+    /// nothing to say.
+    pub fn takes_upgrades(&self) -> Option<bool> {
+        self.greeted.then_some(self.peer.enable_connect_protocol)
+    }
+
     /// Neither side is leaving.
     pub fn is_open(&self) -> bool {
         self.fault.is_none() && self.going == Going::No && self.peer_first.is_none()

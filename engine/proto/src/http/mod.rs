@@ -1,5 +1,6 @@
 //! What every version of HTTP shares: the words of RFC 9110, and the laws that decide what a message means.
 
+mod alt_svc;
 pub mod authority;
 pub mod cookie;
 mod fields;
@@ -11,6 +12,7 @@ mod status;
 mod text;
 mod version;
 
+pub use alt_svc::{AltSvc, http3};
 pub use fields::{Field, Fields, Span};
 pub use framing::Framing;
 pub use known::{Known, KnownSet};

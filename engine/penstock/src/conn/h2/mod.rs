@@ -29,7 +29,7 @@ use ring::{Appetite, Buf, Now, TaskRef, Timer};
 pub use self::stream::Stream;
 use super::mail::{Inbound, Mail};
 use super::shelf::{Kept, Shelf};
-use super::{Arrival, Ended, Lane, Multiplexed, Speaks, Transport, bulk_bytes};
+use super::{Arrival, Asks, Ended, Lane, Multiplexed, Speaks, Transport, bulk_bytes};
 use crate::limits;
 
 /// A connection that many exchanges share.
@@ -201,21 +201,17 @@ impl<R: Speaks> Multiplexed for Multiplex<R> {
     }
 }
 
-impl Multiplex<Client> {
-    /// A request may begin now.
-    pub fn can_ask(&self) -> bool {
+impl Asks for Multiplex<Client> {
+    fn can_ask(&self) -> bool {
         let hub = self.hub.borrow();
         hub.ended.is_none() && hub.machine.can_open()
     }
 
-    /// Streams that count.
-    pub fn streams(&self) -> usize {
+    fn streams(&self) -> usize {
         self.hub.borrow().machine.streams()
     }
 
-    /// When to look again whether the peer, of which something has been awaited `since`, is still there; `None`: it is not. One that has said
-    /// nothing for `patience` is asked for a sign of life, and has as long again to give it.
-    pub fn is_alive(&self, since: Now, patience: Duration) -> Option<Now> {
+    fn is_alive(&self, since: Now, patience: Duration) -> Option<Now> {
         let (hub, now) = (&mut *self.hub.borrow_mut(), ring::now());
         match hub.pinged {
             Some(pinged) if now.since(pinged) >= patience => None,

@@ -11,7 +11,7 @@ use ring::Buf;
 use super::{Hub, Multiplex, clock, gone};
 use crate::conn::mail::{Inbound, Mail};
 use crate::conn::shelf::is_malformed;
-use crate::conn::{Broken, Composed, Read, Speaks};
+use crate::conn::{Asks, Broken, Composed, Read, Speaks};
 use crate::limits;
 use crate::tls::Secured;
 

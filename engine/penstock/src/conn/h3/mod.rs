@@ -21,13 +21,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proto::Malformed;
-use proto::h3::{Connection, ErrorCode, Fault, Limits, Out};
+use proto::h3::{Client, Connection, ErrorCode, Fault, Limits, Out};
 use ring::{Now, TaskRef, Timer};
 
 use self::flow::{Flow, OneWay};
 pub use self::stream::Stream;
 use super::shelf::Shelf;
-use super::{Arrival, Ended, Lane, Multiplexed, Speaks};
+use super::{Arrival, Asks, Ended, Lane, Multiplexed, Speaks};
 use crate::limits;
 use crate::quic::{Dir, Link, Notice, StreamEvent, StreamId, WriteError};
 
@@ -49,6 +49,14 @@ struct Hub<R: Speaks> {
     out: Out,
     /// Those streams: control, and QPACK's encoder's and decoder's.
     ours: Option<[StreamId; 3]>,
+    /// A stream that has been opened for the next request of ours.
+    next: Option<StreamId>,
+    /// Who waits for the peer's settings.
+    ungreeted: Vec<TaskRef>,
+    /// Datagrams that had come when they were last counted, and when that was.
+    heard: (u64, Now),
+    /// When the peer was asked for a sign of life that it has not given.
+    pinged: Option<Now>,
     /// Of requests, by identifier.
     flows: Vec<Flow<R::Head>>,
     /// How many of those an exchange has.
@@ -93,6 +101,10 @@ impl<R: Speaks> Multiplex<R> {
             link,
             out: Out::default(),
             ours: None,
+            next: None,
+            ungreeted: Vec::new(),
+            heard: (0, ring::now()),
+            pinged: None,
             flows: Vec::new(),
             begun: 0,
             one_way: Vec::new(),
@@ -129,6 +141,9 @@ impl<R: Speaks> Multiplexed for Multiplex<R> {
             if let Err(ended) = heard {
                 hub.end(ended);
             }
+        }
+        if hub.machine.takes_upgrades().is_some() {
+            hub.ungreeted.drain(..).for_each(ring::wake);
         }
         hub.speak();
         let sent = hub.link.transmit(now, cx);
@@ -213,6 +228,44 @@ impl<R: Speaks> Multiplexed for Multiplex<R> {
     }
 }
 
+impl Asks for Multiplex<Client> {
+    fn can_ask(&self) -> bool {
+        let hub = &mut *self.hub.borrow_mut();
+        if hub.ended.is_some() || !hub.machine.can_open() {
+            return false;
+        }
+        // How many there may be is known by opening one. It is no stream before something is said on it.
+        hub.next = hub.next.or_else(|| hub.link.open());
+        hub.next.is_some()
+    }
+
+    fn streams(&self) -> usize {
+        self.hub.borrow().flows.len()
+    }
+
+    fn is_alive(&self, since: Now, patience: Duration) -> Option<Now> {
+        let (hub, now) = (&mut *self.hub.borrow_mut(), ring::now());
+        let heard = hub.link.heard();
+        if heard != hub.heard.0 {
+            (hub.heard, hub.pinged) = ((heard, now), None);
+        }
+        match hub.pinged {
+            Some(pinged) if now.since(pinged) >= patience => None,
+            Some(pinged) => Some(pinged + patience),
+            None => {
+                let due = hub.heard.1.max(since) + patience;
+                if due > now {
+                    return Some(due);
+                }
+                hub.link.quic.ping();
+                hub.pinged = Some(now);
+                hub.nudge();
+                Some(now + patience)
+            }
+        }
+    }
+}
+
 impl<R: Speaks> Hub<R> {
     /// Nothing is open, half said, or owed.
     fn is_quiet(&mut self) -> bool {
@@ -226,7 +279,7 @@ impl<R: Speaks> Hub<R> {
 
     /// Streams of requests whose sending half is not over. One that has brought no request yet has nothing to say, and is not awaited.
     fn unacknowledged(&mut self) -> usize {
-        let unsaid = self.flows.len() - self.begun;
+        let unsaid = self.flows.len() - self.begun + usize::from(self.next.is_some());
         self.link.sending().saturating_sub(self.ours.map_or(0, |ours| ours.len()) + unsaid)
     }
 
@@ -242,6 +295,7 @@ impl<R: Speaks> Hub<R> {
             return;
         }
         self.ended = Some(how);
+        self.ungreeted.drain(..).for_each(ring::wake);
         let code = self.fault.map_or(ErrorCode::NO_ERROR, |fault| fault.code);
         if how != Ended::Gone {
             self.link.close(ring::now(), code.0);
@@ -272,7 +326,7 @@ impl<R: Speaks> Hub<R> {
         while let Some(notice) = self.link.poll_notice() {
             match notice {
                 Notice::Connected => {}
-                Notice::Lost => return Err(Ended::Gone),
+                Notice::Lost(_) => return Err(Ended::Gone),
                 Notice::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
                     while let Some(id) = self.link.accept(Dir::Bi) {
                         self.opened(id, now)?;
@@ -453,6 +507,14 @@ impl<R: Speaks> Hub<R> {
         debug_assert!(self.flows.last().is_none_or(|last| last.id < id));
         self.begun += usize::from(begun);
         self.flows.push(Flow::new(id, R::with_shelf(Shelf::take_mail), begun));
+    }
+
+    /// A stream that was opened in vain is the next one's.
+    fn unopen(&mut self, id: StreamId) {
+        if let Some(at) = self.find(id) {
+            self.forget(at);
+        }
+        self.next = Some(id);
     }
 
     /// Nobody asks for a stream any more.

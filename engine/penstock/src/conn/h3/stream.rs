@@ -12,7 +12,7 @@ use super::flow::Flow;
 use super::{Hub, Multiplex, gone, name};
 use crate::conn::mail::Inbound;
 use crate::conn::shelf::is_malformed;
-use crate::conn::{Broken, Composed, Read, Speaks};
+use crate::conn::{Asks, Broken, Composed, Read, Speaks};
 use crate::limits;
 use crate::quic::StreamId;
 use crate::tls::Secured;
@@ -266,20 +266,47 @@ impl Stream<Client> {
         Self { connection, id: None, head: None, aborted: false }
     }
 
+    /// Whether the peer lets streams leave HTTP (RFC 9220 §3), which its first word tells.
+    ///
+    /// # Errors
+    /// There is nobody any more.
+    pub fn poll_greeted(&self) -> Poll<io::Result<bool>> {
+        self.with(|hub| match hub.machine.takes_upgrades() {
+            _ if hub.ended.is_some() => Poll::Ready(Err(gone())),
+            Some(takes) => Poll::Ready(Ok(takes)),
+            None => {
+                hub.ungreeted.push(ring::current_task());
+                Poll::Pending
+            }
+        })
+    }
+
+    /// Whether it may be opened now.
+    pub fn can_ask(&self) -> bool {
+        self.connection.can_ask()
+    }
+
     /// Opens the stream with a request's head.
     ///
     /// # Errors
     /// As the machine's: none may be opened, or the head is none.
     pub fn ask(&mut self, composed: &Composed<'_>) -> Result<(), Refused> {
-        let hub = &mut *self.connection.hub.borrow_mut();
-        if hub.ended.is_some() || !hub.machine.can_open() {
+        if !self.can_ask() {
             return Err(Refused::Gone);
         }
+        let hub = &mut *self.connection.hub.borrow_mut();
         let Composed { bytes, head, fields, rewrite, .. } = composed;
-        let id = hub.link.open().ok_or(Refused::Gone)?;
+        let id = hub.next.take().ok_or(Refused::Gone)?;
         hub.open(id, true);
-        self.id = Some(id);
-        hub.say(self.id, |machine, id, out, said| machine.write_request(id, bytes, head, fields, rewrite, said, out))
+        let told = hub
+            .say(Some(id), |machine, id, out, said| machine.write_request(id, bytes, head, fields, rewrite, said, out));
+        if told.is_ok() {
+            self.id = Some(id);
+        } else {
+            // Nothing was said on it.
+            hub.unopen(id);
+        }
+        told
     }
 
     /// As [`ask`](Self::ask), with a head as HTTP/1 writes it.

@@ -93,7 +93,7 @@ impl Meaning<'_> {
             self.report(Code::BadValue, path!["pool", at, "tls", "sni"], message, "write a host's name or address");
         }
         if pool.protocol != PoolProtocol::Http11 && pool.proxy_protocol != ProxyProtocol::Off {
-            let message = "a PROXY header tells of one client, and a connection of HTTP/2 carries many";
+            let message = "a PROXY header tells of one client, and a connection of HTTP/2 or HTTP/3 carries many";
             self.report(Code::Conflict, path!["pool", at, "proxy_protocol"], message, "leave one of the two out");
         }
         if pool.protocol == PoolProtocol::Auto && !is_on {
@@ -104,6 +104,17 @@ impl Meaning<'_> {
         if pool.protocol == PoolProtocol::Http11 && is_on && pool.health.grpc.is_some() {
             let message = "gRPC is spoken over HTTP/2, and over TLS this pool offers HTTP/1.1 alone";
             self.report(Code::Conflict, path!["pool", at, "health", "grpc"], message, "write protocol = \"h2\"");
+        }
+        if pool.protocol == PoolProtocol::Http3 && !is_on {
+            let message = "HTTP/3 is never without TLS";
+            let advice = "write endpoints as `https://…`, or add tls = { ca = \"system\" }";
+            self.report(Code::Conflict, path!["pool", at, "protocol"], message, advice);
+        }
+        for (key, written) in [("expect", pool.health.expect.is_some()), ("grpc", pool.health.grpc.is_some())] {
+            if written && pool.protocol == PoolProtocol::Http3 {
+                let message = format!("probes by `{key}` do not go over HTTP/3");
+                self.report(Code::Conflict, path!["pool", at, "health", key], message, "probe with http = \"/…\"");
+            }
         }
         let ca = tls.ca.as_deref().filter(|ca| *ca != "system" && tls.verify);
         let (cert, key, logs) = (tls.cert.as_deref(), tls.key.as_deref(), tls.logs.as_deref());

@@ -29,8 +29,9 @@ pub struct PoolDoc {
     /// Where its endpoints are: addresses, names (each A and AAAA record is an endpoint), SRV records, or files that are watched.
     /// `weight` (1 unless given) is a share; 0 gets nothing. Endpoints of a higher `tier` (0 unless given) are asked when the lower ones fail.
     pub endpoints: Vec<Text<Endpoint>>,
-    /// What endpoints speak. `http/1.1`. `h2`: HTTP/2, which over TLS they must choose by ALPN. `auto`: over TLS what they choose of the two,
-    /// and HTTP/1.1 without. Requests share connections of HTTP/2, a worker's those of that worker.
+    /// What endpoints speak. `http/1.1`. `h2`: HTTP/2, which over TLS they must choose by ALPN. `h3`: HTTP/3, which needs `https://` endpoints.
+    /// `auto`: over TLS what they choose of the first two, and HTTP/3 where they say that they have it (`Alt-Svc`), for as long as that
+    /// works; HTTP/1.1 without TLS. Requests share connections of HTTP/2 and HTTP/3, a worker's those of that worker.
     pub protocol: PoolProtocol,
     /// TLS with endpoints. On where they are written `https://…`, or `ca` says whom to trust.
     pub tls: PoolTlsDoc,
@@ -120,6 +121,8 @@ pub enum PoolProtocol {
     Http11,
     #[serde(rename = "h2")]
     Http2,
+    #[serde(rename = "h3")]
+    Http3,
     #[serde(rename = "auto")]
     Auto,
 }
