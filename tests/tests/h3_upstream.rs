@@ -190,7 +190,7 @@ on_each_driver! {
     /// HTTP/3 that is taken away while it is in use: requests go on over TCP.
     fn http3_is_taken_away(driver) {
         let place = Place::new(driver, "");
-        let engine = place.front(driver, "auto", "");
+        let engine = place.front(driver, "auto", "timeout.head = \"2s\"");
         let mut client = engine.client();
         until("it has gone over", PATIENCE, || {
             assert_eq!(client.get("/").status(), 200);

@@ -194,6 +194,10 @@ pub const HTTP3_UPSTREAM: proto::h3::Limits = HTTP3;
 /// Content that an endpoint may send on all streams of a connection before it is taken. It is near, and its answers are large, as with [`HTTP2_UPSTREAM`].
 pub const QUIC_WINDOW_UPSTREAM: u32 = 2 << 20;
 
+/// How long an endpoint may say nothing to a request on a connection of HTTP/3, not even that the packet has come, before further ones are asked
+/// elsewhere: far beyond any round trip, and a multiple of the delays that QUIC lets it have.
+pub const QUIC_MUTE: Duration = Duration::from_secs(1);
+
 /// How long an endpoint's HTTP/3 is left alone that did not work, for the first time; each time after that it is twice as long.
 pub const HTTP3_BROKEN_FOR: Duration = Duration::from_secs(60);
 

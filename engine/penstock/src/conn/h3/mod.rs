@@ -55,6 +55,8 @@ struct Hub<R: Speaks> {
     ungreeted: Vec<TaskRef>,
     /// Datagrams that had come when they were last counted, and when that was.
     heard: (u64, Now),
+    /// Since when a request of ours is out after which nothing has come: QUIC would have acknowledged it at once, whatever its answer waits for.
+    unacknowledged_since: Option<Now>,
     /// When the peer was asked for a sign of life that it has not given.
     pinged: Option<Now>,
     /// Of requests, by identifier.
@@ -104,6 +106,7 @@ impl<R: Speaks> Multiplex<R> {
             next: None,
             ungreeted: Vec::new(),
             heard: (0, ring::now()),
+            unacknowledged_since: None,
             pinged: None,
             flows: Vec::new(),
             begun: 0,
@@ -136,6 +139,7 @@ impl<R: Speaks> Multiplexed for Multiplex<R> {
         hub.pump = Some(ring::current_task());
         hub.pumping = true;
         hub.link.advance(now);
+        hub.note_heard(now);
         if hub.ended.is_none() {
             let heard = hub.hear(self, now, arrived).and_then(|()| hub.expire(now));
             if let Err(ended) = heard {
@@ -231,7 +235,8 @@ impl<R: Speaks> Multiplexed for Multiplex<R> {
 impl Asks for Multiplex<Client> {
     fn can_ask(&self) -> bool {
         let hub = &mut *self.hub.borrow_mut();
-        if hub.ended.is_some() || !hub.machine.can_open() {
+        let mute = hub.unacknowledged_since.is_some_and(|since| ring::now().since(since) >= limits::QUIC_MUTE);
+        if hub.ended.is_some() || !hub.machine.can_open() || mute {
             return false;
         }
         // How many there may be is known by opening one. It is no stream before something is said on it.
@@ -245,9 +250,10 @@ impl Asks for Multiplex<Client> {
 
     fn is_alive(&self, since: Now, patience: Duration) -> Option<Now> {
         let (hub, now) = (&mut *self.hub.borrow_mut(), ring::now());
-        let heard = hub.link.heard();
-        if heard != hub.heard.0 {
-            (hub.heard, hub.pinged) = ((heard, now), None);
+        if let Some(since) = hub.unacknowledged_since {
+            // QUIC has asked again and again by itself.
+            let due = since + patience;
+            return (due > now).then_some(due);
         }
         match hub.pinged {
             Some(pinged) if now.since(pinged) >= patience => None,
@@ -281,6 +287,15 @@ impl<R: Speaks> Hub<R> {
     fn unacknowledged(&mut self) -> usize {
         let unsaid = self.flows.len() - self.begun + usize::from(self.next.is_some());
         self.link.sending().saturating_sub(self.ours.map_or(0, |ours| ours.len()) + unsaid)
+    }
+
+    /// Whether anything has come, which is a sign of life.
+    fn note_heard(&mut self, now: Now) {
+        let heard = self.link.heard();
+        if heard != self.heard.0 {
+            self.heard = (heard, now);
+            (self.pinged, self.unacknowledged_since) = (None, None);
+        }
     }
 
     /// There is something to be done for the connection.

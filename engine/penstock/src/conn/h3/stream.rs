@@ -302,6 +302,7 @@ impl Stream<Client> {
             .say(Some(id), |machine, id, out, said| machine.write_request(id, bytes, head, fields, rewrite, said, out));
         if told.is_ok() {
             self.id = Some(id);
+            hub.unacknowledged_since.get_or_insert_with(ring::now);
         } else {
             // Nothing was said on it.
             hub.unopen(id);
