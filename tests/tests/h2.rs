@@ -107,7 +107,8 @@ on_each_driver! {
         }
         // One that speaks only HTTP/1.1.
         let origin = Origin::standard();
-        let inner = Setup::new(driver).origin(&origin).listen_line(&format!("{}\nhttp2.enabled = false\nhttp3.enabled = false", issued.line())).start();
+        let lines = format!("{}\nhttp2.enabled = false\nhttp3.enabled = false", issued.line());
+        let inner = Setup::new(driver).origin(&origin).listen_line(&lines).start();
         let to = format!("https://localhost:{}", inner.address.port());
         let auto = Setup::new(driver).to(&to).pool_line(&format!("protocol = \"auto\"\n{ca}")).start();
         let mut client = auto.client();
