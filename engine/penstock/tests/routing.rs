@@ -268,6 +268,8 @@ fn contradictions_are_refused() {
         ("redirect = { to = \"/x\" }; respond = { status = 200 }", "E022: a route with `redirect` and `respond`"),
         ("redirect = { to = \"/x\" }; rewrite = { path = \"/y\" }", "E022: `rewrite` has no effect"),
         ("respond = { status = 200 }; mirror = { pool = \"api\" }", "E022: `mirror` has no effect"),
+        ("pool = \"api\"; grpc_web = true", "E022: gRPC needs HTTP/2, and the pool `api` speaks HTTP/1.1"),
+        ("respond = { status = 204 }; grpc_web = true", "E022: `grpc_web` has no effect"),
         ("redirect = { status = 301 }", "E014: a redirect needs `to`"),
         ("redirect = { to = \"/x\", status = 200 }", "E015: 200 is no redirect"),
         ("redirect = { to = \"//evil.example\" }", "is neither a path nor an http URL"),

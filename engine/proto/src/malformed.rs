@@ -80,6 +80,8 @@ pub enum Malformed {
     HostContradicts,
     /// Content is longer or shorter than Content-Length says (RFC 9113 §8.1.1).
     LengthMismatch,
+    /// Content of gRPC-Web that should be base64 and is not.
+    WebText,
     /// A head where only trailers could stand, or no more fields at all (RFC 9113 §8.1).
     UnexpectedHead,
     /// The stream broke a rule of HTTP/2 other than those of its message; this is the code that was sent for it.
@@ -145,6 +147,7 @@ impl fmt::Display for Malformed {
             Self::ConnectionField => "a field that concerns a connection",
             Self::HostContradicts => "Host and :authority name different things",
             Self::LengthMismatch => "content is not as long as Content-Length says",
+            Self::WebText => "content of gRPC-Web is no base64",
             Self::UnexpectedHead => "a head where none can stand",
             Self::Stream(code) => return write!(formatter, "the stream broke a rule: {code}"),
             Self::Stalled => "the stream's window did not open",

@@ -6,15 +6,35 @@
 
 use std::time::Duration;
 
-use proto::grpc;
+use proto::grpc::{self, web::Coding};
 use proto::h1::{Respond, Trailers};
 use proto::http::{Fields, Known, Status};
 
 use super::Reason;
+use super::bridge::Web;
 
 /// Whether a message is of gRPC, by its `content-type`. gRPC-Web is not: its statuses are content.
 pub(super) fn is_grpc(fields: &Fields, bytes: &[u8]) -> bool {
     fields.value(Known::ContentType, bytes).is_some_and(grpc::is_media_type)
+}
+
+/// How a call of gRPC-Web says its content, if it is one. What it does not say that it hears, it hears as it asks.
+pub(super) fn web(fields: &Fields, bytes: &[u8]) -> Option<Web> {
+    let (asks, _) = Coding::of(fields.value(Known::ContentType, bytes)?)?;
+    let accepts = fields.iter().filter(|field| field.name.of(bytes).eq_ignore_ascii_case(b"accept"));
+    let hears = Coding::accepted(accepts.map(|field| field.value.of(bytes)));
+    Some(Web { asks, hears: hears.unwrap_or(asks) })
+}
+
+/// The media type of what passes between gRPC-Web and gRPC: `to`, and behind it what `from` says of the messages' form.
+pub(super) fn write_media_type(from: &[u8], to: &[u8], out: &mut Vec<u8>) {
+    let rest = match Coding::of(from) {
+        Some((_, rest)) => rest,
+        None => from.get(grpc::MEDIA_TYPE.len()..).unwrap_or_default(),
+    };
+    out.extend_from_slice(to);
+    // Who names no form means this one, and not every reader knows that.
+    out.extend_from_slice(if rest.is_empty() { b"+proto" } else { rest });
 }
 
 /// How long the caller waits, if it says so: `grpc-timeout`, up to eight digits and a unit. What is no such thing says nothing.
@@ -87,10 +107,14 @@ pub(super) fn refusal(reason: Reason, text: &[u8]) -> [(&'static [u8], &[u8]); 2
     [(b"grpc-status", CODES[usize::from(code_of(reason))]), (b"grpc-message", text)]
 }
 
-/// Makes an answer of ours one of gRPC, which has no content.
-pub(super) fn as_grpc(respond: &mut Respond<'_>) {
+/// Makes an answer of ours one of gRPC, or of gRPC-Web, which has no content.
+pub(super) fn as_grpc(respond: &mut Respond<'_>, web: Option<Web>) {
     respond.status = Status::OK;
-    respond.content_type = grpc::MEDIA_TYPE;
+    respond.content_type = match web.map(|web| web.hears) {
+        None => grpc::MEDIA_TYPE,
+        Some(Coding::Binary) => b"application/grpc-web+proto",
+        Some(Coding::Text) => b"application/grpc-web-text+proto",
+    };
     respond.body = b"";
 }
 
@@ -129,6 +153,40 @@ mod tests {
             assert_eq!(with(&format!("Content-Type: {value}\r\n"), is_grpc), expected, "{value}");
         }
         assert!(!with("", is_grpc));
+    }
+
+    #[test]
+    fn what_grpc_web_says_and_hears() {
+        use Coding::{Binary, Text};
+        for (lines, expected) in [
+            ("Content-Type: application/grpc-web\r\n", Some((Binary, Binary))),
+            ("Content-Type: application/grpc-web-text\r\n", Some((Text, Text))),
+            ("Content-Type: application/grpc-web-text\r\nAccept: */*\r\n", Some((Text, Text))),
+            ("Content-Type: application/grpc-web+proto\r\nAccept: application/grpc-web-text\r\n", Some((Binary, Text))),
+            (
+                "Content-Type: application/grpc-web-text\r\nAccept: text/plain, application/grpc-web\r\n",
+                Some((Text, Binary)),
+            ),
+            ("Content-Type: application/grpc\r\nAccept: application/grpc-web-text\r\n", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|(asks, hears)| Web { asks, hears });
+            assert_eq!(with(lines, web), expected, "{lines}");
+        }
+    }
+
+    #[test]
+    fn media_types_keep_their_form() {
+        for (from, to, expected) in [
+            ("application/grpc-web", "application/grpc", "application/grpc+proto"),
+            ("application/grpc-web-text+json;a=b", "application/grpc", "application/grpc+json;a=b"),
+            ("application/grpc", "application/grpc-web", "application/grpc-web+proto"),
+            ("application/grpc+json", "application/grpc-web-text", "application/grpc-web-text+json"),
+        ] {
+            let mut out = Vec::new();
+            write_media_type(from.as_bytes(), to.as_bytes(), &mut out);
+            assert_eq!(out, expected.as_bytes(), "{from}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use proto::h1::{Connection, Trailers};
 use ring::{Buf, Now};
 
 use super::admit::Paced;
+use super::bridge::Bridge;
 use super::mirror::Copy;
 use super::{Door, grpc};
 use crate::conn::{Broken, Lane, Read, Reads, Speaks};
@@ -27,6 +28,8 @@ pub(super) struct Half<'a> {
     pub(super) bytes: u64,
     /// How a call of gRPC ended, once its trailers have passed.
     pub(super) grpc_status: Option<u8>,
+    /// Makes what passes into something else. Far away, as the next one.
+    pub(super) bridge: Option<Box<Bridge>>,
     /// Takes in what passes. Far away, for next to nobody has one.
     pub(super) copy: Option<Box<Copy>>,
 }
@@ -75,7 +78,7 @@ pub(super) trait Sink {
 
 impl<'a> Half<'a> {
     pub(super) fn new(lead: Option<Buf>, pacing: Option<Pacing<'a>>) -> Self {
-        Self { pacing, lead, hold: None, state: Going::On, bytes: 0, grpc_status: None, copy: None }
+        Self { pacing, lead, hold: None, state: Going::On, bytes: 0, grpc_status: None, bridge: None, copy: None }
     }
 
     /// Until when the next piece has to wait for its turn.
@@ -123,6 +126,16 @@ impl<'a> Half<'a> {
 
     /// Passes one piece on, with what leads it and, if it is the last, what ends the message.
     pub(super) fn pass(&mut self, piece: Piece, sink: &mut impl Sink) -> Result<(), Cut> {
+        if !piece.trailers.is_empty() {
+            self.grpc_status = grpc::status_of_trailers(&piece.trailers);
+        }
+        let Some(mut bridge) = self.bridge.take() else { return self.put(piece, sink) };
+        let passed = bridge.pass(piece, |piece| self.put(piece, sink));
+        self.bridge = Some(bridge);
+        passed
+    }
+
+    fn put(&mut self, piece: Piece, sink: &mut impl Sink) -> Result<(), Cut> {
         let last = piece.last;
         let mut out = match piece.data {
             Some(mut data) => {
@@ -138,9 +151,6 @@ impl<'a> Half<'a> {
         if last {
             // An empty vector owns no memory; only trailers give it some.
             let mut long = Vec::new();
-            if !piece.trailers.is_empty() {
-                self.grpc_status = grpc::status_of_trailers(&piece.trailers);
-            }
             let short = sink.end(&piece.trailers, &mut long)?;
             let end = if long.is_empty() { short } else { &long };
             if !end.is_empty() {

@@ -3,13 +3,16 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use proto::grpc::MEDIA_TYPE;
+use proto::grpc::web::Coding;
 use proto::h1::{RequestRewrite, ResponseHead, ResponseRewrite};
 use proto::http::{Fields, Framing, Known, KnownSet, Span, Version, hop};
 
+use super::bridge::Web;
 use super::relay::Exchange;
 use super::route::{Matched, Way};
 use super::tries::Tries;
-use super::{Door, Peer, Request, affinity, upgrade};
+use super::{Door, Peer, Request, affinity, grpc, upgrade};
 use crate::conn::{Composed, Conn, Lane};
 use crate::limits;
 use crate::snapshot::{Facts, Forwarded, HeaderRule, HeaderRules, HostPolicy, ServerPolicy, ViaName, normal};
@@ -19,9 +22,9 @@ use proto::h1::Server;
 /// Room for what a head gains: the forwarding fields of a client and of the proxies before us.
 const GAIN_BYTES_MAX: usize = 2 << 10;
 
-/// Fields that we add of our own accord: three of `X-Forwarded-*`, `Forwarded`, `Via`, cookies without ours, `Client-Cert`, a WebSocket's key;
-/// and `Server`, `Alt-Svc`, a sticky cookie, and what answers such a key in a response.
-const OWN_FIELDS_MAX: usize = 9;
+/// Fields that we add of our own accord: three of `X-Forwarded-*`, `Forwarded`, `Via`, cookies without ours, `Client-Cert`, a WebSocket's key,
+/// gRPC's `Content-Type`; and `Server`, `Alt-Svc`, a sticky cookie, and what answers such a key in a response.
+const OWN_FIELDS_MAX: usize = 10;
 
 /// What a field's line has beside name and value: `: ` and CRLF.
 const FIELD_EXTRA: usize = 4;
@@ -81,11 +84,17 @@ fn compose_request<const FIELDS: usize, T>(
     }
     let mut spans = forwarding(&mut value, (door, request, peer), bytes, &fields, route.forwarded);
     spans.via = via(&mut value, door, request.head.version);
-    let cookies = affinity::cookie_to_strip(&door.snapshot[way.pool], &fields, bytes).map(|rule| {
-        let start = value.len();
-        affinity::strip_cookie(rule, &fields, bytes, &mut value);
-        Place { start, end: value.len() }
-    });
+    if let Some(web) = way.web {
+        let media_type = fields.value(Known::ContentType, bytes).unwrap_or_default();
+        spans.media_type = written(&mut value, |value| grpc::write_media_type(media_type, MEDIA_TYPE, value));
+        rewrite.te_trailers = true;
+        if web.asks == Coding::Text && content.is_none() && framing.has_body() {
+            // It becomes shorter.
+            rewrite.framing = Framing::Chunked;
+        }
+    }
+    let cookies = affinity::cookie_to_strip(&door.snapshot[way.pool], &fields, bytes)
+        .map(|rule| written(&mut value, |value| affinity::strip_cookie(rule, &fields, bytes, value)));
     let mut values = [Place::default(); FIELDS];
     let target = rewritten(door, request, peer, &way.matched, &fields, &mut value, &mut values);
     rewrite.target = Some(target.of(&value)).filter(|target| !target.is_empty());
@@ -109,6 +118,10 @@ fn compose_request<const FIELDS: usize, T>(
     }
     if !spans.via.is_empty() {
         added.add(b"via", spans.via.of(&value));
+    }
+    if !spans.media_type.is_empty() {
+        added.add(b"content-type", spans.media_type.of(&value));
+        rewrite.without.insert(Known::ContentType);
     }
     if let Some(cookies) = cookies {
         let unwanted = rewrite.without.contains(Known::Cookie);
@@ -205,6 +218,8 @@ fn remove(rules: &HeaderRules, without: &mut KnownSet, fields: &mut Fields, byte
 pub(super) struct Told<'a> {
     pub(super) framing: Framing,
     pub(super) persistent: bool,
+    /// How it is said in gRPC-Web, if it is.
+    pub(super) bridged: Option<Web>,
     /// Whose sticky cookie it may carry, and the endpoint that it is from.
     pub(super) tries: &'a Tries<'a>,
     pub(super) endpoint: &'a Rc<Endpoint>,
@@ -257,6 +272,13 @@ fn compose_response<const FIELDS: usize>(
     let mut value = door.desk.value.borrow_mut();
     value.clear();
     let via = via(&mut value, door, head.version);
+    let media_type = told.bridged.map(|web| {
+        // Trailers are content from here on.
+        rewrite.without.insert(Known::Trailer);
+        rewrite.without.insert(Known::ContentType);
+        let media_type = fields.value(Known::ContentType, bytes).unwrap_or_default();
+        written(&mut value, |value| grpc::write_media_type(media_type, web.hears.media_type(), value))
+    });
     let mut values = [Place::default(); FIELDS];
     if !rules.add.is_empty() {
         let mut asked = door.desk.request_fields.borrow_mut();
@@ -275,6 +297,9 @@ fn compose_response<const FIELDS: usize>(
     remove(rules, &mut rewrite.without, fields, bytes);
     if !via.is_empty() {
         added.add(b"via", via.of(&value));
+    }
+    if let Some(media_type) = media_type {
+        added.add(b"content-type", media_type.of(&value));
     }
     for (rule, place) in rules.add.iter().zip(values) {
         added.add(rule.name.as_bytes(), place.of(&value));
@@ -361,6 +386,7 @@ struct Spans {
     x_for: Place,
     forwarded: Place,
     via: Place,
+    media_type: Place,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -396,6 +422,13 @@ fn via(value: &mut Vec<u8>, door: &Door, came: Version) -> Place {
         });
         value.extend_from_slice(name.as_bytes());
     }
+    Place { start, end: value.len() }
+}
+
+/// Where what `write` appends to `value` lies.
+fn written(value: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> Place {
+    let start = value.len();
+    write(value);
     Place { start, end: value.len() }
 }
 

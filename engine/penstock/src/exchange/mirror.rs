@@ -74,8 +74,8 @@ impl Copy {
     }
 
     /// The original has left: the copy follows.
-    pub(super) fn launch(self, door: &Door, request: &Request, peer: &Peer, matched: &Matched<'_>) {
-        let Some(mirror) = &matched.route.mirror else { return };
+    pub(super) fn launch(self, door: &Door, request: &Request, peer: &Peer, way: &Way<'_>) {
+        let Some(mirror) = &way.matched.route.mirror else { return };
         let target = &mirror.target;
         let now = policy_now(ring::now());
         let cluster = Rc::clone(&door.clusters[usize::from(target.pool.0)]);
@@ -84,7 +84,7 @@ impl Copy {
         let Ok(endpoint) = cluster.pick(&choice, now, &door.cells.counters) else {
             return door.cells.counters.mirrors_dropped_total.add(1);
         };
-        let way = Way::only(*matched, target);
+        let way = way.only(target);
         let framing = match request.head.framing {
             Framing::None => Framing::None,
             _ => Framing::Length(self.body.len() as u64),

@@ -6,6 +6,7 @@
 
 mod admit;
 mod affinity;
+mod bridge;
 mod door;
 mod grpc;
 mod half;

@@ -22,6 +22,7 @@ use proto::http::{Framing, Known, Method, Status, Version};
 use ring::{Buf, Now, Timer};
 
 use super::admit::Paced;
+use super::bridge::{Bridge, Web};
 use super::half::{Body, Cut, Going, Half, Out, Piece};
 use super::hedge::{Ahead, Hedge};
 use super::replay::Repeatable;
@@ -128,6 +129,7 @@ async fn copy(
         lost: None,
         refused: None,
     };
+    relay.upload.bridge = way.web.and_then(Bridge::of_request);
     if !settled.mirrored {
         settled.mirrored = true;
         relay.upload.copy = mirror::begin(door, request, &way.matched);
@@ -272,7 +274,7 @@ impl Relay<'_, '_, '_> {
     fn mirror(&mut self) {
         let Exchange { door, request, peer, way, .. } = self.exchange;
         if let Some(copy) = self.upload.copy.take().filter(|_| self.upload.state == Going::Done) {
-            copy.launch(door, request, peer, &way.matched);
+            copy.launch(door, request, peer, &way);
         }
     }
 
@@ -429,6 +431,14 @@ impl Relay<'_, '_, '_> {
         grpc::status_of_head(&fields, self.up.head(head.length as usize)).map_or(status, grpc::http_of)
     }
 
+    /// How an answer is to be said in gRPC-Web. One that is none of gRPC goes as it came.
+    fn bridged(&self, head: &ResponseHead) -> Option<Web> {
+        let web = self.exchange.way.web?;
+        let fields = self.exchange.door.desk.response_fields.borrow();
+        let is_answer = head.framing != Framing::None && grpc::is_grpc(&fields, self.up.head(head.length as usize));
+        is_answer.then_some(web)
+    }
+
     /// Takes in the content of an answer that nobody gets, as far as it is here: a connection with nothing left on it can be
     /// used again.
     fn discard(&mut self, cx: &mut Context<'_>) {
@@ -445,13 +455,15 @@ impl Relay<'_, '_, '_> {
 
     /// A final response's head: composes ours, and decides how its content will leave.
     fn begin_response(&mut self, head: &ResponseHead) -> Poll<Relayed> {
-        let framing = head.framing.towards(self.exchange.request.head.version);
+        let bridged = self.bridged(head);
+        let framing = if bridged.is_some() { Framing::Chunked } else { head.framing };
+        let sent = framing.towards(self.exchange.request.head.version);
         let upgrading = head.status == Status::SWITCHING_PROTOCOLS;
         let unread_request = self.upload.state != Going::Done;
         if self.exchange.door.desk.draining.get() {
             self.down.close_after();
         }
-        let persistent = self.down.is_persistent() && framing != Framing::UntilClose && !unread_request;
+        let persistent = self.down.is_persistent() && sent != Framing::UntilClose && !unread_request;
         let (length, meaning) = (head.length as usize, self.means(head));
         let mut agreed = Some(Agreed::Bytes);
         let composed = {
@@ -461,7 +473,7 @@ impl Relay<'_, '_, '_> {
                 agreed = upgrade::agreed(self.exchange.request, head, bytes, &fields);
             }
             let endpoint = &self.attempt.endpoint;
-            let told = headers::Told { framing, persistent, tries: self.tries, endpoint };
+            let told = headers::Told { framing: sent, bridged, persistent, tries: self.tries, endpoint };
             agreed.is_some() && headers::response_head(self.exchange, head, bytes, &mut fields, &told, self.down)
         };
         let Some(agreed) = agreed.filter(|_| composed) else {
@@ -479,7 +491,8 @@ impl Relay<'_, '_, '_> {
         }
         self.phase = Phase::Content;
         self.impatient_at = None;
-        self.begin_content(head.framing);
+        self.download.bridge = bridged.map(Bridge::of_answer);
+        self.begin_content(framing);
         Poll::Pending
     }
 
@@ -538,6 +551,10 @@ impl Relay<'_, '_, '_> {
                 };
                 Poll::Ready(Relayed::Done(Class::Answered(StatusClass::of(meaning))))
             }
+            // The endpoint knows the caller's time, too, and may let go first.
+            Poll::Ready(Err(Cut::Source(_))) if self.exchange.way.grpc && self.exchange.way.is_over() => {
+                Poll::Ready(self.call_is_over())
+            }
             Poll::Ready(Err(Cut::Source(_))) => {
                 self.cut_response();
                 Poll::Ready(Relayed::Done(Class::Truncated))
@@ -566,8 +583,9 @@ impl Relay<'_, '_, '_> {
             self.exchange.door.cells.counters.requests_malformed_total.add(1);
             let reason = Reason::ClientMalformed(malformed);
             self.refused = Some(reason);
-            self.status = super::respond::answer(self.exchange.door, self.down, self.exchange.request, reason);
+            // Before it is answered, so that the answer says so.
             self.down.close_after();
+            self.status = super::respond::answer(self.exchange.door, self.down, self.exchange.request, reason);
         } else {
             return self.client_left();
         }

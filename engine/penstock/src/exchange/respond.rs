@@ -6,6 +6,7 @@ use proto::h1::{Respond, Server};
 use proto::http::{Known, Method, Status};
 
 use super::admit::Limited;
+use super::bridge::Web;
 use super::headers::{Added, Place, ensure_parsed, write_values};
 use super::route::Matched;
 use super::{Door, Peer, Request, grpc};
@@ -188,9 +189,9 @@ pub(super) fn answer(door: &Door, lane: &mut Lane<'_, Server>, request: &Request
     let fields = limit_fields(door, reason, &mut value);
     let mut respond = respond_to(lane, request, reason.status());
     ours(&mut respond, reason);
-    if is_call(door, request) {
+    if let Some(web) = call(door, request) {
         let fields = grpc::refusal(reason, reason.body().trim_ascii_end());
-        grpc::as_grpc(&mut respond);
+        grpc::as_grpc(&mut respond, web);
         respond.add = &fields;
         return send(door, lane, &respond);
     }
@@ -200,10 +201,12 @@ pub(super) fn answer(door: &Door, lane: &mut Lane<'_, Server>, request: &Request
     send(door, lane, &respond)
 }
 
-fn is_call(door: &Door, request: &Request) -> bool {
+/// Whether a request is a call of gRPC, and how one of gRPC-Web says so. Its caller understands nothing else, whoever speaks it behind us.
+fn call(door: &Door, request: &Request) -> Option<Option<Web>> {
     let mut fields = door.desk.request_fields.borrow_mut();
     ensure_parsed(door, request, &mut fields);
-    grpc::is_grpc(&fields, request.bytes.bytes())
+    let bytes = request.bytes.bytes();
+    grpc::web(&fields, bytes).map(Some).or_else(|| grpc::is_grpc(&fields, bytes).then_some(None))
 }
 
 /// The answer of a route that asks no endpoint: a redirect, or what the configuration says. Returns the status sent.

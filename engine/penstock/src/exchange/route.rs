@@ -9,6 +9,7 @@ use proto::http::authority::{Form, split_port};
 use proto::http::{Fields, Known, Method};
 use ring::Now;
 
+use super::bridge::Web;
 use super::headers::ensure_parsed;
 use super::{Door, Peer, Reason, Request, grpc};
 use crate::limits;
@@ -34,6 +35,8 @@ pub(super) struct Way<'a> {
     pub(super) deadline: Option<Now>,
     /// It is a call of gRPC.
     pub(super) grpc: bool,
+    /// It came as gRPC-Web, and leaves as gRPC.
+    pub(super) web: Option<Web>,
     /// Of several candidates those that the request has been to, a bit each; none where there was no choice.
     pub(super) been: u16,
 }
@@ -68,9 +71,9 @@ pub(super) enum Passed<'a> {
 }
 
 impl<'a> Way<'a> {
-    /// Where there is no choice.
-    pub(super) const fn only(matched: Matched<'a>, target: &'a Target) -> Self {
-        Self { matched, pool: target.pool, timeouts: &target.timeouts, deadline: None, grpc: false, been: 0 }
+    /// The same request's to another target, where there is no choice.
+    pub(super) const fn only(&self, target: &'a Target) -> Self {
+        Self { pool: target.pool, timeouts: &target.timeouts, deadline: None, been: 0, ..*self }
     }
 }
 
@@ -129,11 +132,12 @@ impl Door {
             }
             Action::Redirect(_) | Action::Respond(_) => return Ok(Routed::Here(matched)),
         };
-        let grpc = grpc::is_grpc(&fields, bytes);
+        let web = if route.grpc_web { grpc::web(&fields, bytes) } else { None };
+        let grpc = web.is_some() || grpc::is_grpc(&fields, bytes);
         let waits = if grpc { grpc::timeout(&fields, bytes) } else { None };
         let total = waits.into_iter().chain(route.total).min();
         let deadline = total.map(|total| request.begun + total.min(limits::TIME_MAX));
-        Ok(Routed::To(Way { matched, pool: *pool, timeouts, deadline, grpc, been }))
+        Ok(Routed::To(Way { matched, pool: *pool, timeouts, deadline, grpc, web, been }))
     }
 
     /// Asks the breaker of a request's route, if it has one.

@@ -5,6 +5,7 @@
 //! is complete is so in text, too, padded if need be, because its reader shall not wait for the next one.
 
 use super::prefix;
+use crate::http::list;
 
 /// How a client writes content, or wants to read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,11 @@ impl Coding {
             let ends = matches!(rest.first(), None | Some(b'+' | b';' | b' ' | b'\t'));
             (ends && begin.eq_ignore_ascii_case(coding.media_type())).then_some((coding, rest))
         })
+    }
+
+    /// What a client hears, by the values of its `accept`: the first of them that is one.
+    pub fn accepted<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
+        values.into_iter().flat_map(list).find_map(Self::of).map(|(coding, _)| coding)
     }
 }
 

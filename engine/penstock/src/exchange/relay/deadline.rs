@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use policy::{Class, Outcome};
 use proto::http::Framing;
-use ring::{Buf, Now};
+use ring::Now;
 
 use super::{Exchange, Phase, Relay, Relayed};
-use crate::exchange::half::{Going, Out};
+use crate::exchange::half::{Going, Out, Piece};
 use crate::exchange::{Reason, grpc, respond};
 use crate::limits;
 
@@ -119,13 +119,10 @@ impl Relay<'_, '_, '_> {
     }
 
     /// The caller of a call that is under way does not wait any longer: it is told so, as far as the wire has words for it.
-    fn call_is_over(&mut self) -> Relayed {
-        self.download.release(&mut Out { lane: self.down });
-        let mut long = Vec::new();
-        match self.down.end(&grpc::deadline_passed(), &mut long) {
-            Ok(_) if long.is_empty() => {}
-            Ok(_) => self.down.send(Buf::copy_of(&long)),
-            Err(_) => self.down.abort_written(),
+    pub(super) fn call_is_over(&mut self) -> Relayed {
+        let end = Piece { last: true, trailers: grpc::deadline_passed(), data: None };
+        if self.download.pass(end, &mut Out { lane: self.down }).is_err() {
+            self.cut_response();
         }
         self.refused = Some(Reason::DeadlinePassed);
         Relayed::Done(Class::TimedOut)

@@ -28,6 +28,8 @@ pub struct Route {
     pub breaker: Option<RouteBreaker>,
     /// Ambiguous paths go on as they came.
     pub raw_path: bool,
+    /// Calls of gRPC-Web become calls of gRPC.
+    pub grpc_web: bool,
     pub qos: RouteQos,
     pub websockets: WebSockets,
     pub forwarded: Forwarded,
@@ -224,6 +226,7 @@ pub(super) fn route(
         total: doc.timeout.total.as_ref().map(time),
         breaker: breaker::route_breaker(&doc.breaker, target, files),
         raw_path: doc.raw_path,
+        grpc_web: doc.grpc_web,
         qos: qos::route(doc, classes),
         websockets: websocket::websockets(&doc.websocket),
         forwarded: doc.forwarded,

@@ -9,8 +9,8 @@ use crate::snapshot::report::Code;
 use crate::snapshot::rewrite::{Format, HeaderLine};
 use crate::snapshot::route::{RouteId, shadowed};
 use crate::snapshot::schema::{
-    AdaptiveDoc, Forwarded, HeadersDoc, MirrorDoc, PaceDoc, RedirectDoc, RespondDoc, RewriteDoc, RouteBreakerDoc,
-    RouteDoc, RouteTimeouts, WebSocketDoc,
+    AdaptiveDoc, Forwarded, HeadersDoc, MirrorDoc, PaceDoc, PoolProtocol, RedirectDoc, RespondDoc, RewriteDoc,
+    RouteBreakerDoc, RouteDoc, RouteTimeouts, WebSocketDoc,
 };
 use crate::snapshot::share::Sticky;
 use crate::snapshot::text::Step;
@@ -41,11 +41,24 @@ impl Meaning<'_> {
             self.route_times(at, route);
             self.websockets(at, &route.websocket);
             self.route_breaker(at, route);
+            self.grpc_web(at, route);
             self.rewrites(at, route);
             self.answers(at, route);
             self.qos_of(at, route);
         }
         self.shadows();
+    }
+
+    /// gRPC-Web becomes gRPC, which HTTP/1.1 cannot carry.
+    fn grpc_web(&mut self, at: usize, route: &RouteDoc) {
+        let speaks_http1 = |name: &str| {
+            self.document.pool.iter().any(|pool| pool.name == name && pool.protocol == PoolProtocol::Http11)
+        };
+        let pool = route.pools().find(|name| route.grpc_web && speaks_http1(name));
+        if let Some(pool) = pool {
+            let message = format!("gRPC needs HTTP/2, and the pool `{pool}` speaks HTTP/1.1");
+            self.report(Code::Conflict, path!["route", at, "grpc_web"], message, "write protocol = \"h2\" in the pool");
+        }
     }
 
     /// Exactly one answer to where a request goes, and nothing beside it that contradicts it.
@@ -112,6 +125,7 @@ impl Meaning<'_> {
             ("request_headers", route.request_headers != HeadersDoc::default()),
             ("mirror", route.mirror.pool.is_some()),
             ("raw_path", route.raw_path),
+            ("grpc_web", route.grpc_web),
             ("timeout", route.timeout != RouteTimeouts::default()),
             ("breaker", route.breaker != RouteBreakerDoc::default()),
             ("class", route.class.is_some()),

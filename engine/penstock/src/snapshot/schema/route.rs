@@ -74,6 +74,9 @@ pub struct RouteDoc {
     pub timeout: RouteTimeouts,
     /// When to stop asking any endpoint for such requests.
     pub breaker: RouteBreakerDoc,
+    /// Bridges gRPC-Web: calls as browsers make them (`application/grpc-web`, `application/grpc-web-text`) reach endpoints as gRPC, and other
+    /// requests as they came. The pools need `protocol = "h2"`, or `auto`.
+    pub grpc_web: bool,
     /// What is asked of WebSockets, and what becomes of them.
     pub websocket: WebSocketDoc,
     /// Which fields tell endpoints about the client: `X-Forwarded-For`, `-Proto` and `-Host`, or RFC 7239's `Forwarded`.
@@ -109,6 +112,7 @@ impl Default for RouteDoc {
             per_client: PaceDoc::default(),
             timeout: RouteTimeouts::default(),
             breaker: RouteBreakerDoc::default(),
+            grpc_web: false,
             websocket: WebSocketDoc::default(),
             forwarded: Forwarded::default(),
         }
