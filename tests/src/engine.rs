@@ -87,6 +87,12 @@ impl Setup {
         self
     }
 
+    /// Datagrams passed through.
+    pub fn udp(mut self) -> Self {
+        self.protocol = "udp";
+        self
+    }
+
     pub fn engine_line(mut self, line: &str) -> Self {
         self.engine_lines += &format!("{line}\n");
         self
@@ -134,7 +140,7 @@ impl Setup {
     pub fn toml(&self, admin: SocketAddr) -> String {
         let endpoints: Vec<String> = self.endpoints.iter().map(|endpoint| format!("{endpoint:?}")).collect();
         let (cores, driver, listen, protocol) = (&self.cores, &self.driver, self.listen, self.protocol);
-        let (door, route) = if protocol == "tcp" {
+        let (door, route) = if protocol != "http" {
             ("pool = \"origins\"\n", String::new())
         } else {
             ("", format!("[[route]]\npool = \"origins\"\n{}", self.route_lines))
@@ -165,7 +171,7 @@ impl Setup {
     pub fn serve(self, more: &[&str]) -> Engine {
         let admin = free_address();
         let mut args = vec!["serve".to_owned(), "--listen".to_owned()];
-        let scheme = if self.protocol == "tcp" { "tcp://" } else { "" };
+        let scheme = if self.protocol == "http" { String::new() } else { format!("{}://", self.protocol) };
         args.push(format!("{scheme}{}", self.listen));
         for endpoint in &self.endpoints {
             args.extend(["--to".to_owned(), format!("{scheme}{endpoint}")]);

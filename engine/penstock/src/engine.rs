@@ -395,6 +395,7 @@ impl Engine {
                 (ListenerProtocol::Http, Some(_)) => "https",
                 (ListenerProtocol::Tcp { .. }, None) => "tcp",
                 (ListenerProtocol::Tcp { .. }, Some(_)) => "tls",
+                (ListenerProtocol::Udp { .. }, _) => "udp",
                 (ListenerProtocol::Sni { .. }, _) => "tls, passed through,",
             };
             for address in &listener.addresses {
@@ -423,7 +424,9 @@ impl Drop for Engine {
 
 /// The listening sockets of a worker in their order, named where the kernel chooses among those of all workers.
 fn groups(snapshot: &Snapshot) -> Vec<Option<String>> {
-    let listeners = snapshot.listeners.iter();
+    // Of datagrams none is given away: the kernel keeps a client's with one worker.
+    let listeners =
+        snapshot.listeners.iter().filter(|listener| !matches!(listener.protocol, ListenerProtocol::Udp { .. }));
     let addresses = listeners.flat_map(|listener| listener.addresses.iter().map(move |address| (listener, address)));
     let named = addresses.map(|(listener, address)| match address {
         Bind::Unix(_) => None,

@@ -191,6 +191,16 @@ pub const HTTP3: proto::h3::Limits = proto::h3::Limits { heads: HEADS, ..proto::
 /// What an endpoint of HTTP/3 may do.
 pub const HTTP3_UPSTREAM: proto::h3::Limits = HTTP3;
 
+/// Bytes of datagrams that may wait in each direction of a flow: what 1 Gbit/s brings in 2 ms. The listener's own socket has more, for all of them.
+pub const FLOW_BUFFER: usize = 256 << 10;
+
+/// How long a flow that was never replied to may be silent: whoever lies about its address holds a port and 2 KiB for so long.
+pub const FLOW_UNREPLIED: Duration = Duration::from_secs(10);
+
+/// Datagrams that one send may consist of, and their bytes (`UDP_SEGMENT`).
+pub const JOINED_MAX: usize = 64;
+pub const JOINED_BYTES_MAX: usize = 65_507;
+
 /// Content that an endpoint may send on all streams of a connection before it is taken. It is near, and its answers are large, as with [`HTTP2_UPSTREAM`].
 pub const QUIC_WINDOW_UPSTREAM: u32 = 2 << 20;
 

@@ -14,7 +14,7 @@ use crate::listen::{self, Gate};
 use crate::qos::{self, Qos};
 use crate::quic;
 use crate::session::Sessions;
-use crate::snapshot::{Bind, ListenerId, PoolId, ProxyProtocol, RouteId, Snapshot};
+use crate::snapshot::{Bind, ListenerId, ListenerProtocol, PoolId, ProxyProtocol, RouteId, Snapshot};
 use crate::steer::{self, Inbox, Neighbours, Seat, Sockets};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
@@ -209,6 +209,14 @@ impl Worker {
         });
         let quic = door.tls.borrow().as_ref().and_then(|tls| self.offer_quic(id, tls)).transpose()?;
         let share = (listener.max_connections as usize).div_ceil(count.max(1));
+        if let ListenerProtocol::Udp { .. } = listener.protocol {
+            for socket in listen::udp::bind(listener)? {
+                let gate = Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), share, None));
+                self.gates.push(Rc::clone(&gate));
+                ring::spawn(listen::udp::serve(gate, socket));
+            }
+            return Ok(());
+        }
         for (address, socket) in listener.addresses.iter().zip(listen::bind(listener)?) {
             let in_group = !matches!(address, Bind::Unix(_));
             let descriptor = socket.descriptor().filter(|_| in_group);

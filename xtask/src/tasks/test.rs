@@ -18,6 +18,8 @@ const TOOLS: &[Tool] = &[
     ("slowhttptest", "slowhttptest"),
     ("h2load", "nghttp2-client"),
     ("nghttpd", "nghttp2-server"),
+    ("dig", "bind9-dnsutils"),
+    ("dnsmasq", "dnsmasq-base"),
     // 124 MB, half a minute; its tests skip themselves where it is not there.
     ("chromium", "chromium"),
 ];

@@ -9,11 +9,12 @@ use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
 
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Where to listen: 127.0.0.1:8080, :8080, http://…, https://…, tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
+    /// Where to listen: 127.0.0.1:8080, :8080, http://…, https://…, tcp://…, udp://…, unix:PATH, tcp+unix:PATH. Several may be
+    /// given
     #[arg(long, value_name = "ADDR", required = true, value_parser = door)]
     pub listen: Vec<Door>,
     /// Where to go: 127.0.0.1:9000, host:80, http://…, https://…, h2://… (HTTP/2 over TLS), h2c://… (without), h3://… (HTTP/3),
-    /// tcp://…, unix:PATH, tcp+unix:PATH. Several may be given
+    /// tcp://…, udp://…, unix:PATH, tcp+unix:PATH. Several may be given
     #[arg(long, value_name = "TARGET", required = true, value_parser = target)]
     pub to: Vec<Target>,
     /// The certificate of https:// doors with its chain behind it, in PEM
@@ -61,7 +62,8 @@ pub struct Target {
 /// A sentence, when doors and targets do not fit together.
 pub fn document(args: &ServeArgs) -> Result<Document, String> {
     let mut document = Document::default();
-    for (protocol, name) in [(Protocol::Http, "http"), (Protocol::Tcp, "tcp")] {
+    for protocol in [Protocol::Http, Protocol::Tcp, Protocol::Udp] {
+        let name = protocol.text();
         let doors: Vec<_> = args.listen.iter().filter(|door| door.protocol == protocol).collect();
         let targets: Vec<_> =
             args.to.iter().filter(|target| target.protocol == protocol).map(|target| target.endpoint.clone()).collect();
@@ -115,7 +117,7 @@ fn listener(args: &ServeArgs, protocol: Protocol, tls: bool, binds: Vec<Bind>) -
     let (name, pool) = match (protocol, tls) {
         (Protocol::Http, false) => ("http", None),
         (Protocol::Http, true) => ("https", None),
-        (Protocol::Tcp, _) => ("tcp", Some("tcp".into())),
+        (Protocol::Tcp | Protocol::Udp, _) => (protocol.text(), Some(protocol.text().into())),
     };
     let mut listener = ListenDoc { name: name.into(), addr: Listed(binds), protocol, pool, ..ListenDoc::default() };
     if tls {
@@ -133,7 +135,7 @@ fn shown(protocol: Protocol, address: &impl ToString) -> String {
     match (protocol, address.starts_with("unix:")) {
         (Protocol::Http, _) => address,
         (Protocol::Tcp, true) => format!("tcp+{address}"),
-        (Protocol::Tcp, false) => format!("tcp://{address}"),
+        (Protocol::Tcp | Protocol::Udp, _) => format!("{}://{address}", protocol.text()),
     }
 }
 
@@ -141,6 +143,8 @@ fn no_partner(flag: &str, value: &str, protocol: &str, other: &str) -> String {
     let example = match (protocol, other) {
         ("tcp", "--to") => "--to tcp://HOST:PORT",
         ("tcp", _) => "--listen tcp://:PORT",
+        ("udp", "--to") => "--to udp://HOST:PORT",
+        ("udp", _) => "--listen udp://:PORT",
         (_, "--to") => "--to HOST:PORT",
         _ => "--listen :PORT",
     };
@@ -183,7 +187,11 @@ fn scheme(text: &str) -> Result<(Scheme, String), Unreadable> {
             }
         },
         "tcp" => Ok((plain(Protocol::Tcp), rest.to_owned())),
-        _ => Err(wrong(format!("has the unknown scheme `{scheme}`"), "write `http://`, `https://` or `tcp://`")),
+        "udp" => Ok((plain(Protocol::Udp), rest.to_owned())),
+        _ => Err(wrong(
+            format!("has the unknown scheme `{scheme}`"),
+            "write `http://`, `https://`, `tcp://` or `udp://`",
+        )),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The doors: sockets that accept, the PROXY header that some clients begin with, and the budget of connections.
 
 pub mod quic;
+pub mod udp;
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -47,6 +48,38 @@ fn bind_one(address: &Bind, backlog: u32) -> io::Result<Listener> {
                 .or_else(|_| Listener::bind(&any(Ipv4Addr::UNSPECIFIED.into()), &options))
         }
     }
+}
+
+/// Binds every address of a listener to UDP, for a `purpose` that errors name, with advice for ports that are taken.
+fn datagrams<T>(
+    listener: &snapshot::Listener,
+    purpose: &str,
+    advice: &str,
+    mut one: impl FnMut(SocketAddr) -> io::Result<T>,
+) -> io::Result<Vec<T>> {
+    let mut bound = Vec::new();
+    for address in &listener.addresses {
+        let named = |error: io::Error| {
+            let advice = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    format!("; another process has the UDP port (`ss -lunp` names it){advice}")
+                }
+                io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE".into(),
+                _ => String::new(),
+            };
+            io::Error::new(error.kind(), format!("listener `{}`: {address}{purpose}: {error}{advice}", listener.name))
+        };
+        let socket = match address {
+            Bind::Unix(_) => continue,
+            Bind::Tcp(inet) => one(*inet),
+            Bind::Any { port } => {
+                let any = |ip: IpAddr| SocketAddr::new(ip, *port);
+                one(any(Ipv6Addr::UNSPECIFIED.into())).or_else(|_| one(any(Ipv4Addr::UNSPECIFIED.into())))
+            }
+        };
+        bound.push(socket.map_err(named)?);
+    }
+    Ok(bound)
 }
 
 /// What accepting needs to know of its worker.

@@ -2,15 +2,14 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Gate;
+use super::{Gate, datagrams};
 use crate::limits;
 use crate::quic::{self, Endpoint, Keys, Newcomer, Place};
 use crate::session::{self, Arrived};
-use crate::snapshot::{Bind, Listener};
+use crate::snapshot::Listener;
 
 /// Binds the addresses of a listener that has HTTP/3, `first` of them being bound already. Unix sockets carry none.
 ///
@@ -23,34 +22,12 @@ pub fn bind(
     place: Place,
     server: &Arc<quic::ServerConfig>,
 ) -> io::Result<Vec<Rc<Endpoint>>> {
-    let mut bound = Vec::new();
-    for address in &listener.addresses {
-        let named = |error: io::Error| {
-            let advice = match error.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "; another process has the UDP port (`ss -lunp` names it); `http3.enabled = false` does without"
-                }
-                io::ErrorKind::PermissionDenied => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
-                _ => "",
-            };
-            io::Error::new(
-                error.kind(),
-                format!("listener `{}`: {address}, for HTTP/3: {error}{advice}", listener.name),
-            )
-        };
-        let at = first + bound.len();
-        let one = |address: SocketAddr| Endpoint::bind(address, at, keys, place, Arc::clone(server));
-        let endpoint = match address {
-            Bind::Unix(_) => continue,
-            Bind::Tcp(inet) => one(*inet),
-            Bind::Any { port } => {
-                let any = |ip: IpAddr| SocketAddr::new(ip, *port);
-                one(any(Ipv6Addr::UNSPECIFIED.into())).or_else(|_| one(any(Ipv4Addr::UNSPECIFIED.into())))
-            }
-        };
-        bound.push(endpoint.map_err(named)?);
-    }
-    Ok(bound)
+    let mut at = first;
+    datagrams(listener, ", for HTTP/3", "; `http3.enabled = false` does without", |address| {
+        let endpoint = Endpoint::bind(address, at, keys, place, Arc::clone(server))?;
+        at += 1;
+        Ok(endpoint)
+    })
 }
 
 /// Carries datagrams, and lets clients in until the gate closes. For as long as the worker lives: connections need it to their last word.

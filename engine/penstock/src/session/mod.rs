@@ -1,7 +1,7 @@
 //! The server role: what happens on a client connection from its first byte to its last.
 //!
 //! An HTTP/1 connection yields exchanges one after another ([`h1`]), one of HTTP/2 or HTTP/3 many at a time ([`h2`], [`h3`]); a TCP connection is
-//! one tunnel ([`tcp`]), to where TLS in it wants to go ([`hello`]). Between exchanges a connection is parked: its task holds no buffer and no
+//! one tunnel ([`tcp`]), to where TLS in it wants to go ([`hello`]); datagrams make flows ([`udp`]). Between exchanges a connection is parked: its task holds no buffer and no
 //! exchange's state.
 
 mod greeting;
@@ -12,6 +12,7 @@ mod hello;
 mod multiplexed;
 mod preface;
 mod tcp;
+pub mod udp;
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
@@ -96,6 +97,8 @@ pub fn start(door: &Rc<Door>, sessions: &Rc<Sessions>, accepted: Accepted) {
         ListenerProtocol::Http => {
             ring::spawn(h1::run(h1::Session::new(Rc::clone(door), Rc::clone(sessions), accepted)));
         }
+        // Datagrams make no connections.
+        ListenerProtocol::Udp { .. } => {}
         ListenerProtocol::Tcp { .. } | ListenerProtocol::Sni { .. } => {
             ring::spawn(tcp::run(Rc::clone(door), Rc::clone(sessions), accepted));
         }

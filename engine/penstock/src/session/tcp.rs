@@ -39,7 +39,7 @@ async fn pass(door: &Door, accepted: Accepted) {
                 None => return stream.linger(limits::FAREWELL, limits::LINGER_BYTES_MAX).await,
             }
         }
-        ListenerProtocol::Http => return,
+        ListenerProtocol::Http | ListenerProtocol::Udp { .. } => return,
     };
     let settings = &door.snapshot[pool];
     let header = || proxy_header(settings.proxy_protocol, path);

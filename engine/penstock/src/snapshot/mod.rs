@@ -34,9 +34,9 @@ mod text;
 pub use address::{Address, Bind, Cidr, Host};
 pub use compile::{
     AccessLog, Action, Admission, Candidates, Certificate, Class, ClassId, CookieRule, Division, EngineSettings,
-    Fallback, Fixed, HeaderRule, HeaderRules, HealthProbe, Limit, Listener, ListenerId, ListenerProtocol, ListenerTls,
-    Mirror, Networks, Pace, Paces, Pool, PoolId, PoolTls, PoolTransparency, ProbeAsk, Redirect, Retry, Reuse, Rewrite,
-    Route, RouteBreaker, RouteQos, Snapshot, SniTable, Stickiness, Target, Timeouts, Trust, WebSockets,
+    Fallback, Fixed, Flows, HeaderRule, HeaderRules, HealthProbe, Limit, Listener, ListenerId, ListenerProtocol,
+    ListenerTls, Mirror, Networks, Pace, Paces, Pool, PoolId, PoolTls, PoolTransparency, ProbeAsk, Redirect, Retry,
+    Reuse, Rewrite, Route, RouteBreaker, RouteQos, Snapshot, SniTable, Stickiness, Target, Timeouts, Trust, WebSockets,
 };
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, Nameserver, Source};

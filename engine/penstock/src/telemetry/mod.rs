@@ -152,6 +152,16 @@ counters! {
     bytes_in_total: "counter",
     /// Content bytes sent to clients.
     bytes_out_total: "counter",
+    /// Flows of datagrams begun.
+    udp_flows_total: "counter",
+    /// Datagrams received from clients.
+    datagrams_in_total: "counter",
+    /// Datagrams received from endpoints for clients.
+    datagrams_out_total: "counter",
+    /// Datagrams dropped: no room to send them, no more flows, or no endpoint.
+    datagrams_dropped_total: "counter",
+    /// Datagrams to flows' ports from others than their endpoints.
+    datagrams_stray_total: "counter",
     /// Tunnels opened: TCP pass-through and upgrades.
     tunnels_total: "counter",
     /// Tunnels open.

@@ -90,6 +90,11 @@ impl Endpoint {
         !self.is_retired() && !nobody_there
     }
 
+    /// Flows of datagrams that go to it may go on.
+    pub fn takes_flows(&self) -> bool {
+        self.keeps_connections()
+    }
+
     /// Its name has stood for nothing so far.
     pub(super) fn is_unresolved(&self) -> bool {
         self.addresses.borrow().is_empty()
@@ -175,7 +180,7 @@ impl Endpoint {
     }
 
     /// A place for one more connection.
-    pub(super) fn hold(&self) -> Option<Held> {
+    pub fn hold(&self) -> Option<Held> {
         self.shared.hold(self.connections_max)
     }
 
@@ -264,7 +269,7 @@ impl Endpoint {
     }
 
     /// Where connections are made to now.
-    pub(super) fn addresses(&self) -> Box<[ring::Address]> {
+    pub fn addresses(&self) -> Box<[ring::Address]> {
         self.addresses.borrow().clone()
     }
 

@@ -55,8 +55,19 @@ pub enum ListenerProtocol {
     Http,
     /// Bytes go to this pool.
     Tcp { pool: PoolId },
+    /// Datagrams go to this pool.
+    Udp { pool: PoolId, flows: Flows },
     /// Bytes go where the name says that TLS begins with, or here.
     Sni { otherwise: Option<PoolId> },
+}
+
+/// What flows of datagrams are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flows {
+    /// How long one may be silent.
+    pub idle: Duration,
+    /// Replies to each datagram; `None`: any number, or none.
+    pub replies: Option<u32>,
 }
 
 impl Listener {
@@ -84,6 +95,10 @@ pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Lis
                 ListenerProtocol::Sni { otherwise: pool.as_deref().map(&pool_id) }
             }
             (Protocol::Tcp, Some(pool)) => ListenerProtocol::Tcp { pool: pool_id(pool) },
+            (Protocol::Udp, Some(pool)) => {
+                let flows = Flows { idle: time(&doc.udp.idle), replies: doc.udp.replies };
+                ListenerProtocol::Udp { pool: pool_id(pool), flows }
+            }
             _ => ListenerProtocol::Http,
         },
         sni: SniTable::new(&doc.sni, &pool_id),

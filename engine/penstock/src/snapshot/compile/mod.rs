@@ -15,7 +15,7 @@ mod websocket;
 pub use balance::{CookieRule, Division, Stickiness};
 pub use breaker::{Fallback, RouteBreaker};
 pub use health::{HealthProbe, ProbeAsk};
-pub use listen::{Listener, ListenerProtocol};
+pub use listen::{Flows, Listener, ListenerProtocol};
 pub use pool::{Pool, Retry, Reuse, Timeouts};
 pub(super) use qos::DEFAULT_CLASS;
 pub use qos::{Admission, Class, ClassId, Limit, Pace, Paces, RouteQos};

@@ -2,17 +2,22 @@
 
 use super::Meaning;
 use crate::limits;
+use crate::snapshot::address::{Address, Bind};
+use crate::snapshot::endpoint::{Endpoint, Source};
+use crate::snapshot::literal::Text;
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::{ListenDoc, Protocol};
+use crate::snapshot::schema::{ListenDoc, Protocol, ProxyProtocol};
 
 impl Meaning<'_> {
     pub(super) fn listeners(&mut self) {
-        let mut addresses = Vec::new();
+        let (mut addresses, mut ports) = (Vec::new(), Vec::new());
         for (at, address) in self.document.engine.admin.0.iter().enumerate() {
             addresses.push((address.to_string(), path!["engine", "admin", at].to_vec()));
         }
         for (at, door) in self.document.listen.iter().enumerate() {
-            addresses.extend(
+            // A port of TCP and one of UDP are two.
+            let listening = if door.protocol == Protocol::Udp { &mut ports } else { &mut addresses };
+            listening.extend(
                 door.addr
                     .0
                     .iter()
@@ -22,6 +27,7 @@ impl Meaning<'_> {
             self.listener(at, door);
         }
         self.twice("the address", addresses);
+        self.twice("the address", ports);
     }
 
     fn listener(&mut self, at: usize, door: &ListenDoc) {
@@ -30,16 +36,16 @@ impl Meaning<'_> {
         }
         match (door.protocol, &door.pool) {
             (Protocol::Tcp, None) if !door.sni.is_empty() => {}
-            (Protocol::Tcp, None) => {
-                let message = "a tcp listener needs a `pool`";
+            (Protocol::Tcp | Protocol::Udp, None) => {
+                let message = format!("a {} listener needs a `pool`", door.protocol.text());
                 self.report(
                     Code::MissingKey,
                     path!["listen", at, "protocol"],
                     message,
-                    "name the pool that its connections go to",
+                    "name the pool that it leads to",
                 );
             }
-            (Protocol::Tcp, Some(pool)) => self.pool_exists(pool, path!["listen", at, "pool"]),
+            (Protocol::Tcp | Protocol::Udp, Some(pool)) => self.pool_exists(pool, path!["listen", at, "pool"]),
             (Protocol::Http, Some(pool)) => {
                 let advice = format!("write protocol = \"tcp\", or a [[route]] with pool = \"{pool}\"");
                 self.report(
@@ -51,14 +57,15 @@ impl Meaning<'_> {
             }
             (Protocol::Http, None) => {}
         }
-        if door.protocol == Protocol::Tcp && !door.trusted.0.is_empty() {
+        if door.protocol != Protocol::Http && !door.trusted.0.is_empty() {
             self.report(
                 Code::NoEffect,
                 path!["listen", at, "trusted"],
-                "`trusted` has no effect on a tcp listener",
+                format!("`trusted` has no effect on a {} listener", door.protocol.text()),
                 "it is about header fields: leave it out",
             );
         }
+        self.flows(at, door);
         self.within(
             path!["listen", at, "max_connections"],
             door.max_connections.into(),
@@ -80,6 +87,54 @@ impl Meaning<'_> {
             ("body", &door.timeout.body),
         ] {
             self.not_zero(path!["listen", at, "timeout", key], time);
+        }
+    }
+
+    /// What a listener says of datagrams.
+    fn flows(&mut self, at: usize, door: &ListenDoc) {
+        if door.protocol != Protocol::Udp {
+            let why = |key: &str| format!("`udp.{key}` has no effect on a {} listener", door.protocol.text());
+            self.idle(
+                path!["listen", at, "udp"],
+                &["idle", "replies"],
+                why,
+                "write protocol = \"udp\", or leave it out",
+            );
+            return;
+        }
+        self.not_zero(path!["listen", at, "udp", "idle"], &door.udp.idle);
+        if let Some(replies) = door.udp.replies {
+            self.within(path!["listen", at, "udp", "replies"], replies.into(), 1, u32::MAX.into());
+        }
+        if let Some(unix) = door.addr.0.iter().position(|address| matches!(address, Bind::Unix(_))) {
+            let message = "a Unix socket carries no datagrams of UDP";
+            self.report(Code::Conflict, path!["listen", at, "addr", unix], message, "write an address and a port");
+        }
+        for (key, written, why) in [
+            ("tls", door.tls.is_on(), "TLS is not spoken over UDP: of QUIC the datagrams are passed through"),
+            ("sni", !door.sni.is_empty(), "datagrams are not looked into: all go to `pool`"),
+            ("proxy_protocol", !door.proxy_protocol.from.0.is_empty(), "datagrams begin with no PROXY header"),
+        ] {
+            if written {
+                self.report(Code::Conflict, path!["listen", at, key], why, "leave it out");
+            }
+        }
+        let Some(pool) = self.document.pool.iter().position(|pool| Some(&pool.name) == door.pool.as_ref()) else {
+            return;
+        };
+        let doc = &self.document.pool[pool];
+        let is_unix = |endpoint: &Text<Endpoint>| matches!(endpoint.0.source, Source::Address(Address::Unix(_)));
+        if let Some(unix) = doc.endpoints.iter().position(is_unix) {
+            let message =
+                format!("the listener `{}` sends datagrams here, and a Unix socket takes none of UDP", door.name);
+            self.report(Code::Conflict, path!["pool", pool, "endpoints", unix], message, "write an address and a port");
+        }
+        let is_tls = doc.tls.ca.is_some() || doc.endpoints.iter().any(|endpoint| endpoint.0.tls);
+        for (key, written) in [("tls", is_tls), ("proxy_protocol", doc.proxy_protocol != ProxyProtocol::Off)] {
+            if written {
+                let message = format!("the listener `{}` sends datagrams here, which go without", door.name);
+                self.report(Code::Conflict, path!["pool", pool, key], message, "make a pool of its own for them");
+            }
         }
     }
 }

@@ -40,8 +40,9 @@ impl Meaning<'_> {
         let path = path!["listen", at, "class_header"];
         if !is_token(name) {
             self.report(Code::BadValue, path, format!("`{name}` is no field's name"), "write \"x-priority\"");
-        } else if door.protocol == Protocol::Tcp {
-            self.report(Code::NoEffect, path, "a tcp listener sees no fields", "leave it out");
+        } else if door.protocol != Protocol::Http {
+            let message = format!("a {} listener sees no fields", door.protocol.text());
+            self.report(Code::NoEffect, path, message, "leave it out");
         } else if door.trusted.0.is_empty() {
             self.report(
                 Code::NoEffect,

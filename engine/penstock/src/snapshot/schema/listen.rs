@@ -20,9 +20,11 @@ pub struct ListenDoc {
     pub name: String,
     /// Where to listen: one address or several. `:8080` is every address of the host, IPv4 and IPv6.
     pub addr: Listed<Bind>,
-    /// `http`: requests are routed. `tcp`: bytes are passed through, to `pool` or where `sni` says.
+    /// `http`: requests are routed. `tcp`: bytes are passed through, to `pool` or where `sni` says. `udp`: datagrams are, to `pool`.
     pub protocol: Protocol,
-    /// The pool that a `tcp` door leads to; with `sni`, those who ask for none of its names.
+    /// Flows of a `udp` door: what one client's address and port sends to it, and the replies.
+    pub udp: UdpDoc,
+    /// The pool that a `tcp` or `udp` door leads to; with `sni`, those who ask for none of its names.
     pub pool: Option<String>,
     /// Where a `tcp` door leads clients that begin TLS, by the name that they ask for (SNI) and what they offer to speak (ALPN). It is not
     /// ended here: bytes are passed through as they come. Of several that take a client the one with the most exact host counts, and of those
@@ -35,7 +37,7 @@ pub struct ListenDoc {
     pub http3: Http3Doc,
     /// TLS with clients. Off unless `cert` or `certificates` is given.
     pub tls: TlsDoc,
-    /// Connections at one time; beyond that new ones wait in the backlog.
+    /// Connections at one time; beyond that new ones wait in the backlog. Flows of a `udp` door count as such; beyond that new ones are dropped.
     pub max_connections: u32,
     /// Connections of one client (IPv6: one /64) at one time, over all workers; further ones are closed at once. No limit unless given.
     pub max_connections_per_client: Option<u32>,
@@ -57,6 +59,7 @@ impl Default for ListenDoc {
             name: String::new(),
             addr: Listed::default(),
             protocol: Protocol::default(),
+            udp: UdpDoc::default(),
             pool: None,
             sni: Vec::new(),
             http2: Http2Doc::default(),
@@ -93,10 +96,10 @@ impl Default for SniDoc {
 }
 
 impl ListenDoc {
-    /// The pools that bytes are passed through to.
+    /// The pools that bytes, or datagrams, are passed through to.
     pub fn pools_of_bytes(&self) -> impl Iterator<Item = &str> {
         let led = self.pool.as_deref().into_iter().chain(self.sni.iter().map(|rule| &*rule.pool));
-        led.filter(|_| self.protocol == Protocol::Tcp)
+        led.filter(|_| self.protocol != Protocol::Http)
     }
 }
 
@@ -134,12 +137,43 @@ impl Default for Http3Doc {
     }
 }
 
+/// Flows of datagrams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct UdpDoc {
+    /// How long a flow may be silent in both directions before it is forgotten, and the client's next datagram begins another one. One that
+    /// was never replied to has ten seconds at the most: whoever lies about its address holds nothing for long.
+    pub idle: Text<Time>,
+    /// Replies to each datagram: 1 for DNS, RADIUS, NTP. A flow is over with the last of them, and an endpoint that owes some in the end has
+    /// failed, for its breaker and for outlier detection. Unless given, any number may come, or none.
+    pub replies: Option<u32>,
+}
+
+impl Default for UdpDoc {
+    fn default() -> Self {
+        Self { idle: Text::secs(60), replies: None }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     #[default]
     Http,
     Tcp,
+    Udp,
+}
+
+impl Protocol {
+    /// As it is written.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
 }
 
 /// Who may say on whose behalf it connects.

@@ -1,0 +1,296 @@
+//! Datagrams passed through: a client's address and port are a flow, which goes to one endpoint, and what that says goes back.
+//!
+//! ```text
+//! client → the door's socket → Flows::take (by the client's address) → Flow::pass → the flow's own socket → endpoint
+//! client ← the door's socket ←───────────────────── Flow's task ←─────────────────────┘
+//! ```
+//!
+//! What holds here:
+//! * A flow is bounded three times: flows by the listener's connections, their time by `udp.idle` (ten seconds for one that was never replied to), and
+//!   what waits by the sockets' buffers. What finds no room is dropped and counted, as a network would.
+//! * Each flow has a port of its own towards its endpoint, and hears nobody else on it.
+//! * Datagrams that arrived joined leave joined, in the memory in which they came.
+//! * An endpoint that is taken for down, or is no longer in its pool, loses its flows: the client's next datagram goes elsewhere.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use policy::{Class, Outcome, StatusClass};
+use ring::{Now, Received, Sent, TaskRef, Timer, Transmit, UdpOptions, UdpSocket};
+
+use super::Sessions;
+use crate::exchange::{Door, affinity_of_bytes};
+use crate::limits;
+use crate::qos::HeldClient;
+use crate::snapshot::{self, ListenerProtocol, PoolId};
+use crate::upstream::{Choice, Endpoint, Held, Tried, policy_now};
+
+/// Whose datagrams belong together: those from a client to one of our addresses.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+struct Path {
+    client: SocketAddr,
+    /// Where it sent them to: what it hears comes from there.
+    to: Option<IpAddr>,
+}
+
+/// The flows of one socket of a worker.
+pub struct Flows(Rc<Shared>);
+
+struct Shared {
+    door: Rc<Door>,
+    sessions: Rc<Sessions>,
+    socket: UdpSocket,
+    open: RefCell<HashMap<Path, Rc<Flow>>>,
+}
+
+struct Flow {
+    /// The client's way to its endpoint, and nobody else's.
+    socket: UdpSocket,
+    endpoint: Rc<Endpoint>,
+    to: SocketAddr,
+    begun: Now,
+    /// When a datagram last went in either direction.
+    active: Cell<Now>,
+    /// Datagrams to the endpoint, and replies of it.
+    asked: Cell<u64>,
+    replied: Cell<u64>,
+    /// How long the first reply took.
+    latency: Cell<Option<Duration>>,
+    /// Who passes replies on.
+    task: Cell<Option<TaskRef>>,
+    _held: Held,
+}
+
+impl Flows {
+    pub fn new(door: &Rc<Door>, sessions: &Rc<Sessions>, socket: UdpSocket) -> Self {
+        let (door, sessions) = (Rc::clone(door), Rc::clone(sessions));
+        Self(Rc::new(Shared { door, sessions, socket, open: RefCell::default() }))
+    }
+
+    /// Passes on what clients have sent; flows begin while there are fewer than `most`. To be polled by one task.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn poll_clients(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        self.0.socket.poll_receive(cx, &mut |received| self.take(&received, most))
+    }
+
+    fn take(&self, received: &Received<'_>, most: usize) {
+        let shared = &self.0;
+        let counters = &shared.door.cells.counters;
+        let path = Path { client: received.from, to: received.to };
+        let count = count(received);
+        counters.datagrams_in_total.add(count);
+        counters.bytes_in_total.add(received.bytes.len() as u64);
+        let known = shared.open.borrow().get(&path).cloned();
+        let flow = known.filter(|flow| flow.goes_on()).or_else(|| self.begin(path, most));
+        match flow {
+            Some(flow) => counters.datagrams_dropped_total.add(flow.pass(received, count)),
+            None => counters.datagrams_dropped_total.add(count),
+        }
+    }
+
+    /// A client that has no flow; `None` where it cannot have one.
+    fn begin(&self, path: Path, most: usize) -> Option<Rc<Flow>> {
+        let door = &self.0.door;
+        if self.0.open.borrow().len() >= most {
+            return None;
+        }
+        let ListenerProtocol::Udp { pool, flows } = door.listener().protocol else { return None };
+        let counters = &door.cells.counters;
+        let Some(held) = door.qos.hold(door.listener, Some(path.client.ip())) else {
+            counters.connections_refused_total.add(1);
+            return None;
+        };
+        let Some(flow) = reach(door, pool, path.client.ip()) else {
+            counters.no_endpoint_total.add(1);
+            door.qos.release(door.listener, held);
+            return None;
+        };
+        counters.connections_total.add(1);
+        counters.udp_flows_total.add(1);
+        let flow = Rc::new(flow);
+        self.0.open.borrow_mut().insert(path, Rc::clone(&flow));
+        ring::spawn(run(Rc::clone(&self.0), path, Rc::clone(&flow), pool, flows, held));
+        Some(flow)
+    }
+}
+
+/// An endpoint for a flow, and a socket towards it.
+fn reach(door: &Door, pool: PoolId, client: IpAddr) -> Option<Flow> {
+    let (settings, cluster) = (&door.snapshot[pool], door.cluster(pool));
+    let begun = ring::now();
+    let affinity = affinity_of_bytes(settings, Some(client));
+    cluster.count_request(policy_now(begun));
+    let mut tried = Tried::default();
+    for _ in 0..settings.retry.policy.tries {
+        let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true };
+        let endpoint = cluster.pick(&choice, policy_now(begun), &door.cells.counters).ok()?;
+        let opened = open(&endpoint);
+        if let Ok((socket, to, held)) = opened {
+            let (active, asked, replied) = (Cell::new(begun), Cell::default(), Cell::default());
+            let (latency, task) = (Cell::default(), Cell::default());
+            return Some(Flow { socket, endpoint, to, begun, active, asked, replied, latency, task, _held: held });
+        }
+        // No socket, or no address: nothing was asked of it.
+        cluster.record(&endpoint, policy_now(begun), &Outcome::new(Duration::ZERO, Class::Shed));
+        tried.add(&endpoint);
+    }
+    None
+}
+
+fn open(endpoint: &Endpoint) -> io::Result<(UdpSocket, SocketAddr, Held)> {
+    let to = endpoint.addresses().iter().find_map(ring::Address::inet).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let held = endpoint.hold().ok_or(io::ErrorKind::QuotaExceeded)?;
+    let any = match to {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    let (receive_buffer, send_buffer) = (limits::FLOW_BUFFER, limits::FLOW_BUFFER);
+    let options = UdpOptions { reuse_port: false, receive_buffer, send_buffer, ..UdpOptions::default() };
+    Ok((UdpSocket::bind(SocketAddr::new(any, 0), &options)?, to, held))
+}
+
+impl Flow {
+    /// Its endpoint is there for it. If not, it is told to end.
+    fn goes_on(&self) -> bool {
+        let goes_on = self.endpoint.takes_flows();
+        if !goes_on && let Some(task) = self.task.get() {
+            ring::wake(task);
+        }
+        goes_on
+    }
+
+    /// Sends a client's datagrams to the endpoint: how many of them were dropped.
+    fn pass(&self, received: &Received<'_>, count: u64) -> u64 {
+        self.active.set(ring::now());
+        self.asked.set(self.asked.get() + count);
+        send(&self.socket, self.to, None, received)
+    }
+
+    /// Takes a reply's measure.
+    fn hear(&self, count: u64) {
+        let now = ring::now();
+        self.active.set(now);
+        self.replied.set(self.replied.get() + count);
+        if self.latency.get().is_none() {
+            self.latency.set(Some(now.since(self.begun)));
+        }
+    }
+
+    /// Replies that are still to come, where it is known how many do.
+    fn owes(&self, replies: Option<u32>) -> Option<u64> {
+        let wanted = self.asked.get().saturating_mul(replies?.into());
+        Some(wanted.saturating_sub(self.replied.get()))
+    }
+
+    /// What the endpoint has shown of itself.
+    fn outcome(&self, replies: Option<u32>) -> Outcome {
+        let owes = self.owes(replies).is_some_and(|owes| owes > 0);
+        let class = if owes { Class::TimedOut } else { Class::Answered(StatusClass::Success) };
+        Outcome::new(self.latency.get().unwrap_or_default(), class)
+    }
+}
+
+/// Sends datagrams on, as they came: how many of them were dropped.
+fn send(socket: &UdpSocket, to: SocketAddr, from: Option<IpAddr>, received: &Received<'_>) -> u64 {
+    let Received { stride, ecn, ref bytes, .. } = *received;
+    let mut dropped = 0;
+    let mut send = |bytes: &[u8]| {
+        let segment = (bytes.len() > stride).then_some(stride);
+        if socket.send(&Transmit { to, from, ecn, segment, bytes }) == Sent::Full {
+            dropped += bytes.len().div_ceil(stride).max(1) as u64;
+        }
+    };
+    if bytes.is_empty() {
+        send(&[]);
+    }
+    bytes.chunks(joined(stride)).for_each(send);
+    dropped
+}
+
+/// One without content is a datagram too.
+fn count(received: &Received<'_>) -> u64 {
+    received.bytes.len().div_ceil(received.stride).max(1) as u64
+}
+
+/// Bytes of as many datagrams as one send takes.
+fn joined(stride: usize) -> usize {
+    stride * (limits::JOINED_BYTES_MAX / stride).clamp(1, limits::JOINED_MAX)
+}
+
+/// Serves a flow until it is over.
+async fn run(
+    shared: Rc<Shared>,
+    path: Path,
+    flow: Rc<Flow>,
+    pool: PoolId,
+    settings: snapshot::Flows,
+    held: Option<HeldClient>,
+) {
+    shared.sessions.enter(&shared.door);
+    let mut timer = Timer::new();
+    poll_fn(|cx| flow.poll(&shared, path, &settings, &mut timer, cx)).await;
+    // Another one may have its place already.
+    let mut open = shared.open.borrow_mut();
+    if open.get(&path).is_some_and(|known| Rc::ptr_eq(known, &flow)) {
+        open.remove(&path);
+    }
+    drop(open);
+    shared.door.cluster(pool).record(&flow.endpoint, policy_now(ring::now()), &flow.outcome(settings.replies));
+    shared.sessions.leave(&shared.door, held);
+}
+
+impl Flow {
+    /// Passes replies on. Ready when the flow is over.
+    fn poll(
+        &self,
+        shared: &Shared,
+        path: Path,
+        settings: &snapshot::Flows,
+        timer: &mut Timer,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        self.task.set(Some(ring::current_task()));
+        let counters = &shared.door.cells.counters;
+        let received = self.socket.poll_receive(cx, &mut |received| {
+            let count = count(&received);
+            // Whoever guesses the port is not the endpoint.
+            if received.from != self.to {
+                return counters.datagrams_stray_total.add(count);
+            }
+            self.hear(count);
+            counters.datagrams_out_total.add(count);
+            counters.bytes_out_total.add(received.bytes.len() as u64);
+            counters.datagrams_dropped_total.add(send(&shared.socket, path.client, path.to, &received));
+        });
+        if received.is_ready() {
+            // There may be more, but first others have their turn.
+            cx.waker().wake_by_ref();
+        }
+        if self.owes(settings.replies) == Some(0) && self.replied.get() > 0 {
+            return Poll::Ready(());
+        }
+        let draining = shared.sessions.draining().is_some();
+        let patience = match (draining, self.replied.get()) {
+            (true, _) => settings.idle.min(limits::DRAIN_IDLE),
+            (false, 0) => settings.idle.min(limits::FLOW_UNREPLIED),
+            (false, _) => settings.idle,
+        };
+        let due = self.active.get() + patience;
+        if due <= ring::now() || !self.endpoint.takes_flows() {
+            return Poll::Ready(());
+        }
+        timer.set(due);
+        if timer.poll_expired() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}

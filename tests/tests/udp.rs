@@ -1,0 +1,312 @@
+//! Datagrams passed through: flows of clients, replies, bounds, endpoints that come and go, QUIC and DNS as they are spoken.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use harness::{
+    Authority, Folder, Kind, Origin, PATIENCE, Setup, Tool, binary, free_address, on_each_driver, pattern, until,
+};
+
+on_each_driver! {
+    /// Every length that a datagram can have, in both directions, and many in a row.
+    fn datagrams_of_any_length(driver) {
+        let origin = Echo::start();
+        let engine = Setup::new(driver).udp().to(&origin.address.to_string()).start();
+        let client = Caller::new(engine.address);
+        for length in [0, 1, 100, 1_200, 1_472, 9_000, 65_507] {
+            let said = pattern(length as u64, length);
+            assert!(client.ask(&said) == said, "{length} bytes");
+        }
+        // A window of them at a time: no more than sockets hold.
+        for round in 0..50_u64 {
+            let said: Vec<Vec<u8>> = (0..20).map(|at| pattern(round * 20 + at, 1_200)).collect();
+            said.iter().for_each(|one| client.send(one));
+            let mut heard: Vec<Vec<u8>> = said.iter().map(|_| client.hear().expect("a reply")).collect();
+            heard.sort();
+            let mut wanted = said;
+            wanted.sort();
+            assert!(heard == wanted, "round {round}");
+        }
+        let metrics = engine.metrics();
+        assert_eq!((metrics.sum("udp_flows_total"), metrics.sum("datagrams_dropped_total")), (1, 0));
+        assert_eq!((metrics.sum("datagrams_in_total"), metrics.sum("datagrams_out_total")), (1_007, 1_007));
+    }
+
+    /// Clients hear what is theirs, from the address that they asked.
+    fn everybody_hears_his_own(driver) {
+        let origin = Echo::start();
+        let port = free_address().port();
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let engine = Setup::new(driver).cores("0-1").udp().at(any).to(&origin.address.to_string()).start();
+        let clients: Vec<_> = (0..60_u8)
+            .map(|number| {
+                let to = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 1 + number % 3), port));
+                std::thread::spawn(move || {
+                    // A connected socket hears nobody but whom it asked.
+                    let client = Caller::new(to);
+                    for round in 0..20_u64 {
+                        let said = pattern(u64::from(number) << 32 | round, 64);
+                        assert!(client.ask(&said) == said);
+                    }
+                })
+            })
+            .collect();
+        clients.into_iter().for_each(|client| client.join().expect("its own replies"));
+        assert_eq!(engine.metrics().sum("udp_flows_total"), 60);
+    }
+
+    /// Flows are connections to the listener's bounds: who comes beyond them gets nothing, and who is there goes on.
+    fn flows_are_bounded(driver) {
+        let origin = Echo::start();
+        let setup = || Setup::new(driver).udp().to(&origin.address.to_string());
+        let engine = setup().listen_line("max_connections = 4").start();
+        let clients: Vec<Caller> = (0..4).map(|_| Caller::new(engine.address)).collect();
+        clients.iter().for_each(|client| drop(client.ask(b"in")));
+        let late = Caller::new(engine.address);
+        late.send(b"too late");
+        engine.until_metric("datagrams_dropped_total", 1);
+        clients.iter().for_each(|client| assert_eq!(client.ask(b"still in"), b"still in"));
+        assert_eq!((engine.metrics().sum("connections_open"), engine.metrics().sum("udp_flows_total")), (4, 4));
+        let engine = setup().listen_line("max_connections_per_client = 2").start();
+        let clients: Vec<Caller> = (0..3).map(|_| Caller::new(engine.address)).collect();
+        clients.iter().for_each(|client| client.send(b"in"));
+        engine.until_metric("connections_refused_total", 1);
+        engine.until_metric("udp_flows_total", 2);
+    }
+
+    /// A silent flow is forgotten, and its client begins another one; one that owes no more replies is at once.
+    fn flows_end(driver) {
+        let origin = Echo::start();
+        let setup = |lines: &str| Setup::new(driver).udp().listen_line(lines).to(&origin.address.to_string()).start();
+        let engine = setup("udp.idle = \"300ms\"");
+        let client = Caller::new(engine.address);
+        for flows in 1..=2 {
+            assert_eq!(client.ask(b"once more"), b"once more");
+            assert_eq!(engine.metrics().sum("udp_flows_total"), flows);
+            engine.until_metric("connections_open", 0);
+        }
+        let engine = setup("udp = { idle = \"60s\", replies = 1 }");
+        let client = Caller::new(engine.address);
+        assert_eq!(client.ask(b"question"), b"question");
+        engine.until_metric("connections_open", 0);
+        // Two questions at once are owed two replies.
+        client.send(b"mute");
+        client.send(b"question");
+        assert_eq!(client.hear().expect("one of two"), b"question");
+        assert_eq!(engine.metrics().sum("connections_open"), 1);
+    }
+
+    /// A flow's own port takes replies of its endpoint, and nobody else's.
+    fn nobody_else_is_heard(driver) {
+        let origin = Echo::start();
+        let engine = Setup::new(driver).udp().to(&origin.address.to_string()).start();
+        let client = Caller::new(engine.address);
+        assert_eq!(client.ask(b"hello"), b"hello");
+        let port = origin.last_port();
+        let stranger = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        stranger.send_to(b"forged", ("127.0.0.1", port)).expect("it is sent");
+        engine.until_metric("datagrams_stray_total", 1);
+        assert_eq!(client.ask(b"and now"), b"and now");
+    }
+
+    /// Endpoints that owe replies have failed: after a few, those that are alive get all.
+    fn a_mute_endpoint_is_left(driver) {
+        let (alive, mute) = (Echo::start(), Echo::start());
+        mute.mute.store(true, Ordering::SeqCst);
+        let engine = Setup::new(driver)
+            .udp()
+            .listen_line("udp = { idle = \"200ms\", replies = 1 }")
+            .to(&alive.address.to_string())
+            .to(&mute.address.to_string())
+            .pool_line("balance = \"round-robin\"")
+            .start();
+        until("the mute one's breaker is open", PATIENCE, || {
+            Caller::new(engine.address).send(b"question");
+            std::thread::sleep(Duration::from_millis(20));
+            engine.endpoint(&mute.address.to_string())["breaker"] == "open"
+        });
+        for _ in 0..20 {
+            assert_eq!(Caller::new(engine.address).ask(b"question"), b"question");
+        }
+    }
+
+    /// An endpoint that is taken out loses its flows, and their clients notice nothing but another one's replies.
+    fn an_endpoint_is_taken_out(driver) {
+        let (one, two) = (Echo::start(), Echo::start());
+        let engine = Setup::new(driver)
+            .udp()
+            .to(&one.address.to_string())
+            .to(&two.address.to_string())
+            .pool_line("balance = \"round-robin\"")
+            .start();
+        let clients: Vec<Caller> = (0..6).map(|_| Caller::new(engine.address)).collect();
+        clients.iter().for_each(|client| drop(client.ask(b"hello")));
+        assert_eq!((one.heard(), two.heard()), (3, 3));
+        Tool::new(binary(), 10)
+            .args(["set", "endpoint", &one.address.to_string(), "maint", "--admin", &engine.admin.to_string()])
+            .succeed();
+        // The workers hear of it by a word that they read at each choice.
+        clients.iter().for_each(|client| assert_eq!(client.ask(b"again"), b"again"));
+        assert_eq!((one.heard(), two.heard()), (3, 9));
+    }
+
+    /// QUIC goes through as it is.
+    fn quic_goes_through(driver) {
+        let folder = Folder::new();
+        let authority = Authority::new(&folder, "ca");
+        let issued = authority.issue(&folder, "back", &["127.0.0.1"], Kind::Ecdsa);
+        let origin = Origin::standard();
+        let back = Setup::new(driver).origin(&origin).listen_line(&issued.line()).start();
+        let between = Setup::new(driver).udp().to(&back.address.to_string()).start();
+        let lines = format!("tls = {{ ca = {:?} }}\nprotocol = \"h3\"", authority.file);
+        let front = Setup::new(driver).to(&format!("https://{}", between.address)).pool_line(&lines).start();
+        let mut client = front.client();
+        for size in [1, 100_000, 5_000_000] {
+            assert!(client.get(&format!("/bytes/{size}")).body == pattern(size as u64, size), "{size} bytes");
+        }
+        assert_eq!((back.metrics().sum("h3_connections_total"), between.metrics().sum("udp_flows_total")), (1, 1));
+    }
+
+    /// DNS, asked by `dig` and answered by dnsmasq, over UDP and TCP on the same port.
+    fn dns_goes_through(driver) {
+        let address = free_address();
+        let _resolver = Ending(dnsmasq(address));
+        let door = free_address();
+        let tcp = format!(
+            "[[listen]]\nname = \"tcp\"\naddr = \"{door}\"\nprotocol = \"tcp\"\npool = \"origins\"\n"
+        );
+        let engine = Setup::new(driver)
+            .udp()
+            .at(door)
+            .listen_line("udp.replies = 1")
+            .to(&address.to_string())
+            .more(&tcp)
+            .start();
+        let dig = |words: &[&str]| {
+            let at = ["@127.0.0.1".to_owned(), "-p".into(), door.port().to_string(), "+tries=3".into(), "+time=3".into()];
+            Tool::new("dig", 20).args(at).args(words).run().text()
+        };
+        until("the resolver answers", PATIENCE, || dig(&["+short", "one.test"]).trim() == "192.0.2.1");
+        assert_eq!(dig(&["+short", "+tcp", "one.test"]).trim(), "192.0.2.1");
+        assert!(dig(&["nobody.test"]).contains("status: NXDOMAIN"));
+        let many: Vec<_> = (0..50).map(|_| "one.test").collect();
+        assert_eq!(dig(&[&["+short"], &many[..]].concat()).lines().count(), 50);
+        engine.until_metric("connections_open", 0);
+        assert_eq!(engine.metrics().sum("datagrams_dropped_total"), 0);
+    }
+
+    /// Flags, and what a drain does: flows that are silent end, and the engine with them.
+    fn serve_and_drain(driver) {
+        let origin = Echo::start();
+        let mut engine = Setup::new(driver).udp().to(&origin.address.to_string()).serve(&[]);
+        let client = Caller::new(engine.address);
+        assert_eq!(client.ask(b"hello"), b"hello");
+        engine.terminate();
+        assert!(engine.wait(PATIENCE).success());
+    }
+}
+
+/// An origin that says what it hears, unless it is told to be mute, or the datagram is `mute`. Ends when it is dropped.
+struct Echo {
+    address: SocketAddr,
+    heard: Arc<AtomicU64>,
+    last_port: Arc<AtomicU64>,
+    mute: Arc<AtomicBool>,
+    over: Arc<AtomicBool>,
+}
+
+impl Echo {
+    fn start() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket");
+        let address = socket.local_addr().expect("a bound socket");
+        let origin = Self {
+            address,
+            heard: Arc::default(),
+            last_port: Arc::default(),
+            mute: Arc::default(),
+            over: Arc::default(),
+        };
+        let (heard, last_port) = (Arc::clone(&origin.heard), Arc::clone(&origin.last_port));
+        let (mute, over) = (Arc::clone(&origin.mute), Arc::clone(&origin.over));
+        std::thread::spawn(move || {
+            let mut room = vec![0; 65_536];
+            while !over.load(Ordering::SeqCst) {
+                let Ok((length, from)) = socket.recv_from(&mut room) else { continue };
+                heard.fetch_add(1, Ordering::SeqCst);
+                last_port.store(from.port().into(), Ordering::SeqCst);
+                if !mute.load(Ordering::SeqCst) && &room[..length] != b"mute" {
+                    let _ = socket.send_to(&room[..length], from);
+                }
+            }
+        });
+        origin
+    }
+
+    fn heard(&self) -> u64 {
+        self.heard.load(Ordering::SeqCst)
+    }
+
+    /// The port that it heard from last.
+    fn last_port(&self) -> u16 {
+        self.last_port.load(Ordering::SeqCst) as u16
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A client with a port of its own.
+struct Caller(UdpSocket);
+
+impl Caller {
+    fn new(to: SocketAddr) -> Self {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        socket.connect(to).expect("an address");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        Self(socket)
+    }
+
+    fn send(&self, said: &[u8]) {
+        self.0.send(said).expect("it is sent");
+    }
+
+    fn hear(&self) -> std::io::Result<Vec<u8>> {
+        let mut room = vec![0; 65_536];
+        let length = self.0.recv(&mut room)?;
+        room.truncate(length);
+        Ok(room)
+    }
+
+    fn ask(&self, said: &[u8]) -> Vec<u8> {
+        self.send(said);
+        self.hear().expect("a reply")
+    }
+}
+
+/// A process that ends with its test.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A resolver for `.test`, which asks nobody.
+fn dnsmasq(address: SocketAddr) -> Child {
+    let program = xtask::place::program("dnsmasq").expect("`cargo xtask test` installs dnsmasq");
+    Command::new(program)
+        .args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--bind-interfaces", "--conf-file=/dev/null"])
+        .args(["--pid-file=", "--user=root", "--local=/test/", "--address=/one.test/192.0.2.1"])
+        .args([format!("--listen-address={}", address.ip()), format!("--port={}", address.port())])
+        .spawn()
+        .expect("dnsmasq starts")
+}
