@@ -194,7 +194,7 @@ pub const HTTP3_UPSTREAM: proto::h3::Limits = HTTP3;
 /// Bytes of datagrams that may wait in each direction of a flow: what 1 Gbit/s brings in 2 ms. The listener's own socket has more, for all of them.
 pub const FLOW_BUFFER: usize = 256 << 10;
 
-/// How long a flow that was never replied to may be silent: whoever lies about its address holds a port and 2 KiB for so long.
+/// How long a flow that was never replied to may be silent: whoever lies about its address holds a port and a kilobyte for so long.
 pub const FLOW_UNREPLIED: Duration = Duration::from_secs(10);
 
 /// Datagrams that one send may consist of, and their bytes (`UDP_SEGMENT`).
