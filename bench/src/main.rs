@@ -13,6 +13,7 @@ mod echo;
 mod flags;
 mod floors;
 mod grpc;
+mod l4;
 mod load;
 mod measure;
 mod meter;
@@ -71,6 +72,14 @@ cargo xtask bench ws [options]      WebSockets over TLS, each with a message now
                       fails if a connection is lost, or a promise of time is not kept
   --proxy-cpus LIST, --load-cpu N, --steal-max PERCENT, --without-penstock, --seed N, --json FILE, --smoke    as for h1
 
+cargo xtask bench l4 [options]      bytes over TCP and datagrams over UDP passed through: CPU time per message there and back
+
+  --rivals LIST       of nginx (its stream module), haproxy (TCP alone) (default both)
+  --scenarios LIST    of tcp-64 (64 connections, 100 B), tcp-1m (4, 1 MiB), udp-64 (64 flows, 100 B), udp-16x32 (16 flows, 32 datagrams of
+                      1,200 B each under way) (default all)
+  --rounds N          (default 6)      --seconds N     (default 2)
+  --proxy-cpu N, --load-cpu N, --steal-max PERCENT, --without-penstock, --seed N, --json FILE, --smoke    as for h1
+
 cargo xtask bench chaos [options]   faults of five origins under load: what clients notice of them, through each proxy
 
   --rivals LIST       of nginx, haproxy (default both)
@@ -107,12 +116,15 @@ fn main() -> ExitCode {
         "chaos" => chaos::run(rest),
         "qos" => qos::run(rest),
         "ws" => ws::run(rest),
+        "l4" => l4::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
         "h3-load" => load::h3::main(rest),
         "handshakes" => load::handshakes::main(rest),
         "calls" => grpc::calls::main(rest),
         "origin" => origin::main(rest),
+        "l4-load" => l4::load::main(rest),
+        "l4-origin" => l4::origin::main(rest),
         "ws-load" => ws::load::main(rest),
         "ws-origin" => ws::origin::main(rest),
         "grpc-origin" => grpc::origin::main(rest),

@@ -25,6 +25,15 @@ pub fn tools(wanted: &[Tool]) -> Vec<(&'static str, String)> {
     wanted.iter().filter(missing).map(|tool| (tool.0, why.clone())).collect()
 }
 
+/// Installs the package that brings a file, unless that is there.
+pub fn file(path: &str, package: &str) -> Outcome {
+    let is_there = || Path::new(path).is_file();
+    if !is_there() {
+        apt(&[package])?;
+    }
+    if is_there() { Ok(()) } else { Err(format!("{package} is installed and did not bring {path}")) }
+}
+
 /// `apt-get install`, refreshing the package lists once a process.
 fn apt(packages: &[&str]) -> Outcome {
     static REFRESHED: OnceLock<bool> = OnceLock::new();
