@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::task::Poll;
 use std::time::Duration;
 
-use ring::{Address, Buf, Now, Stream, Timer, Transmit, UdpOptions, UdpSocket};
+use ring::{Address, Buf, Stream, Timer, Transmit, UdpOptions, UdpSocket};
 use serde_json::{Value, json};
 use xtask::Outcome;
 
@@ -19,7 +19,7 @@ use crate::flags::Flags;
 use crate::load::own;
 use crate::process::{myself, pinned_command, words};
 
-/// After which a datagram is taken for lost.
+/// After so long without any, what is under way is taken for lost.
 const LOST_AFTER: Duration = Duration::from_millis(200);
 
 /// What messages go over.
@@ -201,8 +201,7 @@ async fn exchange(to: SocketAddr, window: usize, bytes: usize, tally: &Tally) ->
             let _ = socket.send(&Transmit { to, from: None, ecn: 0, segment: None, bytes: &message });
         }
     };
-    let (mut timer, mut first, mut heard) = (Timer::new(), true, Now::from_nanos(0));
-    let mut under_way = window;
+    let (mut timer, mut first, mut heard) = (Timer::new(), true, ring::now());
     say(window);
     poll_fn(|cx| {
         loop {
@@ -213,15 +212,13 @@ async fn exchange(to: SocketAddr, window: usize, bytes: usize, tally: &Tally) ->
                 Poll::Ready(Ok(_)) => {
                     heard = ring::now();
                     tally.count(came as u64, &mut first);
-                    // One that was taken for lost, and has come after all, is no reason for another one.
-                    let due = came.min(under_way);
-                    say(due);
+                    say(came.min(window));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending if ring::now().since(heard) >= LOST_AFTER && heard > Now::from_nanos(0) => {
-                    tally.lost.set(tally.lost.get() + under_way as u64);
+                // A few that are missing leave a smaller window, and the other clients go on; where none is left, all are sent again.
+                Poll::Pending if ring::now().since(heard) >= LOST_AFTER => {
+                    tally.lost.set(tally.lost.get() + window as u64);
                     heard = ring::now();
-                    under_way = window;
                     say(window);
                 }
                 Poll::Pending => {

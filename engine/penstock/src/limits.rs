@@ -201,6 +201,10 @@ pub const FLOW_UNREPLIED: Duration = Duration::from_secs(10);
 pub const JOINED_MAX: usize = 64;
 pub const JOINED_BYTES_MAX: usize = 65_507;
 
+/// Bytes of a datagram that waits for its neighbours to leave with it: those of a path of 1,500 bytes, and tunnels' and jumbo frames' by themselves,
+/// for which a send each costs less than the copy.
+pub const JOINED_EACH_MAX: usize = 2_048;
+
 /// Content that an endpoint may send on all streams of a connection before it is taken. It is near, and its answers are large, as with [`HTTP2_UPSTREAM`].
 pub const QUIC_WINDOW_UPSTREAM: u32 = 2 << 20;
 

@@ -9,8 +9,10 @@
 //! * A flow is bounded three times: flows by the listener's connections, their time by `udp.idle` (ten seconds for one that was never replied to), and
 //!   what waits by the sockets' buffers. What finds no room is dropped and counted, as a network would.
 //! * Each flow has a port of its own towards its endpoint, and hears nobody else on it.
-//! * Datagrams that arrived joined leave joined, in the memory in which they came.
+//! * Datagrams that arrived joined leave joined, in the memory in which they came; those of one flow that are received at once leave at once.
 //! * An endpoint that is taken for down, or is no longer in its pool, loses its flows: the client's next datagram goes elsewhere.
+
+mod joined;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use policy::{Class, Outcome, StatusClass};
 use ring::{Now, Received, Sent, TaskRef, Timer, Transmit, UdpOptions, UdpSocket};
 
+use self::joined::Joined;
 use super::Sessions;
 use crate::exchange::{Door, affinity_of_bytes};
 use crate::limits;
@@ -47,6 +50,10 @@ struct Shared {
     sessions: Rc<Sessions>,
     socket: UdpSocket,
     open: RefCell<HashMap<Path, Rc<Flow>>>,
+    /// Flows to whose endpoints something leaves when all that is here has been received.
+    leaving: RefCell<Vec<Rc<Flow>>>,
+    /// Memory for what leaves, which flows give back.
+    spare: RefCell<Vec<Joined>>,
 }
 
 struct Flow {
@@ -62,6 +69,8 @@ struct Flow {
     replied: Cell<u64>,
     /// How long the first reply took.
     latency: Cell<Option<Duration>>,
+    /// What leaves to the endpoint when all that is here has been received.
+    joined: Cell<Option<Joined>>,
     /// Who passes replies on.
     task: Cell<Option<TaskRef>>,
     _held: Held,
@@ -70,7 +79,8 @@ struct Flow {
 impl Flows {
     pub fn new(door: &Rc<Door>, sessions: &Rc<Sessions>, socket: UdpSocket) -> Self {
         let (door, sessions) = (Rc::clone(door), Rc::clone(sessions));
-        Self(Rc::new(Shared { door, sessions, socket, open: RefCell::default() }))
+        let (open, leaving, spare) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Self(Rc::new(Shared { door, sessions, socket, open, leaving, spare }))
     }
 
     /// Passes on what clients have sent; flows begin while there are fewer than `most`. To be polled by one task.
@@ -78,7 +88,13 @@ impl Flows {
     /// # Errors
     /// The socket's.
     pub fn poll_clients(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
-        self.0.socket.poll_receive(cx, &mut |received| self.take(&received, most))
+        let received = self.0.socket.poll_receive(cx, &mut |received| self.take(&received, most));
+        for flow in self.0.leaving.borrow_mut().drain(..) {
+            let Some(mut joined) = flow.joined.take() else { continue };
+            self.0.door.cells.counters.datagrams_dropped_total.add(flow.leave(&mut joined));
+            self.0.spare.borrow_mut().push(joined);
+        }
+        received
     }
 
     fn take(&self, received: &Received<'_>, most: usize) {
@@ -91,7 +107,7 @@ impl Flows {
         let known = shared.open.borrow().get(&path).cloned();
         let flow = known.filter(|flow| flow.goes_on()).or_else(|| self.begin(path, most));
         match flow {
-            Some(flow) => counters.datagrams_dropped_total.add(flow.pass(received, count)),
+            Some(flow) => counters.datagrams_dropped_total.add(shared.pass(&flow, received, count)),
             None => counters.datagrams_dropped_total.add(count),
         }
     }
@@ -122,6 +138,27 @@ impl Flows {
     }
 }
 
+impl Shared {
+    /// Passes a client's datagrams on, now or with those that follow: how many of them were dropped.
+    fn pass(&self, flow: &Rc<Flow>, received: &Received<'_>, count: u64) -> u64 {
+        flow.active.set(ring::now());
+        flow.asked.set(flow.asked.get() + count);
+        let mut joined = flow.joined.take().unwrap_or_else(|| {
+            self.leaving.borrow_mut().push(Rc::clone(flow));
+            self.spare.borrow_mut().pop().unwrap_or_default()
+        });
+        let mut dropped = 0;
+        if !joined.takes(received) {
+            dropped += flow.leave(&mut joined);
+            if !joined.takes(received) {
+                dropped += send(&flow.socket, flow.to, None, received);
+            }
+        }
+        flow.joined.set(Some(joined));
+        dropped
+    }
+}
+
 /// An endpoint for a flow, and a socket towards it.
 fn reach(door: &Door, pool: PoolId, client: IpAddr) -> Option<Flow> {
     let (settings, cluster) = (&door.snapshot[pool], door.cluster(pool));
@@ -135,8 +172,20 @@ fn reach(door: &Door, pool: PoolId, client: IpAddr) -> Option<Flow> {
         let opened = open(&endpoint);
         if let Ok((socket, to, held)) = opened {
             let (active, asked, replied) = (Cell::new(begun), Cell::default(), Cell::default());
-            let (latency, task) = (Cell::default(), Cell::default());
-            return Some(Flow { socket, endpoint, to, begun, active, asked, replied, latency, task, _held: held });
+            let (latency, joined, task) = (Cell::default(), Cell::default(), Cell::default());
+            return Some(Flow {
+                socket,
+                endpoint,
+                to,
+                begun,
+                active,
+                asked,
+                replied,
+                latency,
+                joined,
+                task,
+                _held: held,
+            });
         }
         // No socket, or no address: nothing was asked of it.
         cluster.record(&endpoint, policy_now(begun), &Outcome::new(Duration::ZERO, Class::Shed));
@@ -167,11 +216,9 @@ impl Flow {
         goes_on
     }
 
-    /// Sends a client's datagrams to the endpoint: how many of them were dropped.
-    fn pass(&self, received: &Received<'_>, count: u64) -> u64 {
-        self.active.set(ring::now());
-        self.asked.set(self.asked.get() + count);
-        send(&self.socket, self.to, None, received)
+    /// Sends what has been joined to the endpoint: how many datagrams were dropped.
+    fn leave(&self, joined: &mut Joined) -> u64 {
+        joined.leave(|leaving| self.socket.send(&leaving.to(self.to, None)) != Sent::Full)
     }
 
     /// Takes a reply's measure.
@@ -259,6 +306,10 @@ impl Flow {
     ) -> Poll<()> {
         self.task.set(Some(ring::current_task()));
         let counters = &shared.door.cells.counters;
+        let mut joined = shared.spare.borrow_mut().pop().unwrap_or_default();
+        let leave = |joined: &mut Joined| {
+            joined.leave(|leaving| shared.socket.send(&leaving.to(path.client, path.to)) != Sent::Full)
+        };
         let received = self.socket.poll_receive(cx, &mut |received| {
             let count = count(&received);
             // Whoever guesses the port is not the endpoint.
@@ -268,8 +319,15 @@ impl Flow {
             self.hear(count);
             counters.datagrams_out_total.add(count);
             counters.bytes_out_total.add(received.bytes.len() as u64);
-            counters.datagrams_dropped_total.add(send(&shared.socket, path.client, path.to, &received));
+            if !joined.takes(&received) {
+                counters.datagrams_dropped_total.add(leave(&mut joined));
+                if !joined.takes(&received) {
+                    counters.datagrams_dropped_total.add(send(&shared.socket, path.client, path.to, &received));
+                }
+            }
         });
+        counters.datagrams_dropped_total.add(leave(&mut joined));
+        shared.spare.borrow_mut().push(joined);
         if received.is_ready() {
             // There may be more, but first others have their turn.
             cx.waker().wake_by_ref();
