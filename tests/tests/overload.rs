@@ -35,7 +35,9 @@ on_each_driver! {
             .start();
         let mut client = engine.client();
         let mut ask = |key: &str| client.ask(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: {key}\r\n\r\n"));
-        assert_eq!(ask("one").status(), 200);
+        let granted = ask("one");
+        assert_eq!((granted.status(), granted.field("ratelimit-policy")), (200, Some("\"calls\";q=2;w=60")));
+        assert_eq!(granted.field("ratelimit"), Some("\"calls\";r=0;t=30"));
         let refused = ask("one");
         assert_eq!((refused.status(), refused.field("ratelimit-policy")), (420, Some("\"calls\";q=2;w=60")));
         assert_eq!(refused.field("ratelimit"), Some("\"calls\";r=0;t=30"));
@@ -43,6 +45,41 @@ on_each_driver! {
         assert!((29..=30).contains(&retry), "{retry}");
         assert!(!refused.is_closing(), "the connection is as good as before");
         assert_eq!(ask("two").status(), 200);
+    }
+
+    /// Who is let in is told what is left, by every limit of the route, unless the operator wants less said.
+    fn an_answer_says_what_is_left(driver) {
+        let origin = Origin::saying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nRateLimit: \"own\";r=7;t=1\r\n\r\n");
+        let by_route = "{ key = \"route\", rate = \"600/m\", burst = 20, name = \"all\" }";
+        let by_client = "{ key = \"client-address\", rate = \"2/m\", burst = 4, name = \"mine\"";
+        let start = |limits: &str| Setup::new(driver).origin(&origin).route_line(&format!("limit = [{limits}]")).start();
+        let engine = start(&format!("{by_route}, {by_client} }}"));
+        let mut client = engine.client();
+        for left in [3, 2, 1, 0] {
+            let got = client.get("/");
+            assert_eq!(got.field("ratelimit-policy"), Some("\"all\";q=600;w=60, \"mine\";q=2;w=60"));
+            let told: Vec<_> = got.all("ratelimit");
+            assert!(told.contains(&"\"own\";r=7;t=1"), "{told:?}");
+            let ours = told.iter().find(|told| told.starts_with("\"all\"")).expect("ours");
+            let (all, mine) = ours.split_once(", ").expect("two of them");
+            let (here, reset) = mine.split_once(";t=").expect("when the burst is back");
+            assert_eq!(here, format!("\"mine\";r={left}"));
+            let reset: u64 = reset.parse().expect("seconds");
+            assert!((30 * (4 - left) - 5..=30 * (4 - left)).contains(&reset), "{reset} s with {left} left");
+            let (all, _) = all.split_once(";t=").expect("when the burst is back");
+            let all: u64 = all.trim_start_matches("\"all\";r=").parse().expect("a number");
+            assert!((15 + left..=20).contains(&all), "{all} of all left");
+        }
+        assert_eq!(client.get("/").status(), 429);
+        for (fields, granted, refused) in [("always", true, true), ("refused", false, true), ("off", false, false)] {
+            let engine = start(&format!("{{ rate = \"1/h\", burst = 1, fields = \"{fields}\" }}"));
+            let mut client = engine.client();
+            for (status, told) in [(200, granted), (429, refused)] {
+                let got = client.get("/");
+                assert_eq!((got.status(), got.field("ratelimit-policy").is_some()), (status, told), "{fields}");
+                assert!(status == 200 || got.field("retry-after").is_some());
+            }
+        }
     }
 
     /// Somebody who comes with a new key each time takes no memory, and takes nothing from those who keep theirs.

@@ -18,8 +18,8 @@ use super::route::Way;
 use super::{Door, Peer, Reason, Request};
 use crate::conn::{Lane, Speaks};
 use crate::limits;
-use crate::qos::{Direction, Entering, Place, Told, Turns};
-use crate::snapshot::{ClassId, Limit, LimitKey, Route, RouteId};
+use crate::qos::{Direction, Entering, Grant, Place, Told, Turns};
+use crate::snapshot::{ClassId, Limit, LimitFields, LimitKey, Route, RouteId};
 use crate::telemetry::Cell;
 use crate::upstream::policy_now;
 
@@ -35,6 +35,17 @@ pub(super) struct Paced<'a> {
 /// A request's place in its pool, where that has a limit.
 #[derive(Default)]
 pub(super) struct InPool<'a>(Option<Place<'a>>);
+
+/// What lets a request in.
+pub(super) struct Admitted<'a> {
+    pub(super) paced: Option<Paced<'a>>,
+    pub(super) place: InPool<'a>,
+    pub(super) counted: Counted,
+}
+
+/// Where a request was counted, by the limits of its route in their order: for its answer to tell what is left.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counted([Grant; limits::ROUTE_LIMITS_MAX]);
 
 /// A limit that a request has met.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,12 +65,12 @@ impl Door {
         peer: &Peer,
         way: &Way<'_>,
         timer: &mut Timer,
-    ) -> Result<(Option<Paced<'_>>, InPool<'_>), Reason> {
+    ) -> Result<Admitted<'_>, Reason> {
         let (id, route) = (RouteId(way.matched.index() as u16), way.matched.route);
         let class = self.class(request, peer, route);
         let cells = &self.qos.cells().classes[usize::from(class.0)];
         cells.requests.add(1);
-        self.within_limits(request, peer, id, route)?;
+        let counted = self.within_limits(request, peer, id, route)?;
         let turns = self.qos.turns(class, id, || self.client_key(request, peer));
         if let Some(turns) = &turns {
             let Some(turn) = turns.request() else {
@@ -76,7 +87,7 @@ impl Door {
             let quantum = turns.quantum()?;
             Some(Paced { turns, quantum, gone: &cells.paced_bytes })
         });
-        Ok((paced, place))
+        Ok(Admitted { paced, place, counted })
     }
 
     /// Lets a request that has been admitted into another pool.
@@ -127,14 +138,37 @@ impl Door {
         Some(ClassId(at as u8))
     }
 
-    fn within_limits(&self, request: &Request, peer: &Peer, id: RouteId, route: &Route) -> Result<(), Reason> {
+    fn within_limits(&self, request: &Request, peer: &Peer, id: RouteId, route: &Route) -> Result<Counted, Reason> {
+        let mut counted = Counted::default();
         for (at, (limiter, limit)) in self.qos.limits(id).iter().zip(&route.qos.limits).enumerate() {
-            if let Err(told) = limiter.grant(|| self.counted_by(limit, request, peer)) {
+            counted.0[at] = limiter.grant(|| self.counted_by(limit, request, peer)).map_err(|told| {
                 self.qos.cells().limited[usize::from(id.0)].add(1);
-                return Err(Reason::Limited(Limited { route: id, at: at as u8, status: limit.status, told }));
-            }
+                Reason::Limited(Limited { route: id, at: at as u8, status: limit.status, told })
+            })?;
         }
-        Ok(())
+        Ok(counted)
+    }
+
+    /// Writes `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) for the answer to a request that the limits of
+    /// its route have let in, behind what `out` holds. Gives where either begins; nothing where nothing is told.
+    pub(super) fn write_limits(&self, way: &Way<'_>, counted: &Counted, out: &mut Vec<u8>) -> Option<(usize, usize)> {
+        let route = way.matched.route;
+        let told = || {
+            let limits = self.qos.limits(RouteId(way.matched.index() as u16)).iter().zip(&route.qos.limits);
+            limits.zip(counted.0).filter(|((_, limit), _)| limit.fields == LimitFields::Always)
+        };
+        told().next()?;
+        let first = out.len();
+        for ((limiter, limit), grant) in told() {
+            separate(first, out);
+            limiter.told(grant).write_limit(&limit.name, out);
+        }
+        let second = out.len();
+        for ((limiter, limit), grant) in told() {
+            separate(second, out);
+            limiter.told(grant).write_policy(&limit.name, out);
+        }
+        Some((first, second))
     }
 
     /// What a request is counted by.
@@ -225,6 +259,13 @@ impl InPool<'_> {
         if let Some(place) = self.0 {
             place.end(outcome.latency, outcome.verdict());
         }
+    }
+}
+
+/// Between two members of a list that begins at `start` (RFC 9651 §3.1).
+fn separate(start: usize, out: &mut Vec<u8>) {
+    if out.len() > start {
+        out.extend_from_slice(b", ");
     }
 }
 

@@ -23,7 +23,7 @@ use proto::h1::Server;
 const GAIN_BYTES_MAX: usize = 2 << 10;
 
 /// Fields that we add of our own accord: three of `X-Forwarded-*`, `Forwarded`, `Via`, cookies without ours, `Client-Cert`, a WebSocket's key,
-/// gRPC's `Content-Type`; and `Server`, `Alt-Svc`, a sticky cookie, and what answers such a key in a response.
+/// gRPC's `Content-Type`; and `Server`, `Alt-Svc`, a sticky cookie, what is left of limits, and what answers such a key in a response.
 const OWN_FIELDS_MAX: usize = 10;
 
 /// What a field's line has beside name and value: `: ` and CRLF.
@@ -287,6 +287,7 @@ fn compose_response<const FIELDS: usize>(
             write_values(&rules.add, facts, &mut value, &mut values);
         });
     }
+    let limits = door.write_limits(&way, told.tries.counted(), &mut value);
     let cookie = value.len();
     if let Some(rule) = told.tries.cookie()
         && !affinity::is_for_everybody(fields, bytes)
@@ -300,6 +301,10 @@ fn compose_response<const FIELDS: usize>(
     }
     if let Some(media_type) = media_type {
         added.add(b"content-type", media_type.of(&value));
+    }
+    if let Some((limit, policy)) = limits {
+        added.add(b"ratelimit", &value[limit..policy]);
+        added.add(b"ratelimit-policy", &value[policy..cookie]);
     }
     for (rule, place) in rules.add.iter().zip(values) {
         added.add(rule.name.as_bytes(), place.of(&value));

@@ -30,7 +30,7 @@ use proto::http::Version;
 use proto::ws;
 use ring::{Buf, Now, Timer};
 
-use self::admit::InPool;
+use self::admit::{Admitted, InPool};
 pub use self::affinity::affinity_of_bytes;
 pub use self::door::{Desk, Door, Peer, Roll};
 use self::relay::{Exchange, Relayed};
@@ -150,11 +150,11 @@ fn ask<'a>(
     passage: &mut Passage<'_>,
 ) -> impl Future<Output = Outcome> {
     async move {
-        let (paced, mut place) = match door.admit(lane, request, peer, &way, timer).await {
+        let Admitted { paced, mut place, counted } = match door.admit(lane, request, peer, &way, timer).await {
             Ok(admitted) => admitted,
             Err(reason) => return settled.refused(door, lane, request, reason),
         };
-        let mut tries = Tries::new(door, request, peer, way);
+        let mut tries = Tries::new(door, request, peer, way, counted);
         let mut exchange = Exchange { door, request, peer, way, paced: paced.as_ref() };
         loop {
             if let Some(pause) = tries.pause() {

@@ -13,7 +13,7 @@ use super::{Door, Peer, Request, grpc};
 use crate::conn::Lane;
 use crate::limits;
 use crate::qos::Refused;
-use crate::snapshot::{Action, Fixed, HeaderRule, Redirect};
+use crate::snapshot::{Action, Fixed, HeaderRule, Limit, LimitFields, Redirect};
 
 /// Why the engine answers itself, or why an exchange did not end well.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -307,7 +307,10 @@ fn respond_to<'a>(lane: &Lane<'_, Server>, request: &Request, status: Status) ->
 fn limit_fields<'a>(door: &Door, reason: Reason, value: &'a mut Vec<u8>) -> Option<[(&'static [u8], &'a [u8]); 2]> {
     let Reason::Limited(limited) = reason else { return None };
     value.clear();
-    let name = &door.snapshot[limited.route].qos.limits[usize::from(limited.at)].name;
+    let Limit { name, fields, .. } = &door.snapshot[limited.route].qos.limits[usize::from(limited.at)];
+    if *fields == LimitFields::Off {
+        return None;
+    }
     limited.told.write_limit(name, value);
     let middle = value.len();
     limited.told.write_policy(name, value);

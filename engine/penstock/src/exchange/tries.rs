@@ -6,6 +6,7 @@ use std::time::Duration;
 use policy::{Class, NoPick, Outcome, Replay};
 use ring::Now;
 
+use super::admit::Counted;
 use super::affinity::affinity;
 use super::replay::Kept;
 use super::route::Way;
@@ -21,6 +22,7 @@ pub(super) struct Tries<'a> {
     cluster: &'a Cluster,
     pool: &'a Pool,
     way: Way<'a>,
+    counted: Counted,
     /// What holds it to an endpoint.
     affinity: Affinity,
     /// Endpoints that it has failed at.
@@ -96,7 +98,7 @@ impl Attempt {
 }
 
 impl<'a> Tries<'a> {
-    pub(super) fn new(door: &'a Door, request: &Request, peer: &Peer, way: Way<'a>) -> Self {
+    pub(super) fn new(door: &'a Door, request: &Request, peer: &Peer, way: Way<'a>, counted: Counted) -> Self {
         let pool = &door.snapshot[way.pool];
         let idempotent = request.head.method.is_idempotent();
         let content = if !request.head.framing.has_body() {
@@ -117,6 +119,7 @@ impl<'a> Tries<'a> {
             affinity: affinity(door, request, peer, pool, cluster),
             pool,
             way,
+            counted,
             tried: Tried::default(),
             count: 0,
             idempotent,
@@ -134,7 +137,12 @@ impl<'a> Tries<'a> {
     /// From now on they are made in another pool, which stands in for this one. What has been read of the content comes along.
     pub(super) fn enter(&mut self, door: &'a Door, request: &Request, peer: &Peer, way: Way<'a>) {
         let content = std::mem::replace(&mut self.content, Content::None);
-        *self = Self { content, interim: self.interim, ..Self::new(door, request, peer, way) };
+        *self = Self { content, interim: self.interim, ..Self::new(door, request, peer, way, self.counted) };
+    }
+
+    /// Where the limits of its route have counted the request.
+    pub(super) const fn counted(&self) -> &Counted {
+        &self.counted
     }
 
     pub(super) const fn pool(&self) -> &'a Pool {

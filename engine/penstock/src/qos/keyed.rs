@@ -29,18 +29,30 @@ impl Keyed {
     /// See [`KeyTable::new`].
     pub(super) fn new(capacity: usize, seed: u64) -> Self {
         let table = KeyTable::new(capacity, seed);
+        debug_assert!(table.sets() * WAYS <= 1 << u16::BITS, "a word's place has sixteen bits");
         Self { table, sets: (0..table.sets()).map(|_| Set::default()).collect() }
     }
 
-    /// The word of a key.
-    pub(super) fn word(&self, key: u64) -> &AtomicU64 {
-        let set = &self.sets[self.table.set(key)];
+    /// Where the word of a key is.
+    pub(super) fn find(&self, key: u64) -> u16 {
+        let at = self.table.set(key);
+        let set = &self.sets[at];
         let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         let way = KeyTable::way(key, set.keys.iter().map(load).zip(set.words.iter().map(load)));
         if let Way::Takes(way) = way {
             set.keys[way].store(key, Ordering::Relaxed);
         }
-        &set.words[way.index()]
+        (at * WAYS + way.index()) as u16
+    }
+
+    /// The word of a key.
+    pub(super) fn word(&self, key: u64) -> &AtomicU64 {
+        self.at(self.find(key))
+    }
+
+    /// A word that was [found](Self::find).
+    pub(super) fn at(&self, at: u16) -> &AtomicU64 {
+        &self.sets[usize::from(at) / WAYS].words[usize::from(at) % WAYS]
     }
 }
 

@@ -35,7 +35,7 @@ use policy::Now;
 pub use self::cells::{ClassCells, PoolCells, QosCells};
 pub use self::held::HeldClient;
 pub use self::pace::{Direction, Turns};
-pub use self::rate::{Limiter, Told};
+pub use self::rate::{Grant, Limiter, Told};
 pub use self::room::{Entering, Place, Refused, Room};
 
 use self::held::HeldClients;

@@ -47,6 +47,10 @@ pub struct Limiter {
     lease: RefCell<Lease>,
 }
 
+/// A request that was counted: where, if the limit has a key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Grant(u16);
+
 /// What a response tells of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Told {
@@ -68,13 +72,13 @@ impl Limiter {
     ///
     /// # Errors
     /// It is one too many, and nothing was counted.
-    pub fn grant(&self, key: impl FnOnce() -> u64) -> Result<(), Told> {
+    pub fn grant(&self, key: impl FnOnce() -> u64) -> Result<Grant, Told> {
         let (rate, now) = (&self.shared.rate, super::now());
         match &self.shared.cells {
             Cells::Whole(Line(cell)) => {
                 let lease = &mut *self.lease.borrow_mut();
                 if lease.spend(1) {
-                    return Ok(());
+                    return Ok(Grant::default());
                 }
                 let (least, most) = lease.wants(1);
                 let drawn = step(cell, |tat| rate.draw(tat, now, least, most));
@@ -83,20 +87,35 @@ impl Limiter {
                         lease.put(units);
                         // What was drawn covers it.
                         let _ = lease.spend(1);
-                        Ok(())
+                        Ok(Grant::default())
                     }
-                    Err(_) => Err(self.told(cell.load(Ordering::Relaxed), now, 1)),
+                    Err(_) => Err(self.look(cell.load(Ordering::Relaxed), now, 1)),
                 }
             }
             Cells::Keyed(keyed) => {
-                let word = keyed.word(key());
-                step(word, |tat| rate.step(tat, now, 1).map(|tat| (tat, ())))
-                    .map_err(|_| self.told(word.load(Ordering::Relaxed), now, 1))
+                let at = keyed.find(key());
+                let word = keyed.at(at);
+                step(word, |tat| rate.step(tat, now, 1).map(|tat| (tat, Grant(at))))
+                    .map_err(|_| self.look(word.load(Ordering::Relaxed), now, 1))
             }
         }
     }
 
-    fn told(&self, mut tat: u64, now: Now, cost: u32) -> Told {
+    /// What is left now, for the answer to a request that was granted. Should another key have taken its word since, it is that one's.
+    #[must_use]
+    pub fn told(&self, grant: Grant) -> Told {
+        let now = super::now();
+        match &self.shared.cells {
+            Cells::Whole(Line(cell)) => {
+                let told = self.look(cell.load(Ordering::Relaxed), now, 0);
+                // What is drawn and not spent is left too.
+                Told { remaining: told.remaining.saturating_add(self.lease.borrow().units()), ..told }
+            }
+            Cells::Keyed(keyed) => self.look(keyed.at(grant.0).load(Ordering::Relaxed), now, 0),
+        }
+    }
+
+    fn look(&self, mut tat: u64, now: Now, cost: u32) -> Told {
         let decision: Decision = self.shared.rate.check(&mut tat, now, cost);
         let (remaining, reset_secs) = decision.field();
         let (quota, window_secs) = self.shared.rate.field();
@@ -127,11 +146,12 @@ pub(super) fn seconds_up(time: Duration) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::LimitFields;
     use policy::RateSettings;
 
     fn limit(key: LimitKey, quota: u32, burst: u32) -> Limit {
         let rate = RateSettings { quota, period: Duration::from_secs(1), burst };
-        Limit { key, rate, status: 429, name: "test".into() }
+        Limit { key, rate, status: 429, name: "test".into(), fields: LimitFields::default() }
     }
 
     fn on_a_ring<T: 'static>(body: impl FnOnce() -> T + 'static) -> T {
@@ -160,7 +180,11 @@ mod tests {
         let shared = Arc::new(SharedLimit::new(&limit(LimitKey::Client, 10, 2), 1, 1));
         on_a_ring(|| {
             let limiter = Limiter::new(shared);
-            assert!(limiter.grant(|| 1).is_ok() && limiter.grant(|| 1).is_ok());
+            let granted = limiter.grant(|| 1).expect("the first of two");
+            let (mut field, told) = (Vec::new(), limiter.told(granted));
+            told.write_limit("client-address", &mut field);
+            assert_eq!((field.as_slice(), told.retry_secs), (&b"\"client-address\";r=1;t=1"[..], None));
+            assert!(limiter.grant(|| 1).is_ok());
             let told = limiter.grant(|| 1).unwrap_err();
             let (mut field, mut policy) = (Vec::new(), Vec::new());
             told.write_limit("client-address", &mut field);

@@ -58,8 +58,8 @@ pub use route::{
     Rule, normal,
 };
 pub use schema::{
-    AccessFormat, Balance, ClassDoc, ClientAuth, Document, Driver, Forwarded, LimitDoc, ListenDoc, PaceDoc, PoolDoc,
-    PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, Steering, TlsVersion, json_schema,
+    AccessFormat, Balance, ClassDoc, ClientAuth, Document, Driver, Forwarded, LimitDoc, LimitFields, ListenDoc,
+    PaceDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, Steering, TlsVersion, json_schema,
 };
 pub use share::{Candidate, Share, Sticky};
 

@@ -9,7 +9,7 @@ use crate::limits;
 use crate::snapshot::limit::{ConcurrencyLimit, LimitKey};
 use crate::snapshot::literal::Text;
 use crate::snapshot::quantity::{Bandwidth, Rate};
-use crate::snapshot::schema::{ClassDoc, Document, LimitDoc, PoolDoc, RouteDoc};
+use crate::snapshot::schema::{ClassDoc, Document, LimitDoc, LimitFields, PoolDoc, RouteDoc};
 
 /// A class, by its place in [`Snapshot::classes`](super::Snapshot::classes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -55,6 +55,7 @@ pub struct Limit {
     pub status: u16,
     /// What the response's fields call it.
     pub name: Box<str>,
+    pub fields: LimitFields,
 }
 
 /// What a route says about whose turn it is and how fast it goes.
@@ -130,6 +131,7 @@ fn limit(doc: &LimitDoc) -> Option<Limit> {
         rate: rate_settings(rate, doc.burst),
         status: doc.status,
         name: doc.name.clone().unwrap_or_else(|| doc.key.0.to_string()).into(),
+        fields: doc.fields,
     })
 }
 

@@ -5,7 +5,7 @@ use crate::limits;
 use crate::snapshot::compile::DEFAULT_CLASS;
 use crate::snapshot::limit::{ConcurrencyLimit, LimitKey, is_token};
 use crate::snapshot::report::{Code, nearest};
-use crate::snapshot::schema::{ListenDoc, PoolDoc, Protocol, RouteDoc};
+use crate::snapshot::schema::{LimitFields, ListenDoc, PoolDoc, Protocol, RouteDoc};
 
 impl Meaning<'_> {
     pub(super) fn classes(&mut self) {
@@ -110,6 +110,10 @@ impl Meaning<'_> {
             }
             if limit.burst == Some(0) {
                 self.within(path!["route", at, "limit", index, "burst"], 0, 1, u32::MAX.into());
+            }
+            if limit.fields == LimitFields::Off && limit.name.is_some() {
+                let message = "a name for fields that are off";
+                self.report(Code::NoEffect, path!["route", at, "limit", index, "name"], message, "leave it out");
             }
             let named = limit.name.as_deref().unwrap_or("-");
             if !named.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)) || named.is_empty() {

@@ -21,12 +21,31 @@ pub struct LimitDoc {
     pub burst: Option<u32>,
     /// What those are answered with that are turned away.
     pub status: u16,
-    /// What `RateLimit` and `RateLimit-Policy` call it in such an answer; the key unless given.
+    /// What `RateLimit` and `RateLimit-Policy` call it; the key unless given.
     pub name: Option<String>,
+    /// Which answers tell of it by those fields: those of endpoints too (`always`), so that clients can slow down before they must; those to
+    /// requests that are turned away (`refused`); or none (`off`).
+    pub fields: LimitFields,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitFields {
+    #[default]
+    Always,
+    Refused,
+    Off,
 }
 
 impl Default for LimitDoc {
     fn default() -> Self {
-        Self { key: Text(LimitKey::Client), rate: None, burst: None, status: 429, name: None }
+        Self {
+            key: Text(LimitKey::Client),
+            rate: None,
+            burst: None,
+            status: 429,
+            name: None,
+            fields: LimitFields::default(),
+        }
     }
 }

@@ -25,7 +25,7 @@ pub(super) use engine::AccessDoc;
 pub use engine::{AccessFormat, Driver, Steering};
 use engine::{EngineDoc, LogDoc};
 pub(super) use health::HealthDoc;
-pub use limit::LimitDoc;
+pub use limit::{LimitDoc, LimitFields};
 pub(super) use listen::SniDoc;
 pub use listen::{ListenDoc, Protocol};
 pub(super) use outlier::{OutlierCause, OutlierDoc};
