@@ -98,6 +98,44 @@ on_each_driver! {
         assert!(moved.is_some());
     }
 
+    /// A secret that is replaced on disk ends no session: the old one is believed while it stands below the new one, and not afterwards.
+    fn a_new_secret_ends_no_session(driver) {
+        let origins = named(4);
+        let folder = Folder::new();
+        let file = folder.write("secret", SECRET);
+        let engine = start(driver, &origins, &format!("sticky = {{ cookie = \"at\", secret = \"file:{}\" }}", file.display()));
+        let sessions: Vec<_> = ["0", "1", "2", "3"].map(|home| session_at(&engine, home)).into();
+        let new = SECRET.replace("00", "ff");
+        let replace = |text: &str, told: &str| {
+            let before = engine.err().matches(told).count();
+            std::fs::rename(folder.write("next", text), &file).expect("a file of our own");
+            until(told, PATIENCE, || engine.err().matches(told).count() > before);
+        };
+        replace("hunter2", "the old secrets stay");
+        assert!(!engine.err().contains("hunter2"));
+        replace(&format!("{new}\n{SECRET}\n"), "new secrets of its sticky cookie");
+        let mut moved = Vec::new();
+        for (home, cookie) in &sessions {
+            let renewed = until_some("a cookie of the new secret", || {
+                let answer = ask(&mut engine.client(), &format!("Cookie: {cookie}\r\n"));
+                assert_eq!(&answer.text(), home, "the session stays");
+                cookie_of(&answer)
+            });
+            assert_ne!(&renewed, cookie);
+            let again = ask(&mut engine.client(), &format!("Cookie: {renewed}\r\n"));
+            assert_eq!((&again.text(), cookie_of(&again)), (home, None));
+            moved.push((home, renewed));
+        }
+        replace(&new, "new secrets of its sticky cookie");
+        until("the old one is believed no more", PATIENCE, || {
+            let homes: HashSet<_> = (0..8).map(|_| ask(&mut engine.client(), &format!("Cookie: {}\r\n", sessions[0].1)).text()).collect();
+            homes.len() > 1
+        });
+        for (home, cookie) in moved {
+            assert_eq!(&ask(&mut engine.client(), &format!("Cookie: {cookie}\r\n")).text(), home);
+        }
+    }
+
     /// With one secret every process knows the sessions of all; without one, only its own.
     fn a_secret_outlives_the_process(driver) {
         let origins = named(4);
@@ -207,4 +245,15 @@ fn session_at(engine: &Engine, origin: &str) -> (String, String) {
 fn order(engine: &Engine, args: &[&str]) {
     let admin = engine.admin.to_string();
     Tool::new(binary(), 10).args(["set"]).args(args).args(["--admin", &admin]).succeed();
+}
+
+/// Asks until there is an answer to be had.
+#[track_caller]
+fn until_some<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let mut found = None;
+    until(what, PATIENCE, || {
+        found = ask();
+        found.is_some()
+    });
+    found.expect("just seen")
 }

@@ -263,6 +263,7 @@ impl Engine {
     pub fn look_after(&mut self) {
         self.catch_up();
         self.look_at_certificates();
+        self.look_at_secrets();
         self.look();
         self.oversight.judge(now());
     }
@@ -284,6 +285,21 @@ impl Engine {
             match renewed {
                 Ok(()) => eprintln!("penstock: pool `{name}`: new files of TLS"),
                 Err(wrong) => eprintln!("penstock: pool `{name}`: the old files of TLS stay: {wrong}"),
+            }
+        }
+    }
+
+    /// Secrets of sticky cookies that were replaced on disk sign from now on; what cannot be used is said, and the old ones stay.
+    fn look_at_secrets(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot);
+        for (pool, read) in self.roster.look_at_secrets(&snapshot) {
+            let name = &snapshot[pool].name;
+            match read {
+                Ok(()) => {
+                    eprintln!("penstock: pool `{name}`: new secrets of its sticky cookie");
+                    self.pass_on(pool);
+                }
+                Err(wrong) => eprintln!("penstock: pool `{name}`: the old secrets stay: {wrong}"),
             }
         }
     }

@@ -399,6 +399,9 @@ pub const CONCURRENCY_FOUND_MAX: u32 = 4_096;
 /// How soon a worker with waiting requests looks for places that other workers gave back: a timer's tick.
 pub const PLACES_LOOK: Duration = Duration::from_millis(1);
 
+/// Secrets of sticky cookies that a pool believes at one time: a cookie that is none of ours is hashed as often.
+pub const SECRETS_MAX: usize = 4;
+
 /// Keys that one limit tells apart, over all workers: 1 MiB. 32,768 clients at once find cells of their own; with more, those
 /// that ask least share (`policy::limit`). Grants are never more than the rate, whoever asks.
 pub const RATE_KEYS: usize = 65_536;

@@ -1,11 +1,11 @@
-//! Files of TLS that may be replaced while they are in use.
+//! Files that may be replaced while they are in use.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Files, and what they were when they were read.
 #[derive(Debug, Default)]
-pub(super) struct Watched {
+pub struct Watched {
     /// When they were read.
     read: Stamps,
     /// At the last look.
@@ -17,14 +17,14 @@ type Stamps = Vec<Option<(i64, i64, u64, u64)>>;
 
 impl Watched {
     /// To be made before they are read: a change in between is seen by the next look then.
-    pub(super) fn new<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
+    pub fn new<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
         let read: Stamps = files.map(stamp).collect();
         Self { seen: read.clone(), read }
     }
 
     /// Whether they are others than were read, and have stood still since the last look: a pair that is written one file after the other is
     /// read when both have been there for a while.
-    pub(super) fn have_changed<'a>(&mut self, files: impl Iterator<Item = &'a Path>) -> bool {
+    pub fn have_changed<'a>(&mut self, files: impl Iterator<Item = &'a Path>) -> bool {
         let before = std::mem::replace(&mut self.seen, files.map(stamp).collect());
         let settled = self.seen == before && self.seen != self.read;
         if settled {

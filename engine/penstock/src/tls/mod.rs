@@ -17,6 +17,7 @@ mod turnstile;
 
 pub use client::{Origination, OriginationFiles, Originations};
 pub use failure::{Cause, Failure};
+pub use files::Watched;
 pub use inspect::{Shown, inspect, trusted};
 pub use machine::{Machine, Read, Secured};
 pub use roots::Roots;

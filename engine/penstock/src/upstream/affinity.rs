@@ -22,7 +22,7 @@ impl Cluster {
     /// The token that a text is, if this pool made it and it is still good.
     #[must_use]
     pub fn token(&self, text: &[u8], ttl: Option<Duration>) -> Option<Token> {
-        let token = self.members().badges()?.seal.read(text)?;
+        let token = self.members().badges()?.seals.read(text)?;
         ttl.is_none_or(|ttl| token.is_good(ring::wall_clock(), ttl)).then_some(token)
     }
 
@@ -48,7 +48,7 @@ impl Cluster {
         let issued = if rule.ttl.is_some() { ring::wall_clock() } else { Duration::ZERO };
         out.extend_from_slice(rule.name.as_bytes());
         out.push(b'=');
-        badges.seal.write(id, issued, out);
+        badges.seals.signing().write(id, issued, out);
         out.extend_from_slice(rule.attributes.as_bytes());
         true
     }

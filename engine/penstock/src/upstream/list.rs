@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use policy::{BalanceSettings, Balancer, Policy};
 
-use super::{Member, Seal};
+use super::{Member, Seals};
 use crate::snapshot::{Pool, Stickiness};
 
 /// The whole list of a pool.
@@ -34,10 +34,10 @@ struct Made {
 /// What sticky cookies call the endpoints of a list.
 #[derive(Debug)]
 pub struct Badges {
-    pub seal: Seal,
-    /// By place.
+    pub seals: Seals,
+    /// By place, as the one that signs has them.
     ids: Box<[u64]>,
-    /// `(id, place)`, by id.
+    /// `(id, place)`, by id: those of all secrets.
     places: Box<[(u64, u16)]>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Maker {
     pub(super) pool: Box<str>,
     settings: BalanceSettings,
     has_sessions: bool,
-    pub(super) seal: Option<Seal>,
+    pub(super) seals: Option<Seals>,
     load: Arc<PoolLoad>,
 }
 
@@ -102,7 +102,7 @@ impl Maker {
             pool: pool.name.clone(),
             settings: pool.division.settings,
             has_sessions: matches!(pool.division.sticky, Stickiness::Key(_)),
-            seal: None,
+            seals: None,
             load: Arc::new(PoolLoad { workers: (0..workers).map(|_| LoadCell::default()).collect() }),
         }
     }
@@ -115,7 +115,7 @@ impl Maker {
         let made = Made {
             balancer: policy.hashes().then(|| balancer(policy)),
             sessions: self.has_sessions.then(|| balancer(Policy::MAGLEV)),
-            badges: self.seal.map(|seal| Badges::new(seal, &self.pool, &list)),
+            badges: self.seals.as_ref().map(|seals| Badges::new(seals, &self.pool, &list)),
             load: Arc::clone(&self.load),
         };
         Members { list: list.into(), made: Arc::new(made) }
@@ -128,11 +128,15 @@ pub(super) fn seats(list: &[Member]) -> Vec<policy::Member<'_>> {
 }
 
 impl Badges {
-    fn new(seal: Seal, pool: &str, list: &[Member]) -> Self {
-        let ids: Box<[u64]> = list.iter().map(|member| seal.id(pool, &member.name)).collect();
-        let mut places: Vec<(u64, u16)> = ids.iter().enumerate().map(|(place, &id)| (id, place as u16)).collect();
+    fn new(seals: &Seals, pool: &str, list: &[Member]) -> Self {
+        let ids = list.iter().map(|member| seals.signing().id(pool, &member.name)).collect();
+        let named = list
+            .iter()
+            .enumerate()
+            .flat_map(|(place, member)| seals.iter().map(move |seal| (seal.id(pool, &member.name), place as u16)));
+        let mut places: Vec<(u64, u16)> = named.collect();
         places.sort_unstable();
-        Self { seal, ids, places: places.into() }
+        Self { seals: seals.clone(), ids, places: places.into() }
     }
 
     #[must_use]

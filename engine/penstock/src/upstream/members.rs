@@ -10,14 +10,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use policy::Now;
 
 use super::list::Maker;
-use super::{Admin, EndpointShared, Members, Seal, discovery};
+use super::{Admin, EndpointShared, Members, Seals, discovery};
 use crate::limits;
-use crate::snapshot::{Pool, PoolId, Snapshot, Stickiness};
+use crate::snapshot::{CookieRule, Pool, PoolId, Secret, Snapshot, Stickiness};
+use crate::tls::Watched;
 
 /// One endpoint of a list.
 #[derive(Clone, Debug)]
@@ -65,6 +67,8 @@ struct Roll {
     maker: Maker,
     sources: Box<[Vec<Found>]>,
     members: Members,
+    /// The files of its sticky cookie's secrets.
+    secrets: Watched,
     /// What the operator said of an endpoint, by its name: it holds for one that left and comes back.
     orders: HashMap<Arc<str>, Admin>,
 }
@@ -87,11 +91,26 @@ impl Roster {
     pub fn sign(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         for (roll, pool) in self.pools.iter_mut().zip(&snapshot.pools) {
             if let Stickiness::Cookie(rule) = &pool.division.sticky {
-                roll.maker.seal = Some(Seal::of(rule.secret.as_ref())?);
-                roll.members = roll.maker.make(roll.members.to_vec());
+                // Made before they are read: a change in between is seen by the next look.
+                roll.secrets = Watched::new(files(rule));
+                roll.sign(rule)?;
             }
         }
         Ok(())
+    }
+
+    /// Secrets whose files have changed are read anew. Gives the pools that they belong to, whose lists are others then, and what went
+    /// wrong: what was read before stays then.
+    pub fn look_at_secrets(&mut self, snapshot: &Snapshot) -> Vec<(PoolId, io::Result<()>)> {
+        let mut changed = Vec::new();
+        for (at, (roll, pool)) in self.pools.iter_mut().zip(&snapshot.pools).enumerate() {
+            if let Stickiness::Cookie(rule) = &pool.division.sticky
+                && roll.secrets.have_changed(files(rule))
+            {
+                changed.push((PoolId(at as u16), roll.sign(rule)));
+            }
+        }
+        changed
     }
 
     /// The list of each pool, in the snapshot's order.
@@ -129,7 +148,14 @@ impl Roster {
 impl Roll {
     fn new(pool: &Pool, workers: usize) -> Self {
         let sources = pool.endpoints.iter().map(|endpoint| vec![discovery::one(endpoint)]).collect();
-        Self { maker: Maker::new(pool, workers), sources, members: Members::default(), orders: HashMap::new() }
+        let maker = Maker::new(pool, workers);
+        Self { maker, sources, members: Members::default(), secrets: Watched::default(), orders: HashMap::new() }
+    }
+
+    fn sign(&mut self, rule: &CookieRule) -> io::Result<()> {
+        self.maker.seals = Some(Seals::of(&rule.secrets)?);
+        self.members = self.maker.make(self.members.to_vec());
+        Ok(())
     }
 
     fn remember(&mut self, name: Arc<str>, admin: Admin) {
@@ -173,6 +199,11 @@ impl Roll {
         }
         !same
     }
+}
+
+/// Those of a cookie's secrets that are in files.
+fn files(rule: &CookieRule) -> impl Iterator<Item = &Path> {
+    rule.secrets.iter().filter_map(|secret| if let Secret::File(path) = secret { Some(path.as_path()) } else { None })
 }
 
 impl Found {

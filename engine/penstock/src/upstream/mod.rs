@@ -40,7 +40,7 @@ pub use self::list::{Badges, Members, PoolLoad};
 pub use self::members::{Finding, Found, Member, Roster};
 pub use self::selection::{CandidateCells, Selecting, Selection, SelectionCells, Selections};
 pub use self::shared::{Admin, AdminState, BreakerOrder, EndpointShared, EndpointSums, Health, Held, Judged};
-pub use self::token::{Seal, TOKEN_BYTES, Token};
+pub use self::token::{Seal, Seals, TOKEN_BYTES, Token};
 use crate::snapshot::{Address, Host, ProxyProtocol};
 
 /// The header that tells an endpoint who asks, if the pool wants one.

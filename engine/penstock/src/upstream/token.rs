@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use policy::hash::siphash24;
 
+use crate::limits;
 use crate::snapshot::Secret;
 
 /// How far another machine's clock may be ahead.
@@ -30,6 +31,13 @@ pub struct Seal {
     tags: [u64; 2],
 }
 
+/// The secrets of a pool: the first one signs, and what any of them has signed is believed, so that sessions survive a change.
+#[derive(Clone, Debug)]
+pub struct Seals {
+    signing: Seal,
+    former: Box<[Seal]>,
+}
+
 /// What a token that we made says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
@@ -37,23 +45,60 @@ pub struct Token {
     issued_minutes: u32,
 }
 
-impl Seal {
+impl Seals {
+    /// Reads them, a line each. Without any there is a random one.
+    ///
     /// # Errors
-    /// The secret is not to be had, or is none: told with where it should be, and never with what it is.
-    pub fn of(secret: Option<&Secret>) -> io::Result<Self> {
-        let Some(secret) = secret else { return random() };
-        let text = match secret {
-            Secret::File(path) => std::fs::read_to_string(path),
-            Secret::Env(name) => std::env::var(&**name).map_err(io::Error::other),
-        };
-        let text = text.map_err(|error| io::Error::new(error.kind(), format!("no secret in `{secret}`: {error}")))?;
-        let keys = words::<4>(text.trim().as_bytes());
-        keys.map(Self::from_words).ok_or_else(|| {
-            let why = "it must be 64 hexadecimal digits, as `openssl rand -hex 32` makes them";
-            io::Error::new(io::ErrorKind::InvalidData, format!("the secret in `{secret}` is none: {why}"))
-        })
+    /// One is not to be had, or is none: told with where it should be, and never with what it is.
+    pub fn of(secrets: &[Secret]) -> io::Result<Self> {
+        let mut seals = Vec::new();
+        for secret in secrets {
+            let text = match secret {
+                Secret::File(path) => std::fs::read_to_string(path),
+                Secret::Env(name) => std::env::var(&**name).map_err(io::Error::other),
+            };
+            let text =
+                text.map_err(|error| io::Error::new(error.kind(), format!("no secret in `{secret}`: {error}")))?;
+            let wrong =
+                |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("the secret in `{secret}` {why}"));
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+            let before = seals.len();
+            for line in lines {
+                let keys = words::<4>(line.as_bytes());
+                let none = "is none: it must be 64 hexadecimal digits, as `openssl rand -hex 32` makes them";
+                seals.push(keys.map(Seal::from_words).ok_or_else(|| wrong(none))?);
+            }
+            if seals.len() == before {
+                return Err(wrong("is none: there is nothing"));
+            }
+            if seals.len() > limits::SECRETS_MAX {
+                return Err(wrong(&format!("is one too many: at most {} are believed", limits::SECRETS_MAX)));
+            }
+        }
+        let mut seals = seals.into_iter();
+        let signing = seals.next().map_or_else(random, Ok)?;
+        Ok(Self { signing, former: seals.collect() })
     }
 
+    /// What signs.
+    #[must_use]
+    pub const fn signing(&self) -> &Seal {
+        &self.signing
+    }
+
+    /// All, the one that signs first.
+    pub fn iter(&self) -> impl Iterator<Item = &Seal> {
+        std::iter::once(&self.signing).chain(&self.former)
+    }
+
+    /// The token that a text is, if we made it with any of them.
+    #[must_use]
+    pub fn read(&self, text: &[u8]) -> Option<Token> {
+        self.iter().find_map(|seal| seal.read(text))
+    }
+}
+
+impl Seal {
     #[must_use]
     pub const fn from_words([a, b, c, d]: [u64; 4]) -> Self {
         Self { ids: [a, b], tags: [c, d] }
@@ -224,15 +269,28 @@ mod tests {
     fn secrets_come_from_where_they_are_said_to_be() {
         let folder = std::env::temp_dir().join(format!("penstock-secret-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let (good, bad) = (folder.join("good"), folder.join("bad"));
-        std::fs::write(&good, format!("{}\n", "0f".repeat(32))).unwrap();
-        std::fs::write(&bad, "hunter2").unwrap();
-        let seal = Seal::of(Some(&Secret::File(good.clone()))).unwrap();
-        assert_eq!(seal.id("a", "b"), Seal::of(Some(&Secret::File(good))).unwrap().id("a", "b"));
-        let wrong = Seal::of(Some(&Secret::File(bad))).unwrap_err().to_string();
+        let (first, second) = ("0f".repeat(32), "1e".repeat(32));
+        let file = |name: &str, text: &str| {
+            std::fs::write(folder.join(name), text).unwrap();
+            Secret::File(folder.join(name))
+        };
+        let of = |secrets: &[Secret]| Seals::of(secrets).map_err(|wrong| wrong.to_string());
+        let (good, bad) = (file("good", &format!("{first}\n")), file("bad", "hunter2"));
+        let seals = of(std::slice::from_ref(&good)).unwrap();
+        let id = |seals: &Seals| seals.signing().id("a", "b");
+        assert_eq!(id(&seals), id(&of(std::slice::from_ref(&good)).unwrap()));
+        let both = of(&[file("new", &format!("\n{second}\n")), good]).unwrap();
+        let same = of(&[file("both", &format!("{second}\n{first}"))]).unwrap();
+        assert!(id(&both) != id(&seals) && id(&both) == id(&same), "the first one signs");
+        let old = written(seals.signing(), 7, NOON);
+        assert_eq!(both.read(&old), seals.read(&old));
+        assert!(both.read(&old).is_some() && seals.read(&written(both.signing(), 7, NOON)).is_none());
+        let wrong = of(&[bad]).unwrap_err();
         assert!(wrong.contains("64 hexadecimal digits") && !wrong.contains("hunter2"), "{wrong}");
-        assert!(Seal::of(Some(&Secret::Env("PENSTOCK_NO_SUCH_SECRET".into()))).is_err());
-        assert_ne!(Seal::of(None).unwrap().id("a", "b"), Seal::of(None).unwrap().id("a", "b"));
+        assert!(of(&[file("none", "\n")]).unwrap_err().contains("nothing"));
+        assert!(of(&[file("many", &format!("{first}\n").repeat(5))]).unwrap_err().contains("too many"));
+        assert!(of(&[Secret::Env("PENSTOCK_NO_SUCH_SECRET".into())]).is_err());
+        assert_ne!(id(&of(&[]).unwrap()), id(&of(&[]).unwrap()));
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -39,8 +39,8 @@ pub struct CookieRule {
     /// What follows its value in `Set-Cookie`: `; Path=/; HttpOnly`.
     pub attributes: Box<str>,
     pub ttl: Option<Duration>,
-    /// None: random, and gone with the process.
-    pub secret: Option<Secret>,
+    /// The first one signs. None: a random one, gone with the process.
+    pub secrets: Box<[Secret]>,
 }
 
 pub(super) fn division(doc: &PoolDoc) -> Division {
@@ -80,7 +80,7 @@ fn sticky(doc: &StickyDoc) -> Stickiness {
             name: name.as_str().into(),
             attributes: attributes(doc).into(),
             ttl: doc.ttl.as_ref().map(time),
-            secret: doc.secret.as_ref().map(|secret| secret.0.clone()),
+            secrets: doc.secret.0.as_slice().into(),
         }),
         (None, Some(name), _) => Stickiness::Key(HashKey::Header(name.to_ascii_lowercase().into())),
         (None, None, true) => Stickiness::Key(HashKey::ClientAddress),

@@ -165,7 +165,19 @@ impl Meaning<'_> {
                 "`__Secure-` needs secure = true; `__Host-` also path = \"/\" and no domain",
             );
         }
-        if sticky.secret.is_none() && !self.written(&of("secret")) {
+        let count = sticky.secret.0.len();
+        if count > limits::SECRETS_MAX {
+            let advice = format!("at most {} are believed: end the sessions of the oldest", limits::SECRETS_MAX);
+            self.report(Code::BadValue, &of("secret"), format!("{count} secrets"), advice);
+        }
+        if let Some(again) = (1..count).find(|&at| sticky.secret.0[..at].contains(&sticky.secret.0[at])) {
+            let message = format!("`{}` is there twice", sticky.secret.0[again]);
+            self.report(Code::Duplicate, &of("secret"), message, "leave one out");
+        }
+        if self.is_empty_list(&of("secret")) {
+            self.report(Code::BadValue, &of("secret"), "no secret in the list", "leave it out for a random one");
+        }
+        if count == 0 && !self.written(&of("secret")) {
             self.report(
                 Code::Temporary,
                 &of("cookie"),

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::division::{Bound, Excess, Secret};
-use crate::snapshot::literal::{Percent, Text, Time};
+use crate::snapshot::literal::{Listed, Percent, Text, Time};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -73,8 +73,9 @@ pub struct StickyDoc {
     pub http_only: bool,
     /// `SameSite`: whether requests from other sites carry it. `lax` is the browsers' own default.
     pub same_site: SameSite,
-    /// What the cookie is signed with. A random one unless given: a restart and other machines do not know its cookies.
-    pub secret: Option<Text<Secret>>,
+    /// What the cookie is signed with: the first of several, and of a file's lines. The others are believed as well, so that a secret can be
+    /// changed. Files are watched. A random one unless given: a restart and other machines do not know its cookies.
+    pub secret: Listed<Secret>,
 }
 
 impl Default for StickyDoc {
@@ -89,7 +90,7 @@ impl Default for StickyDoc {
             secure: false,
             http_only: true,
             same_site: SameSite::default(),
-            secret: None,
+            secret: Listed::default(),
         }
     }
 }
