@@ -1,6 +1,9 @@
 //! gRPC: grpcio on both sides, and the engine between them.
 
-use harness::{Authority, Folder, GrpcServer, Kind, Setup, Tool, free_address, on_each_driver, python, script};
+use harness::{
+    Authority, Folder, GrpcServer, Kind, PATIENCE, Setup, Tool, binary, free_address, on_each_driver, python, script,
+    until,
+};
 
 /// Every kind of call.
 const CALLS: [&str; 8] = ["unary", "large", "statuses", "deadline", "from_server", "from_client", "both", "cancelled"];
@@ -64,6 +67,44 @@ on_each_driver! {
         let strict = Setup::new(driver).to(&server.address.to_string()).pool_line("protocol = \"h2\"").start();
         calls(&strict.address.to_string(), &["statuses"]).succeed();
         assert_eq!(strict.metrics().sum("retries_total"), 0);
+    }
+
+    /// By method and status; who makes methods up is told under `other`, and so is who meets nobody.
+    fn calls_are_counted_by_method(driver) {
+        let server = GrpcServer::new();
+        let setup = || Setup::new(driver).pool_line("protocol = \"h2\"");
+        let engine = setup().to(&server.address.to_string()).start();
+        let counted = |method: &str, code: &str| {
+            let name = format!("penstock_grpc_calls_total{{method=\"{method}\",code=\"{code}\"}} ");
+            let page = engine.page("/metrics").text();
+            page.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().expect("a count"))
+        };
+        calls(&engine.address.to_string(), &["unary", "large", "statuses", "from_server"]).succeed();
+        until("all have been counted", PATIENCE, || counted("test.Calls/Counting", "OK") == 1);
+        assert_eq!(counted("test.Calls/Unary", "OK"), 2);
+        for code in ["CANCELLED", "NOT_FOUND", "UNIMPLEMENTED", "UNAVAILABLE", "UNAUTHENTICATED"] {
+            assert_eq!(counted("test.Calls/Fail", code), 1, "{code}");
+        }
+        // Whatever nobody has.
+        assert_eq!(counted("other", "UNIMPLEMENTED"), 1);
+        let mut client = engine.client();
+        for number in 0..100 {
+            let request = format!("POST /made.Up/N{number} HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nContent-Type: application/grpc\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0");
+            assert_eq!(client.ask(request).field("grpc-status"), Some("12"));
+        }
+        until("they are counted", PATIENCE, || counted("other", "UNIMPLEMENTED") == 101);
+        assert_eq!(engine.metrics().sum("grpc_call_seconds_count{method=\"other\"}"), 101);
+        let shown = engine.page("/show/grpc").text();
+        assert!(shown.contains("test.Calls/Fail") && !shown.contains("made.Up"), "{shown}");
+        for what in ["grpc", "websockets"] {
+            let ran = Tool::new(binary(), 20).args(["show", what, "--admin", &engine.admin.to_string()]).succeed();
+            let wanted = if what == "grpc" { "test.Calls/Unary" } else { "nothing" };
+            assert!(ran.text().contains(wanted), "{}", ran.text());
+        }
+        let nobody = setup().to(&free_address().to_string()).start();
+        calls(&nobody.address.to_string(), &["refused"]).succeed();
+        let name = "grpc_calls_total{method=\"other\",code=\"UNAVAILABLE\"}";
+        until("it is counted", PATIENCE, || nobody.page("/metrics").text().contains(name));
     }
 }
 

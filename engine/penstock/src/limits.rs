@@ -302,6 +302,9 @@ pub const PROBE_EVERY_MIN: Duration = Duration::from_millis(100);
 /// No more often than this are a pool's endpoints compared: a second is the shortest in which a hundred calls may be usual.
 pub const JUDGE_EVERY_MIN: Duration = Duration::from_secs(1);
 
+/// Methods of gRPC that a worker tells apart: an API has some tens. Each costs the histogram of its latencies, 2.5 KiB, when it is called.
+pub const GRPC_METHODS_MAX: usize = 64;
+
 /// Bytes of an answer that a probe reads: a page of health is a few hundred; more than this is not one.
 pub const PROBE_BYTES_MAX: usize = 64 * 1024;
 

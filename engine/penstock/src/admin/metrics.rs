@@ -45,6 +45,7 @@ pub(super) fn metrics(engine: &Engine) -> String {
     super::selection::metrics(engine, &mut out);
     super::breakers::metrics(engine, &mut out);
     super::websocket::metrics(engine, &mut out);
+    super::grpc::metrics(engine, &mut out);
     super::steering::metrics(engine, &mut out);
     let uptime =
         std::iter::once(("version=\"".to_owned() + env!("CARGO_PKG_VERSION") + "\"", engine.uptime().as_secs()));

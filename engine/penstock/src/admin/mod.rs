@@ -5,6 +5,7 @@
 //! none that a browser may have been made to send does ([`trust`]), and each change is noted with who made it.
 
 mod breakers;
+mod grpc;
 mod metrics;
 mod order;
 mod qos;
@@ -40,8 +41,7 @@ type Shared = Rc<RefCell<Engine>>;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What can be asked for.
-const PATHS: &str =
-    "/metrics, /status, /healthz, /show/endpoints, /show/pools, /show/breakers, /show/routes, /show/limits";
+const PATHS: &str = "/metrics, /status, /healthz, /show/endpoints, /show/pools, /show/breakers, /show/routes, /show/limits, /show/websockets, /show/grpc";
 
 /// Binds the admin addresses and answers there from now on.
 ///

@@ -21,6 +21,7 @@ const PAGES: &[(&str, Page)] = &[
     ("routes", routes),
     ("limits", limits),
     ("websockets", |engine, _| super::websocket::rows(engine)),
+    ("grpc", |engine, _| super::grpc::rows(engine)),
 ];
 
 /// The page of a name, of one pool if `query` names one.

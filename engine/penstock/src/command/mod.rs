@@ -63,7 +63,7 @@ enum Command {
     Cert(cert::CertArgs),
     /// Shows what a running engine is doing, on one screen
     Status(status::StatusArgs),
-    /// Shows endpoints, pools, breakers, routes, limits or WebSockets of a running engine
+    /// Shows endpoints, pools, breakers, routes, limits, WebSockets or gRPC of a running engine
     Show(show::ShowArgs),
     /// Drains, weighs or forces an endpoint of a running engine
     Set(set::SetArgs),

@@ -1,4 +1,4 @@
-//! `penstock show`: what a running engine knows of endpoints, pools, breakers, routes, limits and WebSockets, as a table.
+//! `penstock show`: what a running engine knows of endpoints, pools, breakers, routes, limits, WebSockets and gRPC, as a table.
 
 use super::{ADMIN_DEFAULT, FAILED, admin_address, client, refuse, say, table::table};
 use crate::snapshot::Address;
@@ -33,6 +33,11 @@ enum What {
     Routes,
     /// What is bounded, how far it is used, and how often the bound was met
     Limits,
+    /// Each route that has had WebSockets: how many, their messages, how long those took here, and how they ended
+    #[value(name = "websockets")]
+    WebSockets,
+    /// Each method of gRPC that was called: how often, how long it took, and how it failed
+    Grpc,
 }
 
 pub(super) fn show(args: &ShowArgs) -> ExitCode {

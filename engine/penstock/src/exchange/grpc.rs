@@ -86,6 +86,21 @@ pub(super) const fn http_of(code: u8) -> u16 {
     }
 }
 
+/// How a call ended, for the record, by what its endpoint said of it and why we answered or broke off. And whether the endpoint knows such a
+/// method: whoever is turned away before that may have made the name up.
+pub(super) fn outcome(said: Option<u8>, reason: Option<Reason>) -> (u8, bool) {
+    match (said, reason) {
+        (Some(code), _) => (code, !matches!(code, UNIMPLEMENTED | PERMISSION_DENIED | UNAUTHENTICATED)),
+        (None, Some(reason)) => (code_of(reason), false),
+        (None, None) => (UNKNOWN, false),
+    }
+}
+
+const UNKNOWN: u8 = 2;
+const PERMISSION_DENIED: u8 = 7;
+const UNIMPLEMENTED: u8 = 12;
+const UNAUTHENTICATED: u8 = 16;
+
 /// What a refusal of ours is to a caller.
 const fn code_of(reason: Reason) -> u8 {
     match reason {

@@ -69,6 +69,10 @@ struct Settled {
     mirrored: bool,
     /// What stands in for a pool has served it.
     fell_back: bool,
+    /// It is a call of gRPC.
+    call: bool,
+    /// How that ended, as its endpoint says.
+    grpc_status: Option<u8>,
 }
 
 /// Serves one request on `lane`. What the connection may do afterwards, its machine knows.
@@ -114,6 +118,7 @@ async fn attempt(
         }
     };
     settled.route = Some(way.matched.index());
+    settled.call = way.grpc;
     let passed = match door.pass(&way) {
         Ok(passed) => passed,
         Err(reason) => {
@@ -291,8 +296,12 @@ fn settle(door: &Door, request: &Request, peer: &Peer, secured: Option<Secured>,
     if settled.status > 0 {
         cells.responded(settled.status);
     }
-    let Some(log) = &door.log else { return };
     let bytes = request.bytes.bytes();
+    if settled.call {
+        let (code, known) = grpc::outcome(settled.grpc_status, settled.reason);
+        cells.calls.ended(request.head.path.of(bytes), code, known, duration.as_nanos() as u64);
+    }
+    let Some(log) = &door.log else { return };
     let (user_agent, referer) = headers::for_log(door, request);
     let line = Line {
         client: peer.text(),

@@ -9,6 +9,7 @@
 //! * A response whose length is known and small leaves in one piece, whatever pieces it came in.
 //! * Until the response's head has gone downstream the request can still be answered differently; after that, only cut.
 
+mod call;
 mod deadline;
 
 use std::future::poll_fn;
@@ -22,7 +23,7 @@ use proto::http::{Framing, Known, Method, Status, Version};
 use ring::{Buf, Now, Timer};
 
 use super::admit::Paced;
-use super::bridge::{Bridge, Web};
+use super::bridge::Bridge;
 use super::half::{Body, Cut, Going, Half, Out, Piece};
 use super::hedge::{Ahead, Hedge};
 use super::replay::Repeatable;
@@ -120,6 +121,7 @@ async fn copy(
         phase: Phase::Head,
         status: 0,
         meaning: 0,
+        grpc_status: None,
         whole: None,
         moved: ring::now(),
         uploaded: (ring::now(), 0),
@@ -141,6 +143,7 @@ async fn copy(
     }
     let relayed = poll_fn(|cx| relay.poll(cx)).await;
     settled.status = relay.status;
+    settled.grpc_status = relay.download.grpc_status.or(relay.grpc_status);
     settled.bytes = relay.download.bytes;
     door.cells.counters.bytes_in_total.add(relay.upload.bytes);
     if let Ok(Relayed::Done(class)) = &relayed {
@@ -184,6 +187,8 @@ struct Relay<'a, 'b, 'd> {
     status: u16,
     /// What that stands for.
     meaning: u16,
+    /// How a call ended, where the head says so.
+    grpc_status: Option<u8>,
     /// Until when a small response waits for its rest.
     whole: Option<Now>,
     /// When content last moved.
@@ -421,24 +426,6 @@ impl Relay<'_, '_, '_> {
         Some(outcome)
     }
 
-    /// The status that an answer's head stands for: HTTP's, or what a call's own means.
-    fn means(&self, head: &ResponseHead) -> u16 {
-        let status = head.status.code();
-        if !self.exchange.way.grpc || status != 200 {
-            return status;
-        }
-        let fields = self.exchange.door.desk.response_fields.borrow();
-        grpc::status_of_head(&fields, self.up.head(head.length as usize)).map_or(status, grpc::http_of)
-    }
-
-    /// How an answer is to be said in gRPC-Web. One that is none of gRPC goes as it came.
-    fn bridged(&self, head: &ResponseHead) -> Option<Web> {
-        let web = self.exchange.way.web?;
-        let fields = self.exchange.door.desk.response_fields.borrow();
-        let is_answer = head.framing != Framing::None && grpc::is_grpc(&fields, self.up.head(head.length as usize));
-        is_answer.then_some(web)
-    }
-
     /// Takes in the content of an answer that nobody gets, as far as it is here: a connection with nothing left on it can be
     /// used again.
     fn discard(&mut self, cx: &mut Context<'_>) {
@@ -465,6 +452,7 @@ impl Relay<'_, '_, '_> {
         }
         let persistent = self.down.is_persistent() && sent != Framing::UntilClose && !unread_request;
         let (length, meaning) = (head.length as usize, self.means(head));
+        self.grpc_status = self.grpc_status(head);
         let mut agreed = Some(Agreed::Bytes);
         let composed = {
             let mut fields = self.exchange.door.desk.response_fields.borrow_mut();

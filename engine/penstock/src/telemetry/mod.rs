@@ -4,12 +4,14 @@
 //! a reader sees each cell whole, and all of them a moment apart. Deliberately absent: labels made at run time.
 
 pub mod access_log;
+mod grpc;
 mod histogram;
 pub mod prometheus;
 mod websocket;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use grpc::{CODES, Calls, MethodCells};
 pub use histogram::{Histogram, Summary};
 pub use websocket::{Closing, MessageCells, WebSocketCells, WebSockets};
 
@@ -259,6 +261,8 @@ pub struct WorkerCells {
     pub latency: Histogram,
     /// By route.
     pub websockets: WebSockets,
+    /// By method.
+    pub calls: Calls,
     /// Counts publications of what the worker's ring keeps to itself.
     pub published: Cell,
 }
