@@ -67,5 +67,6 @@ pub(super) fn endpoint(keys: &Keys, place: Place) -> EndpointConfig {
     let mut config = EndpointConfig::new(Arc::clone(&keys.reset));
     let ids = keys.ids;
     config.cid_generator(move || Box::new(Ids { ids, place })).min_reset_interval(Duration::from_millis(1));
+    config.rng_seed(keys.chance);
     config
 }

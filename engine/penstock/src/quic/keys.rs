@@ -20,6 +20,8 @@ pub struct Keys {
     pub(super) used: Arc<BloomTokenLog>,
     /// Of connection ids.
     pub(super) ids: ConnectionIds,
+    /// What endpoints draw their chance from, if that is not the system.
+    pub(super) chance: Option<[u8; 32]>,
 }
 
 impl fmt::Debug for Keys {
@@ -39,7 +41,16 @@ impl Keys {
             token: Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&secret::<32>()?)),
             used: Arc::default(),
             ids: ConnectionIds::new(0, &secret::<SECRET_LEN>()?),
+            chance: None,
         })
+    }
+
+    /// For simulations: endpoints with these keys act the same way whenever `seed` is the same, and can be foreseen.
+    #[must_use]
+    pub fn repeatable(self, seed: u64) -> Self {
+        let mut chance = [0; 32];
+        chance[..8].copy_from_slice(&seed.to_le_bytes());
+        Self { chance: Some(chance), ..self }
     }
 
     /// How a datagram finds its worker.

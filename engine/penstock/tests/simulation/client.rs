@@ -275,7 +275,7 @@ impl<'a> Connection<'a> {
 pub(crate) async fn rude(host: Host, ledger: Rc<Ledger>) {
     host.dawdle(Duration::from_millis(200)).await;
     let Ok(socket) = host.connect(&address(WEB)).await else { return };
-    let strict = Strict { may_refuse: true, may_break: true };
+    let strict = Strict { may_refuse: true, may_break: true, may_fail: true };
     let mut connection = Connection::new(&host, &ledger, strict, socket);
     let asks: Vec<Ask> = (0..host.pick(1..=8)).map(|_| Ask { expect: false, ..ledger.ask() }).collect();
     let bytes: Vec<u8> = asks.iter().flat_map(|ask| connection.compose(ask)).collect();

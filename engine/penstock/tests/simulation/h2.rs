@@ -47,12 +47,12 @@ impl Speaks for Server {
 }
 
 /// What the engine said.
-pub(crate) enum Heard<H> {
-    Head(StreamId, H, Lines),
-    Data(StreamId, Vec<u8>),
+pub(crate) enum Heard<H, I = StreamId> {
+    Head(I, H, Lines),
+    Data(I, Vec<u8>),
     /// With trailers, if there were any.
-    End(StreamId, Option<Lines>),
-    Reset(StreamId, Malformed),
+    End(I, Option<Lines>),
+    Reset(I, Malformed),
 }
 
 /// Fields, with the text of their head.
@@ -63,7 +63,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    fn of(space: &HeadSpace) -> Self {
+    pub(crate) fn of(space: &HeadSpace) -> Self {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("heads are text");
         let pair = |field: &proto::http::Field| (text(field.name.of(&space.text)), text(field.value.of(&space.text)));
         Self { text: text(&space.text), fields: space.fields.iter().map(pair).collect() }

@@ -31,6 +31,8 @@ pub(crate) struct Ask {
     pub(crate) framing: Framing,
     pub(crate) size: usize,
     pub(crate) expect: bool,
+    /// Its end may arrive later than its head, so that there might be content.
+    pub(crate) ends_late: bool,
 }
 
 /// What an origin answers to it.
@@ -96,7 +98,7 @@ impl Ledger {
         };
         let size = if framing == Framing::None { 0 } else { self.size(&mut dice) };
         let expect = size > 0 && !http10 && dice.chance(0.2);
-        let ask = Ask { id, method, http10, connection, framing, size, expect };
+        let ask = Ask { id, method, http10, connection, framing, size, expect, ends_late: false };
         let entry = Entry { ask: ask.clone(), sightings: Vec::new(), answered: false };
         self.entries.borrow_mut().insert(id, entry);
         ask
@@ -107,6 +109,11 @@ impl Ledger {
         let ask = Ask { http10: false, connection: None, expect: false, ..self.ask() };
         self.entries.borrow_mut().get_mut(&ask.id).expect("it was just asked").ask = ask.clone();
         ask
+    }
+
+    /// The end of this one may arrive later than its head.
+    pub(crate) fn may_end_late(&self, id: u64) {
+        self.entries.borrow_mut().get_mut(&id).expect("asked").ask.ends_late = true;
     }
 
     pub(crate) fn asked(&self, id: u64) -> Option<Ask> {

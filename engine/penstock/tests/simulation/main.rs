@@ -10,10 +10,13 @@
 //! The scenes take turns at the seeds, so that a number of seeds is that of all scenes together. A failing seed prints the
 //! command that repeats it; `cargo xtask sim` runs as many as there is time for.
 
+mod asker;
 mod client;
 mod h2;
 mod h2_client;
 mod h2_origin;
+mod h3;
+mod h3_client;
 mod ledger;
 mod origin;
 mod scene;
@@ -26,8 +29,11 @@ use ring::sim::{Faults, check};
 use scene::{Scene, play};
 
 /// Seeds of a plain `cargo test`: a thousand a scene.
-const SEEDS: u64 = 10_000;
-const SCENES: u64 = 10;
+const SEEDS: u64 = 11_000;
+const SCENES: u64 = 11;
+
+/// The scenes of QUIC share one turn: each costs three others.
+const QUIC_SCENES: u64 = 3;
 
 /// Everybody is well-behaved and the network loses nothing: every exchange has to succeed, while endpoints come and go too.
 #[test]
@@ -144,18 +150,68 @@ fn simulation_multiplexed_drain() {
     });
 }
 
+/// Many requests at once over HTTP/3, and no datagram is lost.
+#[test]
+fn simulation_quic() {
+    take_turns_at_quic("simulation_quic", 0, |faults, turn| Scene {
+        faults: Faults { datagram_loss: 0.0, datagram_full: 0.0, ..faults.harmless() },
+        drain: (turn % 5 == 4).then(|| Duration::from_millis(turn % 400)),
+        h3_clients: true,
+        h2_origins: turn % 3 == 2,
+        ..Scene::default()
+    });
+}
+
+/// Datagrams are lost, doubled and out of order, and clients move: nobody must notice.
+#[test]
+fn simulation_quic_lossy() {
+    take_turns_at_quic("simulation_quic_lossy", 1, |faults, turn| Scene {
+        faults: faults.harmless(),
+        h3_clients: true,
+        wandering: turn % 4 != 3,
+        h2_origins: turn % 3 == 2,
+        moves: turn % 5 == 1,
+        ..Scene::default()
+    });
+}
+
+/// The same while clients of HTTP/3 give up, sleep or leave, origins break off, and in some seeds the engine is told to end.
+#[test]
+fn simulation_quic_everything_breaks() {
+    take_turns_at_quic("simulation_quic_everything_breaks", 2, |faults, turn| Scene {
+        faults: if turn % 4 == 3 { faults } else { faults.harmless() },
+        rude_origins: !turn.is_multiple_of(3),
+        rude_clients: turn % 4 != 1,
+        h3_clients: true,
+        wandering: turn % 2 == 1,
+        h2_origins: turn % 3 == 2,
+        hedges: turn % 5 == 4,
+        drain: (turn % 5 == 2).then(|| Duration::from_millis(turn % 400)),
+        ..Scene::default()
+    });
+}
+
 /// HTTP/2 from clients, to endpoints, or both.
 fn multiplexed(turn: u64) -> Scene {
     Scene { h2_clients: turn % 3 != 1, h2_origins: !turn.is_multiple_of(3), ..Scene::default() }
 }
 
-/// Plays every tenth seed; `scene` gets the seed's faults, and how many of this scene's seeds came before.
+/// Plays every eleventh seed; `scene` gets the seed's faults, and how many of this scene's seeds came before.
 fn take_turns(name: &str, first: u64, scene: impl Fn(Faults, u64) -> Scene + Sync) {
+    play_every(name, SCENES, first, scene);
+}
+
+/// The same for scenes of QUIC, which have the last turn.
+fn take_turns_at_quic(name: &str, number: u64, scene: impl Fn(Faults, u64) -> Scene + Sync) {
+    play_every(name, SCENES * QUIC_SCENES, SCENES * number + SCENES - 1, scene);
+}
+
+fn play_every(name: &str, every: u64, first: u64, scene: impl Fn(Faults, u64) -> Scene + Sync) {
     check(name, SEEDS, |seed| {
-        if seed % SCENES != first {
+        if seed % every != first {
             return Ok(());
         }
-        let mut scene = scene(Faults::from_seed(seed), seed / SCENES);
+        let mut scene = scene(Faults::from_seed(seed), seed / every);
         // Below this, one answer takes longer than any timeout that an operator would set.
         scene.faults.buffer.0 = scene.faults.buffer.0.max(64);
         play(seed, &scene)

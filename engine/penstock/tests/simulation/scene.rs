@@ -16,10 +16,11 @@ use ring::sim::{Faults, Script, World};
 use ring::{Address, DriverChoice, Options, Ring, Sender};
 
 use crate::ledger::Ledger;
-use crate::{client, h2_client, h2_origin, origin, tunnel};
+use crate::{client, h2_client, h2_origin, h3_client, origin, tunnel};
 
 pub(crate) const WEB: &str = "10.0.0.1:80";
 pub(crate) const RAW: &str = "10.0.0.1:90";
+pub(crate) const QUIC: &str = "10.0.0.1:443";
 
 const CONFIGURATION: &str = r#"
 [[listen]]
@@ -43,6 +44,14 @@ endpoints = ["10.3.0.1:7000", "10.3.0.2:7000"]
 
 [[route]]
 pool = "app"
+"#;
+
+/// For clients of HTTP/3. Its files only have to be there: what they would hold is made in the scene.
+const QUIC_LISTENER: &str = r#"
+[[listen]]
+name = "quic"
+addr = "10.0.0.1:443"
+tls = { cert = "certificate.pem", key = "key.pem" }
 "#;
 
 /// For the pool of a scene that hedges: as many second copies as there can be.
@@ -74,6 +83,10 @@ pub(crate) struct Scene {
     pub(crate) candidates: bool,
     /// Most clients speak HTTP/2.
     pub(crate) h2_clients: bool,
+    /// Most clients speak HTTP/3.
+    pub(crate) h3_clients: bool,
+    /// Those move to other addresses while they are served.
+    pub(crate) wandering: bool,
     /// The endpoints speak HTTP/2.
     pub(crate) h2_origins: bool,
     /// The engine is told to end after this time, while everybody is at work.
@@ -92,6 +105,8 @@ impl Default for Scene {
             hedges: false,
             candidates: false,
             h2_clients: false,
+            h3_clients: false,
+            wandering: false,
             h2_origins: false,
             drain: None,
         }
@@ -105,6 +120,8 @@ pub(crate) struct Strict {
     pub(crate) may_refuse: bool,
     /// Connections that break.
     pub(crate) may_break: bool,
+    /// Datagrams are lost, so that a handshake may take too long.
+    pub(crate) may_fail: bool,
 }
 
 pub(crate) fn address(text: &str) -> Address {
@@ -112,7 +129,7 @@ pub(crate) fn address(text: &str) -> Address {
 }
 
 fn snapshot(scene: &Scene) -> Arc<Snapshot> {
-    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 8] = [const { OnceLock::new() }; 8];
+    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 16] = [const { OnceLock::new() }; 16];
     let compile = || {
         let mut text = CONFIGURATION.to_owned();
         if scene.candidates {
@@ -125,12 +142,16 @@ fn snapshot(scene: &Scene) -> Arc<Snapshot> {
             text = text.replace("name = \"app\"\n", "name = \"app\"\nprotocol = \"h2\"\n");
             text = text.replace("name = \"spare\"\n", "name = \"spare\"\nprotocol = \"h2\"\n");
         }
-        match snapshot::read("simulation", &text) {
+        if scene.h3_clients {
+            text.push_str(QUIC_LISTENER);
+        }
+        match snapshot::read_with("simulation", &text, &|_| Ok(Vec::new())) {
             Ok(compiled) => Arc::new(compiled.snapshot),
             Err(report) => panic!("{}", report.render()),
         }
     };
-    let which = usize::from(scene.hedges) + 2 * usize::from(scene.candidates) + 4 * usize::from(scene.h2_origins);
+    let kinds = [scene.hedges, scene.candidates, scene.h2_origins, scene.h3_clients];
+    let which = kinds.into_iter().enumerate().map(|(at, kind)| usize::from(kind) << at).sum::<usize>();
     Arc::clone(SNAPSHOTS[which].get_or_init(compile))
 }
 
@@ -153,10 +174,10 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
     let plan = Plan {
         qos: qos::Shared::new(&snapshot, 1),
         originations: Originations::default(),
-        quic: penstock::quic::Keys::random().expect("there is randomness"),
+        quic: penstock::quic::Keys::random().expect("there is randomness").repeatable(seed),
         selections: Selections::new(&snapshot, 1),
         breakers: Breakers::new(&snapshot, 1),
-        tls: snapshot.listeners.iter().map(|_| None).collect(),
+        tls: snapshot.listeners.iter().map(|one| one.tls.as_ref().map(|_| h3_client::server())).collect(),
         snapshot,
         cells: Arc::clone(&cells),
         members: roster.pools().cloned().collect(),
@@ -258,7 +279,8 @@ async fn all(clients: &RefCell<Vec<Script<()>>>) {
 /// Everybody around the engine. Returns those whose end is waited for.
 fn people(world: &World, scene: &Scene, ledger: &Rc<Ledger>, size_max: usize) -> Vec<Script<()>> {
     let broken = scene.faults != scene.faults.clone().harmless();
-    let strict = Strict { may_refuse: scene.rude_origins || broken, may_break: broken };
+    let may_fail = scene.faults.datagram_loss > 0.0 || scene.faults.datagram_full > 0.0;
+    let strict = Strict { may_refuse: scene.rude_origins || broken, may_break: broken, may_fail };
     let mut clients = Vec::new();
     if scene.web {
         for number in 1..=3 {
@@ -275,9 +297,14 @@ fn people(world: &World, scene: &Scene, ledger: &Rc<Ledger>, size_max: usize) ->
             }
         }
         for number in 0..4 {
-            let ledger = Rc::clone(ledger);
+            let (ledger, wanders) = (Rc::clone(ledger), scene.wandering);
+            let rude = scene.rude_clients && number > 1;
+            if scene.h3_clients && number > 0 {
+                let run = move |host| h3_client::run(host, ledger, strict, rude, wanders);
+                clients.push(world.spawn("h3 client", run));
+                continue;
+            }
             if scene.h2_clients && number > 0 {
-                let rude = scene.rude_clients && number > 1;
                 clients.push(world.spawn("h2 client", move |host| h2_client::run(host, ledger, strict, rude)));
                 continue;
             }
