@@ -79,6 +79,8 @@ pub(super) struct Socket {
     dead: bool,
     /// What broke it, until somebody is told.
     error: Option<i32>,
+    /// When a send that was told so, or that it is broken, completes.
+    pub(super) told_at: u64,
     /// Operations of the node that wait for this socket.
     pub(super) read_op: Option<Token>,
     pub(super) write_op: Option<Token>,
@@ -99,6 +101,7 @@ impl Socket {
             read_ended: false,
             dead: false,
             error: None,
+            told_at: 0,
             read_op: None,
             write_op: None,
             watchers: Vec::new(),

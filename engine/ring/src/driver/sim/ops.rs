@@ -4,7 +4,8 @@
 //! * Received bytes are written to the owner's memory only when the completion is handed out, and the rest of that
 //!   memory is scribbled on: whoever releases or reads a buffer earlier finds out.
 //! * Sent bytes are read some time after submission, and must still be the same when the completion is handed out.
-//! * Completions of one operation keep their order; those of different operations need not.
+//! * Completions of one operation keep their order; those of different operations need not. But a receive that finds an end where a
+//!   send was told of a break completes behind that send: one queue holds both, in the order in which they were told.
 //! * What an owner may never do is noted as a violation and survived: closing a descriptor with an operation in flight,
 //!   a second receive or send on a socket beside the first, a token in use, an unknown descriptor.
 
@@ -260,7 +261,11 @@ impl Kernel {
         self.scratch = bytes;
         let taken = match transmitted {
             Ok(taken) => taken,
-            Err(error) => return self.finish_send(token, sent, -error),
+            Err(error) => {
+                self.finish_send(token, sent, -error);
+                self.socket_mut(socket).told_at = self.ops[&token].due;
+                return;
+            }
         };
         let sent = sent + taken;
         self.ops.get_mut(&token).expect("in flight").progress = sent;
@@ -314,8 +319,9 @@ impl Kernel {
     fn complete(&mut self, token: Token, result: i32, more: bool, bytes: Vec<u8>, delay: u64) {
         let delay = delay + self.dice.span(self.faults.completion_delay);
         let Some(op) = self.ops.get_mut(&token).filter(|op| !op.finished) else { return };
+        let told_at = op.socket.map_or(0, |socket| self.sockets[socket.0 as usize].told_at);
         op.finished = !more;
-        op.due = op.due.max(self.now + delay);
+        op.due = op.due.max(self.now + delay).max(told_at);
         self.completed += 1;
         let finished = Finished { due: op.due, number: self.completed, token, result, more, bytes };
         self.completions.push(Reverse(finished));

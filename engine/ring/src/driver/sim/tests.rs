@@ -189,6 +189,36 @@ async fn ask(origin: &Address) -> io::Result<Vec<u8>> {
     Ok(all)
 }
 
+/// The kernel has one error for both directions. Where a send took it, a receive finds an end, and must not be believed before.
+#[test]
+fn a_break_is_told_before_the_end_that_it_looks_like() {
+    check("a_break_is_told_before_the_end_that_it_looks_like", 400, |seed| {
+        let world = World::new(seed, Faults { send_late: 1.0, ..Faults::from_seed(seed).harmless() });
+        let listening = world.listen(&address("10.2.0.1:9000")).unwrap();
+        let origin = world.spawn("origin", async move |host: Host| {
+            let socket = listening.accept().await;
+            socket.recv(1).await.unwrap();
+            socket.send(b"part of an answer").await.unwrap();
+            host.dawdle(Duration::from_millis(5)).await;
+            socket.reset();
+        });
+        let ring = ring(&world);
+        let end = ring.block_on(async move {
+            let mut stream = Stream::connect(&address("10.2.0.1:9000")).await.unwrap();
+            stream.send(Buf::copy_of(b"ask"));
+            while let Some(buf) = stream.recv().await? {
+                drop(buf);
+                crate::sleep(Duration::from_micros(seed * 97 % 6_000)).await;
+                stream.send(Buf::copy_of(b"and more"));
+            }
+            io::Result::Ok(())
+        });
+        assert!(end.is_err() && origin.is_done(), "a break passes for an end");
+        drop(ring);
+        world.verdict()
+    });
+}
+
 #[test]
 fn flow_control_stops_a_sender_and_time_limits_work() {
     let world = World::new(7, Faults { buffer: (1_000, 1_000), ..Faults::none() });
