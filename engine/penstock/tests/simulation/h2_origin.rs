@@ -24,7 +24,13 @@ enum Fault {
     Break(usize),
     /// Never answers.
     Mute,
+    /// The request's answer has begun elsewhere: the engine has given this one up, and its word on that is still unread. It stands
+    /// behind the head on a connection that may be slow, or has never come because the connection broke.
+    Stray,
 }
+
+/// Until a stray is given up at the latest: before the engine would lose patience with an origin that it waits for.
+const STRAY_MAX: u64 = 15_000_000_000;
 
 /// A request that is under way.
 struct Work {
@@ -39,6 +45,13 @@ struct Work {
     due: u64,
     /// Content that has not been put yet, once the head has.
     rest: Option<Vec<u8>>,
+}
+
+impl Work {
+    /// It will be, sooner or later.
+    fn is_answered(&self) -> bool {
+        !matches!(self.fault, Fault::Mute | Fault::Stray)
+    }
 }
 
 pub(crate) async fn serve(host: Host, listening: Listening, ledger: Rc<Ledger>, rude: bool) {
@@ -98,9 +111,15 @@ impl Connection<'_> {
             if self.end.machine.is_finished() || self.gone.is_some() && self.works.is_empty() {
                 self.end.socket.shutdown_write();
             }
-            let acts = |work: &Work| work.fault != Fault::Mute && (work.ended || work.answer.early);
+            self.check_strays();
+            let acts = |work: &Work| work.is_answered() && (work.ended || work.answer.early);
             let busy = self.end.is_withholding() || self.works.values().any(acts);
-            let patience = if busy { Duration::from_millis(self.host.pick(1..=20) as u64) } else { PATIENCE };
+            let strays = self.works.values().any(|work| work.fault == Fault::Stray);
+            let patience = match busy {
+                true => Duration::from_millis(self.host.pick(1..=20) as u64),
+                false if strays => Duration::from_secs(1),
+                false => PATIENCE,
+            };
             let said = self.end.hear(patience).await;
             let reset = |heard: &Heard<_>| if let Heard::Reset(id, _) = heard { Some(*id) } else { None };
             let given_up: Vec<StreamId> = said.iter().filter_map(reset).collect();
@@ -113,6 +132,14 @@ impl Connection<'_> {
             if self.end.over {
                 return;
             }
+        }
+    }
+
+    /// What was answered elsewhere has no one who waits for it here.
+    fn check_strays(&self) {
+        let now = self.host.now();
+        for Work { ask, due, .. } in self.works.values().filter(|work| work.fault == Fault::Stray) {
+            assert!(now < due + STRAY_MAX, "request {} was sent again although its answer had begun", ask.id);
         }
     }
 
@@ -159,14 +186,18 @@ impl Connection<'_> {
         }
         let number = lines.number("x-id").unwrap_or_else(|| panic!("a request without its number: {lines:?}")) as u64;
         let ask = self.ledger.asked(number).unwrap_or_else(|| panic!("a request that nobody sent: {lines:?}"));
-        let attempt = self.ledger.seen(number);
+        let (stray, attempt) = (self.ledger.is_stray(number), self.ledger.seen_late(number));
         let line = format!("{} /{number} ", ask.method);
         assert!(lines.text().starts_with(line.as_bytes()), "{lines:?}");
         assert_eq!(lines.field("host"), Some("app.test"), "{lines:?}");
         let length = lines.number("content-length");
         assert!(length.is_none_or(|length| length == ask.size), "content-length of {ask:?}: {lines:?}");
         let answer = self.ledger.answer(&ask);
-        let fault = if self.rude { self.fault(&ask, &answer) } else { Fault::None };
+        let fault = match self.rude {
+            _ if stray => Fault::Stray,
+            true => self.fault(&ask, &answer),
+            false => Fault::None,
+        };
         self.host.note(format!("h2 origin: {id:?} is attempt {attempt} of {ask:?}: {answer:?}, {fault:?}"));
         let due = self.host.now() + self.host.pick(0..=if self.host.chance(0.3) { 30 } else { 1 }) as u64 * 1_000_000;
         if lines.field("expect").is_some() && !answer.early {
@@ -190,7 +221,7 @@ impl Connection<'_> {
     /// Goes on with all answers; false when the connection is to break.
     fn answer(&mut self) -> bool {
         let now = self.host.now();
-        let ready = |work: &Work| (work.ended || work.answer.early) && work.due <= now && work.fault != Fault::Mute;
+        let ready = |work: &Work| (work.ended || work.answer.early) && work.due <= now && work.is_answered();
         let ids: Vec<u32> = self.works.iter().filter(|(_, work)| ready(work)).map(|(id, _)| *id).collect();
         ids.into_iter().all(|id| self.go_on(StreamId(id)))
     }

@@ -139,18 +139,28 @@ impl Ledger {
         }
     }
 
-    /// An origin has read the request's head; returns which attempt this is, from 0.
+    /// An origin has read the request's head, as soon as it came; returns which attempt this is, from 0.
     pub(crate) fn seen(&self, id: u64) -> usize {
+        assert!(!self.is_stray(id), "request {id} was sent again although its answer had begun");
+        self.seen_late(id)
+    }
+
+    /// Its answer has begun, from another origin or this one, and not both of two copies.
+    pub(crate) fn is_stray(&self, id: u64) -> bool {
+        let entry = &self.entries.borrow()[&id];
+        // A second copy may have been on its way when the first one's answer began.
+        let copied = self.hedges && entry.ask.method != "POST" && entry.ask.size == 0;
+        entry.answered && !copied
+    }
+
+    /// The same of an origin that may have let it lie.
+    pub(crate) fn seen_late(&self, id: u64) -> usize {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(&id).expect("an origin saw a request that nobody sent");
         entry.sightings.push(Sighting::default());
         let count = entry.sightings.len();
-        let repeatable = entry.ask.method != "POST";
-        let most = if repeatable { SIGHTINGS_MAX } else { 1 };
+        let most = if entry.ask.method == "POST" { 1 } else { SIGHTINGS_MAX };
         assert!(count <= most, "request {id} was sent {count} times: {:?}", entry.ask);
-        // A second copy may have been on its way when the first one's answer began.
-        let copied = self.hedges && repeatable && entry.ask.size == 0;
-        assert!(copied || !entry.answered, "request {id} was sent again although its answer had begun");
         count - 1
     }
 
