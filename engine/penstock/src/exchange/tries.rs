@@ -60,7 +60,7 @@ enum Content<'a> {
 /// One of them.
 pub(super) struct Attempt {
     pub(super) endpoint: Rc<Endpoint>,
-    /// Not on a pooled connection.
+    /// Asked once more, and not on a pooled connection; a shared one that is open will do.
     pub(super) fresh: bool,
     pub(super) reused: bool,
     /// The endpoint says that it has not looked at the request.
@@ -86,8 +86,9 @@ impl Attempt {
     }
 
     /// A connection that had carried requests died before it answered, or took no more of them, which says nothing about the endpoint.
+    /// Who has asked again for that reason has been heard: connections that many share are not all dead of old age.
     pub(super) fn is_stale(&self, class: Class) -> bool {
-        self.reused && class == Class::Reset || self.unprocessed
+        self.reused && !self.fresh && class == Class::Reset || self.unprocessed
     }
 
     /// How it ended, and how long the endpoint took for its part of it.
@@ -302,7 +303,7 @@ impl<'a> Tries<'a> {
         let recorded = if stale { Outcome::new(outcome.latency, Class::Shed) } else { *outcome };
         self.cluster.record(&attempt.endpoint, policy_now(ring::now()), &recorded);
         self.last = Some(outcome.class);
-        if stale && self.may_repeat() && outcome.retryable(self.replay()) {
+        if stale && !attempt.fresh && self.may_repeat() && outcome.retryable(self.replay()) {
             self.again_at = Some(Rc::clone(&attempt.endpoint));
             self.pause = Duration::ZERO;
             return true;

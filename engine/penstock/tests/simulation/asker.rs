@@ -268,6 +268,7 @@ impl<W: Way> Connection<'_, W> {
                     return self.judge(&asked, &Got::Cut);
                 }
                 self.judge(&asked, &Got::Unprocessed);
+                self.ledger.asked_again(asked.ask.id);
                 asks.push_back(asked.ask);
             }
         }

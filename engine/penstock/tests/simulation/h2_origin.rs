@@ -75,6 +75,8 @@ async fn converse(host: &Host, socket: Socket, ledger: &Ledger, rude: bool) {
         host,
         ledger,
         rude,
+        // Some are busy with everything.
+        refuses: if host.chance(0.1) { 1.0 } else { 0.1 },
         end: End::new(host, socket, streams),
         works: BTreeMap::new(),
         goes_after: if host.chance(0.3) { host.pick(0..=6) } else { usize::MAX },
@@ -87,6 +89,8 @@ struct Connection<'a> {
     host: &'a Host,
     ledger: &'a Ledger,
     rude: bool,
+    /// How probable it is that it does not look at a request.
+    refuses: f64,
     end: End<Server>,
     works: BTreeMap<u32, Work>,
     /// Requests after which it takes its leave.
@@ -181,11 +185,12 @@ impl Connection<'_> {
             return;
         }
         self.goes_after = self.goes_after.saturating_sub(1);
-        if self.rude && self.host.chance(0.1) {
-            return self.end.reset(id, ErrorCode::REFUSED_STREAM);
-        }
         let number = lines.number("x-id").unwrap_or_else(|| panic!("a request without its number: {lines:?}")) as u64;
         let ask = self.ledger.asked(number).unwrap_or_else(|| panic!("a request that nobody sent: {lines:?}"));
+        if self.rude && self.host.chance(self.refuses) {
+            self.ledger.refused(number);
+            return self.end.reset(id, ErrorCode::REFUSED_STREAM);
+        }
         let (stray, attempt) = (self.ledger.is_stray(number), self.ledger.seen_late(number));
         let line = format!("{} /{number} ", ask.method);
         assert!(lines.text().starts_with(line.as_bytes()), "{lines:?}");

@@ -53,6 +53,8 @@ pub(crate) struct Answer {
 struct Entry {
     ask: Ask,
     sightings: Vec<Sighting>,
+    /// How often an origin would not look at it, since the client asked.
+    refused: usize,
     /// The client has seen something of a final answer.
     answered: bool,
 }
@@ -99,7 +101,7 @@ impl Ledger {
         let size = if framing == Framing::None { 0 } else { self.size(&mut dice) };
         let expect = size > 0 && !http10 && dice.chance(0.2);
         let ask = Ask { id, method, http10, connection, framing, size, expect, ends_late: false };
-        let entry = Entry { ask: ask.clone(), sightings: Vec::new(), answered: false };
+        let entry = Entry { ask: ask.clone(), sightings: Vec::new(), refused: 0, answered: false };
         self.entries.borrow_mut().insert(id, entry);
         ask
     }
@@ -162,6 +164,19 @@ impl Ledger {
         let most = if entry.ask.method == "POST" { 1 } else { SIGHTINGS_MAX };
         assert!(count <= most, "request {id} was sent {count} times: {:?}", entry.ask);
         count - 1
+    }
+
+    /// An origin does not look at the request, and says so.
+    pub(crate) fn refused(&self, id: u64) {
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.get_mut(&id).expect("an origin saw a request that nobody sent");
+        entry.refused += 1;
+        assert!(entry.refused <= SIGHTINGS_MAX, "request {id} was refused {} times: {:?}", entry.refused, entry.ask);
+    }
+
+    /// The client asks the same once more.
+    pub(crate) fn asked_again(&self, id: u64) {
+        self.entries.borrow_mut().get_mut(&id).expect("asked").refused = 0;
     }
 
     pub(crate) fn sightings(&self, id: u64) -> usize {
