@@ -76,7 +76,7 @@ async fn converse(host: &Host, socket: Socket, ledger: &Ledger, rude: bool) {
         ledger,
         rude,
         // Some are busy with everything.
-        refuses: if host.chance(0.1) { 1.0 } else { 0.1 },
+        refuses: if rude && host.chance(0.1) { 1.0 } else { 0.1 },
         end: End::new(host, socket, streams),
         works: BTreeMap::new(),
         goes_after: if host.chance(0.3) { host.pick(0..=6) } else { usize::MAX },
