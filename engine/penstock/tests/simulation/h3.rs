@@ -205,12 +205,17 @@ impl End {
         }
         let Out { control, encoder, decoder, .. } = &mut self.out;
         for (id, words) in self.ours.into_iter().flatten().zip([control, encoder, decoder]) {
+            // Writing nothing would be a frame with nothing in it, each time.
+            if words.is_empty() {
+                continue;
+            }
             let taken = self.quic.send_stream(id).write(words).unwrap_or(0);
             words.drain(..taken);
         }
         self.outbox.retain(|id, waiting| {
             let mut sending = self.quic.send_stream(stream(*id));
-            match sending.write(&waiting.bytes) {
+            let written = if waiting.bytes.is_empty() { Ok(0) } else { sending.write(&waiting.bytes) };
+            match written {
                 Ok(taken) => drop(waiting.bytes.drain(..taken)),
                 Err(quinn_proto::WriteError::Blocked) => {}
                 // The engine wants no more, which it tells in its own words.
