@@ -7,6 +7,7 @@
 
 mod report;
 mod settings;
+mod transitions;
 mod world;
 
 use Fault::{Dead, Failing, Hanging, Resetting, Slow, Well};
