@@ -456,13 +456,17 @@ impl Way for End {
     async fn hear(&mut self, patience: Duration) -> Vec<Heard<ResponseHead, StreamId>> {
         let until = self.clock() + patience;
         loop {
+            // Time may end the connection, which is heard of as well.
+            self.pump().await;
             let heard = self.take_events();
             self.pump().await;
             let left = until.saturating_sub(self.clock());
             if !heard.is_empty() || self.lost.is_some() || left.is_zero() {
                 return heard;
             }
-            self.wait(left).await;
+            // What has come and is read late needs no word of the engine's.
+            let nap = if self.is_withholding() { Duration::from_millis(10) } else { Duration::from_secs(60) };
+            self.wait(left.min(nap)).await;
         }
     }
 
