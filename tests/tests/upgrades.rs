@@ -86,7 +86,11 @@ on_each_driver! {
         assert_eq!((metrics.sum("upstream_shared"), metrics.sum("websockets_total")), (1, 3));
         // Where it may not choose there is nothing to be done for it.
         let strict = Setup::new(driver).to(&to).pool_line(&lines.replace("auto", "h2")).start();
-        assert_eq!(ask(&strict), 503);
+        let mut client = strict.client();
+        let answer = client.ask(OFFER);
+        assert_eq!((answer.status(), answer.field("retry-after")), (502, None));
+        assert!(answer.text().contains("takes no WebSockets"), "{}", answer.text());
+        assert_eq!(strict.endpoints()[0]["state"], "up", "it is as well as ever");
     }
 }
 

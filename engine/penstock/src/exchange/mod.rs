@@ -184,7 +184,7 @@ fn ask<'a>(
             let mut lease = match tries.cluster().lease(wanted, timer, &door.cells).await {
                 Ok(lease) => lease,
                 Err(error) => {
-                    if tries.failed(&attempt, &attempt.outcome((&error).into())) && !exchange.way.is_over() {
+                    if tries.unconnected(&attempt, &error) && !exchange.way.is_over() {
                         continue;
                     }
                     return settled.refused(door, lane, request, tries.reason());

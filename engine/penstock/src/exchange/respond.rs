@@ -38,6 +38,8 @@ pub enum Reason {
     UpstreamMalformed,
     /// The endpoint answered as if no other protocol had been asked for, to a client that cannot be told so.
     UpgradeIgnored,
+    /// The endpoint's connections of HTTP/2 or 3 carry nothing but HTTP, as it says itself.
+    UpgradeUnsupported,
     /// The response broke off after its head was sent.
     UpstreamTruncated,
     OutOfResources,
@@ -71,6 +73,7 @@ impl Reason {
             Self::DeadlinePassed => "deadline",
             Self::UpstreamMalformed => "upstream-malformed",
             Self::UpgradeIgnored => "upgrade-ignored",
+            Self::UpgradeUnsupported => "upgrade-unsupported",
             Self::UpstreamTruncated => "upstream-truncated",
             Self::OutOfResources => "out-of-resources",
             Self::Limited(_) => "rate-limited",
@@ -106,6 +109,7 @@ impl Reason {
             | Self::UpstreamClosed
             | Self::UpstreamMalformed
             | Self::UpgradeIgnored
+            | Self::UpgradeUnsupported
             | Self::UpstreamTruncated
             | Self::ClientGone => Status::BAD_GATEWAY,
         }
@@ -143,6 +147,7 @@ impl Reason {
             | Self::BreakerOpen(_)
             | Self::DeadlinePassed
             | Self::OutOfResources
+            | Self::UpgradeUnsupported
             | Self::Limited(_)
             | Self::Crowded
             | Self::Overloaded(_) => Class::Shed,
@@ -165,6 +170,7 @@ impl Reason {
             Self::DeadlinePassed => b"504: the time for this request is over\n",
             Self::UpstreamMalformed => b"502: the endpoint's answer is not valid HTTP\n",
             Self::UpgradeIgnored => b"502: the endpoint does not switch to the protocol that was asked for\n",
+            Self::UpgradeUnsupported => b"502: the endpoint takes no WebSockets over the HTTP that it speaks\n",
             Self::UpstreamTruncated => b"502: the endpoint's answer broke off\n",
             Self::OutOfResources => b"503: out of resources\n",
             Self::Limited(_) => b"too many requests: slow down\n",

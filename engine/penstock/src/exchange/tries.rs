@@ -14,7 +14,9 @@ use super::{Door, Peer, Reason, Request};
 use crate::limits;
 use crate::snapshot::{CookieRule, Fallback, Pool, Stickiness};
 use crate::telemetry::Counters;
-use crate::upstream::{Affinity, Choice, Cluster, Endpoint, Impatient, Lease, Repetition, Tried, Waiting, policy_now};
+use crate::upstream::{
+    Affinity, Choice, Cluster, DialError, Endpoint, Impatient, Lease, Repetition, Tried, Waiting, policy_now,
+};
 
 /// The tries of one request.
 pub(super) struct Tries<'a> {
@@ -40,6 +42,8 @@ pub(super) struct Tries<'a> {
     last: Option<Class>,
     /// Those that would do had as much as they may.
     full: bool,
+    /// The last endpoint lets nothing leave HTTP.
+    no_upgrades: bool,
     /// How long to wait before the next one, and how long that was the last time.
     pause: Duration,
     /// Nobody could have it.
@@ -129,6 +133,7 @@ impl<'a> Tries<'a> {
             here: false,
             last: None,
             full: false,
+            no_upgrades: false,
             pause: Duration::ZERO,
             waiting: None,
             again_at: None,
@@ -425,6 +430,12 @@ impl<'a> Tries<'a> {
         if self.idempotent { Replay::Idempotent } else { Replay::NotIdempotent }
     }
 
+    /// No connection to the endpoint is to be had, for this reason. As [`failed`](Self::failed).
+    pub(super) fn unconnected(&mut self, attempt: &Attempt, error: &DialError) -> bool {
+        self.no_upgrades = matches!(error, DialError::NoUpgrades);
+        self.failed(attempt, &attempt.outcome(error.into()))
+    }
+
     /// What to tell the client when there is nothing left to try.
     pub(super) fn reason(&self) -> Reason {
         match self.last {
@@ -437,6 +448,7 @@ impl<'a> Tries<'a> {
             Some(Class::Unresolved) => Reason::Unresolved,
             Some(Class::TimedOut) => Reason::UpstreamTimedOut,
             Some(Class::Malformed) => Reason::UpstreamMalformed,
+            Some(Class::Shed) if self.no_upgrades => Reason::UpgradeUnsupported,
             Some(Class::Shed) => Reason::OutOfResources,
             Some(_) => Reason::UpstreamClosed,
         }

@@ -81,6 +81,7 @@ fn unconnected(error: DialError, timeout: Duration) -> Probed {
     match error {
         DialError::Unresolved => Probed::Nobody,
         DialError::Full => Probed::Unsent("it has as many connections as it may".into()),
+        DialError::NoUpgrades => Probed::Bad("it lets no stream leave HTTP".into()),
         DialError::TimedOut => Probed::Bad(format!("no connection within {timeout:?}")),
         DialError::Tls(failure) => Probed::Bad(failure.to_string()),
         DialError::Failed(error) if ours => Probed::Unsent(error.to_string()),

@@ -31,6 +31,8 @@ pub enum DialError {
     TimedOut,
     /// The endpoint has as many connections as it may.
     Full,
+    /// It says that streams of its shared connections do not leave HTTP (RFC 8441 §3, RFC 9220 §3).
+    NoUpgrades,
     /// The last attempt's error.
     Failed(io::Error),
     /// Connected, and TLS was not agreed upon.

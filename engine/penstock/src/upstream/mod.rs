@@ -78,7 +78,8 @@ impl From<&DialError> for policy::Class {
             DialError::Unresolved => Self::Unresolved,
             DialError::TimedOut => Self::ConnectTimedOut,
             DialError::Tls(_) => Self::Untrusted,
-            DialError::Full => Self::Shed,
+            // The endpoint is as well as ever: it only does not do this.
+            DialError::Full | DialError::NoUpgrades => Self::Shed,
             DialError::Failed(error) if is_ours(error) => Self::Shed,
             DialError::Failed(_) => Self::Refused,
         }

@@ -207,6 +207,9 @@ impl Cluster {
             if !takes && wanted.pool.protocol == PoolProtocol::Auto {
                 return self.reach_by_http1(wanted, deadline, timer, cells).await;
             }
+            if !takes {
+                return Err(DialError::NoUpgrades);
+            }
             // Others may have been quicker. One that takes nobody from the beginning would be met again and again.
             if lease.wire.can_ask() || !lease.reused {
                 return Ok(lease);
