@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use harness::{Client, Driver, Engine, Origin, PATIENCE, Setup, on_each_driver, until};
+use harness::{Client, Driver, Engine, Folder, Origin, PATIENCE, Setup, on_each_driver, until};
 
 on_each_driver! {
     /// The same value goes to the same endpoint on every connection, and many values go to all.
@@ -76,6 +76,34 @@ on_each_driver! {
         assert_eq!(busy.most(), 3);
         assert_eq!(engine.metrics().sum("class_unserved_total"), 9);
         assert_eq!(engine.client().get("/").status(), 200, "there is room again");
+    }
+
+    /// An entry's own limit stands above the pool's, and a line's above its file's, from when the line changes.
+    fn an_endpoint_may_have_its_own_limit(driver) {
+        let (one, one_busy) = slow(Duration::from_millis(300));
+        let (two, two_busy) = slow(Duration::from_millis(300));
+        let folder = Folder::new();
+        let file = folder.write("endpoints", format!("{} requests=2\n", two.address));
+        let engine = Setup::new(driver)
+            .to(&format!("{} requests=1", one.address))
+            .to(&format!("file:{} requests=7", file.display()))
+            .pool_line("limits = { requests = 5 }\nqueue.for = \"10s\"\nqueue.target = \"10s\"")
+            .start();
+        until("the file is read", PATIENCE, || engine.endpoints().len() == 2);
+        let ask = || {
+            let mut clients: Vec<_> = (0..12).map(|_| engine.client()).collect();
+            clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+            clients.iter_mut().for_each(|client| assert_eq!(client.response(false).expect("an answer").status(), 200));
+        };
+        ask();
+        assert_eq!((one_busy.most(), two_busy.most()), (1, 2));
+        std::fs::write(folder.join("next"), format!("{} requests=3\n", two.address)).expect("a file of our own");
+        std::fs::rename(folder.join("next"), &file).expect("a file of our own");
+        until("the new limit holds", PATIENCE, || {
+            ask();
+            two_busy.most() == 3
+        });
+        assert_eq!(one_busy.most(), 1);
     }
 
     /// Nor more connections, and with another endpoint beside it nobody notices.

@@ -10,7 +10,7 @@ use std::{
     str::FromStr,
 };
 
-/// One entry: `[https://]source [weight=N] [tier=N]`.
+/// One entry: `[https://]source [weight=N] [tier=N] [requests=N] [connections=N]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub source: Source,
@@ -20,6 +20,28 @@ pub struct Endpoint {
     pub weight: u32,
     /// 0 is asked first. What a source tells of comes on top.
     pub tier: u8,
+    /// Of each endpoint that it stands for.
+    pub limits: EndpointLimits,
+}
+
+/// What one endpoint is given at the most, over all workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct EndpointLimits {
+    pub requests: Option<u32>,
+    pub connections: Option<u32>,
+}
+
+impl EndpointLimits {
+    /// Those that are given here, and else the others.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self { requests: self.requests.or(others.requests), connections: self.connections.or(others.connections) }
+    }
+
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// Where an entry's endpoints come from.
@@ -53,7 +75,7 @@ impl Source {
 impl Literal for Endpoint {
     const FORMAT: &'static str = "endpoint";
     const FORM: &'static str = "an endpoint: `10.0.0.1:80`, `unix:/path`; a name for all its addresses: `host.name:80 weight=2`; \
-         SRV records: `srv:_http._tcp.name`; a file with one of these a line: `file:/path`; each with `tier=N` behind it";
+         SRV records: `srv:_http._tcp.name`; a file with one of these a line: `file:/path`; each with `tier=N`, `requests=N` and `connections=N` behind it";
 }
 
 impl FromStr for Endpoint {
@@ -66,7 +88,7 @@ impl FromStr for Endpoint {
             Some(url) => (https(url)?, true),
             None => (word.parse()?, false),
         };
-        let mut endpoint = Self { source, tls, weight: 1, tier: 0 };
+        let mut endpoint = Self { source, tls, weight: 1, tier: 0, limits: EndpointLimits::default() };
         for word in words {
             match word.split_once('=') {
                 Some(("weight", _)) if endpoint.source.tells_weights() => {
@@ -76,11 +98,15 @@ impl FromStr for Endpoint {
                     ));
                 }
                 Some(("weight", number)) => endpoint.weight = within("weight", number, limits::WEIGHT_MAX)?,
+                Some(("requests", number)) => endpoint.limits.requests = Some(at_least_one("requests", number)?),
+                Some(("connections", number)) => {
+                    endpoint.limits.connections = Some(at_least_one("connections", number)?)
+                }
                 Some(("tier", number)) => endpoint.tier = within("tier", number, u8::MAX.into())? as u8,
                 _ => {
                     return Err(Unreadable::new(
                         format!("has `{word}` after the address"),
-                        "only `weight=N` and `tier=N` may follow it",
+                        "only `weight=N`, `tier=N`, `requests=N` and `connections=N` may follow it",
                     ));
                 }
             }
@@ -108,6 +134,12 @@ fn within(key: &str, number: &str, most: u32) -> Result<u32, Unreadable> {
     })
 }
 
+fn at_least_one(key: &str, number: &str) -> Result<u32, Unreadable> {
+    let advice =
+        || Unreadable::new(format!("has the limit `{key}={number}`"), "write a whole number from 1, or leave it out");
+    number.parse().ok().filter(|&number| number > 0).ok_or_else(advice)
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.tls {
@@ -117,7 +149,11 @@ impl fmt::Display for Endpoint {
         if self.weight != 1 {
             write!(f, " weight={}", self.weight)?;
         }
-        if self.tier == 0 { Ok(()) } else { write!(f, " tier={}", self.tier) }
+        if self.tier != 0 {
+            write!(f, " tier={}", self.tier)?;
+        }
+        let limits = [("requests", self.limits.requests), ("connections", self.limits.connections)];
+        limits.into_iter().try_for_each(|(key, limit)| limit.map_or(Ok(()), |most| write!(f, " {key}={most}")))
     }
 }
 
@@ -192,7 +228,13 @@ mod tests {
             ("https://[::1]/", "https://[::1]:443"),
             ("https://a:1/x", "has a path: write `https://a:1`"),
             ("unix:/run/a", "unix:/run/a"),
-            ("a:1 wait=1", "has `wait=1` after the address: only `weight=N` and `tier=N` may follow it"),
+            (
+                "a:1 wait=1",
+                "has `wait=1` after the address: only `weight=N`, `tier=N`, `requests=N` and `connections=N` may follow it",
+            ),
+            ("a:1 connections=8  requests=5 weight=2", "a:1 weight=2 requests=5 connections=8"),
+            ("file:/etc/pool requests=5", "file:/etc/pool requests=5"),
+            ("a:1 requests=0", "has the limit `requests=0`: write a whole number from 1, or leave it out"),
             ("a:1 tier=256", "has the tier `256`: write a whole number from 0 (asked first) to 255"),
             ("srv:_http._tcp.a:80", "names no SRV records: write `srv:_http._tcp.name`: the port is in the records"),
             ("file:pool", "is not an absolute path: write `file:/etc/penstock/pool.txt`"),

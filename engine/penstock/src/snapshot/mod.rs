@@ -39,7 +39,7 @@ pub use compile::{
     Reuse, Rewrite, Route, RouteBreaker, RouteQos, Snapshot, SniTable, Stickiness, Target, Timeouts, Trust, WebSockets,
 };
 pub use division::{HashKey, Secret};
-pub use endpoint::{Endpoint, Nameserver, Source};
+pub use endpoint::{Endpoint, EndpointLimits, Nameserver, Source};
 pub use explain::{Explanation, Question, explain};
 pub use limit::{ConcurrencyLimit, LimitKey};
 pub use literal::{

@@ -262,6 +262,18 @@ impl Cluster {
         seen
     }
 
+    /// Requests that its endpoints take at a time by their own limits; `None` when one of them has none.
+    pub(super) fn places(&self, now: Now) -> Option<u32> {
+        let (endpoints, members) = (self.endpoints.borrow(), self.members());
+        let mut sum = None;
+        for (endpoint, _) in endpoints.iter().zip(members.iter()).filter(|(_, member)| member.weight > 0) {
+            if !matches!(endpoint.standing(now, true), Standing::Out | Standing::Draining) {
+                sum = Some(sum.unwrap_or(0_u32).saturating_add(endpoint.places()?));
+            }
+        }
+        sum
+    }
+
     /// Whether a request belongs to an endpoint, by its key or by a cookie of one that can have it.
     fn is_held(&self, affinity: &Affinity, now: Now) -> bool {
         let can_have = |place: usize| {

@@ -15,7 +15,7 @@ use super::pool::Idle;
 use super::shared::{AdminState, BreakerOrder, EndpointCell, EndpointShared, Health, Held, Spoken};
 use super::sharing::Sharing;
 use crate::limits;
-use crate::snapshot::Pool;
+use crate::snapshot::{EndpointLimits, Pool};
 
 /// Held by its cluster while the list names it, and by tries and leases for as long as they need it: it never moves, and an
 /// exchange never finds another one in its place.
@@ -37,8 +37,9 @@ pub struct Endpoint {
     worker: usize,
     /// Connections on their way that nobody waits for.
     pub(super) warming: Cell<u32>,
-    requests_max: Option<u32>,
-    connections_max: Option<u32>,
+    /// The pool's, and what counts: its own first.
+    limits_of_pool: EndpointLimits,
+    limits: Cell<EndpointLimits>,
 }
 
 impl Endpoint {
@@ -56,8 +57,11 @@ impl Endpoint {
             place: Cell::new(None),
             worker,
             warming: Cell::new(0),
-            requests_max: pool.division.requests_max,
-            connections_max: pool.division.connections_max,
+            limits_of_pool: EndpointLimits {
+                requests: pool.division.requests_max,
+                connections: pool.division.connections_max,
+            },
+            limits: Cell::default(),
         }
     }
 
@@ -69,6 +73,7 @@ impl Endpoint {
     /// Takes what a new list says of it; everything that it has learnt stays.
     pub(super) fn renew(&self, member: &Member, place: usize) {
         self.place.set(Some(place as u16));
+        self.limits.set(member.limits.or(self.limits_of_pool));
         if *self.addresses.borrow() != member.addresses {
             self.addresses.borrow_mut().clone_from(&member.addresses);
         }
@@ -121,6 +126,11 @@ impl Endpoint {
         }
     }
 
+    /// Requests that it takes at a time; `None`: no limit.
+    pub(super) fn places(&self) -> Option<u32> {
+        self.limits.get().requests
+    }
+
     /// What all workers have seen of it.
     pub(super) fn add_to(&self, pool: &mut Seen, now: Now) {
         let standing = self.standing(now, true);
@@ -163,10 +173,11 @@ impl Endpoint {
 
     /// It has as many requests as it may, or as many connections and none of them lies ready here.
     fn is_full(&self) -> bool {
-        if self.requests_max.is_some_and(|most| self.shared.in_flight() >= most) {
+        let EndpointLimits { requests, connections } = self.limits.get();
+        if requests.is_some_and(|most| self.shared.in_flight() >= most) {
             return true;
         }
-        let taken = self.connections_max.is_some_and(|most| self.shared.connections() >= most);
+        let taken = connections.is_some_and(|most| self.shared.connections() >= most);
         let full = taken && self.idle.borrow().is_empty();
         if full {
             self.shared.want(self.worker);
@@ -176,12 +187,12 @@ impl Endpoint {
 
     /// Another worker needs a connection and may not make one: this one had better let go of one.
     pub(super) fn is_wanted_elsewhere(&self) -> bool {
-        self.connections_max.is_some() && self.shared.is_wanted_by_another(self.worker)
+        self.limits.get().connections.is_some() && self.shared.is_wanted_by_another(self.worker)
     }
 
     /// A place for one more connection.
     pub fn hold(&self) -> Option<Held> {
-        self.shared.hold(self.connections_max)
+        self.shared.hold(self.limits.get().connections)
     }
 
     /// Its place in the list.

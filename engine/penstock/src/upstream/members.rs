@@ -18,7 +18,7 @@ use policy::Now;
 use super::list::Maker;
 use super::{Admin, EndpointShared, Members, Seals, discovery};
 use crate::limits;
-use crate::snapshot::{CookieRule, Pool, PoolId, Secret, Snapshot, Stickiness};
+use crate::snapshot::{CookieRule, EndpointLimits, Pool, PoolId, Secret, Snapshot, Stickiness};
 use crate::tls::Watched;
 
 /// One endpoint of a list.
@@ -33,6 +33,8 @@ pub struct Member {
     /// The operator's, or else the one it was found with.
     pub weight: u32,
     pub tier: u8,
+    /// Its own, in place of the pool's.
+    pub limits: EndpointLimits,
     pub shared: Arc<EndpointShared>,
 }
 
@@ -44,6 +46,7 @@ pub struct Found {
     pub addresses: Box<[ring::Address]>,
     pub weight: u32,
     pub tier: u8,
+    pub limits: EndpointLimits,
 }
 
 /// Everything that one entry of a pool's `endpoints` stands for now.
@@ -218,7 +221,7 @@ impl Found {
         }
         let weight = shared.admin().weight.unwrap_or(self.weight);
         let (authority, addresses) = (self.authority.clone(), self.addresses.clone());
-        Member { name, authority, addresses, weight, tier: self.tier, shared }
+        Member { name, authority, addresses, weight, tier: self.tier, limits: self.limits, shared }
     }
 }
 
@@ -226,7 +229,7 @@ impl Member {
     fn says_the_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
             && self.addresses == other.addresses
-            && (self.weight, self.tier) == (other.weight, other.tier)
+            && (self.weight, self.tier, self.limits) == (other.weight, other.tier, other.limits)
     }
 }
 
@@ -251,6 +254,7 @@ mod tests {
             addresses: [ring::Address::Inet(name.parse().unwrap())].into(),
             weight,
             tier: 0,
+            limits: EndpointLimits::default(),
         };
         names.iter().map(found).collect()
     }

@@ -51,9 +51,8 @@ pub struct Selection {
 struct Candidate {
     pool: PoolId,
     cluster: Rc<Cluster>,
-    /// What it takes at a time by its own limit, and each of its endpoints by theirs.
+    /// What it takes at a time by its own limit.
     places: Option<u32>,
-    places_each: Option<u32>,
 }
 
 /// What a request asks of the choice.
@@ -73,10 +72,10 @@ struct View<'a> {
 
 impl policy::Candidates for View<'_> {
     fn seen(&self, at: usize) -> Seen {
-        let Candidate { cluster, places, places_each, .. } = &self.candidates[at];
+        let Candidate { cluster, places, .. } = &self.candidates[at];
         let seen = cluster.seen(self.asked.now);
-        let sum = places_each.map(|each| each.saturating_mul(seen.endpoints));
-        Seen { places: places.iter().copied().chain(sum).min(), ..seen }
+        let by_endpoint = cluster.places(self.asked.now);
+        Seen { places: places.iter().copied().chain(by_endpoint).min(), ..seen }
     }
 
     fn standing(&self, at: usize) -> Standing {
@@ -223,6 +222,6 @@ impl Candidate {
             // One that is found follows the latency, which is known already.
             ConcurrencyLimit::Auto | ConcurrencyLimit::Off => None,
         };
-        Self { pool: id, cluster: Rc::clone(cluster), places, places_each: pool.division.requests_max }
+        Self { pool: id, cluster: Rc::clone(cluster), places }
     }
 }

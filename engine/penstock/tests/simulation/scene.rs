@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use penstock::qos;
-use penstock::snapshot::{self, PoolId, Snapshot};
+use penstock::snapshot::{self, EndpointLimits, PoolId, Snapshot};
 use penstock::telemetry::WorkerCells;
 use penstock::tls::Originations;
 use penstock::upstream::{Breakers, Finding, Found, Members, Roster, Selections};
@@ -258,7 +258,8 @@ impl Lists {
     fn shuffle(&mut self, number: u64, mail: &mut Sender<Message>) -> Result<(), Message> {
         let (pool, name) = (PoolId(0), format!("10.2.0.{}:8000", 1 + number * number % 11 % 3));
         let (addresses, name): (_, Box<str>) = ([address(&name)].into(), name.into());
-        let found = Found { authority: name.clone(), name, addresses, weight: 1, tier: 0 };
+        let found =
+            Found { authority: name.clone(), name, addresses, weight: 1, tier: 0, limits: EndpointLimits::default() };
         let finding = Finding { pool, source: (number % 3) as usize, found: vec![found] };
         if !self.roster.take(finding, policy::Now::ZERO) {
             return Ok(());

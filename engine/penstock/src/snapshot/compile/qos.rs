@@ -151,6 +151,6 @@ pub(super) fn admission(doc: &PoolDoc) -> Admission {
             target: time(&doc.queue.target),
             interval: time(&doc.queue.interval),
         },
-        by_endpoint: doc.limits.requests.is_some() || doc.limits.connections.is_some(),
+        by_endpoint: doc.limits_endpoints(),
     }
 }

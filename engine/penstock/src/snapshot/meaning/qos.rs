@@ -60,9 +60,7 @@ impl Meaning<'_> {
         {
             self.not_zero(path!["pool", at, "queue", key], time);
         }
-        let limited = pool.concurrency != ConcurrencyLimit::Off
-            || pool.limits.requests.is_some()
-            || pool.limits.connections.is_some();
+        let limited = pool.concurrency != ConcurrencyLimit::Off || pool.limits_endpoints();
         if !limited && self.written(path!["pool", at, "queue"]) {
             self.report(
                 Code::NoEffect,

@@ -28,6 +28,7 @@ pub struct PoolDoc {
     pub name: String,
     /// Where its endpoints are: addresses, names (each A and AAAA record is an endpoint), SRV records, or files that are watched.
     /// `weight` (1 unless given) is a share; 0 gets nothing. Endpoints of a higher `tier` (0 unless given) are asked when the lower ones fail.
+    /// `requests` and `connections` are limits of each, in place of the pool's `limits`.
     pub endpoints: Vec<Text<Endpoint>>,
     /// What endpoints speak. `http/1.1`. `h2`: HTTP/2, which over TLS they must choose by ALPN. `h3`: HTTP/3, which needs `https://` endpoints.
     /// `auto`: over TLS what they choose of the first two, and HTTP/3 where they say that they have it (`Alt-Svc`), for as long as that
@@ -50,7 +51,7 @@ pub struct PoolDoc {
     /// How long an endpoint that joins or comes back takes to its full share, from a tenth on. For those that must warm up;
     /// others it only delays: nothing herds on them.
     pub slow_start: Text<Time>,
-    /// What each endpoint is given at the most, over all workers.
+    /// What each endpoint is given at the most, over all workers, unless its entry says otherwise.
     pub limits: LimitsDoc,
     /// The `Host` that endpoints see: the client's (`keep`), their own address (`endpoint`), or the one given.
     pub host: Text<HostPolicy>,
@@ -110,6 +111,13 @@ impl Default for PoolDoc {
             proxy_protocol: ProxyProtocol::default(),
             resolve_every: Text::secs(10),
         }
+    }
+}
+
+impl PoolDoc {
+    /// Some endpoint has a limit.
+    pub fn limits_endpoints(&self) -> bool {
+        self.limits != LimitsDoc::default() || self.endpoints.iter().any(|endpoint| !endpoint.0.limits.is_none())
     }
 }
 

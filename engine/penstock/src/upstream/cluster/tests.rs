@@ -12,6 +12,7 @@ fn member(name: &str, weight: u32) -> Member {
         addresses,
         weight,
         tier: 0,
+        limits: snapshot::EndpointLimits::default(),
         shared: Arc::new(EndpointShared::new(1, Now::ZERO)),
     }
 }

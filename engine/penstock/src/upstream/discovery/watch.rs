@@ -17,7 +17,7 @@ use super::file::{self, Stamp};
 use super::message::{Kind, Service};
 use super::resolver::{Addresses, Names, Trouble};
 use crate::limits;
-use crate::snapshot::{Address, Endpoint, Host, Source};
+use crate::snapshot::{Address, Endpoint, EndpointLimits, Host, Source};
 
 pub(super) struct Watch {
     entry: Endpoint,
@@ -100,6 +100,9 @@ impl Watch {
                 self.due = next;
             }
         }
+        // A line of a file may have limits of its own.
+        let limits = self.entry.limits;
+        self.found.iter_mut().for_each(|found| found.limits = found.limits.or(limits));
     }
 
     fn learn(&mut self, answer: Result<(Vec<Found>, Duration), Trouble>, random: &mut Random, now: Now) {
@@ -236,7 +239,14 @@ fn found(name: &str, port: u16, addresses: &Addresses, weight: u32, tier: u8) ->
     let inet = |ip: &IpAddr| ring::Address::Inet(SocketAddr::new(*ip, port));
     if addresses.is_one {
         let addresses = addresses.ips.iter().map(inet).collect();
-        return vec![Found { name: authority.clone(), authority, addresses, weight, tier }];
+        return vec![Found {
+            name: authority.clone(),
+            authority,
+            addresses,
+            weight,
+            tier,
+            limits: EndpointLimits::default(),
+        }];
     }
     let each = addresses.ips.iter().map(|ip| Found {
         name: format!("{authority}/{ip}").into(),
@@ -244,6 +254,7 @@ fn found(name: &str, port: u16, addresses: &Addresses, weight: u32, tier: u8) ->
         addresses: [inet(ip)].into(),
         weight,
         tier,
+        limits: EndpointLimits::default(),
     });
     each.collect()
 }
@@ -255,7 +266,7 @@ pub(in super::super) fn one(entry: &Endpoint) -> Found {
         Source::Address(address) => literal(address).into(),
         Source::Srv(_) | Source::File(_) => Box::default(),
     };
-    Found { authority: name.clone(), name, addresses, weight: entry.weight, tier: entry.tier }
+    Found { authority: name.clone(), name, addresses, weight: entry.weight, tier: entry.tier, limits: entry.limits }
 }
 
 #[cfg(test)]
