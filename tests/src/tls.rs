@@ -18,7 +18,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::PATIENCE;
 use crate::place::Folder;
-use crate::wire::{Stream, Wire};
+use crate::wire::{Client, Stream, Wire};
 
 /// A certificate authority of a test's own.
 pub struct Authority {
@@ -144,6 +144,74 @@ impl Issued {
     /// `tls = …` of a listener.
     pub fn line(&self) -> String {
         format!("tls = {{ cert = {:?}, key = {:?} }}", self.cert, self.key)
+    }
+}
+
+/// What a client begins with that has a session, and puts something behind it that does not wait for an answer (0-RTT).
+pub struct FirstFlight {
+    /// As it goes over the wire.
+    pub bytes: Vec<u8>,
+    tls: ClientConnection,
+}
+
+/// A client that has sent its first flight, and will not say the last word of its handshake until it is told to.
+pub struct HalfOpen {
+    tls: ClientConnection,
+    stream: TcpStream,
+}
+
+impl FirstFlight {
+    /// With this as early data; `None`: `config` knows no session that allows it. A session is for one flight.
+    pub fn new(name: &str, config: &Arc<ClientConfig>, early: &[u8]) -> Option<Self> {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let mut tls = ClientConnection::new(Arc::clone(config), name).expect("a client");
+        tls.early_data()?.write_all(early).expect("no more than the server takes");
+        let mut bytes = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut bytes).expect("a vector takes all");
+        }
+        Some(Self { bytes, tls })
+    }
+
+    #[track_caller]
+    pub fn send(self, address: SocketAddr) -> HalfOpen {
+        let mut stream = Client::connect(address).stream;
+        stream.write_all(&self.bytes).expect("sending");
+        HalfOpen { tls: self.tls, stream }
+    }
+}
+
+impl HalfOpen {
+    /// What the server says until `wanted` is in it.
+    #[track_caller]
+    pub fn until(&mut self, wanted: &str) -> String {
+        let mut heard = Vec::new();
+        loop {
+            let text = String::from_utf8_lossy(&heard).into_owned();
+            if text.contains(wanted) {
+                return text;
+            }
+            let more = self.tls.read_tls(&mut self.stream).expect("something is said");
+            assert_ne!(more, 0, "it ended behind {text:?}");
+            let state = self.tls.process_new_packets().expect("TLS");
+            let start = heard.len();
+            heard.resize(start + state.plaintext_bytes_to_read(), 0);
+            self.tls.reader().read_exact(&mut heard[start..]).expect("what is there");
+        }
+    }
+
+    /// Whether the server took the early data; it has to have answered.
+    pub fn was_taken(&self) -> bool {
+        self.tls.is_early_data_accepted()
+    }
+
+    /// Says the last word.
+    #[track_caller]
+    pub fn finish(mut self) -> TlsClient {
+        while self.tls.is_handshaking() || self.tls.wants_write() {
+            self.tls.complete_io(&mut self.stream).expect("a handshake");
+        }
+        Wire::new(StreamOwned::new(self.tls, self.stream)).expect("deadlines on a socket")
     }
 }
 

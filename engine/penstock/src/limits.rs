@@ -90,6 +90,12 @@ pub const ACCEPT_LAST: Duration = Duration::from_millis(20);
 /// chain of client certificates 4 to 10.
 pub const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of early data that a client may send (0-RTT): a page's worth of requests. They are kept until somebody reads them.
+pub const EARLY_DATA_BYTES_MAX: u32 = 16 << 10;
+
+/// Sessions that a listener remembers for its clients where tickets are good for one use: at 400 bytes each, 26 MB.
+pub const SESSIONS_MAX: usize = 1 << 16;
+
 /// Flights of handshakes that a worker does in one turn: at up to 450 µs each (RSA-2048) nobody else waits for a millisecond.
 pub const HANDSHAKES_A_TURN: usize = 2;
 

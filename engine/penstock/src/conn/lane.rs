@@ -224,6 +224,25 @@ impl<R: Speaks> Lane<'_, R> {
         }
     }
 
+    /// What is read may be somebody's who only repeats it (RFC 8446 §8).
+    #[inline]
+    pub fn is_early(&self) -> bool {
+        match self {
+            Self::H1(conn) => conn.stream.is_early(),
+            Self::H2(stream) => stream.is_early(),
+            Self::H3(_) => false,
+        }
+    }
+
+    /// Ready when it is not so any more; an error when it never will be.
+    pub fn poll_confirmed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::H1(conn) => conn.stream.poll_confirmed(cx),
+            Self::H2(stream) => stream.poll_confirmed(),
+            Self::H3(_) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Ends with an error, if at all.
     pub fn cut(&mut self) {
         self.abort_written();

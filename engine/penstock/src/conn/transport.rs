@@ -51,7 +51,7 @@ impl Transport {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
-    /// Agrees upon TLS with the peer, until `deadline`.
+    /// Agrees upon TLS with the peer, until `deadline`, or as far as early data.
     ///
     /// # Errors
     /// Why not. The peer has been told of it as far as TLS has words for it, and the transport is good for nothing but its end.
@@ -74,6 +74,39 @@ impl Transport {
             let received = received.await?;
             tls::turn().await;
             tls.feed(received);
+        }
+    }
+
+    /// Whether early data that the client wanted to send was read, or not; `None`: it wanted none.
+    #[must_use]
+    pub fn early_data(&self) -> Option<bool> {
+        self.tls.as_ref()?.early_data()
+    }
+
+    /// What is received may be somebody's who only repeats it (RFC 8446 §8).
+    #[inline]
+    #[must_use]
+    pub fn is_early(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_early())
+    }
+
+    /// Ready when it is not so any more: the handshake is complete. What is received meanwhile stays to be received.
+    pub fn poll_confirmed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
+            let more = tls.confirm();
+            if let Some(output) = tls.take_output() {
+                self.socket.send(output);
+            }
+            match more {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(Ok(())),
+                Err(failure) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, failure))),
+            }
+            match ready!(self.socket.poll_recv(cx))? {
+                Some(cipher) => tls.feed(cipher),
+                None => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            }
         }
     }
 

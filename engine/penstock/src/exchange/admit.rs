@@ -304,7 +304,7 @@ pub(super) async fn wait_for(turn: Now, lane: &mut Lane<'_, Server>, timer: &mut
     .await
 }
 
-fn gone(lane: &mut Lane<'_, Server>) -> Reason {
+pub(super) fn gone(lane: &mut Lane<'_, Server>) -> Reason {
     lane.abort_written();
     Reason::ClientGone
 }

@@ -12,7 +12,7 @@ use super::bridge::Web;
 use super::relay::Exchange;
 use super::route::{Matched, Way};
 use super::tries::Tries;
-use super::{Door, Peer, Request, affinity, grpc, upgrade};
+use super::{Door, Peer, Request, affinity, early, grpc, upgrade};
 use crate::conn::{Composed, Conn, Lane};
 use crate::limits;
 use crate::snapshot::{Facts, Forwarded, HeaderRule, HeaderRules, HostPolicy, ServerPolicy, ViaName, normal};
@@ -23,8 +23,8 @@ use proto::h1::Server;
 const GAIN_BYTES_MAX: usize = 2 << 10;
 
 /// Fields that we add of our own accord: three of `X-Forwarded-*`, `Forwarded`, `Via`, cookies without ours, `Client-Cert`, a WebSocket's key,
-/// gRPC's `Content-Type`; and `Server`, `Alt-Svc`, a sticky cookie, what is left of limits, and what answers such a key in a response.
-const OWN_FIELDS_MAX: usize = 10;
+/// gRPC's `Content-Type`, `Early-Data`; and `Server`, `Alt-Svc`, a sticky cookie, what is left of limits, and what answers such a key in a response.
+const OWN_FIELDS_MAX: usize = 11;
 
 /// What a field's line has beside name and value: `: ` and CRLF.
 const FIELD_EXTRA: usize = 4;
@@ -136,6 +136,11 @@ fn compose_request<const FIELDS: usize, T>(
     if let Some(key) = upgrade::key_to_add(request) {
         fields.drop_where(|field| field.name.of(bytes).eq_ignore_ascii_case(upgrade::KEY));
         added.add(upgrade::KEY, key);
+    }
+    if request.early {
+        // Who says it twice says it once (RFC 8470 §5.1).
+        fields.drop_where(|field| field.name.of(bytes).eq_ignore_ascii_case(early::FIELD));
+        added.add(early::FIELD, b"1");
     }
     rewrite.add = added.as_slice();
 
@@ -351,7 +356,7 @@ impl Request {
     /// Takes the request that `conn` has just read; the desk tells of its fields.
     pub fn take(door: &Door, conn: &mut Conn<Server>, head: proto::h1::RequestHead) -> Self {
         let bytes = conn.take_head(head.length as usize);
-        let request = Self { head, bytes, index: None, begun: ring::now(), key: None };
+        let request = Self { head, bytes, index: None, begun: ring::now(), early: false, key: None };
         door.desk.request_of.set(request.id());
         request
     }

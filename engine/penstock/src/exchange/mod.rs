@@ -8,6 +8,7 @@ mod admit;
 mod affinity;
 mod bridge;
 mod door;
+mod early;
 mod grpc;
 mod half;
 mod headers;
@@ -52,6 +53,8 @@ pub struct Request {
     /// The index of its fields, where it cannot be had from the bytes.
     pub index: Option<Index>,
     pub begun: Now,
+    /// It goes on although it may be somebody's who only repeats it: endpoints are told.
+    pub early: bool,
     /// What it asks for a WebSocket with, if it does: its own key, or ours where HTTP/2 has none.
     pub key: Option<Box<ws::Key>>,
 }
@@ -89,7 +92,10 @@ pub fn serve(
         door.cells.counters.requests_open.add(1);
         upgrade::prepare(door, &mut request);
         let mut settled = Settled::default();
-        attempt(door, lane, &request, peer, timer, &mut settled).await;
+        match early::pass(door, lane, &mut request, timer).await {
+            Ok(()) => attempt(door, lane, &request, peer, timer, &mut settled).await,
+            Err(reason) => drop(settled.refused(door, lane, &request, reason)),
+        }
         settle(door, &request, peer, lane.secured(), &settled);
     }
 }

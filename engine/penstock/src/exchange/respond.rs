@@ -43,6 +43,8 @@ pub enum Reason {
     /// The response broke off after its head was sent.
     UpstreamTruncated,
     OutOfResources,
+    /// The client's handshake did not come to its end.
+    TooEarly,
     /// A limit of the route.
     Limited(Limited),
     /// Its turn would come too late.
@@ -76,6 +78,7 @@ impl Reason {
             Self::UpgradeUnsupported => "upgrade-unsupported",
             Self::UpstreamTruncated => "upstream-truncated",
             Self::OutOfResources => "out-of-resources",
+            Self::TooEarly => "too-early",
             Self::Limited(_) => "rate-limited",
             Self::Crowded => "turn-too-late",
             Self::Overloaded(refused) => match refused.reason {
@@ -99,6 +102,7 @@ impl Reason {
             | Self::OutOfResources
             | Self::Crowded
             | Self::Overloaded(_) => Status::SERVICE_UNAVAILABLE,
+            Self::TooEarly => Status::TOO_EARLY,
             Self::Limited(limited) => Status::new(limited.status).unwrap_or(Status::TOO_MANY_REQUESTS),
             Self::ConnectTimedOut | Self::UpstreamTimedOut | Self::DeadlinePassed => Status::GATEWAY_TIMEOUT,
             Self::ClientMalformed(malformed) => malformed.status(),
@@ -142,6 +146,7 @@ impl Reason {
             | Self::AmbiguousPath
             | Self::ClientMalformed(_)
             | Self::ClientTimedOut
+            | Self::TooEarly
             | Self::ClientGone => Class::Abandoned,
             Self::EndpointsFull
             | Self::BreakerOpen(_)
@@ -173,6 +178,7 @@ impl Reason {
             Self::UpgradeUnsupported => b"502: the endpoint takes no WebSockets over the HTTP that it speaks\n",
             Self::UpstreamTruncated => b"502: the endpoint's answer broke off\n",
             Self::OutOfResources => b"503: out of resources\n",
+            Self::TooEarly => b"425: the TLS handshake was not finished in time\n",
             Self::Limited(_) => b"too many requests: slow down\n",
             Self::Crowded => b"503: too many requests are ahead of this one\n",
             Self::Overloaded(_) => b"503: too many requests at once\n",

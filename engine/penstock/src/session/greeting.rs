@@ -11,6 +11,11 @@ pub(super) async fn greet(door: &Door, stream: &mut Transport, timer: &mut Timer
     let deadline = ring::now() + door.listener().handshake_timeout;
     let greeted = stream.shake_hands(deadline, timer).await;
     let counters = &door.cells.counters;
+    match stream.early_data() {
+        Some(true) => counters.tls_early_data_accepted_total.add(1),
+        Some(false) => counters.tls_early_data_rejected_total.add(1),
+        None => {}
+    }
     match &greeted {
         Ok(()) => {
             let secured = stream.secured();

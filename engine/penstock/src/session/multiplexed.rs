@@ -142,7 +142,7 @@ fn begin<M: Multiplexed<Role = Server>>(door: &Rc<Door>, peer: &Rc<Peer>, arriva
             M::refuse(stream);
         }
         Arrival::Request(stream, head, bytes, index) => {
-            let request = Request { head, bytes, index: Some(index), begun: ring::now(), key: None };
+            let request = Request { head, bytes, index: Some(index), begun: ring::now(), early: false, key: None };
             ring::spawn(serve::<M>(door, peer, stream, request));
         }
         Arrival::Refused(stream, malformed) => {

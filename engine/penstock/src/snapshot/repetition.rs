@@ -27,6 +27,10 @@ impl FromStr for RetryCause {
             "reset" => Ok(Self::Reset),
             "timeout" => Ok(Self::Timeout),
             code if code.len() == 3 && code.bytes().all(|b| b.is_ascii_digit()) => match code.parse() {
+                Ok(425) => Err(Unreadable::new(
+                    "asks the client, and nobody else, to ask again (RFC 8470 §5.2)",
+                    "leave it out",
+                )),
                 Ok(code @ 400..=599) => Ok(Self::Status(code)),
                 _ => Err(Unreadable::new("is no status of an error", "write one from `400` to `599`")),
             },

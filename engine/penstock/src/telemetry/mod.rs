@@ -80,6 +80,16 @@ counters! {
     tls_resumed_total: "counter",
     /// Of those, the ones that agreed upon TLS 1.2.
     tls12_handshakes_total: "counter",
+    /// Connections on which early data (0-RTT) of the client was taken.
+    tls_early_data_accepted_total: "counter",
+    /// Connections on which it was not: its session is not known here, was used before, or has grown old.
+    tls_early_data_rejected_total: "counter",
+    /// Requests in early data that were passed on before the handshake was complete.
+    requests_early_total: "counter",
+    /// Requests in early data that waited for the handshake, because they might change something.
+    requests_early_held_total: "counter",
+    /// Of those, the ones that were answered 425, because it did not come to its end in time.
+    requests_too_early_total: "counter",
     /// TLS handshakes that took too long.
     tls_handshakes_timed_out_total: "counter",
     /// TLS handshakes in which the client left.

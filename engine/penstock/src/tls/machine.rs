@@ -5,6 +5,8 @@
 //!   itself has to say (flights, alerts, key updates) collects in [`Machine::take_output`], in front of content sealed later.
 //! * A machine with nothing under way holds no buffer: the beginning of a record is kept only until its end has come.
 //! * What is kept of a peer's bytes is bounded: one record, or [`limits::HANDSHAKE_BYTES_MAX`] of a message over several records.
+//! * Early data is open in both directions as the rest is, from when some of it was read; until the handshake is complete it says so ([`Machine::is_early`]), and
+//!   what it means is for those who read it.
 //! * rustls is always shown the bytes that it has not let go of, at the front of what it is given: its deframer counts on that.
 //!
 //! What it costs besides the cipher: rustls 0.23 puts each decrypted record, and each encrypted one, into memory of its own before it
@@ -12,11 +14,14 @@
 
 use std::sync::Arc;
 
+use proto::tls::read_hello;
 use ring::{Buf, Now};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, ReadEarlyData, UnbufferedStatus, WriteTraffic,
+};
 use rustls::{ClientConfig, CommonState, Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use super::Failure;
@@ -31,6 +36,10 @@ pub struct Machine {
     kept: Kept,
     sizes: RecordSizes,
     handshaking: bool,
+    /// Early data would be taken.
+    asks: bool,
+    /// Whether the client wants to send early data; `None` while nobody knows or asks.
+    offered: Option<bool>,
     /// The peer has said that nothing follows.
     ended: bool,
     /// We have.
@@ -49,6 +58,8 @@ struct Kept {
     plain: Option<Buf>,
     /// Ciphertext to be sent.
     output: Option<Buf>,
+    /// Early data has been read.
+    early: bool,
 }
 
 enum Side {
@@ -90,7 +101,9 @@ impl Machine {
     /// # Errors
     /// A configuration that rustls refuses.
     pub fn server(config: &Arc<ServerConfig>) -> Result<Self, Failure> {
-        Ok(Self::new(Side::Server(UnbufferedServerConnection::new(Arc::clone(config))?)))
+        let mut machine = Self::new(Side::Server(UnbufferedServerConnection::new(Arc::clone(config))?));
+        machine.asks = config.max_early_data_size > 0;
+        Ok(machine)
     }
 
     /// The side that connects, to who calls itself `name`. Its first flight is in [`Machine::take_output`].
@@ -110,6 +123,8 @@ impl Machine {
             kept: Kept::default(),
             sizes: RecordSizes::new(),
             handshaking: true,
+            asks: false,
+            offered: None,
             ended: false,
             closed: false,
             begun: false,
@@ -120,6 +135,18 @@ impl Machine {
     #[must_use]
     pub const fn is_handshaking(&self) -> bool {
         self.handshaking
+    }
+
+    /// What is read may be somebody's who only repeats it: it is open, and the handshake is not complete.
+    #[must_use]
+    pub const fn is_early(&self) -> bool {
+        self.handshaking && self.kept.early
+    }
+
+    /// Whether early data that the client wanted to send was read, or not; `None`: it wanted none.
+    #[must_use]
+    pub fn early_data(&self) -> Option<bool> {
+        self.offered.filter(|&offered| offered).map(|_| self.kept.early)
     }
 
     /// There is something to read, or the beginning of it.
@@ -142,11 +169,22 @@ impl Machine {
         }
     }
 
-    /// Goes on with the handshake as far as what was fed leads; true while more is needed.
+    /// Goes on with the handshake as far as what was fed leads, or until early data has come; true while more is needed.
     ///
     /// # Errors
     /// Why it has failed; what is to be told to the peer about it is in [`Machine::take_output`].
     pub fn shake_hands(&mut self) -> Result<bool, Failure> {
+        while self.handshaking && !self.kept.early && self.input.is_some() {
+            self.advance()?;
+        }
+        Ok(self.handshaking && !self.kept.early)
+    }
+
+    /// Goes on with it to its very end; early data stays to be read. True while more is needed.
+    ///
+    /// # Errors
+    /// As [`shake_hands`](Self::shake_hands).
+    pub fn confirm(&mut self) -> Result<bool, Failure> {
         while self.handshaking && self.input.is_some() {
             self.advance()?;
         }
@@ -217,13 +255,17 @@ impl Machine {
 
     /// Lets rustls process `piece`, and takes from it what it lets go of.
     fn process(&mut self, piece: &mut Buf) -> Result<(), Failure> {
+        if self.asks && self.offered.is_none() {
+            self.offered = read_hello(piece.bytes(), &mut Vec::new()).ok().flatten().map(|hello| hello.early_data);
+        }
         let stopped = match &mut self.side {
             Side::Server(conn) => drive(conn, piece, &mut self.kept, &mut self.ended),
             Side::Client(conn) => drive(conn, piece, &mut self.kept, &mut self.ended),
         };
         match stopped {
             Ok(Stop::Handshaking) => {}
-            Ok(Stop::Open) => self.handshaking = false,
+            // It is written before the client's last word where early data may be answered.
+            Ok(Stop::Open) => self.handshaking = self.common().is_handshaking(),
             Ok(Stop::Closed) => self.ended = true,
             Err(error) => {
                 match &mut self.side {
@@ -253,7 +295,7 @@ impl Machine {
     /// # Errors
     /// It is not open, or its keys are used up.
     pub fn seal(&mut self, now: Now, content: &[u8], mut send: impl FnMut(Buf)) -> Result<(), Failure> {
-        if self.handshaking || self.closed {
+        if self.handshaking && !self.kept.early || self.closed {
             return Err(Failure::Tls(Error::HandshakeNotComplete));
         }
         self.sizes.begin(now);
@@ -270,7 +312,7 @@ impl Machine {
 
     /// Says that nothing follows (`close_notify`); nothing can be sealed any more.
     pub fn close(&mut self) {
-        if self.handshaking || self.failed.is_some() || std::mem::replace(&mut self.closed, true) {
+        if self.handshaking && !self.kept.early || self.failed.is_some() || std::mem::replace(&mut self.closed, true) {
             return;
         }
         match &mut self.side {
@@ -325,6 +367,8 @@ trait Steps {
     fn step<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
     /// There is something to be said before anything else.
     fn has_words(&self) -> bool;
+    /// Takes early data into `kept`.
+    fn take_early(early: ReadEarlyData<'_, '_, Self::Data>, kept: &mut Kept, room: usize) -> Result<(), Error>;
 }
 
 impl Steps for UnbufferedServerConnection {
@@ -337,6 +381,14 @@ impl Steps for UnbufferedServerConnection {
     fn has_words(&self) -> bool {
         self.wants_write()
     }
+
+    fn take_early(mut early: ReadEarlyData<'_, '_, Self::Data>, kept: &mut Kept, room: usize) -> Result<(), Error> {
+        kept.early = true;
+        while let Some(record) = early.next_record() {
+            append(&mut kept.plain, record?.payload, room)?;
+        }
+        Ok(())
+    }
 }
 
 impl Steps for UnbufferedClientConnection {
@@ -348,6 +400,10 @@ impl Steps for UnbufferedClientConnection {
 
     fn has_words(&self) -> bool {
         self.wants_write()
+    }
+
+    fn take_early(_: ReadEarlyData<'_, '_, Self::Data>, _: &mut Kept, _: usize) -> Result<(), Error> {
+        Err(Error::General("early data from a server".into()))
     }
 }
 
@@ -383,7 +439,8 @@ fn drive<C: Steps>(conn: &mut C, piece: &mut Buf, kept: &mut Kept, ended: &mut b
             Ok(ConnectionState::BlockedHandshake) => Ok(Some(Stop::Handshaking)),
             Ok(ConnectionState::WriteTraffic(_)) => Ok(Some(Stop::Open)),
             Ok(ConnectionState::Closed) => Ok(Some(Stop::Closed)),
-            Ok(_) => Err(Error::General("early data that was never offered".into())),
+            Ok(ConnectionState::ReadEarlyData(early)) => C::take_early(early, kept, room).map(|()| None),
+            Ok(_) => Err(Error::General("a state that nobody knows".into())),
             Err(error) => Err(error),
         };
         piece.consume(discard.min(piece.len()));

@@ -12,6 +12,7 @@ mod machine;
 mod records;
 mod roots;
 mod server;
+mod sessions;
 mod transparency;
 mod turnstile;
 

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ProducesTickets, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 
 use super::certificates::{Certificates, certified};
 use super::files::Watched;
 use super::roots;
+use super::sessions::Sessions;
+use crate::limits;
 use crate::snapshot::{ClientAuth, Listener, ListenerId, ListenerProtocol, ListenerTls, Snapshot, TlsVersion};
 
 /// What is wrong with a file, and which.
@@ -42,16 +44,25 @@ impl fmt::Display for Wrong {
 
 /// The listeners that terminate TLS, as the control thread holds them.
 ///
-/// Tickets of a listener are sealed by one key for all workers, so that a session is resumed on any of them; and no other
-/// listener's, so that nobody brings a session past what this one asks of its clients (CVE-2025-23419).
+/// Tickets of a listener are sealed by one key for all workers, or its sessions remembered for all of them, so that a session is resumed on any; and
+/// no other listener's, so that nobody brings a session past what this one asks of its clients (CVE-2025-23419).
 #[derive(Debug, Default)]
 pub struct Terminators(Vec<Option<Terminator>>);
 
 #[derive(Debug)]
 struct Terminator {
     config: Arc<ServerConfig>,
-    tickets: Arc<dyn ProducesTickets>,
+    resumption: Resumption,
     files: Watched,
+}
+
+/// What lets a client that comes again do without a whole handshake.
+#[derive(Clone, Debug)]
+enum Resumption {
+    /// What a client brings with it. Good for any number of times, so not for early data.
+    Tickets(Arc<dyn ProducesTickets>),
+    /// What is remembered here, for one time.
+    Once(Arc<Sessions>),
 }
 
 impl Terminators {
@@ -64,9 +75,9 @@ impl Terminators {
             let Some(tls) = &listener.tls else { return Ok(None) };
             let named = |wrong: Wrong| Wrong(format!("listener `{}`: {wrong}", listener.name));
             let files = Watched::new(files(tls));
-            let tickets = tickets()?;
-            let config = config(tls, listener, Arc::clone(&tickets)).map_err(named)?;
-            Ok(Some(Terminator { config, tickets, files }))
+            let resumption = Resumption::new(tls)?;
+            let config = config(tls, listener, resumption.clone()).map_err(named)?;
+            Ok(Some(Terminator { config, resumption, files }))
         };
         snapshot.listeners.iter().map(load).collect::<Result<_, _>>().map(Self)
     }
@@ -95,9 +106,9 @@ impl Terminators {
 impl Terminator {
     /// Reads the files anew. A ticket says that its holder once was who it must be: whose authorities may have changed needs a new one.
     fn renew(&mut self, tls: &ListenerTls, listener: &Listener) -> Result<Arc<ServerConfig>, Wrong> {
-        let tickets = if tls.client_ca.is_some() { tickets()? } else { Arc::clone(&self.tickets) };
-        self.config = config(tls, listener, Arc::clone(&tickets))?;
-        self.tickets = tickets;
+        let resumption = if tls.client_ca.is_some() { Resumption::new(tls)? } else { self.resumption.clone() };
+        self.config = config(tls, listener, resumption.clone())?;
+        self.resumption = resumption;
         Ok(Arc::clone(&self.config))
     }
 }
@@ -108,9 +119,34 @@ fn files(tls: &ListenerTls) -> impl Iterator<Item = &Path> {
     pairs.flatten().chain(&tls.client_ca).map(PathBuf::as_path)
 }
 
-/// Seals tickets; its keys change every six hours, and are good for twelve.
-fn tickets() -> Result<Arc<dyn ProducesTickets>, Wrong> {
-    aws_lc_rs::Ticketer::new().map_err(|error| Wrong(format!("no keys for session tickets: {error}")))
+impl Resumption {
+    fn new(tls: &ListenerTls) -> Result<Self, Wrong> {
+        if tls.early_data {
+            return Ok(Self::Once(Arc::new(Sessions::new(limits::SESSIONS_MAX))));
+        }
+        // Its keys change every six hours, and are good for twelve.
+        let tickets = aws_lc_rs::Ticketer::new();
+        tickets.map(Self::Tickets).map_err(|error| Wrong(format!("no keys for session tickets: {error}")))
+    }
+
+    fn apply(self, config: &mut ServerConfig) {
+        match self {
+            Self::Tickets(tickets) => {
+                config.ticketer = tickets;
+                // One: a client that opens several connections at once gets one on each, and each costs a record and a seal.
+                config.send_tls13_tickets = 1;
+                config.session_storage = Arc::new(NoServerSessionStorage {});
+            }
+            Self::Once(sessions) => {
+                // Two: one for each of two connections that a client opens at once.
+                config.send_tls13_tickets = 2;
+                config.session_storage = sessions;
+                config.max_early_data_size = limits::EARLY_DATA_BYTES_MAX;
+                // What early data asks for is answered before the client's Finished, which is what it saves a round trip by.
+                config.send_half_rtt_data = true;
+            }
+        }
+    }
 }
 
 /// Who clients must be.
@@ -125,11 +161,7 @@ fn clients(tls: &ListenerTls) -> Result<Arc<dyn ClientCertVerifier>, Wrong> {
     builder.build().map_err(|error| Wrong::of(path, error))
 }
 
-fn config(
-    tls: &ListenerTls,
-    listener: &Listener,
-    tickets: Arc<dyn ProducesTickets>,
-) -> Result<Arc<ServerConfig>, Wrong> {
+fn config(tls: &ListenerTls, listener: &Listener, resumption: Resumption) -> Result<Arc<ServerConfig>, Wrong> {
     let certificates: Result<Vec<_>, _> =
         tls.certificates.iter().map(|one| certified(&one.cert, &one.key, one.ocsp.as_deref())).collect();
     let versions: &[_] = match tls.min {
@@ -141,11 +173,7 @@ fn config(
         .map_err(Wrong::from)?
         .with_client_cert_verifier(clients(tls)?)
         .with_cert_resolver(Arc::new(Certificates::new(certificates?, tls.strict_sni)));
-    config.ticketer = tickets;
-    // One: a client that opens several connections at once gets one on each, and each costs a record and a seal.
-    config.send_tls13_tickets = 1;
-    // Sessions are the clients' to keep: nothing is shared by workers but the tickets' keys.
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    resumption.apply(&mut config);
     if listener.protocol == ListenerProtocol::Http {
         let h2 = listener.http2_streams.map(|_| b"h2".to_vec());
         config.alpn_protocols = h2.into_iter().chain([b"http/1.1".to_vec()]).collect();

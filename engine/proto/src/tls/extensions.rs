@@ -6,6 +6,8 @@ use super::ClientHello;
 
 const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
+/// RFC 8446 §4.2.10.
+const EARLY_DATA: u16 = 42;
 const HOST_NAME: u8 = 0;
 /// RFC 1035 §2.3.4.
 const NAME_BYTES_MAX: usize = 253;
@@ -47,7 +49,7 @@ pub(super) fn of_hello(body: &[u8]) -> Option<ClientHello<'_>> {
     if !whole || compressions.is_empty() {
         return None;
     }
-    let mut hello = ClientHello { server_name: None, protocols: Protocols::default() };
+    let mut hello = ClientHello { server_name: None, protocols: Protocols::default(), early_data: false };
     if body.0.is_empty() {
         // TLS 1.2 without any extension (RFC 5246 §7.4.1.2).
         return Some(hello);
@@ -65,6 +67,7 @@ pub(super) fn of_hello(body: &[u8]) -> Option<ClientHello<'_>> {
             SERVER_NAME if !std::mem::replace(&mut named, true) => hello.server_name = Some(name(data)?),
             ALPN if !std::mem::replace(&mut offered, true) => hello.protocols = protocols(data)?,
             SERVER_NAME | ALPN => return None,
+            EARLY_DATA => hello.early_data = true,
             _ => {}
         }
     }

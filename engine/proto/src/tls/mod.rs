@@ -1,7 +1,7 @@
 //! The first words of TLS (RFC 8446 §4.1.2, RFC 5246 §7.4.1.2), read by somebody who takes no part in it: which name a client asks for
 //! (RFC 6066 §3), and what it offers to speak (RFC 7301).
 //!
-//! Read once, before anything else on a connection, and only at doors that pass TLS through. What is read here is not protected yet, so it
+//! Read once, before anything else on a connection, at doors that pass TLS through, and where early data is counted. What is read here is not protected yet, so it
 //! says where a connection wants to go and proves nothing. With Encrypted Client Hello the name is the outer one, which is the one meant
 //! for us. Deliberately absent: everything that matters only to who answers (versions, ciphers, keys): a door that judged those would be one
 //! more thing that new TLS does not get through. Extensions that nobody knows (GREASE, RFC 8701) are passed over by their length.
@@ -27,6 +27,8 @@ pub struct ClientHello<'a> {
     pub server_name: Option<&'a str>,
     /// In the client's order of preference; empty without ALPN.
     pub protocols: Protocols<'a>,
+    /// Early data follows, if the server takes it.
+    pub early_data: bool,
 }
 
 /// Why there is none. Nothing can be done with the connection.

@@ -116,7 +116,11 @@ impl<R: Speaks> Multiplexed for Multiplex<R> {
         let mut hub = self.hub.borrow_mut();
         hub.pump = Some(ring::current_task());
         if hub.ended.is_none() {
+            let early = hub.transport.is_early();
             let received = hub.receive(self, now, cx, arrived);
+            if early && !hub.transport.is_early() {
+                hub.mails.iter_mut().for_each(|(_, mail)| mail.wake());
+            }
             if hub.machine.takes_upgrades().is_some() {
                 hub.ungreeted.drain(..).for_each(ring::wake);
             }

@@ -137,6 +137,19 @@ impl<R: Speaks> Stream<R> {
         }
     }
 
+    /// As [`crate::conn::Transport::is_early`].
+    pub fn is_early(&self) -> bool {
+        self.with(|hub| hub.transport.is_early())
+    }
+
+    /// As [`crate::conn::Transport::poll_confirmed`], while the pump goes on with the handshake.
+    pub fn poll_confirmed(&self) -> Poll<io::Result<()>> {
+        if self.poll_broken().is_ready() {
+            return Poll::Ready(Err(gone()));
+        }
+        if self.is_early() { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
     /// Content of ours that waits.
     pub fn unsent(&self) -> usize {
         self.with_mail(|mail| mail.outbox_bytes).unwrap_or(0)

@@ -17,6 +17,8 @@ pub struct ListenerTls {
     /// Endpoints learn of them.
     pub client_cert_field: bool,
     pub min: TlsVersion,
+    /// Requests may come with the first flight.
+    pub early_data: bool,
     pub strict_sni: bool,
 }
 
@@ -47,6 +49,7 @@ pub(super) fn listener_tls(doc: &TlsDoc) -> Option<ListenerTls> {
         client_auth: doc.client_auth,
         client_cert_field: doc.client_cert_field,
         min: doc.min,
+        early_data: doc.early_data,
         strict_sni: doc.strict_sni,
     })
 }

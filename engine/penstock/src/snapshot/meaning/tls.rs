@@ -17,7 +17,7 @@ impl Meaning<'_> {
         }
         if !tls.is_on() {
             let why = |key: &str| format!("`tls.{key}` has no effect without a certificate");
-            let keys = ["ocsp", "client_ca", "client_auth", "client_cert_field", "min", "strict_sni"];
+            let keys = ["ocsp", "client_ca", "client_auth", "client_cert_field", "min", "early_data", "strict_sni"];
             self.idle(path!["listen", at, "tls"], &keys, why, "add `cert` and `key`");
             if self.written(path!["listen", at, "timeout", "handshake"]) {
                 let message = "a time for TLS, and the listener speaks without it";
@@ -32,6 +32,14 @@ impl Meaning<'_> {
         if tls.client_cert_field && door.protocol == Protocol::Tcp {
             let message = "a tcp listener has no requests to put a field into";
             self.report(Code::NoEffect, path!["listen", at, "tls", "client_cert_field"], message, "leave it out");
+        }
+        if tls.early_data && door.protocol == Protocol::Tcp {
+            let message = "a tcp listener cannot know which bytes may come twice";
+            self.report(Code::NoEffect, path!["listen", at, "tls", "early_data"], message, "leave it out");
+        } else if tls.early_data && tls.client_ca.is_some() {
+            let message = "early data comes before a client has proven anew who it is";
+            let advice = "leave out `early_data` or `client_ca`";
+            self.report(Code::Conflict, path!["listen", at, "tls", "early_data"], message, advice);
         }
         if tls.certificates.len() > limits::CERTIFICATES_MAX {
             let message = format!("{} certificates", tls.certificates.len());

@@ -28,6 +28,10 @@ pub struct TlsDoc {
     pub client_cert_field: bool,
     /// The oldest version of TLS that is spoken.
     pub min: TlsVersion,
+    /// Whether clients that come again may send requests with their first flight (0-RTT, RFC 8470), a round trip earlier. What is sent so can be recorded and sent
+    /// again by others, so sessions are then good for one use; only GET, HEAD and OPTIONS without content go on at once, with `Early-Data: 1`, and all else waits for the
+    /// handshake. Endpoints must understand that field, and answer 425 to what they do not want so (RFC 8470 §6.1).
+    pub early_data: bool,
     /// Whether clients that ask for a name that no certificate has are sent away. Off: they get the first certificate.
     pub strict_sni: bool,
 }
