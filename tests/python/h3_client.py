@@ -131,6 +131,38 @@ async def resumes(address, _):
             check("again", ((await peer.get()).body, peer.resumed), (b"hello\n", True))
 
 
+async def early(address, _):
+    """0-RTT: what changes nothing is answered as such, all else as if it had come later, and a session is good for one connection."""
+    tickets = []
+
+    def again(ticket):
+        more = {"config": configuration(session_ticket=ticket), "session_ticket_handler": tickets.append}
+        return client(address, wait_connected=False, **more)
+
+    async with client(address, session_ticket_handler=tickets.append) as peer:
+        await peer.get()
+        await peer.until("a ticket", lambda: tickets)
+    check("what it allows", tickets[-1].max_early_data_size, 0xFFFFFFFF)
+    used = tickets.pop()
+    async with again(used) as peer:
+        numbers = [peer.request(path, method, ("early-data", "1")) for method, path in (("GET", "/a"), ("POST", "/b"), ("DELETE", "/c"))]
+        told = [(await peer.response(number)).body for number in numbers]
+        check("taken", (peer.resumed, peer.early), (True, True))
+        check("a request that came early", told[0].count(b"early-data: 1"), 1)
+        # What the client says of its own way is kept.
+        check("others", [one.count(b"early-data: 1") for one in told[1:]], [1, 1])
+        check("one that came later", (await peer.get("/d")).body.count(b"early-data"), 0)
+        await peer.until("a ticket", lambda: tickets)
+    async with again(tickets.pop()) as peer:
+        numbers = [peer.request(path, method) for method, path in (("PUT", "/e"), ("GET", "/f"))]
+        told = [(await peer.response(number)).body for number in numbers]
+        check("each as it is", [one.count(b"early-data: 1") for one in told], [0, 1])
+        check("taken again", (peer.resumed, peer.early), (True, True))
+    async with again(used) as peer:
+        check("a session that was used", b"early-data" in (await peer.get("/g")).body, False)
+        check("refused", (peer.resumed, peer.early), (False, False))
+
+
 async def updates_keys(address, _):
     async with client(address) as peer:
         for _ in range(4):
@@ -222,7 +254,7 @@ async def drains(address, pid):
 
 
 SCENARIOS = {
-    "many": many, "trailers": trailers, "expects": expects, "calls": calls, "resumes": resumes, "updates-keys": updates_keys, "moves": moves,
+    "many": many, "trailers": trailers, "expects": expects, "calls": calls, "resumes": resumes, "early": early, "updates-keys": updates_keys, "moves": moves,
     "gives-up": gives_up, "swaps": swaps, "told": told, "drains": drains,
 }
 

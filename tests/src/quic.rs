@@ -18,6 +18,8 @@ use crate::tls::Authority;
 pub fn config(authority: &Authority, window: u32) -> ClientConfig {
     let mut tls = authority.client(None);
     tls.alpn_protocols = vec![b"h3".to_vec()];
+    // For who has a session that allows it, and asks to.
+    tls.enable_early_data = true;
     let crypto = QuicClientConfig::try_from(tls).expect("a suite that QUIC begins with");
     let mut transport = TransportConfig::default();
     // A peer that is gone without a word is noticed in time.
@@ -35,6 +37,10 @@ pub struct Visitor {
     connection: Connection,
     socket: UdpSocket,
     request: Option<StreamId>,
+    /// Something was received.
+    heard: bool,
+    /// Datagrams that were sent before anything was received, in their order.
+    pub first_flight: Vec<Vec<u8>>,
     /// Bytes of the answer, frames and all.
     pub received: usize,
     /// How it ended: the answer is whole, or why not.
@@ -47,7 +53,37 @@ impl Visitor {
         let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None);
         let connected = endpoint.connect(Instant::now(), config.clone(), server, "localhost");
         let (handle, connection) = connected.expect("a connection begins");
-        Self { endpoint, handle, connection, socket: socket(), request: None, received: 0, ended: None }
+        Self {
+            endpoint,
+            handle,
+            connection,
+            socket: socket(),
+            request: None,
+            first_flight: Vec::new(),
+            heard: false,
+            received: 0,
+            ended: None,
+        }
+    }
+
+    /// Asks for `path` in early data, if there is a session that allows it: whether there is.
+    pub fn ask_early(&mut self, path: &str) -> bool {
+        let can = self.connection.has_0rtt();
+        if can {
+            self.ask(path);
+        }
+        can
+    }
+
+    /// Whether the server took early data, as far as the handshake has told.
+    pub fn was_taken(&self) -> bool {
+        self.connection.accepted_0rtt()
+    }
+
+    /// Ends the connection, and tells the server.
+    pub fn close(&mut self) {
+        self.connection.close(Instant::now(), 0x100_u32.into(), bytes::Bytes::new());
+        self.turn("");
     }
 
     /// Goes on from another port, as behind a NAT that has forgotten; the server is not told.
@@ -66,6 +102,7 @@ impl Visitor {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => continue,
             };
+            self.heard = true;
             let datagram = BytesMut::from(&buffer[..length]);
             let event = self.endpoint.handle(Instant::now(), from, None, None, datagram, &mut wire);
             if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
@@ -86,6 +123,9 @@ impl Visitor {
         loop {
             wire.clear();
             let Some(transmit) = self.connection.poll_transmit(Instant::now(), 1, &mut wire) else { break };
+            if !self.heard {
+                self.first_flight.push(wire[..transmit.size].to_vec());
+            }
             // What finds no room is lost, as anywhere.
             let _ = self.socket.send_to(&wire[..transmit.size], transmit.destination);
         }
@@ -93,7 +133,7 @@ impl Visitor {
 
     fn hear(&mut self, event: Event, path: &str) {
         match event {
-            Event::Connected => self.ask(path),
+            Event::Connected if self.request.is_none() => self.ask(path),
             Event::ConnectionLost { reason } => {
                 self.ended.get_or_insert(Err(reason.to_string()));
             }

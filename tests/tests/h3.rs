@@ -2,7 +2,7 @@
 
 use harness::{
     GrpcServer, H3Door, Kind, Origin, PATIENCE, Setup, TlsClient, answer, fields_text, free_address, on_each_driver,
-    until,
+    quic, until,
 };
 use serde_json::Value;
 
@@ -107,6 +107,55 @@ on_each_driver! {
         let door = H3Door::new(driver, &origin);
         door.play("h3_client.py", "resumes");
         assert_eq!(door.engine.metrics().sum("h3_connections_total"), 4);
+    }
+
+    /// 0-RTT, under the same rules as over TCP.
+    fn early_data(driver) {
+        let origin = Origin::answering(|request| Some(answer(fields_text(request))));
+        let door = H3Door::of(Setup::new(driver).cores("auto").origin(&origin), ", early_data = true");
+        door.play("h3_client.py", "early");
+        let metrics = door.engine.metrics();
+        assert_eq!((metrics.sum("tls_early_data_accepted_total"), metrics.sum("h3_connections_total")), (2, 4));
+        assert_eq!((metrics.sum("requests_early_total"), metrics.sum("requests_early_held_total")), (2, 3));
+        door.engine.until_idle();
+    }
+
+    /// The datagrams of a first flight, again and from elsewhere, to either worker: the request in them was taken once.
+    fn a_recorded_flight_is_taken_once(driver) {
+        let origin = Origin::standard();
+        let setup = Setup::new(driver).cores("auto").origin(&origin).listen_line("timeout = { handshake = \"2s\" }");
+        let door = H3Door::of(setup, ", early_data = true");
+        let config = quic::config(&door.authority, 64 << 10);
+        let visit = |early: bool| {
+            let mut visitor = quic::Visitor::connect(door.engine.address, &config);
+            assert_eq!(early && visitor.ask_early("/once"), early);
+            until("an answer", PATIENCE, || {
+                visitor.turn("/");
+                visitor.ended.is_some()
+            });
+            assert_eq!((visitor.ended.clone(), visitor.was_taken()), (Some(Ok(())), early));
+            visitor
+        };
+        visit(false).close();
+        let mut taken = visit(true);
+        taken.close();
+        // Who knows the connection no more takes it for a new one.
+        door.engine.until_metric("connections_open", 0);
+        let flight = &taken.first_flight;
+        let asked = || origin.received().iter().map(|bytes| String::from_utf8_lossy(bytes).matches("GET /once").count()).sum::<usize>();
+        assert_eq!(asked(), 1);
+        let before = door.engine.metrics();
+        let sockets: Vec<_> = (0..16).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").expect("a port")).collect();
+        for socket in &sockets {
+            for datagram in flight {
+                socket.send_to(datagram, door.engine.address).expect("sending");
+            }
+        }
+        let ended = || door.engine.metrics().since(&before, "tls_handshakes_timed_out_total");
+        until("nobody finishes that handshake", PATIENCE, || ended() > 0);
+        let metrics = door.engine.metrics();
+        assert_eq!((asked(), metrics.since(&before, "requests_total")), (1, 0));
+        door.engine.until_idle();
     }
 
     fn keys_are_updated(driver) {

@@ -230,7 +230,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.stream.is_early(),
             Self::H2(stream) => stream.is_early(),
-            Self::H3(_) => false,
+            Self::H3(stream) => stream.is_early(),
         }
     }
 
@@ -239,7 +239,7 @@ impl<R: Speaks> Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.stream.poll_confirmed(cx),
             Self::H2(stream) => stream.poll_confirmed(),
-            Self::H3(_) => Poll::Ready(Ok(())),
+            Self::H3(stream) => stream.poll_confirmed(),
         }
     }
 

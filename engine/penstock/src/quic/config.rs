@@ -21,7 +21,11 @@ use crate::tls;
 pub fn server(tls: &tls::ServerConfig, streams: u16, keys: &Keys) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut tls = tls.clone();
     tls.alpn_protocols = vec![b"h3".to_vec()];
-    tls.max_early_data_size = 0;
+    // All or none of it (RFC 9001 §4.6.1): how much it is, the windows below say.
+    if tls.max_early_data_size > 0 {
+        tls.max_early_data_size = u32::MAX;
+    }
+    tls.send_half_rtt_data = false;
     let crypto = QuicServerConfig::try_from(tls).map_err(|_| without_suite())?;
     let mut tokens = ValidationTokenConfig::default();
     tokens.log(Arc::clone(&keys.used) as _).sent(1);

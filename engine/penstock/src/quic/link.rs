@@ -56,6 +56,8 @@ pub struct Link {
     handle: ConnectionHandle,
     inbox: Rc<Inbox>,
     handshaking: bool,
+    /// Told before its time.
+    untold: Option<StreamEvent>,
     drained: bool,
     /// Something was read that lets the peer send more.
     owes: bool,
@@ -65,7 +67,16 @@ impl Link {
     pub(super) fn new(endpoint: &Rc<Endpoint>, handle: ConnectionHandle, quic: Connection) -> Self {
         let inbox = Rc::<Inbox>::default();
         endpoint.open(handle, &inbox);
-        Self { quic, endpoint: Rc::clone(endpoint), handle, inbox, handshaking: true, drained: false, owes: false }
+        Self {
+            quic,
+            endpoint: Rc::clone(endpoint),
+            handle,
+            inbox,
+            handshaking: true,
+            untold: None,
+            drained: false,
+            owes: false,
+        }
     }
 
     /// Takes in what has come, and does what time asks for. To be called by the one task that pumps the connection.
@@ -94,6 +105,9 @@ impl Link {
 
     /// The next thing that has happened.
     pub fn poll_notice(&mut self) -> Option<Notice> {
+        if let Some(event) = self.untold.take() {
+            return Some(Notice::Stream(event));
+        }
         loop {
             return match self.quic.poll()? {
                 Event::Connected => {
@@ -110,7 +124,7 @@ impl Link {
         }
     }
 
-    /// Agrees upon TLS with the peer, before anything else is said.
+    /// Agrees upon TLS with the peer, before anything else is said, or as far as early data.
     ///
     /// # Errors
     /// Why that came to nothing: [`ConnectionError::TimedOut`] at the deadline, too.
@@ -122,6 +136,11 @@ impl Link {
                 match self.poll_notice() {
                     Some(Notice::Connected) => break Some(Ok(())),
                     Some(Notice::Lost(why)) => break Some(Err(why)),
+                    // A request in early data is not kept waiting.
+                    Some(Notice::Stream(event @ StreamEvent::Opened { .. })) if self.is_early() => {
+                        self.untold = Some(event);
+                        break Some(Ok(()));
+                    }
                     Some(Notice::Stream(_)) => {}
                     None if now >= deadline => break Some(Err(ConnectionError::TimedOut)),
                     None => break None,
@@ -138,6 +157,12 @@ impl Link {
             Poll::Pending
         })
         .await
+    }
+
+    /// What is read may be somebody's who only repeats it: early data was taken, and the handshake is not complete (RFC 9001 §9.2).
+    #[must_use]
+    pub fn is_early(&self) -> bool {
+        self.quic.is_handshaking() && self.quic.has_0rtt() && self.quic.side().is_server()
     }
 
     fn settle_handshake(&mut self) {

@@ -38,13 +38,16 @@ async fn serve(door: &Rc<Door>, sessions: &Rc<Sessions>, link: Link, peer: Peer)
     }
 }
 
-/// Agrees upon TLS with a client. False when that came to nothing.
+/// Agrees upon TLS with a client, or as far as early data. False when that came to nothing.
 async fn greet(door: &Door, link: &mut Link) -> bool {
     let deadline = now() + door.listener().handshake_timeout;
     let greeted = link.shake_hands(deadline, &mut Timer::new()).await;
     let counters = &door.cells.counters;
     match &greeted {
-        Ok(()) => counters.tls_handshakes_total.add(1),
+        Ok(()) => {
+            counters.tls_handshakes_total.add(1);
+            counters.tls_early_data_accepted_total.add(u64::from(link.is_early()));
+        }
         Err(ConnectionError::TimedOut) => counters.tls_handshakes_timed_out_total.add(1),
         Err(_) => counters.tls_handshakes_alert_total.add(1),
     }

@@ -95,7 +95,7 @@ fn clock(now: Now) -> Duration {
 }
 
 impl<R: Speaks> Multiplex<R> {
-    /// A connection whose handshake is finished, and on which nothing has been said.
+    /// A connection whose handshake is finished, or as far as early data, and on which nothing has been said.
     #[must_use]
     pub fn new(link: Link, limits: Limits) -> Self {
         let mut hub = Hub {
@@ -340,7 +340,8 @@ impl<R: Speaks> Hub<R> {
     ) -> Result<(), Ended> {
         while let Some(notice) = self.link.poll_notice() {
             match notice {
-                Notice::Connected => {}
+                // Some wait for it.
+                Notice::Connected => self.flows.iter().for_each(|flow| flow.mail.wake()),
                 Notice::Lost(_) => return Err(Ended::Gone),
                 Notice::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
                     while let Some(id) = self.link.accept(Dir::Bi) {

@@ -137,6 +137,19 @@ impl<R: Speaks> Stream<R> {
         }
     }
 
+    /// As [`Link::is_early`](crate::quic::Link::is_early).
+    pub fn is_early(&self) -> bool {
+        self.with(|hub| hub.link.is_early())
+    }
+
+    /// Ready when it is not so any more; an error when it never will be.
+    pub fn poll_confirmed(&self) -> Poll<io::Result<()>> {
+        if self.poll_broken().is_ready() {
+            return Poll::Ready(Err(gone()));
+        }
+        if self.is_early() { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
     /// Content of ours that waits.
     pub fn unsent(&self) -> usize {
         self.with_flow(|flow| flow.mail.outbox_bytes).unwrap_or(0)
