@@ -3,7 +3,9 @@
 use std::net::TcpStream;
 use std::process::Command;
 
-use harness::{Driver, Folder, Origin, Setup, Sharing, Tool, binary, free_address, on_each_driver, run};
+use harness::{
+    Authority, Driver, Folder, Issued, Kind, Origin, Setup, Sharing, Tool, binary, free_address, on_each_driver, run,
+};
 use serde_json::Value;
 
 fn penstock(args: &[&str]) -> harness::Ran {
@@ -28,6 +30,48 @@ fn check_finds_everything_at_once() {
         }
         let refused = penstock(&["run", "-c", &bad.display().to_string()]);
         assert_eq!(refused.code, Some(3), "{}", refused.err);
+    });
+}
+
+/// RFC 9460: a record for each name and port, with what is spoken there and no more.
+#[test]
+fn check_tells_what_belongs_into_the_dns() {
+    run(Sharing::Shared, || {
+        let folder = Folder::new();
+        let authority = Authority::new(&folder, "ca");
+        let both = authority.issue(&folder, "both", &["Example.com", "*.example.com"], Kind::Ecdsa);
+        let other = authority.issue(&folder, "other", &["other.test", "127.0.0.1"], Kind::Ecdsa);
+        let listener = |name: &str, addr: &str, tls: &str, more: &str| {
+            format!("[[listen]]\nname = \"{name}\"\naddr = {addr}\n{tls}\n{more}\n")
+        };
+        let pair = |one: &Issued| format!("{{ cert = {:?}, key = {:?} }}", one.cert, one.key);
+        let several = format!("tls = {{ certificates = [{}, {}] }}", pair(&both), pair(&other));
+        let rest = "[[pool]]\nname = \"p\"\nendpoints = [\"127.0.0.1:9\"]\n[[route]]\npool = \"p\"\n";
+        let toml = [
+            listener("site", "[\":443\", \"127.0.0.1:443\", \"127.0.0.1:8443\"]", &several, ""),
+            listener("plain", "\":80\"", "", ""),
+            listener("shy", "\":4443\"", &both.line(), "http3.advertise = \"0s\""),
+            listener("old", "\":4444\"", &other.line(), "http3.enabled = false\nhttp2.enabled = false"),
+            listener("through", "\":4445\"", &other.line(), "protocol = \"tcp\"\npool = \"p\""),
+            rest.to_owned(),
+        ];
+        let config = folder.write("c.toml", toml.concat()).display().to_string();
+        let ran = penstock(&["check", "-c", &config]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let told = ran.text();
+        let records: Vec<_> = told.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+        let wanted = [
+            "*.example.com. IN HTTPS 1 . alpn=\"h3,h2\"",
+            "_4443._https.example.com. IN HTTPS 1 . alpn=\"h2\"",
+            "_8443._https.example.com. IN HTTPS 1 . alpn=\"h3,h2\"",
+            "_8443._https.other.test. IN HTTPS 1 . alpn=\"h3,h2\"",
+            "example.com. IN HTTPS 1 . alpn=\"h3,h2\"",
+            "other.test. IN HTTPS 1 . alpn=\"h3,h2\"",
+        ];
+        assert_eq!(records, wanted, "{told}");
+        let json = penstock(&["check", "-c", &config, "--format", "json"]);
+        let value: Value = serde_json::from_slice(&json.out).expect("JSON");
+        assert_eq!(value["dns"], serde_json::json!(wanted));
     });
 }
 

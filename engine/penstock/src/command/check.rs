@@ -79,6 +79,10 @@ fn answer(args: &CheckArgs, compiled: &Compiled) -> ExitCode {
         if !notes.is_empty() {
             answer.insert("notes".into(), notes.into());
         }
+        let records = tls::https_records(&compiled.snapshot);
+        if !records.is_empty() {
+            answer.insert("dns".into(), records.into());
+        }
         answer.extend(elsewhere.map(|wrong| ("host".into(), Value::from(wrong))));
         answer.extend(explanation.map(|explanation| ("explain".into(), explanation.to_json())));
         if args.defaults {
@@ -113,6 +117,11 @@ fn answer(args: &CheckArgs, compiled: &Compiled) -> ExitCode {
             count(snapshot.routes.len(), "route"),
             count(snapshot.pools.len(), "pool"),
         );
+        let records = tls::https_records(snapshot);
+        if !records.is_empty() {
+            out.push_str("in the DNS, clients would find what is spoken here before they connect (RFC 9460):\n");
+        }
+        records.iter().for_each(|record| out.extend(["  ", record, "\n"]));
     }
     say(&out)
 }

@@ -56,8 +56,8 @@ pub(super) fn certified(cert: &Path, key: &Path, ocsp: Option<&Path>) -> Result<
 }
 
 /// The DNS names that a certificate is for, in lower case, `*.` in front of wildcards.
-fn names(certified: &CertifiedKey) -> Vec<Box<str>> {
-    let end_entity = certified.cert.first().and_then(|cert| webpki::EndEntityCert::try_from(cert).ok());
+pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<Box<str>> {
+    let end_entity = webpki::EndEntityCert::try_from(certificate).ok();
     end_entity.map_or_else(Vec::new, |cert| {
         cert.valid_dns_names().map(|name| name.to_ascii_lowercase().into_boxed_str()).collect()
     })
@@ -75,7 +75,8 @@ pub(super) struct Certificates {
 
 impl Certificates {
     pub(super) fn new(certificates: Vec<CertifiedKey>, strict: bool) -> Self {
-        let all: Vec<_> = certificates.into_iter().map(|one| (names(&one), one)).collect();
+        let all: Vec<_> =
+            certificates.into_iter().map(|one| (one.cert.first().map(names).unwrap_or_default(), one)).collect();
         let all: Vec<_> = all.into_iter().map(|(names, one)| (Arc::new(one), names)).collect();
         let mut by_name: HashMap<Box<str>, Vec<usize>> = HashMap::new();
         for (at, (_, names)) in all.iter().enumerate() {

@@ -12,6 +12,7 @@ mod machine;
 mod records;
 mod roots;
 mod server;
+mod service;
 mod sessions;
 mod transparency;
 mod turnstile;
@@ -23,6 +24,7 @@ pub use inspect::{Shown, inspect, trusted};
 pub use machine::{Machine, Read, Secured};
 pub use roots::Roots;
 pub use server::{Terminators, Wrong};
+pub use service::https_records;
 pub use transparency::unpublished;
 pub use turnstile::turn;
 
