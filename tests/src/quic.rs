@@ -30,6 +30,13 @@ pub fn config(authority: &Authority, window: u32) -> ClientConfig {
     config
 }
 
+/// A request's, by its place in the static table (RFC 9204, appendix A).
+#[derive(Clone, Copy, Debug)]
+pub enum Method {
+    Delete = 16,
+    Get = 17,
+}
+
 /// One connection with one request.
 pub struct Visitor {
     endpoint: Endpoint,
@@ -67,10 +74,10 @@ impl Visitor {
     }
 
     /// Asks for `path` in early data, if there is a session that allows it: whether there is.
-    pub fn ask_early(&mut self, path: &str) -> bool {
+    pub fn ask_early(&mut self, method: Method, path: &str) -> bool {
         let can = self.connection.has_0rtt();
         if can {
-            self.ask(path);
+            self.ask(method, path);
         }
         can
     }
@@ -78,6 +85,11 @@ impl Visitor {
     /// Whether the server took early data, as far as the handshake has told.
     pub fn was_taken(&self) -> bool {
         self.connection.accepted_0rtt()
+    }
+
+    /// Says something that has to be answered.
+    pub fn ping(&mut self) {
+        self.connection.ping();
     }
 
     /// Ends the connection, and tells the server.
@@ -133,7 +145,7 @@ impl Visitor {
 
     fn hear(&mut self, event: Event, path: &str) {
         match event {
-            Event::Connected if self.request.is_none() => self.ask(path),
+            Event::Connected if self.request.is_none() => self.ask(Method::Get, path),
             Event::ConnectionLost { reason } => {
                 self.ended.get_or_insert(Err(reason.to_string()));
             }
@@ -142,12 +154,12 @@ impl Visitor {
         }
     }
 
-    fn ask(&mut self, path: &str) {
+    fn ask(&mut self, method: Method, path: &str) {
         // A control stream with empty SETTINGS (RFC 9114 §6.2.1, §7.2.4).
         let control = self.connection.streams().open(Dir::Uni).expect("three are allowed");
         self.connection.send_stream(control).write(&[0x00, 0x04, 0x00]).expect("room");
         let request = self.connection.streams().open(Dir::Bi).expect("one is allowed");
-        self.connection.send_stream(request).write(&head(path)).expect("room");
+        self.connection.send_stream(request).write(&head(method, path)).expect("room");
         self.connection.send_stream(request).finish().expect("it is open");
         self.request = Some(request);
     }
@@ -179,10 +191,10 @@ fn socket() -> UdpSocket {
     socket
 }
 
-/// HEADERS of a GET, by the static table alone (RFC 9204 §4.5, appendix A).
-fn head(path: &str) -> Vec<u8> {
-    // Required Insert Count and Base: 0; `:method: GET`, `:scheme: https`.
-    let mut section = vec![0, 0, 0xc0 | 17, 0xc0 | 23];
+/// HEADERS of a request without content, by the static table alone (RFC 9204 §4.5, appendix A).
+fn head(method: Method, path: &str) -> Vec<u8> {
+    // Required Insert Count and Base: 0; `:scheme: https`.
+    let mut section = vec![0, 0, 0xc0 | method as u8, 0xc0 | 23];
     for (name, value) in [(0x50, "localhost"), (0x51, path)] {
         section.push(name);
         section.push(u8::try_from(value.len()).ok().filter(|length| *length < 127).expect("it is short"));

@@ -83,8 +83,9 @@ on_each_driver! {
         let told = half.until("425");
         assert!(told.starts_with("HTTP/1.1 425 Too Early\r\n"), "{told}");
         assert_eq!(place.engine.metrics().sum("requests_too_early_total"), 1);
-        drop((half, place.flight(early).send(place.engine.address)));
+        let other = place.flight(early).send(place.engine.address);
         place.engine.until_metric("requests_early_held_total", 2);
+        drop((half, other));
         place.engine.until_idle();
         assert_eq!(place.asked("/never"), 0);
     }

@@ -116,8 +116,39 @@ on_each_driver! {
         door.play("h3_client.py", "early");
         let metrics = door.engine.metrics();
         assert_eq!((metrics.sum("tls_early_data_accepted_total"), metrics.sum("h3_connections_total")), (2, 4));
-        assert_eq!((metrics.sum("requests_early_total"), metrics.sum("requests_early_held_total")), (2, 3));
         door.engine.until_idle();
+    }
+
+    /// What came early and changes nothing is passed on while the client has said nothing but its first flight, and all else is not; not even with the answer at hand.
+    fn early_requests_go_on_or_wait(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::of(Setup::new(driver).cores("auto").origin(&origin), ", early_data = true");
+        let config = quic::config(&door.authority, 64 << 10);
+        let finish = |visitor: &mut quic::Visitor| {
+            until("an answer", PATIENCE, || {
+                visitor.turn("/");
+                visitor.ended.is_some()
+            });
+            assert_eq!(visitor.ended.clone(), Some(Ok(())));
+        };
+        let asked = |what: &str| origin.received().iter().map(|bytes| String::from_utf8_lossy(bytes).matches(what).count()).sum::<usize>();
+        finish(&mut quic::Visitor::connect(door.engine.address, &config));
+        for (method, counter, path) in [(quic::Method::Get, "requests_early_total", "/read"), (quic::Method::Delete, "requests_early_held_total", "/changed")] {
+            let mut visitor = quic::Visitor::connect(door.engine.address, &config);
+            assert!(visitor.ask_early(method, path));
+            visitor.turn("/");
+            door.engine.until_metric(counter, 1);
+            if counter == "requests_early_total" {
+                until("it is passed on", PATIENCE, || asked(path) == 1);
+            } else {
+                assert_eq!(asked(path), 0);
+            }
+            finish(&mut visitor);
+            assert!(visitor.was_taken());
+            assert_eq!(asked(path), 1);
+        }
+        assert_eq!(asked("early-data: 1"), 1);
+        assert_eq!(door.engine.metrics().sum("requests_too_early_total"), 0);
     }
 
     /// The datagrams of a first flight, again and from elsewhere, to either worker: the request in them was taken once.
@@ -128,7 +159,7 @@ on_each_driver! {
         let config = quic::config(&door.authority, 64 << 10);
         let visit = |early: bool| {
             let mut visitor = quic::Visitor::connect(door.engine.address, &config);
-            assert_eq!(early && visitor.ask_early("/once"), early);
+            assert_eq!(early && visitor.ask_early(quic::Method::Get, "/once"), early);
             until("an answer", PATIENCE, || {
                 visitor.turn("/");
                 visitor.ended.is_some()

@@ -16,7 +16,7 @@ use crate::oversight::Oversight;
 use crate::qos;
 use crate::quic;
 use crate::snapshot::{Bind, Driver, ListenerProtocol, PoolId, RouteId, Snapshot, Spin};
-use crate::steer::{Inboxes, Mode, Neighbours, Sockets, Steering};
+use crate::steer::{Datagrams, Inboxes, Mode, Neighbours, Sockets, Steering};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
 use crate::tls::{self, OriginationFiles, Originations, Terminators};
@@ -73,7 +73,7 @@ impl Engine {
         let terminators = Terminators::load(snapshot).map_err(|wrong| io::Error::other(wrong.to_string()))?;
         let origination_files = OriginationFiles::new(snapshot);
         let originations = Originations::load(snapshot).map_err(|wrong| io::Error::other(wrong.to_string()))?;
-        let quic = quic::Keys::random()?;
+        let quic = quic::Keys::new(&snapshot.engine.quic)?;
         let log = snapshot.access_log.as_ref().map(Log::start).transpose()?;
         let mut engine = Self {
             snapshot: Arc::clone(snapshot),
@@ -125,7 +125,8 @@ impl Engine {
             ways.push(started.ways);
             waiting.push(started.go);
         }
-        self.steering.attach(&sockets, *self.quic.ids());
+        let quic::Place { server, generation, .. } = self.quic.place(0);
+        self.steering.attach(&sockets, &Datagrams { server, generation, ids: self.quic.ids() });
         self.join_workers(ways);
         let hands_over = self.steering.mode() == Mode::HandOver;
         for (own, go) in waiting.into_iter().enumerate() {

@@ -170,6 +170,9 @@ pub const QUIC_INCOMING_BYTES_ALL: u64 = 4 << 20;
 /// addresses that are not the sender's then costs a datagram each, and no state.
 pub const QUIC_UNPROVED_MAX: usize = 256;
 
+/// A file of QUIC's secrets: seven lines of 67 bytes, and as much again to say what they are.
+pub const QUIC_SECRETS_BYTES_MAX: usize = 2 << 10;
+
 /// Datagrams on their way from one worker to another, for each two: a flight of a client that has moved, times eight.
 pub const QUIC_ASTRAY_MAX: usize = 256;
 

@@ -111,7 +111,7 @@ impl Worker {
             seed,
             ..
         } = plan;
-        let place = quic::Place { worker: index as u16, ..quic::Place::default() };
+        let place = quic.place(index as u16);
         let caller = Rc::new(quic::Caller::new(quic.clone(), place));
         let clusters: Rc<[Rc<Cluster>]> = snapshot
             .pools
@@ -250,7 +250,7 @@ impl Worker {
     /// What a listener shows to clients of QUIC; `None` where it does not speak it.
     fn offer_quic(&self, id: ListenerId, tls: &ServerConfig) -> Option<io::Result<Arc<quic::ServerConfig>>> {
         let http3 = self.snapshot[id].http3.as_ref()?;
-        let server = quic::server(tls, http3.streams, &self.quic);
+        let server = quic::server(tls, http3, &self.quic);
         Some(server.map_err(|error| io::Error::other(format!("listener `{}`: {error}", self.snapshot[id].name))))
     }
 

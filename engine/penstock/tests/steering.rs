@@ -63,7 +63,7 @@ impl Steered {
         let (address, sockets) = group(Type::DGRAM);
         let sockets: Vec<UdpSocket> = sockets.into_iter().map(UdpSocket::from).collect();
         sockets.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
-        program.configure(&Datagrams { server: SERVER, generation: GENERATION, ids: ids() }).unwrap();
+        program.configure(&Datagrams { server: SERVER, generation: GENERATION, ids: [ids()].into() }).unwrap();
         program.attach(&sockets).unwrap();
         Some(Self { program, address, sockets })
     }

@@ -1,6 +1,7 @@
 //! `penstock check`: what is wrong with a configuration, or what it means.
 
 use super::{CONFIG_INVALID, ConfigArgs, FAILED, Format, Refusal, read_config, refuse, say, usable_cores};
+use crate::quic::Keys;
 use crate::snapshot::{self, Compiled, Question};
 use crate::tls::{self, Originations, Terminators, Wrong};
 use clap::Args;
@@ -36,6 +37,7 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
         let unusable = |wrong: Wrong| Refusal::File(wrong.to_string());
         Terminators::load(&compiled.snapshot).map_err(unusable)?;
         Originations::load(&compiled.snapshot).map_err(unusable)?;
+        Keys::new(&compiled.snapshot.engine.quic).map_err(|error| Refusal::File(error.to_string()))?;
         Ok(compiled)
     }) {
         Ok(compiled) => answer(args, &compiled),

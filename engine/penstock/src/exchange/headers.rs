@@ -138,9 +138,7 @@ fn compose_request<const FIELDS: usize, T>(
         added.add(upgrade::KEY, key);
     }
     if request.early {
-        // Who says it twice says it once (RFC 8470 §5.1).
-        fields.drop_where(|field| field.name.of(bytes).eq_ignore_ascii_case(early::FIELD));
-        added.add(early::FIELD, b"1");
+        tell_early(&mut fields, bytes, &mut added);
     }
     rewrite.add = added.as_slice();
 
@@ -164,6 +162,12 @@ fn own_certificate<'a, const FIELDS: usize>(
     if let Some(certificate) = peer.certificate() {
         added.add(b"client-cert", certificate);
     }
+}
+
+/// The endpoint is told that a request may come twice; who says so twice says it once (RFC 8470 §5.1).
+fn tell_early<const FIELDS: usize>(fields: &mut Fields, bytes: &[u8], added: &mut Added<'_, FIELDS>) {
+    fields.drop_where(|field| field.name.of(bytes).eq_ignore_ascii_case(early::FIELD));
+    added.add(early::FIELD, b"1");
 }
 
 /// Writes the target that an endpoint gets and the values of the route's fields behind what `value` holds. No target: as it

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use abi::Place;
+use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
     ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
@@ -12,13 +13,14 @@ use quinn_proto::{
 use super::Keys;
 use super::ids::Ids;
 use crate::limits;
+use crate::snapshot::{Congestion, Http3};
 use crate::tls;
 
-/// A listener's QUIC, with what it shows by TLS, and so many requests under way on each connection.
+/// A listener's QUIC, with what it shows by TLS.
 ///
 /// # Errors
 /// Its TLS has no suite that QUIC begins with (RFC 9001 §5.2).
-pub fn server(tls: &tls::ServerConfig, streams: u16, keys: &Keys) -> Result<Arc<ServerConfig>, rustls::Error> {
+pub fn server(tls: &tls::ServerConfig, http3: &Http3, keys: &Keys) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut tls = tls.clone();
     tls.alpn_protocols = vec![b"h3".to_vec()];
     // All or none of it (RFC 9001 §4.6.1): how much it is, the windows below say.
@@ -31,7 +33,7 @@ pub fn server(tls: &tls::ServerConfig, streams: u16, keys: &Keys) -> Result<Arc<
     tokens.log(Arc::clone(&keys.used) as _).sent(1);
     let mut config = ServerConfig::new(Arc::new(crypto), Arc::clone(&keys.token));
     config
-        .transport_config(Arc::new(transport(streams, limits::QUIC_WINDOW)))
+        .transport_config(Arc::new(transport(http3.streams, limits::QUIC_WINDOW, http3.congestion)))
         .validation_token_config(tokens)
         .max_incoming(limits::QUIC_INCOMING_MAX)
         .incoming_buffer_size(limits::QUIC_INCOMING_BYTES)
@@ -46,7 +48,7 @@ pub fn server(tls: &tls::ServerConfig, streams: u16, keys: &Keys) -> Result<Arc<
 pub fn client(tls: Arc<rustls::ClientConfig>) -> Result<ClientConfig, rustls::Error> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|_| without_suite())?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport(0, limits::QUIC_WINDOW_UPSTREAM)));
+    config.transport_config(Arc::new(transport(0, limits::QUIC_WINDOW_UPSTREAM, Congestion::Cubic)));
     Ok(config)
 }
 
@@ -54,10 +56,11 @@ fn without_suite() -> rustls::Error {
     rustls::Error::General("no TLS_AES_128_GCM_SHA256, with which QUIC begins".to_owned())
 }
 
-fn transport(streams: u16, window: u32) -> TransportConfig {
+fn transport(streams: u16, window: u32, congestion: Congestion) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from(streams))
+        .congestion_controller_factory(controllers(congestion))
         .max_concurrent_uni_streams(limits::HTTP3_ONE_WAY_STREAMS.into())
         .stream_receive_window(limits::QUIC_STREAM_WINDOW.into())
         .receive_window(window.into())
@@ -67,11 +70,37 @@ fn transport(streams: u16, window: u32) -> TransportConfig {
     transport
 }
 
+/// Makes what decides how much is under way on a connection.
+fn controllers(congestion: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
+    match congestion {
+        Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::NewReno => Arc::new(NewRenoConfig::default()),
+        Congestion::Bbr => Arc::new(BbrConfig::default()),
+    }
+}
+
 /// What every endpoint of a worker is.
 pub(super) fn endpoint(keys: &Keys, place: Place) -> EndpointConfig {
     let mut config = EndpointConfig::new(Arc::clone(&keys.reset));
-    let ids = keys.ids;
-    config.cid_generator(move || Box::new(Ids { ids, place })).min_reset_interval(Duration::from_millis(1));
-    config.rng_seed(keys.chance);
+    let ids = Arc::clone(&keys.ids);
     config
+        .cid_generator(move || Box::new(Ids { ids: Arc::clone(&ids), place }))
+        .min_reset_interval(Duration::from_millis(1))
+        .rng_seed(keys.chance);
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn_proto::congestion::{Bbr, Cubic, NewReno};
+
+    use super::*;
+
+    #[test]
+    fn each_name_means_its_controller() {
+        let made = |congestion| controllers(congestion).build(ring::monotonic().instant(), 1_200).into_any();
+        assert!(made(Congestion::Cubic).is::<Cubic>());
+        assert!(made(Congestion::NewReno).is::<NewReno>());
+        assert!(made(Congestion::Bbr).is::<Bbr>());
+    }
 }

@@ -45,7 +45,7 @@ pub struct Endpoint {
     wire: RefCell<Vec<u8>>,
     /// Connections whose handshake has not been finished.
     handshaking: Cell<usize>,
-    ids: ConnectionIds,
+    ids: Arc<[ConnectionIds]>,
     place: Place,
     /// Which of its worker's endpoints it is.
     at: usize,
@@ -109,7 +109,7 @@ impl Endpoint {
             newcomers: RefCell::default(),
             wire: RefCell::default(),
             handshaking: Cell::new(0),
-            ids: keys.ids,
+            ids: Arc::clone(&keys.ids),
             place,
             at,
             carrier: OnceCell::new(),
@@ -193,7 +193,10 @@ impl Endpoint {
 
     /// The worker that a datagram belongs to, if it is another one.
     fn owner(&self, datagram: &[u8]) -> Option<u16> {
-        let Route::Place(place) = self.ids.route(datagram) else { return None };
+        let place = self.ids.iter().find_map(|ids| match ids.route(datagram) {
+            Route::Place(place) => Some(place),
+            Route::Hash(_) | Route::Stranger => None,
+        })?;
         (place.worker != self.place.worker && Place { worker: self.place.worker, ..place } == self.place)
             .then_some(place.worker)
     }

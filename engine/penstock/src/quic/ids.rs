@@ -1,5 +1,6 @@
 //! Connection ids that say which worker a connection lives on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use abi::{ConnectionIds, ID_LEN, Place};
@@ -8,7 +9,8 @@ use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
 
 /// Gives out the ids of one worker's connections.
 pub(super) struct Ids {
-    pub(super) ids: ConnectionIds,
+    /// Those in use first.
+    pub(super) ids: Arc<[ConnectionIds]>,
     pub(super) place: Place,
 }
 
@@ -17,11 +19,12 @@ impl ConnectionIdGenerator for Ids {
         let mut random = [0; 8];
         // Who has no randomness any more has no keys either.
         let _ = rand::fill(&mut random);
-        ConnectionId::new(&self.ids.encode(self.place, random))
+        ConnectionId::new(&self.ids[0].encode(self.place, random))
     }
 
     fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
-        self.ids.decode(id).map(drop).ok_or(InvalidCid)
+        // What another process has made, or another machine, can be told that its connection is not here.
+        self.ids.iter().find_map(|ids| ids.decode(id)).map(drop).ok_or(InvalidCid)
     }
 
     fn cid_len(&self) -> usize {

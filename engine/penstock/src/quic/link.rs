@@ -162,7 +162,13 @@ impl Link {
     /// What is read may be somebody's who only repeats it: early data was taken, and the handshake is not complete (RFC 9001 §9.2).
     #[must_use]
     pub fn is_early(&self) -> bool {
-        self.quic.is_handshaking() && self.quic.has_0rtt() && self.quic.side().is_server()
+        self.quic.is_handshaking() && self.has_early_data()
+    }
+
+    /// Early data of a client was taken.
+    #[must_use]
+    pub fn has_early_data(&self) -> bool {
+        self.quic.has_0rtt() && self.quic.side().is_server()
     }
 
     fn settle_handshake(&mut self) {

@@ -34,9 +34,10 @@ mod text;
 pub use address::{Address, Bind, Cidr, Host};
 pub use compile::{
     AccessLog, Action, Admission, Candidates, Certificate, Class, ClassId, CookieRule, Division, EngineSettings,
-    Fallback, Fixed, Flows, HeaderRule, HeaderRules, HealthProbe, Limit, Listener, ListenerId, ListenerProtocol,
-    ListenerTls, Mirror, Networks, Pace, Paces, Pool, PoolId, PoolTls, PoolTransparency, ProbeAsk, Redirect, Retry,
-    Reuse, Rewrite, Route, RouteBreaker, RouteQos, Snapshot, SniTable, Stickiness, Target, Timeouts, Trust, WebSockets,
+    Fallback, Fixed, Flows, HeaderRule, HeaderRules, HealthProbe, Http3, Limit, Listener, ListenerId, ListenerProtocol,
+    ListenerTls, Mirror, Networks, Pace, Paces, Pool, PoolId, PoolTls, PoolTransparency, ProbeAsk, QuicSettings,
+    Redirect, Retry, Reuse, Rewrite, Route, RouteBreaker, RouteQos, Snapshot, SniTable, Stickiness, Target, Timeouts,
+    Trust, WebSockets,
 };
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, EndpointLimits, Nameserver, Source};
@@ -58,8 +59,9 @@ pub use route::{
     Rule, normal,
 };
 pub use schema::{
-    AccessFormat, Balance, ClassDoc, ClientAuth, Document, Driver, Forwarded, LimitDoc, LimitFields, ListenDoc,
-    PaceDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, Steering, TlsVersion, json_schema,
+    AccessFormat, Balance, ClassDoc, ClientAuth, Congestion, Document, Driver, Forwarded, LimitDoc, LimitFields,
+    ListenDoc, PaceDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, Steering, TlsVersion,
+    json_schema,
 };
 pub use share::{Candidate, Share, Sticky};
 

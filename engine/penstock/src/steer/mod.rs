@@ -16,8 +16,6 @@ mod seat;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use abi::ConnectionIds;
-
 pub use load::{burden, receiver};
 pub use local::Local;
 pub use neighbours::{Handed, Inbox, Inboxes, Neighbours};
@@ -120,8 +118,8 @@ impl Steering {
         self.groups.iter().map(|group| Seat::new(group.program.as_ref().map(Program::words), worker)).collect()
     }
 
-    /// Lets the programs choose from now on among these sockets, each worker's in their order. `ids` is how QUIC's are read.
-    pub fn attach(&mut self, sockets: &[Sockets], ids: ConnectionIds) {
+    /// Lets the programs choose from now on among these sockets, each worker's in their order; of QUIC's by what is `known`.
+    pub fn attach(&mut self, sockets: &[Sockets], known: &Datagrams) {
         if self.mode != Mode::Program {
             return;
         }
@@ -142,8 +140,7 @@ impl Steering {
             else {
                 continue;
             };
-            let known = Datagrams { server: 0, generation: 0, ids };
-            match Program::datagrams(&of_group, &known) {
+            match Program::datagrams(&of_group, known) {
                 Ok(program) => self.groups.push(Group { name: Some(name.clone()), program: Some(program) }),
                 Err(why) => self.refused = Some(format!("{name}: {why}")),
             }

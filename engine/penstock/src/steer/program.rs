@@ -36,14 +36,14 @@ impl Kind {
 }
 
 /// What the program for datagrams must know.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Datagrams {
     /// Of this machine in its fleet.
     pub server: u16,
     /// Of this process.
     pub generation: u8,
-    /// How ids are read, and ids that clients chose are spread.
-    pub ids: ConnectionIds,
+    /// How ids are read; by the first, ids that clients chose are spread.
+    pub ids: Arc<[ConnectionIds]>,
 }
 
 /// A program that is loaded, and its maps. Dropping it lets go of both; a group that it is attached to keeps them until its sockets are closed.
@@ -107,16 +107,17 @@ impl Program {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn configure(&mut self, datagrams: &Datagrams) -> Result<(), String> {
-        let known = u32::from(datagrams.ids.config());
+        let first = datagrams.ids.first().ok_or_else(|| "no keys of connection ids".to_owned())?;
         let mut ids: Array<&mut MapData, [u64; 7]> = array(&mut self.ebpf, "IDS")?;
         for config in 0..u32::from(CONFIGS) {
-            let of = if config == known { datagrams.ids } else { ConnectionIds::NONE };
+            let known = datagrams.ids.iter().find(|ids| u32::from(ids.config()) == config);
+            let of = known.unwrap_or(&ConnectionIds::NONE);
             ids.set(config, of.words(), 0).map_err(|error| refusal("ids", &error))?;
         }
         self.group = Group {
             server: datagrams.server.into(),
             generation: (datagrams.generation % abi::GENERATIONS).into(),
-            config: known,
+            config: first.config().into(),
             ..self.group
         };
         self.tell()

@@ -174,7 +174,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
     let plan = Plan {
         qos: qos::Shared::new(&snapshot, 1),
         originations: Originations::default(),
-        quic: penstock::quic::Keys::random().expect("there is randomness").repeatable(seed),
+        quic: penstock::quic::Keys::new(&snapshot.engine.quic).expect("there is randomness").repeatable(seed),
         selections: Selections::new(&snapshot, 1),
         breakers: Breakers::new(&snapshot, 1),
         tls: snapshot.listeners.iter().map(|one| one.tls.as_ref().map(|_| h3_client::server())).collect(),

@@ -7,7 +7,7 @@ use super::sni::SniTable;
 use super::tls::{ListenerTls, listener_tls};
 use super::{Networks, PoolId, networks, time};
 use crate::snapshot::address::Bind;
-use crate::snapshot::schema::{ListenDoc, Protocol};
+use crate::snapshot::schema::{Congestion, ListenDoc, Protocol};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
@@ -45,6 +45,7 @@ pub struct Listener {
 pub struct Http3 {
     /// Requests that one connection may have under way.
     pub streams: u16,
+    pub congestion: Congestion,
     /// For how long clients of other versions are told of it; `None`: they are not.
     pub advertised: Option<Duration>,
 }
@@ -106,6 +107,7 @@ pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Lis
         http3: (doc.http3.enabled && doc.protocol == Protocol::Http && listener_tls(&doc.tls).is_some()).then(|| {
             Http3 {
                 streams: doc.http3.streams as u16,
+                congestion: doc.http3.congestion,
                 advertised: Some(time(&doc.http3.advertise)).filter(|advertised| !advertised.is_zero()),
             }
         }),

@@ -15,7 +15,7 @@ mod websocket;
 pub use balance::{CookieRule, Division, Stickiness};
 pub use breaker::{Fallback, RouteBreaker};
 pub use health::{HealthProbe, ProbeAsk};
-pub use listen::{Flows, Listener, ListenerProtocol};
+pub use listen::{Flows, Http3, Listener, ListenerProtocol};
 pub use pool::{Pool, Retry, Reuse, Timeouts};
 pub(super) use qos::DEFAULT_CLASS;
 pub use qos::{Admission, Class, ClassId, Limit, Pace, Paces, RouteQos};
@@ -72,6 +72,16 @@ pub struct EngineSettings {
     pub spin: Spin,
     pub via: ViaName,
     pub server: ServerPolicy,
+    pub quic: QuicSettings,
+}
+
+/// What QUIC's endpoints of all listeners have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct QuicSettings {
+    /// Where the secrets are that the machines of a fleet share; `None`: this process has its own.
+    pub secrets: Option<PathBuf>,
+    /// Which of those machines this is.
+    pub server: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +127,9 @@ impl Snapshot {
 
     /// Makes the paths of files that are read while it runs those of the configuration file's folder.
     pub fn root(&mut self, folder: &Path) {
+        if let Some(secrets) = &mut self.engine.quic.secrets {
+            *secrets = folder.join(&secrets);
+        }
         self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()).for_each(|tls| tls.root(folder));
         self.pools.iter_mut().filter_map(|pool| pool.tls.as_mut()).for_each(|tls| tls.root(folder));
     }
@@ -196,6 +209,10 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
             spin: document.engine.spin.0,
             via: document.engine.via.0.clone(),
             server: document.engine.server.0.clone(),
+            quic: QuicSettings {
+                secrets: document.engine.quic.secrets.as_ref().map(PathBuf::from),
+                server: document.engine.quic.server,
+            },
         },
         access_log: access_log(document),
         classes,

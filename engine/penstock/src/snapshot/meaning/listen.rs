@@ -28,6 +28,10 @@ impl Meaning<'_> {
         }
         self.twice("the address", addresses);
         self.twice("the address", ports);
+        if self.document.engine.quic.secrets.is_none() {
+            let why = |key: &str| format!("`quic.{key}` says nothing to machines that cannot read it");
+            self.idle(path!["engine", "quic"], &["server"], why, "add `quic.secrets`, or leave it out");
+        }
     }
 
     fn listener(&mut self, at: usize, door: &ListenDoc) {

@@ -33,8 +33,8 @@ impl Meaning<'_> {
             let message = "a tcp listener has no requests to put a field into";
             self.report(Code::NoEffect, path!["listen", at, "tls", "client_cert_field"], message, "leave it out");
         }
-        if tls.early_data && door.protocol == Protocol::Tcp {
-            let message = "a tcp listener cannot know which bytes may come twice";
+        if tls.early_data && door.protocol != Protocol::Http {
+            let message = "only requests can be told apart from what must not come twice";
             self.report(Code::NoEffect, path!["listen", at, "tls", "early_data"], message, "leave it out");
         } else if tls.early_data && tls.client_ca.is_some() {
             let message = "early data comes before a client has proven anew who it is";

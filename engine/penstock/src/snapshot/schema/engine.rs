@@ -29,6 +29,19 @@ pub struct EngineDoc {
     pub via: Text<ViaName>,
     /// What becomes of a response's `Server` field.
     pub server: Text<ServerPolicy>,
+    /// QUIC, under HTTP/3, of all listeners.
+    pub quic: QuicDoc,
+}
+
+/// QUIC of all listeners.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuicDoc {
+    /// A file of secrets that the machines of a fleet share, and a process with the one that comes after it: connection ids, tokens and stateless resets of one can then be read by all. A line
+    /// each: a number from 0 to 6, and 64 hexadecimal digits. The first is in use, the others are still read. Relative to this file; without it each process has secrets of its own.
+    pub secrets: Option<String>,
+    /// Which machine of the fleet this is, for connection ids.
+    pub server: u16,
 }
 
 /// A time whose default is 30 s.

@@ -127,13 +127,16 @@ pub struct Http3Doc {
     pub enabled: bool,
     /// Requests that one connection may have under way at a time. RFC 9114 §6.1 asks for 100 at least.
     pub streams: u32,
+    /// How much is sent before it is acknowledged: `cubic` (RFC 9438), as TCP does; `newreno` (RFC 9002), which is gentler; `bbr`, which measures bandwidth and
+    /// goes on through loss that is no congestion, and is experimental.
+    pub congestion: Congestion,
     /// How long clients of HTTP/1 and 2 may remember that HTTP/3 is spoken here (`Alt-Svc`, RFC 7838). Zero: they are not told.
     pub advertise: Text<Time>,
 }
 
 impl Default for Http3Doc {
     fn default() -> Self {
-        Self { enabled: true, streams: 100, advertise: Text::secs(24 * 60 * 60) }
+        Self { enabled: true, streams: 100, congestion: Congestion::default(), advertise: Text::secs(24 * 60 * 60) }
     }
 }
 
@@ -153,6 +156,16 @@ impl Default for UdpDoc {
     fn default() -> Self {
         Self { idle: Text::secs(60), replies: None }
     }
+}
+
+/// What decides how much is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Congestion {
+    #[default]
+    Cubic,
+    NewReno,
+    Bbr,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]

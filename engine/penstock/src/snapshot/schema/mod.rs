@@ -27,7 +27,7 @@ use engine::{EngineDoc, LogDoc};
 pub(super) use health::HealthDoc;
 pub use limit::{LimitDoc, LimitFields};
 pub(super) use listen::SniDoc;
-pub use listen::{ListenDoc, Protocol};
+pub use listen::{Congestion, ListenDoc, Protocol};
 pub(super) use outlier::{OutlierCause, OutlierDoc};
 pub(super) use pool::{FallbackDoc, HedgeDoc, RetryDoc};
 pub use pool::{PoolDoc, PoolProtocol, ProxyProtocol};
