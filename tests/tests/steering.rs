@@ -234,7 +234,7 @@ fn whatever_is_granted_it_starts_serves_and_says_so() {
         let doctor = Tool::new(&two[0], 20).args(&two[1..]).args([&binary().display().to_string(), "doctor"]).run();
         let lines = String::from_utf8_lossy(&doctor.out);
         let loads = |name: &str| lines.lines().any(|line| line.contains(name) && line.contains("loads  (wanted"));
-        assert!(loads("bpf steering") && loads("bpf quic steering"), "{lines}");
+        assert!(loads("bpf steering") && loads("bpf quic steering") && loads("bpf shield"), "{lines}");
         let engine = serves(setup.launched_by(two));
         assert_eq!(word(&engine), "program", "{}", engine.err());
         assert!(engine.err().contains("steering: an eBPF program"), "{}", engine.err());

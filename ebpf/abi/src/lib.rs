@@ -1,5 +1,5 @@
 //! What the engine and its eBPF programs must agree on, written once: connection ids of QUIC, which worker a datagram
-//! belongs to, and what stands in their maps.
+//! belongs to, and what stands in their maps ([`shield`] for XDP's).
 //!
 //! What holds here: no allocation, no `std`, no panic, no loop without a constant bound, and nothing wider than 64 bits, so that the same
 //! functions pass the kernel's verifier. Absent on purpose: sockets, maps and clocks.
@@ -10,6 +10,7 @@
 
 mod connection_id;
 mod datagram;
+pub mod shield;
 mod siphash;
 mod steer;
 

@@ -23,6 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How soon a worker whose mailbox was full is told again, and how often breakers are looked at.
 const LOOK_AFTER_EVERY: Duration = Duration::from_secs(1);
 
+/// How often clients that do not heed their limits are handed to the shield.
+const KEEP_OUT_EVERY: Duration = Duration::from_millis(50);
+
 /// Runs the engine until a signal ends it and it has drained.
 ///
 /// # Errors
@@ -52,6 +55,7 @@ async fn operate(engine: Rc<RefCell<Engine>>, mut signals: Signals) -> io::Resul
     follow_discovery(&engine);
     engine.borrow_mut().oversee();
     look_after(&engine);
+    keep_out(&engine);
     while signals.next().await? == SIGHUP {
         engine.borrow().reopen_log();
     }
@@ -79,6 +83,20 @@ fn follow_discovery(engine: &Rc<RefCell<Engine>>) {
     ring::spawn(async move {
         while rings.recv().await.is_some() {
             engine.borrow_mut().take_news();
+        }
+    });
+}
+
+/// Hands clients that do not heed their limits to the shield, where there is one for that.
+fn keep_out(engine: &Rc<RefCell<Engine>>) {
+    if !engine.borrow().keeps_out() {
+        return;
+    }
+    let engine = Rc::clone(engine);
+    ring::spawn(async move {
+        loop {
+            ring::sleep(KEEP_OUT_EVERY).await;
+            engine.borrow_mut().keep_out();
         }
     });
 }

@@ -15,6 +15,7 @@ use crate::limits;
 use crate::oversight::Oversight;
 use crate::qos;
 use crate::quic;
+use crate::shield::Shield;
 use crate::snapshot::{Bind, Driver, ListenerProtocol, PoolId, RouteId, Snapshot, Spin};
 use crate::steer::{Datagrams, Inboxes, Mode, Neighbours, Sockets, Steering};
 use crate::telemetry::WorkerCells;
@@ -43,6 +44,7 @@ pub struct Engine {
     selections: Arc<Selections>,
     breakers: Arc<Breakers>,
     steering: Steering,
+    shield: Shield,
     roster: Roster,
     oversight: Oversight,
     discovery: Option<Discovery>,
@@ -82,6 +84,7 @@ impl Engine {
             selections: Selections::new(snapshot, cpus.len()),
             breakers: Breakers::new(snapshot, cpus.len()),
             steering: Steering::prepare(snapshot.engine.steering, cpus.len(), groups(snapshot)),
+            shield: Shield::default(),
             roster: Roster::new(snapshot, cpus.len(), now()),
             oversight: Oversight::new(snapshot, originations.clone(), quic.clone(), now()),
             discovery: Discovery::start(snapshot),
@@ -107,6 +110,7 @@ impl Engine {
             engine.oversight.follow(pool, &engine.roster.members(pool), now());
         }
         engine.start_workers()?;
+        engine.shield = Shield::raise(snapshot);
         Ok(engine)
     }
 
@@ -212,6 +216,17 @@ impl Engine {
         &self.steering
     }
 
+    /// What is dropped before it costs a socket.
+    #[must_use]
+    pub fn shield(&self) -> &Shield {
+        &self.shield
+    }
+
+    /// To say whom it denies.
+    pub fn shield_mut(&mut self) -> &mut Shield {
+        &mut self.shield
+    }
+
     #[must_use]
     pub fn roster(&self) -> &Roster {
         &self.roster
@@ -265,6 +280,9 @@ impl Engine {
         self.catch_up();
         self.look_at_certificates();
         self.look_at_secrets();
+        for news in self.shield.look(ring::now()) {
+            eprintln!("penstock: {news}");
+        }
         self.look();
         self.oversight.judge(now());
     }
@@ -302,6 +320,19 @@ impl Engine {
                 }
                 Err(wrong) => eprintln!("penstock: pool `{name}`: the old secrets stay: {wrong}"),
             }
+        }
+    }
+
+    /// Whether there are clients to be kept out.
+    #[must_use]
+    pub fn keeps_out(&self) -> bool {
+        self.shield.is_raised() && self.snapshot.shield.as_ref().is_some_and(|shield| shield.over_limit.is_some())
+    }
+
+    /// Has the shield drop those who go on though they are turned away.
+    pub fn keep_out(&mut self) {
+        for client in self.qos.overrunning() {
+            self.shield.deny(client, ring::now());
         }
     }
 
@@ -405,6 +436,7 @@ impl Engine {
         )];
         lines.extend(self.granted.missing.iter().map(|missing| format!("  goes without: {missing}")));
         lines.extend(self.steering.lines());
+        lines.extend(self.shield.lines());
         lines.extend(tls::unpublished(&self.snapshot).iter().map(|note| format!("  note: {note}")));
         for listener in &self.snapshot.listeners {
             let protocol = match (listener.protocol, &listener.tls) {

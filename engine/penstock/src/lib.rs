@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod bpf;
 pub mod command;
 pub mod conn;
 pub mod control;
@@ -18,6 +19,7 @@ pub mod oversight;
 pub mod qos;
 pub mod quic;
 pub mod session;
+pub mod shield;
 pub mod snapshot;
 pub mod start;
 pub mod steer;

@@ -481,3 +481,20 @@ pub const HANDING_OVER_MAX: usize = 64;
 
 /// How long `penstock status` waits for it: a worker that does not answer within this is itself the news.
 pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+
+// ── The shield ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Networks on the lists, for each family: what public lists of abusers have (20,000 to 60,000), twice. 72 bytes each in the kernel, when they are there.
+pub const SHIELD_NETWORKS_MAX: u32 = 1 << 17;
+
+/// Sources whose buckets are remembered, 88 bytes each: 6 MiB. A source that has been pushed out begins with full buckets.
+pub const SHIELD_SOURCES: u32 = 1 << 16;
+
+/// Sources that are denied for a while because they do not heed their limits; those beyond stay the engine's to turn away.
+pub const SHIELD_DENIED_MAX: u32 = 1 << 14;
+
+/// Bytes of a file of denied networks: [`SHIELD_NETWORKS_MAX`] lines with a comment each.
+pub const SHIELD_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Clients that go on though they are turned away, on their way to the shield: it takes them twenty times a second.
+pub const OVERRUN_TOLD_MAX: usize = 256;

@@ -9,9 +9,8 @@ use std::process::Command;
 
 use crate::{Outcome, place, shell};
 
-/// The package of the programs, and the object that the engine has built in.
-const PACKAGE: &str = "ebpf/steer";
-const OBJECT: &str = "ebpf/steer/steer.o";
+/// The packages of programs in `ebpf/`. Each makes one object, which the engine has built in.
+const PACKAGES: &[&str] = &["steer", "shield"];
 
 const TARGET: &str = "bpfel-unknown-none";
 
@@ -19,7 +18,7 @@ const TARGET: &str = "bpfel-unknown-none";
 const LINKER: &str = "0.10.4";
 
 /// Debian's compiler and the prebuilt `core`, and what they are linked to.
-const PACKAGES: &[&str] =
+const DEBIAN: &[&str] =
     &["rustc-web", "libstd-rust-web-1.96", "libstd-rust-web-dev", "libstd-rust-web-dev-bpf", "libllvm22"];
 
 /// Compilers that are known to make the committed object. What another one makes may differ, and proves nothing.
@@ -34,33 +33,37 @@ pub fn run(arguments: &[String]) -> Outcome {
     let tools = match Tools::find() {
         Ok(tools) => tools,
         Err(why) if check => {
-            println!("ebpf: SKIPPED: {OBJECT} was not compared with its source: {why}");
+            println!("ebpf: SKIPPED: no object was compared with its source: {why}");
             return Ok(());
         }
         Err(why) => return Err(why),
     };
-    let built = tools.build()?;
-    if check { compare(&built, &tools) } else { replace(&built, &tools) }
-}
-
-fn replace(built: &[u8], tools: &Tools) -> Outcome {
-    std::fs::write(place::root().join(OBJECT), built).map_err(|error| format!("{OBJECT}: {error}"))?;
-    println!("ebpf: {OBJECT}, {} bytes, by rustc {}", built.len(), tools.version);
+    for package in PACKAGES {
+        let object = format!("ebpf/{package}/{package}.o");
+        let built = tools.build(package)?;
+        if check { compare(&object, &built, &tools)? } else { replace(&object, &built, &tools)? }
+    }
     Ok(())
 }
 
-fn compare(built: &[u8], tools: &Tools) -> Outcome {
-    let committed = std::fs::read(place::root().join(OBJECT)).map_err(|error| format!("{OBJECT}: {error}"))?;
+fn replace(object: &str, built: &[u8], tools: &Tools) -> Outcome {
+    std::fs::write(place::root().join(object), built).map_err(|error| format!("{object}: {error}"))?;
+    println!("ebpf: {object}, {} bytes, by rustc {}", built.len(), tools.version);
+    Ok(())
+}
+
+fn compare(object: &str, built: &[u8], tools: &Tools) -> Outcome {
+    let committed = std::fs::read(place::root().join(object)).map_err(|error| format!("{object}: {error}"))?;
     match judge(committed == built, &tools.version) {
-        Judgement::Same => println!("ebpf: {OBJECT} is what rustc {} makes of its source", tools.version),
+        Judgement::Same => println!("ebpf: {object} is what rustc {} makes of its source", tools.version),
         Judgement::Unknown => println!(
-            "ebpf: SKIPPED: rustc {} makes another object, and is none of those that are known to make {OBJECT}: {}",
+            "ebpf: SKIPPED: rustc {} makes another object, and is none of those that are known to make {object}: {}",
             tools.version,
             KNOWN.join(", ")
         ),
         Judgement::Differs => {
             return Err(format!(
-                "{OBJECT} is not what rustc {} makes of its source: run `cargo xtask ebpf`, and commit the object with the source",
+                "{object} is not what rustc {} makes of its source: run `cargo xtask ebpf`, and commit the object with the source",
                 tools.version
             ));
         }
@@ -107,8 +110,8 @@ impl Tools {
         Ok(Self { directory, compiler: Some(compiler), version })
     }
 
-    /// The bytes of the object.
-    fn build(&self) -> Outcome<Vec<u8>> {
+    /// The bytes of a package's object.
+    fn build(&self, package: &str) -> Outcome<Vec<u8>> {
         let target = self.directory.join("build");
         let mut cargo = shell::cargo(if self.compiler.is_some() { "" } else { "+nightly" });
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -116,7 +119,7 @@ impl Tools {
             std::env::join_paths(std::iter::once(self.directory.join("tools/bin")).chain(std::env::split_paths(&path)));
         cargo
             .args(["build", "--quiet", "--locked", "--release", "--target", TARGET])
-            .current_dir(place::root().join(PACKAGE))
+            .current_dir(place::root().join("ebpf").join(package))
             .env("CARGO_TARGET_DIR", &target)
             .env("PATH", path.map_err(|error| error.to_string())?)
             // Instructions of 32 bits, and atomic additions: in every kernel that we run on.
@@ -127,7 +130,7 @@ impl Tools {
             None => cargo.args(["-Z", "build-std=core"]),
         };
         shell::run(&mut cargo)?;
-        let object = target.join(TARGET).join("release/steer");
+        let object = target.join(TARGET).join("release").join(package);
         std::fs::read(&object).map_err(|error| format!("{}: {error}", object.display()))
     }
 }
@@ -190,7 +193,7 @@ fn debian(directory: &Path) -> Outcome<PathBuf> {
     let _ = std::fs::remove_dir_all(&root);
     std::fs::create_dir_all(&root).map_err(|error| format!("{}: {error}", root.display()))?;
     eprintln!("ebpf: fetching Debian's compiler for this target (117 MB, once)");
-    let fetch = || shell::run(Command::new("apt-get").args(["download", "-q"]).args(PACKAGES).current_dir(&root));
+    let fetch = || shell::run(Command::new("apt-get").args(["download", "-q"]).args(DEBIAN).current_dir(&root));
     if fetch().is_err() {
         shell::run(Command::new("apt-get").args(["update", "-q"]))
             .and_then(|()| fetch())

@@ -25,7 +25,9 @@ const FLOORS: &[(&str, u8)] = &[
     ("tls", 13),
     // Beside the path of a request: they name no room but the shared ones.
     ("steer", 14),
+    ("shield", 14),
     ("cores", 14),
+    ("bpf", 15),
 ];
 
 /// Rooms that everyone may read, and which read only one another.

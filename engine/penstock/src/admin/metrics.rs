@@ -47,6 +47,7 @@ pub(super) fn metrics(engine: &Engine) -> String {
     super::websocket::metrics(engine, &mut out);
     super::grpc::metrics(engine, &mut out);
     super::steering::metrics(engine, &mut out);
+    super::shield::metrics(engine, &mut out);
     let uptime =
         std::iter::once(("version=\"".to_owned() + env!("CARGO_PKG_VERSION") + "\"", engine.uptime().as_secs()));
     prometheus::family(&mut out, "penstock_uptime_seconds", "counter", "Since the start.", uptime);

@@ -10,6 +10,7 @@ mod metrics;
 mod order;
 mod qos;
 mod selection;
+mod shield;
 mod show;
 mod status;
 mod steering;
@@ -41,7 +42,7 @@ type Shared = Rc<RefCell<Engine>>;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What can be asked for.
-const PATHS: &str = "/metrics, /status, /healthz, /show/endpoints, /show/pools, /show/breakers, /show/routes, /show/limits, /show/websockets, /show/grpc";
+const PATHS: &str = "/metrics, /status, /healthz, /show/endpoints, /show/pools, /show/breakers, /show/routes, /show/limits, /show/websockets, /show/grpc, /show/shield, /show/denied";
 
 /// Binds the admin addresses and answers there from now on.
 ///
@@ -218,7 +219,11 @@ fn change(request: &Request, engine: &Shared) -> Answer {
         "/set/endpoint" => What::Endpoint,
         "/set/breaker" => What::Breaker,
         "/set/route" => What::Route,
-        _ => return Answer::refusal(Status::NOT_FOUND, "what can be set: /set/endpoint, /set/breaker, /set/route"),
+        "/set/shield" => What::Shield,
+        _ => {
+            let known = "what can be set: /set/endpoint, /set/breaker, /set/route, /set/shield";
+            return Answer::refusal(Status::NOT_FOUND, known);
+        }
     };
     if let Some((status, why)) = request.refusal {
         return Answer::refusal(status, why);

@@ -17,6 +17,8 @@ pub(super) enum What {
     Endpoint,
     Breaker,
     Route,
+    /// Whether a network's packets are dropped.
+    Shield,
 }
 
 /// Why an order is not followed.
@@ -46,6 +48,9 @@ pub(super) fn follow(engine: &mut Engine, what: What, content: &[u8], who: &str)
     let order = Order::read(&content)?;
     if what == What::Route {
         return follow_route(engine, &order, who);
+    }
+    if what == What::Shield {
+        return super::shield::follow(engine, order.name, order.to, who);
     }
     let (what, order) = match order.to.strip_prefix("breaker=") {
         Some(to) if what == What::Endpoint => (What::Breaker, Order { to, ..order }),
@@ -150,6 +155,7 @@ fn change(what: What, before: Admin, to: &str) -> Result<Admin, String> {
     let words: &[&str] = match what {
         What::Endpoint => &["drain", "ready", "maint", "weight=N", "weight=auto", "breaker=open|closed|auto"],
         What::Breaker | What::Route => &["open", "closed", "auto"],
+        What::Shield => &[],
     };
     match (what, to) {
         (What::Endpoint, "ready") => Ok(Admin { state: AdminState::Ready, ..before }),
@@ -186,7 +192,7 @@ fn text(what: What, before: Admin, after: Admin) -> String {
         What::Endpoint if before.weight != after.weight => {
             before.weight.map_or_else(|| "weight=auto".into(), |weight| format!("weight={weight}"))
         }
-        What::Endpoint => before.state.text().into(),
+        What::Endpoint | What::Shield => before.state.text().into(),
     }
 }
 

@@ -20,6 +20,8 @@ const PAGES: &[(&str, Page)] = &[
     ("breakers", breakers),
     ("routes", routes),
     ("limits", limits),
+    ("shield", |engine, _| super::shield::rows(engine)),
+    ("denied", |engine, _| super::shield::denied(engine)),
     ("websockets", |engine, _| super::websocket::rows(engine)),
     ("grpc", |engine, _| super::grpc::rows(engine)),
 ];

@@ -46,6 +46,7 @@ pub(super) fn status(engine: &Engine) -> Value {
         "cores": cores(engine),
         "listeners": listeners(engine),
         "programs": super::steering::rows(engine),
+        "shield": super::shield::interfaces(engine),
         "classes": super::qos::classes(engine),
         "routes": super::selection::routes(engine),
         "breakers": super::breakers::status(engine),
@@ -56,7 +57,8 @@ pub(super) fn status(engine: &Engine) -> Value {
 /// What was wanted and not granted.
 fn goes_without(engine: &Engine) -> Vec<String> {
     let steering = engine.steering().refused().map(|why| format!("eBPF steering ({why})"));
-    engine.granted().missing.iter().cloned().chain(steering).collect()
+    let shield = engine.shield().refused().iter().map(|why| format!("XDP shield ({why})"));
+    engine.granted().missing.iter().cloned().chain(steering).chain(shield).collect()
 }
 
 fn cores(engine: &Engine) -> Vec<Value> {

@@ -1,4 +1,5 @@
-//! `penstock set`: changes an endpoint of a running engine, its breaker or a route's, until the engine ends or is told otherwise.
+//! `penstock set`: changes an endpoint of a running engine, its breaker or a route's, or whom its shield denies, until the engine ends or is
+//! told otherwise.
 
 use super::{ADMIN_DEFAULT, FAILED, admin_address, client, refuse, say, table::cell};
 use crate::snapshot::Address;
@@ -11,15 +12,18 @@ use std::process::ExitCode;
   penstock set endpoint 10.0.0.1:80 drain        new requests go elsewhere, what it has is finished
   penstock set endpoint 10.0.0.1:80 weight=3     three times the share of a weight of 1
   penstock set breaker 10.0.0.1:80 open          nothing goes to it, whatever evidence says
-  penstock set route checkout breaker=open       its requests get the route's fallback")]
+  penstock set route checkout breaker=open       its requests get the route's fallback
+  penstock set shield 203.0.113.0/24 deny=1h     its packets are dropped for an hour")]
 pub(super) struct SetArgs {
     /// What to change
     what: What,
-    /// The endpoint, as `penstock show endpoints` calls it; or the route, as `penstock show routes` does
+    /// The endpoint, as `penstock show endpoints` calls it; or the route, as `penstock show routes` does; `shield`: a network or an
+    /// address
     #[arg(value_name = "NAME")]
     name: String,
     /// `endpoint`: drain, ready, maint, weight=N, weight=auto, or breaker=open, breaker=closed, breaker=auto. `breaker`: open, closed or
-    /// auto, which is the same. `route`: breaker=open, breaker=closed or breaker=auto
+    /// auto, which is the same. `route`: breaker=open, breaker=closed or breaker=auto. `shield`: deny,
+    /// deny=TIME or clear
     #[arg(value_name = "CHANGE")]
     to: String,
     /// Its pool, where several have an endpoint of that name
@@ -41,6 +45,8 @@ enum What {
     Breaker,
     /// Whether a route's breaker does
     Route,
+    /// Whether the XDP shield drops a network's packets
+    Shield,
 }
 
 pub(super) fn set(args: &SetArgs) -> ExitCode {
@@ -67,6 +73,9 @@ fn told(done: &Value) -> String {
     let word = |key: &str| cell(key, &done[key]);
     if done["route"].is_string() {
         return format!("route {}: breaker {} (was {})\n", word("route"), word("is"), word("was"));
+    }
+    if let Some(network) = done.get("network") {
+        return format!("network {}: {} (was {})\n", cell("network", network), word("is"), word("was"));
     }
     let (endpoint, pool, is, was) = (word("endpoint"), word("pool"), word("is"), word("was"));
     format!("endpoint {endpoint} of pool {pool}: {is} (was {was}), {} in flight\n", word("in_flight"))

@@ -143,6 +143,9 @@ impl Door {
         for (at, (limiter, limit)) in self.qos.limits(id).iter().zip(&route.qos.limits).enumerate() {
             counted.0[at] = limiter.grant(|| self.counted_by(limit, request, peer)).map_err(|told| {
                 self.qos.cells().limited[usize::from(id.0)].add(1);
+                if limit.key == LimitKey::Client {
+                    self.qos.refused(|| self.sender(request, peer));
+                }
                 Reason::Limited(Limited { route: id, at: at as u8, status: limit.status, told })
             })?;
         }
@@ -205,6 +208,12 @@ impl Door {
         let mut fields = self.desk.request_fields.borrow_mut();
         ensure_parsed(self, request, &mut fields);
         self.client(request, &fields, peer)
+    }
+
+    /// The client, where it is the one whose packets come in: nobody has told us of it.
+    fn sender(&self, request: &Request, peer: &Peer) -> Option<IpAddr> {
+        let is_told = peer.trusted || !self.listener().proxy_protocol_from.is_empty();
+        if is_told { None } else { self.client_of(request, peer) }
     }
 
     fn client_key(&self, request: &Request, peer: &Peer) -> u64 {

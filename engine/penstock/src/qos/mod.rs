@@ -20,6 +20,7 @@
 mod cells;
 mod held;
 mod keyed;
+mod overrun;
 mod pace;
 mod places;
 mod rate;
@@ -39,6 +40,7 @@ pub use self::rate::{Grant, Limiter, Told};
 pub use self::room::{Entering, Place, Refused, Room};
 
 use self::held::HeldClients;
+use self::overrun::Overrun;
 use self::pace::Paced;
 use self::places::Places;
 use self::rate::SharedLimit;
@@ -54,6 +56,8 @@ pub struct Shared {
     routes: Box<[Option<Paced>]>,
     /// Of each pool with a limit of its own.
     pools: Box<[Option<Arc<Places>>]>,
+    /// `None`: nobody asks who does not heed a limit.
+    overrun: Option<Overrun>,
     /// Of every hash of what clients say: none of them can aim at a cell.
     secret: [u64; 2],
 }
@@ -95,6 +99,7 @@ impl Shared {
             classes: snapshot.classes.iter().map(|class| Paced::new(&class.pace, seed())).collect(),
             routes: snapshot.routes.iter().map(|route| Paced::new(&route.qos.pace, seed())).collect(),
             pools: snapshot.pools.iter().map(|pool| places(pool.admission.concurrency)).collect(),
+            overrun: snapshot.shield.as_ref().and_then(|shield| Some(Overrun::new(shield.over_limit?.rate, seed()))),
             secret: [seed(), seed()],
         })
     }
@@ -103,6 +108,12 @@ impl Shared {
     #[must_use]
     pub fn cells(&self) -> &[QosCells] {
         &self.cells
+    }
+
+    /// Clients that went on though they were turned away, since the last call. For the control thread.
+    #[must_use]
+    pub fn overrunning(&self) -> Vec<IpAddr> {
+        self.overrun.as_ref().map(Overrun::told).unwrap_or_default()
     }
 }
 
@@ -148,6 +159,15 @@ impl Qos {
     #[must_use]
     pub fn limits(&self, route: RouteId) -> &[Limiter] {
         &self.limits[usize::from(route.0)]
+    }
+
+    /// A request has been turned away by a limit of its client's, whose packets come from `client` itself.
+    pub fn refused(&self, client: impl FnOnce() -> Option<IpAddr>) {
+        if let Some(overrun) = &self.shared.overrun
+            && let Some(client) = client()
+        {
+            overrun.refused(self.client_key(client), client);
+        }
     }
 
     /// Whose turn it is where requests of this kind have a pace; `None` where they have none.

@@ -34,7 +34,7 @@ pub enum Bind {
 }
 
 /// A network: `10.0.0.0/8`, or one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cidr {
     network: IpAddr,
     bits: u8,
@@ -58,15 +58,33 @@ impl Cidr {
 }
 
 impl Cidr {
+    /// Its first address.
+    #[must_use]
+    pub const fn network(&self) -> IpAddr {
+        self.network
+    }
+
     /// The length of its prefix.
-    pub(super) const fn bits(&self) -> u8 {
+    #[must_use]
+    pub const fn bits(&self) -> u8 {
         self.bits
     }
 
     /// Whether all of `other` is in it.
-    pub(super) fn covers(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
         self.bits <= other.bits && self.contains(other.network)
     }
+}
+
+/// A list of networks: one a line, `#` before a comment.
+///
+/// # Errors
+/// The first line that is none, by its number.
+pub fn read_networks(text: &str) -> Result<Vec<Cidr>, (usize, Unreadable)> {
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let numbered = (1..).zip(lines).filter(|(_, line)| !line.is_empty());
+    numbered.map(|(number, line)| line.parse().map_err(|wrong| (number, wrong))).collect()
 }
 
 fn mask(all: u128, width: u8, bits: u8) -> u128 {

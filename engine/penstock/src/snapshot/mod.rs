@@ -31,13 +31,13 @@ mod shape;
 mod share;
 mod text;
 
-pub use address::{Address, Bind, Cidr, Host};
+pub use address::{Address, Bind, Cidr, Host, read_networks};
 pub use compile::{
     AccessLog, Action, Admission, Candidates, Certificate, Class, ClassId, CookieRule, Division, EngineSettings,
     Fallback, Fixed, Flows, HeaderRule, HeaderRules, HealthProbe, Http3, Limit, Listener, ListenerId, ListenerProtocol,
-    ListenerTls, Mirror, Networks, Pace, Paces, Pool, PoolId, PoolTls, PoolTransparency, ProbeAsk, QuicSettings,
-    Redirect, Retry, Reuse, Rewrite, Route, RouteBreaker, RouteQos, Snapshot, SniTable, Stickiness, Target, Timeouts,
-    Trust, WebSockets,
+    ListenerTls, Mirror, Networks, OverLimit, Pace, Paces, Pool, PoolId, PoolTls, PoolTransparency, ProbeAsk,
+    QuicSettings, Redirect, Retry, Reuse, Rewrite, Route, RouteBreaker, RouteQos, Shield, Snapshot, SniTable,
+    Stickiness, Target, Timeouts, Trust, WebSockets,
 };
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, EndpointLimits, Nameserver, Source};
@@ -60,8 +60,8 @@ pub use route::{
 };
 pub use schema::{
     AccessFormat, Balance, ClassDoc, ClientAuth, Congestion, Document, Driver, Forwarded, LimitDoc, LimitFields,
-    ListenDoc, PaceDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, Steering, TlsVersion,
-    json_schema,
+    ListenDoc, PaceDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, ShieldMode, Steering,
+    TlsVersion, json_schema,
 };
 pub use share::{Candidate, Share, Sticky};
 

@@ -27,13 +27,14 @@ pub fn complete(document: &Document) -> String {
     render(&value(document))
 }
 
-fn defaults() -> [(&'static str, Value); 5] {
+fn defaults() -> [(&'static str, Value); 6] {
     let document = Document::default();
     let mut log = value(&document.log);
     log["access"] = value(&AccessDoc::default());
     [
         ("engine", value(&document.engine)),
         ("log", log),
+        ("shield", value(&document.shield)),
         ("listen", value(&ListenDoc::default())),
         ("pool", value(&PoolDoc::default())),
         ("route", value(&RouteDoc::default())),

@@ -14,6 +14,8 @@ pub(super) struct Host {
     pub(super) ring: Result<Granted, String>,
     /// Each eBPF program, and why it cannot be loaded, if so.
     pub(super) programs: Vec<(Kind, Result<(), String>)>,
+    /// Why the XDP shield cannot be loaded, if so.
+    pub(super) shield: Result<(), String>,
 }
 
 impl Host {
@@ -23,6 +25,7 @@ impl Host {
             allowed: ring::allowed_cpus().unwrap_or_default(),
             ring: set_up_a_ring(),
             programs: load_programs(),
+            shield: crate::shield::Program::load().map(drop),
         }
     }
 
@@ -34,6 +37,7 @@ impl Host {
             allowed: vec![0, 1, 2, 3],
             ring: Ok(granted(&["DEFER_TASKRUN", "NO_SQARRAY", "PBUF_RING_INC", "NO_IOWAIT"], &[])),
             programs: Kind::ALL.map(|kind| (kind, Ok(()))).into(),
+            shield: Ok(()),
         }
     }
 

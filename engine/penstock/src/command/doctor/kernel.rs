@@ -39,6 +39,7 @@ pub(super) fn findings(host: &Host) -> Vec<Finding> {
     findings.extend(capabilities(host));
     findings.extend(bpf(host));
     findings.extend(programs(host));
+    findings.push(shield(host));
     findings.extend([cpus(host), cpu_limit(host), clock(host)]);
     findings
 }
@@ -207,6 +208,14 @@ fn programs(host: &Host) -> Vec<Finding> {
             .costs(effect, "hold CAP_BPF and CAP_NET_ADMIN; boot a kernel with CONFIG_BPF_SYSCALL=y, 5.14 or newer")
     };
     host.programs.iter().map(line).collect()
+}
+
+fn shield(host: &Host) -> Finding {
+    let found = host.shield.as_ref().map_or_else(|why| format!("refused: {why}"), |()| "loads".to_owned());
+    Finding::judge(host.shield.is_ok(), State::Warn, "bpf shield", found, "loads").costs(
+        "[shield] drops nothing: floods are the sockets' to bear",
+        "hold CAP_BPF and CAP_NET_ADMIN; boot a kernel with CONFIG_BPF_SYSCALL=y, 5.18 or newer",
+    )
 }
 
 fn cpus(host: &Host) -> Finding {

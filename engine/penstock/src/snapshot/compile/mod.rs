@@ -8,6 +8,7 @@ mod outlier;
 mod pool;
 mod qos;
 mod route;
+mod shield;
 mod sni;
 mod tls;
 mod websocket;
@@ -21,6 +22,7 @@ pub(super) use qos::DEFAULT_CLASS;
 pub use qos::{Admission, Class, ClassId, Limit, Pace, Paces, RouteQos};
 pub use route::{Action, Candidates, Fixed, HeaderRule, HeaderRules, Mirror, Redirect, Rewrite, Route, Target};
 pub(super) use route::{default_route_name, rules_of};
+pub use shield::{OverLimit, Shield};
 pub use sni::SniTable;
 pub use tls::{Certificate, ListenerTls, PoolTls, PoolTransparency, Trust};
 pub use websocket::WebSockets;
@@ -52,6 +54,8 @@ pub struct PoolId(pub u16);
 pub struct Snapshot {
     pub engine: EngineSettings,
     pub access_log: Option<AccessLog>,
+    /// `None`: there is none.
+    pub shield: Option<Shield>,
     /// The default one first.
     pub classes: Box<[Class]>,
     pub listeners: Box<[Listener]>,
@@ -132,6 +136,8 @@ impl Snapshot {
         }
         self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()).for_each(|tls| tls.root(folder));
         self.pools.iter_mut().filter_map(|pool| pool.tls.as_mut()).for_each(|tls| tls.root(folder));
+        let files = self.shield.iter_mut().flat_map(|shield| &mut shield.deny_files);
+        files.for_each(|path| *path = folder.join(&path));
     }
 
     #[must_use]
@@ -215,6 +221,7 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
             },
         },
         access_log: access_log(document),
+        shield: shield::shield(&document.shield),
         classes,
         listeners,
         pools,

@@ -14,6 +14,7 @@ mod outlier;
 mod pool;
 mod qos;
 mod route;
+mod shield;
 mod sni;
 mod tls;
 
@@ -40,6 +41,7 @@ pub(super) fn meaning(document: &Document, tree: &Node, text: &str, files: &File
     meaning.keyed_limits();
     meaning.where_everything_goes();
     meaning.access_log();
+    meaning.shield();
     meaning.counts();
 }
 

@@ -14,6 +14,7 @@ mod outlier;
 mod pool;
 mod queue;
 mod route;
+mod shield;
 mod tls;
 mod websocket;
 
@@ -36,6 +37,8 @@ pub(super) use route::{
     AdaptiveDoc, HeadersDoc, MirrorDoc, RedirectDoc, RedirectQuery, RespondDoc, RewriteDoc, RouteTimeouts,
 };
 pub use route::{Forwarded, RouteDoc};
+pub use shield::ShieldMode;
+pub(super) use shield::{ShieldDoc, ShieldRateDoc};
 
 pub(super) use tls::{CertificateDoc, TlsDoc, Transparency};
 pub use tls::{ClientAuth, TlsVersion};
@@ -55,6 +58,9 @@ pub struct Document {
     pub engine: EngineDoc,
     /// What is written down.
     pub log: LogDoc,
+    /// The XDP shield: an eBPF program that drops packets on the interfaces named here before the kernel has made anything of them. Off unless
+    /// `interfaces` names some.
+    pub shield: ShieldDoc,
     /// A class of requests, by its name: whose go first, and how fast. Requests that nothing says otherwise of are of the class
     /// `default`, which is always there. A request's class is what a believed `class_header` names, or else its route's, or else that of its
     /// client's network.

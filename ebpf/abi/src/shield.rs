@@ -1,0 +1,278 @@
+//! What the XDP shield and the engine share in maps.
+//!
+//! What holds: a packet is counted once, under the one reason that decided over it ([`Reason`]); what is remarkable about it beside that is
+//! counted apart ([`Note`]). A bucket is one word ([`Bucket`]), so that it needs no lock.
+
+/// Prefix bits of an IPv6 address that are one source: what one subscriber has (RFC 6177).
+pub const SOURCE_BITS_V6: u32 = 64;
+
+/// The key of an IPv4 source, whose octets are read as one big-endian number. It stands in `::/16`, where no IPv6 source is (RFC 4291 §2.4).
+#[inline(always)]
+#[must_use]
+pub const fn source_v4(address: u32) -> u64 {
+    0xffff_u64 << 32 | address as u64
+}
+
+/// The key of an IPv6 source: its first 64 bits as one big-endian number.
+#[inline(always)]
+#[must_use]
+pub const fn source_v6(address: u128) -> u64 {
+    (address >> SOURCE_BITS_V6) as u64
+}
+
+/// A rate, and how much may come at once, as the generic cell rate algorithm has them (ITU-T I.371): a source's state is the time at which
+/// its bucket will be full again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Bucket {
+    /// Nanoseconds that each takes; 0 for no limit.
+    pub interval_ns: u64,
+    /// How far ahead of the present the time may be at which it is full again.
+    pub depth_ns: u64,
+}
+
+/// What becomes of a bucket's time when one more comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It was full: its time is this from now on.
+    Begins(u64),
+    /// Its time moves on by this. An addition, so that CPUs which do it at once lose nothing.
+    Moves(u64),
+    /// It is empty.
+    Refused,
+}
+
+impl Bucket {
+    /// `quota` in `period_ns`, and `burst` at once.
+    #[must_use]
+    pub const fn new(quota: u32, period_ns: u64, burst: u32) -> Self {
+        let quota = if quota == 0 { 1 } else { quota as u64 };
+        // Rounded up: never more than the rate. At least 1, which is no limit that anybody meets.
+        let interval_ns = period_ns.div_ceil(quota);
+        let interval_ns = if interval_ns == 0 { 1 } else { interval_ns };
+        Self { interval_ns, depth_ns: interval_ns.saturating_mul(burst.saturating_sub(1) as u64) }
+    }
+
+    /// One more at `now`, of a bucket that is full again at `full`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn step(self, full: u64, now: u64) -> Step {
+        if full <= now {
+            Step::Begins(now.wrapping_add(self.interval_ns))
+        } else if full - now > self.depth_ns {
+            Step::Refused
+        } else {
+            Step::Moves(self.interval_ns)
+        }
+    }
+}
+
+/// The kinds of bucket that a source has, as places in its state.
+pub const BUCKETS: usize = 3;
+/// Every packet to a protected port.
+pub const BUCKET_PACKETS: usize = 0;
+/// SYNs.
+pub const BUCKET_SYNS: usize = 1;
+/// Initials of QUIC.
+pub const BUCKET_INITIALS: usize = 2;
+
+/// Nothing is dropped, and what would be is counted.
+pub const DRY_RUN: u64 = 1 << 0;
+/// There are IPv4 networks in the lists.
+pub const LISTS_V4: u64 = 1 << 1;
+/// There are IPv6 networks in the lists.
+pub const LISTS_V6: u64 = 1 << 2;
+/// The engine has denied sources for a while.
+pub const VERDICTS: u64 = 1 << 3;
+/// There is a rate.
+pub const RATES: u64 = 1 << 4;
+/// Packets that cannot be meant are dropped.
+pub const SANE: u64 = 1 << 5;
+
+/// What the program must know. All words have 64 bits, so that there is no padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Settings {
+    /// [`DRY_RUN`] and its neighbours.
+    pub flags: u64,
+    /// By kind.
+    pub buckets: [Bucket; BUCKETS],
+}
+
+/// Words of [`Settings`].
+pub const SETTINGS_WORDS: usize = 1 + 2 * BUCKETS;
+
+impl Settings {
+    /// Itself as the words that a map holds.
+    #[must_use]
+    pub const fn words(&self) -> [u64; SETTINGS_WORDS] {
+        let [packets, syns, initials] = self.buckets;
+        [
+            self.flags,
+            packets.interval_ns,
+            packets.depth_ns,
+            syns.interval_ns,
+            syns.depth_ns,
+            initials.interval_ns,
+            initials.depth_ns,
+        ]
+    }
+}
+
+/// A network of the allow list. Zero in a table of lists means that there is none.
+pub const LISTED_ALLOW: u32 = 1;
+/// A network of the deny list.
+pub const LISTED_DENY: u32 = 2;
+
+/// What a port is one of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Ports {
+    /// A listener's.
+    Tcp,
+    /// A listener's.
+    Udp,
+    /// A listener's of UDP at which QUIC is spoken. What looks like an Initial at another one may be anything.
+    Quic,
+}
+
+/// 64 ports a word; TCP's 65,536 first, then UDP's, then QUIC's.
+pub const PORT_WORDS: u32 = 3 << 10;
+
+/// Where a port's bit stands: the word, and its number in it.
+#[inline(always)]
+#[must_use]
+pub const fn port_bit(of: Ports, port: u16) -> (u32, u32) {
+    ((of as u32) << 10 | port as u32 >> 6, port as u32 & 63)
+}
+
+/// What decided over a packet: an index into the counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Reason {
+    /// Passed unjudged: no IP, or to a port that is not a listener's.
+    Other,
+    /// Passed: to a listener's port, and nothing is wrong with it.
+    Passed,
+    /// Passed: its source is on the allow list.
+    Allowed,
+    /// Passed: a fragment, which has no ports or not all of a packet.
+    Fragment,
+    /// Passed: its ports stand behind more extension headers than are read, or its protocol is neither TCP nor UDP.
+    Unread,
+    /// Its source is on the deny list.
+    Denied,
+    /// The engine has denied its source for a while.
+    OverLimit,
+    /// Its source sends too many packets.
+    PacketRate,
+    /// Its source opens too many TCP connections.
+    SynRate,
+    /// Its source opens too many QUIC connections.
+    InitialRate,
+    /// A header is cut off, or has a length that cannot be.
+    Truncated,
+    /// TCP flags that no stack sends: none, SYN with FIN or RST, FIN without ACK.
+    BadFlags,
+    /// Port 0.
+    BadPort,
+    /// From a multicast, broadcast or reserved address.
+    BadSource,
+    /// From the address and port that it goes to.
+    Land,
+}
+
+impl Reason {
+    /// All of them, in their order.
+    pub const ALL: [Self; 15] = [
+        Self::Other,
+        Self::Passed,
+        Self::Allowed,
+        Self::Fragment,
+        Self::Unread,
+        Self::Denied,
+        Self::OverLimit,
+        Self::PacketRate,
+        Self::SynRate,
+        Self::InitialRate,
+        Self::Truncated,
+        Self::BadFlags,
+        Self::BadPort,
+        Self::BadSource,
+        Self::Land,
+    ];
+
+    /// Whether it is a reason to drop a packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn drops(self) -> bool {
+        self as u32 >= Self::Denied as u32
+    }
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Other => "other",
+            Self::Passed => "passed",
+            Self::Allowed => "allowed",
+            Self::Fragment => "fragment",
+            Self::Unread => "unread",
+            Self::Denied => "denied",
+            Self::OverLimit => "over_limit",
+            Self::PacketRate => "packet_rate",
+            Self::SynRate => "syn_rate",
+            Self::InitialRate => "initial_rate",
+            Self::Truncated => "truncated",
+            Self::BadFlags => "bad_flags",
+            Self::BadPort => "bad_port",
+            Self::BadSource => "bad_source",
+            Self::Land => "land",
+        }
+    }
+}
+
+/// What is remarkable about a packet, whatever becomes of it: counted behind the reasons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Note {
+    /// IPv4 with options.
+    Options,
+    /// IPv6 with extension headers.
+    Extensions,
+    /// In a VLAN, and its tag is still in the packet.
+    Vlan,
+}
+
+impl Note {
+    /// All of them, in their order.
+    pub const ALL: [Self; 3] = [Self::Options, Self::Extensions, Self::Vlan];
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Options => "options",
+            Self::Extensions => "extensions",
+            Self::Vlan => "vlan",
+        }
+    }
+}
+
+/// Counters for each CPU: reasons, the same again for what a dry run let pass, and notes.
+pub const COUNTERS: u32 = (2 * Reason::ALL.len() + Note::ALL.len()) as u32;
+
+/// Where a reason is counted.
+#[inline(always)]
+#[must_use]
+pub const fn counter_of(reason: Reason, dry_run: bool) -> u32 {
+    let base = if dry_run && reason.drops() { Reason::ALL.len() as u32 } else { 0 };
+    base + reason as u32
+}
+
+/// Where a note is counted.
+#[inline(always)]
+#[must_use]
+pub const fn counter_of_note(note: Note) -> u32 {
+    2 * Reason::ALL.len() as u32 + note as u32
+}

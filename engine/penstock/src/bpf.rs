@@ -1,0 +1,67 @@
+//! What the rooms that load eBPF programs have in common: a refusal of the kernel's as a sentence for the operator.
+
+/// The whole chain of what went wrong in one line, and what is missing when the kernel says no.
+#[must_use]
+pub fn refusal(step: &str, error: &dyn std::error::Error) -> String {
+    let mut told = format!("{step}: {}", in_short(&error.to_string()));
+    let mut cause = error.source();
+    let mut denied = false;
+    while let Some(inner) = cause {
+        // EPERM is about who asks; EACCES is the verifier's, about what is asked.
+        denied |= inner.downcast_ref::<std::io::Error>().is_some_and(|io| io.raw_os_error() == Some(1));
+        let text = in_short(&inner.to_string());
+        if !told.contains(&text) {
+            told = format!("{told}: {text}");
+        }
+        cause = inner.source();
+    }
+    if denied { format!("needs CAP_BPF and CAP_NET_ADMIN: {told}") } else { told }
+}
+
+/// An error without the verifier's log, of which the last line says what is wrong, but for statistics.
+fn in_short(text: &str) -> String {
+    let statistics = ["verification time", "stack depth", "processed "];
+    let Some((error, log)) = text.split_once(". Verifier output:") else {
+        return text.lines().next().unwrap_or_default().to_owned();
+    };
+    let says = |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|start| line.starts_with(start));
+    match log.lines().rev().find(says) {
+        Some(complaint) => format!("{error} (the verifier: {})", complaint.trim()),
+        None => error.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_verifiers_log_the_complaint_is_told() {
+        let text = "the BPF_PROG_LOAD syscall returned Permission denied (os error 13). Verifier output: 0: R1=ctx()\n\
+                    21: (0f) r8 += r1\nR8 tried to add\nverification time 9 usec\nstack depth 32\nprocessed 2 insns (limit 9)\n";
+        let wanted =
+            "the BPF_PROG_LOAD syscall returned Permission denied (os error 13) (the verifier: R8 tried to add)";
+        assert_eq!(in_short(text), wanted);
+        assert_eq!(in_short("x. Verifier output: \nstack depth 3"), "x");
+        assert_eq!(in_short("plain\nmore"), "plain");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        #[derive(Debug)]
+        struct Outer(std::io::Error);
+        impl std::fmt::Display for Outer {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("outer")
+            }
+        }
+        impl std::error::Error for Outer {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let of = |errno| refusal("step", &Outer(std::io::Error::from_raw_os_error(errno)));
+        assert_eq!(of(1), "needs CAP_BPF and CAP_NET_ADMIN: step: outer: Operation not permitted (os error 1)");
+        assert_eq!(of(13), "step: outer: Permission denied (os error 13)");
+    }
+}

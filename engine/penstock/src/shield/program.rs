@@ -1,0 +1,242 @@
+//! The shield's program in the kernel, loaded through aya, and its maps.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use abi::shield::{
+    LISTED_ALLOW, LISTED_DENY, Note, PORT_WORDS, Ports, Reason, SETTINGS_WORDS, Settings, counter_of, counter_of_note,
+    port_bit, source_v4, source_v6,
+};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::programs::links::FdLink;
+use aya::programs::{TestRun, TestRunOptions, Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+
+use crate::bpf::refusal;
+use crate::limits;
+use crate::snapshot::{Cidr, ShieldMode};
+
+/// Built by `cargo xtask ebpf` and committed; CI compares it with its source.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/shield/shield.o");
+
+/// The program's name in the object, and in `bpftool prog`.
+const NAME: &str = "shield";
+
+/// What is to be done with packets of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    Allow,
+    Deny,
+}
+
+/// How often something was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// The reason, or what is remarkable.
+    pub name: &'static str,
+    /// What became of the packets; `None` for a note, which decides nothing.
+    pub verdict: Option<&'static str>,
+    pub packets: u64,
+    pub octets: u64,
+}
+
+/// What became of a packet that was only tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    pub dropped: bool,
+    /// On average; the kernel counts whole nanoseconds.
+    pub each: Duration,
+}
+
+/// The program, loaded, with its maps. Dropping it takes it off its interfaces and lets go of both, as the process's end does however that comes.
+pub struct Program {
+    ebpf: Ebpf,
+    /// By interface. Each is a descriptor of ours, and the attachment ends with it.
+    links: Vec<(Box<str>, FdLink)>,
+}
+
+impl Program {
+    /// Loads it; it judges nothing until it is [told](Self::tell) to, and sees no packets until it is [attached](Self::attach).
+    ///
+    /// # Errors
+    /// A sentence for the operator: which step was refused, and what that needs.
+    pub fn load() -> Result<Self, String> {
+        let mut ebpf = EbpfLoader::new()
+            // Nothing in the program depends on how the kernel lays out its structures.
+            .btf(None)
+            .map_max_entries("LIST_V4", limits::SHIELD_NETWORKS_MAX)
+            .map_max_entries("LIST_V6", limits::SHIELD_NETWORKS_MAX)
+            .map_max_entries("DENIED", limits::SHIELD_DENIED_MAX)
+            .map_max_entries("SOURCES", limits::SHIELD_SOURCES)
+            .load(OBJECT)
+            .map_err(|error| refusal("maps", &error))?;
+        program(&mut ebpf)?.load().map_err(|error| refusal("program", &error))?;
+        Ok(Self { ebpf, links: Vec::new() })
+    }
+
+    /// What it is to do from now on. Its words are written one by one, in no order that packets could notice.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn tell(&mut self, settings: &Settings) -> Result<(), String> {
+        let mut map: Array<&mut MapData, [u64; SETTINGS_WORDS]> = self.map("SETTINGS")?;
+        map.set(0, settings.words(), 0).map_err(|error| refusal("settings", &error))
+    }
+
+    /// Which ports it judges packets to. One of QUIC is one of UDP, too, and must be both.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn protect(&mut self, ports: impl IntoIterator<Item = (Ports, u16)>) -> Result<(), String> {
+        let mut words = vec![0_u64; PORT_WORDS as usize];
+        for (of, port) in ports {
+            let (word, bit) = port_bit(of, port);
+            words[word as usize] |= 1 << bit;
+        }
+        let mut map: Array<&mut MapData, u64> = self.map("PORTS")?;
+        for (index, word) in (0..).zip(words) {
+            map.set(index, word, 0).map_err(|error| refusal("ports", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Puts a network on a list, or takes it off.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn list(&mut self, network: &Cidr, listed: Option<Listed>) -> Result<(), String> {
+        let value = listed.map(|listed| match listed {
+            Listed::Allow => LISTED_ALLOW,
+            Listed::Deny => LISTED_DENY,
+        });
+        let bits = u32::from(network.bits());
+        match network.network() {
+            IpAddr::V4(address) => {
+                self.list_in("LIST_V4", &Key::new(bits, u32::from_ne_bytes(address.octets())), value)
+            }
+            IpAddr::V6(address) => {
+                let octets = address.octets();
+                let words: [u32; 4] = std::array::from_fn(|at| {
+                    u32::from_ne_bytes([octets[4 * at], octets[4 * at + 1], octets[4 * at + 2], octets[4 * at + 3]])
+                });
+                self.list_in("LIST_V6", &Key::new(bits, words), value)
+            }
+        }
+    }
+
+    fn list_in<K: aya::Pod>(&mut self, name: &str, key: &Key<K>, value: Option<u32>) -> Result<(), String> {
+        let mut list: LpmTrie<&mut MapData, K, u32> = self.map(name)?;
+        match value {
+            Some(value) => list.insert(key, value, 0),
+            None => list.remove(key),
+        }
+        .map_err(|error| refusal("lists", &error))
+    }
+
+    /// Denies a source (an IPv4 address, or the /64 of an IPv6 one) until a time of the monotonic clock, in nanoseconds.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn deny(&mut self, source: IpAddr, until_nanos: u64) -> Result<(), String> {
+        let mut denied: HashMap<&mut MapData, u64, u64> = self.map("DENIED")?;
+        denied.insert(key_of(source), until_nanos, 0).map_err(|error| refusal("verdicts", &error))
+    }
+
+    /// Denies a source no longer.
+    pub fn pardon(&mut self, source: IpAddr) {
+        if let Ok(mut denied) = self.map::<HashMap<&mut MapData, u64, u64>>("DENIED") {
+            // Refused only where it is not there.
+            let _ = denied.remove(&key_of(source));
+        }
+    }
+
+    /// Lets it see an interface's packets from now on; tells which mode was granted.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn attach(&mut self, interface: &str, mode: ShieldMode) -> Result<&'static str, String> {
+        let modes: &[(XdpMode, &str)] = match mode {
+            ShieldMode::Auto => &[(XdpMode::Driver, "native"), (XdpMode::Skb, "generic")],
+            ShieldMode::Native => &[(XdpMode::Driver, "native")],
+            ShieldMode::Generic => &[(XdpMode::Skb, "generic")],
+        };
+        let mut refused = String::new();
+        for (mode, name) in modes {
+            match self.attach_as(interface, *mode) {
+                Ok(link) => {
+                    self.links.push((interface.into(), link));
+                    return Ok(name);
+                }
+                Err(why) if refused.is_empty() => refused = format!("{name}: {why}"),
+                Err(why) => refused = format!("{refused}; {name}: {why}"),
+            }
+        }
+        Err(refused)
+    }
+
+    fn attach_as(&mut self, interface: &str, mode: XdpMode) -> Result<FdLink, String> {
+        let xdp = program(&mut self.ebpf)?;
+        let attached = xdp.attach(interface, mode).and_then(|id| xdp.take_link(id));
+        let link = attached.map_err(|error| refusal("attaching", &error))?;
+        // An attachment by netlink outlives us, so it is none (before Linux 5.9): dropping it ended it.
+        FdLink::try_from(link).map_err(|_| "attaching: no bpf_link, which needs Linux 5.9".to_owned())
+    }
+
+    /// Takes it off an interface.
+    pub fn detach(&mut self, interface: &str) {
+        self.links.retain(|(name, _)| **name != *interface);
+    }
+
+    /// What has been seen, over all CPUs: every reason, what a dry run let pass as far as there is any, and every note.
+    #[must_use]
+    pub fn counts(&self) -> Vec<Count> {
+        let counters = self.ebpf.map("COUNTS").and_then(|map| PerCpuArray::<_, [u64; 2]>::try_from(map).ok());
+        let sum = |counter: u32| {
+            let cpus = counters.as_ref().and_then(|counters| counters.get(&counter, 0).ok());
+            let cpus = cpus.iter().flat_map(|cpus| cpus.iter());
+            cpus.fold([0, 0], |[packets, octets], [more, larger]| [packets + more, octets + larger])
+        };
+        let count = |name, verdict, counter| {
+            let [packets, octets] = sum(counter);
+            Count { name, verdict, packets, octets }
+        };
+        let reasons = Reason::ALL.iter().map(|reason| {
+            let verdict = if reason.drops() { "drop" } else { "pass" };
+            count(reason.name(), Some(verdict), counter_of(*reason, false))
+        });
+        let dry = Reason::ALL.iter().filter(|reason| reason.drops());
+        let dry = dry.map(|reason| count(reason.name(), Some("would_drop"), counter_of(*reason, true)));
+        let notes = Note::ALL.iter().map(|note| count(note.name(), None, counter_of_note(*note)));
+        reasons.chain(dry).chain(notes).collect()
+    }
+
+    /// Runs it over a packet `repeat` times, as it would run if the packet came in: counters and buckets change as they would.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn try_on(&mut self, packet: &[u8], repeat: u32) -> Result<Tried, String> {
+        let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::new() };
+        let ran = program(&mut self.ebpf)?.test_run(options).map_err(|error| refusal("trying", &error))?;
+        // XDP_DROP is 1, XDP_PASS 2.
+        Ok(Tried { dropped: ran.return_value == 1, each: ran.duration })
+    }
+
+    fn map<'a, M: TryFrom<&'a mut aya::maps::Map>>(&'a mut self, name: &str) -> Result<M, String> {
+        let map = self.ebpf.map_mut(name).and_then(|map| M::try_from(map).ok());
+        map.ok_or_else(|| format!("the object has no {name}"))
+    }
+}
+
+fn key_of(source: IpAddr) -> u64 {
+    match source.to_canonical() {
+        IpAddr::V4(address) => source_v4(address.into()),
+        IpAddr::V6(address) => source_v6(address.into()),
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, String> {
+    ebpf.program_mut(NAME)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| format!("the object has no program `{NAME}`"))
+}

@@ -1,0 +1,286 @@
+//! The XDP shield, over a cable between two network namespaces: whom it drops, whom it does not, and that nothing of it is left behind.
+//!
+//! Where namespaces or the program are not granted each test says so and proves nothing.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use harness::{Driver, Engine, Net, Origin, PATIENCE, Setup, Sharing, SynFlood, Tool, run, until};
+
+/// Who is never dropped, and two that are at times.
+const GOOD: &str = "10.77.0.2";
+const BAD: &str = "10.77.0.3";
+const WORSE: &str = "10.77.1.4";
+const GOOD_V6: &str = "fd77::2";
+const BAD_V6: &str = "fd77:0:0:9::3";
+
+/// How long it takes to see that nothing comes: two repetitions of a SYN.
+const SILENCE: Duration = Duration::from_millis(2_500);
+
+fn door() -> SocketAddr {
+    SocketAddr::new(Net::V4.parse().unwrap(), 8_080)
+}
+
+fn door_v6() -> SocketAddr {
+    SocketAddr::new(Net::V6.parse().unwrap(), 8_080)
+}
+
+/// An engine inside, with this in `[shield]`; `None` where no shield is granted.
+fn shielded(origin: &Origin, mode: &str, lines: &str) -> Option<Engine> {
+    let shield = format!("[shield]\ninterfaces = [{:?}]\nmode = {mode:?}\n{lines}", Net::INTERFACE);
+    let other = format!("[[listen]]\nname = \"other\"\naddr = \"{}\"", door_v6());
+    let engine = Setup::new(Driver::Epoll).at(door()).origin(origin).more(&shield).more(&other).start();
+    let without = engine.status()["goes_without"].to_string();
+    if without.contains("CAP_BPF") || without.contains("not supported") {
+        println!("SKIPPED: {without}");
+        return None;
+    }
+    let wanted = if mode == "auto" { "native" } else { mode };
+    assert_eq!(engine.status()["shield"][0]["mode"], wanted, "{without}");
+    assert!(engine.err().contains(&format!("shield: XDP on {} ({wanted})", Net::INTERFACE)), "{}", engine.err());
+    Some(engine)
+}
+
+/// How often packets were counted under a reason, and what became of them.
+fn seen(engine: &Engine, reason: &str, verdict: &str) -> u64 {
+    let page = engine.page("/metrics").text();
+    let name = format!("penstock_shield_packets_total{{reason=\"{reason}\",verdict=\"{verdict}\"}} ");
+    let line = page.lines().find_map(|line| line.strip_prefix(&name));
+    line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+}
+
+fn served(net: &Net, from: &str) -> bool {
+    let to = if from.contains(':') { door_v6() } else { door() };
+    match net.get(from, to, PATIENCE) {
+        Ok(status) => status == 200,
+        Err(error) => panic!("{from}: {error}"),
+    }
+}
+
+fn dropped(net: &Net, from: &str) -> bool {
+    let to = if from.contains(':') { door_v6() } else { door() };
+    net.get(from, to, SILENCE).is_err()
+}
+
+fn set(engine: &Engine, network: &str, to: &str) -> u16 {
+    let content = format!("{{\"name\": \"{network}\", \"to\": \"{to}\"}}");
+    let mut admin = harness::Client::connect(engine.admin);
+    let request = format!(
+        "POST /set/shield HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{content}",
+        engine.admin,
+        content.len()
+    );
+    admin.ask(request).status()
+}
+
+fn lists(mode: &'static str) {
+    run(Sharing::Shared, move || {
+        let Some(net) = Net::enter() else { return };
+        for address in [BAD, WORSE, BAD_V6] {
+            net.also_from(address);
+        }
+        let origin = Origin::standard();
+        let folder = harness::Folder::new();
+        let file = folder.write("deny", "10.77.1.0/24 # a neighbour\n");
+        let lines = format!(
+            "allow = [\"{GOOD}\"]\ndeny = [\"{BAD}\", \"fd77:0:0:9::/64\"]\ndeny_files = [{:?}]",
+            file.display().to_string()
+        );
+        let Some(mut engine) = shielded(&origin, mode, &lines) else { return };
+        for from in [GOOD, GOOD_V6] {
+            assert!(served(&net, from), "{from}");
+        }
+        for from in [BAD, WORSE, BAD_V6] {
+            assert!(dropped(&net, from), "{from}");
+        }
+        assert!(seen(&engine, "denied", "drop") >= 3);
+        assert!(seen(&engine, "allowed", "pass") >= 3);
+        assert!(seen(&engine, "passed", "pass") >= 3);
+
+        // A file that has changed, and an operator's word, both ways.
+        std::fs::write(&file, "# nobody\n").unwrap();
+        until("the file is read again", PATIENCE, || engine.err().contains("0 networks in"));
+        assert!(served(&net, WORSE));
+        assert_eq!(set(&engine, "10.77.1.0/24", "deny"), 200);
+        assert!(dropped(&net, WORSE));
+        assert_eq!(engine.metrics().sum("shield_denied"), 1);
+        assert_eq!(set(&engine, "10.77.1.0/24", "clear"), 200);
+        assert!(served(&net, WORSE));
+        assert_eq!(set(&engine, "10.77.1.0/24", "clear"), 400, "it is not denied any more");
+        assert_eq!(set(&engine, "10.77.1.0/24", "dney"), 400);
+        assert_eq!(set(&engine, BAD, "clear"), 400, "that is the configuration's word");
+        assert_eq!(set(&engine, GOOD, "deny"), 400, "the configuration allows it");
+        assert_eq!(set(&engine, "10.77.1.4", "deny=1s"), 200);
+        until("an operator's word ends", PATIENCE, || engine.metrics().sum("shield_denied") == 0);
+        assert!(served(&net, WORSE));
+
+        // Whatever ends the engine, nothing of it stays.
+        let text = net.interface();
+        let id = text.split("prog/xdp id ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let id = id.unwrap_or_else(|| panic!("no program on the interface: {text}")).to_owned();
+        engine.kill();
+        engine.wait(PATIENCE);
+        until("the interface is free again", PATIENCE, || !net.interface().contains("prog/xdp"));
+        if xtask::place::program("bpftool").is_some() {
+            until("the program is gone", PATIENCE, || {
+                Tool::new("bpftool", 20).args(["prog", "show", "id", &id]).run().code != Some(0)
+            });
+        }
+    });
+}
+
+#[test]
+fn lists_are_heeded_live_and_nothing_is_left_behind_native() {
+    lists("native");
+}
+
+#[test]
+fn lists_are_heeded_live_and_nothing_is_left_behind_generic() {
+    lists("generic");
+}
+
+#[test]
+fn a_dry_run_drops_nobody() {
+    run(Sharing::Shared, || {
+        let Some(net) = Net::enter() else { return };
+        net.also_from(BAD);
+        let origin = Origin::standard();
+        let lines = format!("dry_run = true\ndeny = [\"{BAD}\"]\nsyns = {{ rate = \"1/d\", burst = 1 }}");
+        let Some(engine) = shielded(&origin, "auto", &lines) else { return };
+        for from in [BAD, GOOD, GOOD, GOOD_V6, GOOD_V6] {
+            assert!(served(&net, from), "{from}");
+        }
+        assert!(seen(&engine, "denied", "would_drop") >= 3);
+        assert!(seen(&engine, "syn_rate", "would_drop") >= 2);
+        assert_eq!(seen(&engine, "denied", "drop") + seen(&engine, "syn_rate", "drop"), 0);
+        assert!(engine.err().contains("it only counts what it would drop"));
+    });
+}
+
+#[test]
+fn a_source_opens_no_more_connections_than_it_may() {
+    run(Sharing::Shared, || {
+        let Some(net) = Net::enter() else { return };
+        net.also_from(BAD);
+        let origin = Origin::standard();
+        for mode in ["native", "generic"] {
+            let Some(engine) = shielded(&origin, mode, "syns = { rate = \"1/d\", burst = 3 }") else { return };
+            let mut held = net.connect(BAD, door(), PATIENCE).unwrap();
+            assert!(served(&net, BAD) && served(&net, BAD));
+            assert!(dropped(&net, BAD), "the fourth");
+            assert!(served(&net, GOOD) && served(&net, GOOD_V6));
+            // A connection that stands is not touched.
+            held.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            held.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            assert!(seen(&engine, "syn_rate", "drop") >= 1);
+            drop(engine);
+            until("the port is free", PATIENCE, || std::net::TcpListener::bind(door()).is_ok());
+        }
+    });
+}
+
+/// Issue "Kernel fast paths", 2: who goes on though it is turned away costs the engine nothing any more, and is served again when its time is over.
+#[test]
+fn who_does_not_heed_its_limit_is_dropped_for_a_while() {
+    run(Sharing::Alone, || {
+        let Some(net) = Net::enter() else { return };
+        net.also_from(BAD);
+        let origin = Origin::standard();
+        let shield = format!(
+            "[shield]\ninterfaces = [{:?}]\nover_limit = {{ rate = \"1/d\", burst = 500, for = \"15s\" }}",
+            Net::INTERFACE
+        );
+        let setup = Setup::new(Driver::Epoll).at(door()).origin(&origin).more(&shield);
+        let engine = setup.route_line("limit = [{ rate = \"1/s\", burst = 5 }]").start();
+        if engine.status()["shield"][0].is_null() {
+            println!("SKIPPED: {}", engine.status()["goes_without"]);
+            return;
+        }
+        let mut client = net.connect(BAD, door(), Duration::from_secs(2)).unwrap();
+        let cpu = || engine.metrics().sum("cpu_nanoseconds_total");
+        let (from, begun) = (cpu(), Instant::now());
+        let mut asked = 0_u32;
+        let mut buffer = [0; 4_096];
+        // One at a time, until no answer comes.
+        loop {
+            let sent = client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            if sent.is_err() || client.read(&mut buffer).map_or(true, |read| read == 0) {
+                break;
+            }
+            asked += 1;
+            assert!(begun.elapsed() < PATIENCE, "it is never dropped");
+        }
+        // The last two seconds were the wait for an answer.
+        let busy = begun.elapsed().saturating_sub(Duration::from_secs(2));
+        let with = (cpu() - from) as f64 / busy.as_secs_f64().max(0.001);
+        assert!(asked >= 500, "{asked}");
+        assert_eq!(engine.metrics().sum("shield_denied"), 1);
+
+        // It goes on by all means, for two seconds.
+        let (from, begun, requests) = (cpu(), Instant::now(), engine.metrics().sum("requests_total"));
+        while begun.elapsed() < Duration::from_secs(2) {
+            assert!(net.get(BAD, door(), Duration::from_millis(100)).is_err());
+        }
+        let without = (cpu() - from) as f64 / begun.elapsed().as_secs_f64();
+        assert_eq!(engine.metrics().sum("requests_total"), requests, "nothing of it has reached the engine");
+        println!(
+            "CPU of the engine, ms a second: {:.2} while it answers, {:.2} once it drops",
+            with / 1e6,
+            without / 1e6
+        );
+        assert!(without * 10.0 <= with, "{without} is no tenth of {with}");
+        assert!(seen(&engine, "over_limit", "drop") > 0);
+        assert!(served(&net, GOOD), "others are none the worse");
+        until("its time is over", Duration::from_secs(60), || engine.metrics().sum("shield_denied") == 0);
+        assert!(net.get(BAD, door(), PATIENCE).is_ok());
+    });
+}
+
+/// A flood of SYNs from 250 made-up sources, bounded in number and time, with the shield and without it: connections that stand are served, and new ones come in.
+#[test]
+fn a_flood_of_syns_harms_nobody_else() {
+    run(Sharing::Alone, || {
+        let Some(net) = Net::enter() else { return };
+        let origin = Origin::standard();
+        for lines in ["syns = { rate = \"20/s\", burst = 20 }", "dry_run = true"] {
+            let Some(engine) = shielded(&origin, "auto", &format!("{lines}\nallow = [\"{GOOD}\"]")) else { return };
+            let (sent, worst) = std::thread::scope(|scope| {
+                let flood = scope.spawn(|| {
+                    net.outside(|| {
+                        let mut flood = SynFlood::new(door());
+                        let begun = Instant::now();
+                        let mut sent = 0_u32;
+                        while sent < 60_000 && begun.elapsed() < Duration::from_secs(4) {
+                            flood.send(250);
+                            sent += 1;
+                        }
+                        sent
+                    })
+                });
+                let mut standing = net.connect(GOOD, door(), PATIENCE).unwrap();
+                let mut worst = Duration::ZERO;
+                let mut buffer = [0; 4_096];
+                let begun = Instant::now();
+                while !flood.is_finished() || begun.elapsed() < Duration::from_millis(200) {
+                    let asked = Instant::now();
+                    standing.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+                    assert!(standing.read(&mut buffer).unwrap() > 0, "a connection that stands is served");
+                    worst = worst.max(asked.elapsed());
+                    assert!(served(&net, GOOD), "a new connection is let in");
+                }
+                (flood.join().unwrap(), worst)
+            });
+            let dropped = seen(&engine, "syn_rate", "drop");
+            println!("{lines}: {sent} SYNs sent, {dropped} dropped; the slowest exchange took {worst:?}");
+            if lines.starts_with("syns") {
+                // 250 sources with 20 each, and 20 more a second: the flood lasts up to a few.
+                assert!(dropped * 10 >= u64::from(sent) * 5, "{dropped} of {sent}");
+            }
+            drop(engine);
+            until("the port is free", PATIENCE, || std::net::TcpListener::bind(door()).is_ok());
+        }
+    });
+}
