@@ -354,7 +354,10 @@ fn is_denied(key: u64, now: u64) -> bool {
     unsafe { DENIED.get(&key) }.is_some_and(|until| now < *until)
 }
 
-/// One more of a source: takes it out of the buckets that it counts for. A function of its own in the program too, with its own stack.
+/// One more of a source: takes it out of the buckets that it counts for. A function of its own in the program too, with its own stack. The
+/// name that the compiler would give it differs with the folder that it is built in, and the object with it.
+// SAFETY: nothing else in the program has this name.
+#[unsafe(no_mangle)]
 #[inline(never)]
 fn within_rates(key: u64, now: u64, is_udp: bool, opens: bool) -> Reason {
     let Some(settings) = SETTINGS.get_ptr(0) else { return Reason::Passed };
