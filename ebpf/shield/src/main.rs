@@ -22,8 +22,8 @@ use core::ptr;
 
 use abi::shield::{
     BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, BUCKETS, Bucket, COUNTERS, DRY_RUN, LISTED_ALLOW, LISTED_DENY,
-    LISTS_V4, LISTS_V6, Note, PORT_WORDS, Ports, RATES, Reason, SANE, Settings, Step, VERDICTS, counter_of, counter_of_note,
-    port_bit, source_v4,
+    LISTS_V4, LISTS_V6, Note, PORT_WORDS, Ports, RATES, Reason, SANE, Settings, Step, VERDICTS, counter_of,
+    counter_of_note, port_bit, source_v4,
 };
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
