@@ -210,6 +210,9 @@ pub const FLOW_UNREPLIED: Duration = Duration::from_secs(10);
 pub const JOINED_MAX: usize = 64;
 pub const JOINED_BYTES_MAX: usize = 65_507;
 
+/// Buffers for what leaves together that a listening socket keeps for its flows, of 64 KiB at the most: as many flows as one call of receiving meets.
+pub const JOINED_SPARE_MAX: usize = 64;
+
 /// Bytes of a datagram that waits for its neighbours to leave with it: those of a path of 1,500 bytes, and tunnels' and jumbo frames' by themselves,
 /// for which a send each costs less than the copy.
 pub const JOINED_EACH_MAX: usize = 2_048;

@@ -17,8 +17,17 @@ pub(super) struct Joined {
 }
 
 impl Joined {
+    /// Takes datagrams in, or sends them behind those that wait: how many found no room.
+    pub(super) fn put(&mut self, received: &Received<'_>, mut send: impl FnMut(Leaving<'_>) -> bool) -> u64 {
+        if self.takes(received) {
+            return 0;
+        }
+        let dropped = self.leave(&mut send);
+        if self.takes(received) { dropped } else { dropped + pass(received, send) }
+    }
+
     /// Takes a datagram in. False: others have to [leave](Self::leave) first, or it goes by itself.
-    pub(super) fn takes(&mut self, received: &Received<'_>) -> bool {
+    fn takes(&mut self, received: &Received<'_>) -> bool {
         let Received { stride, ecn, ref bytes, .. } = *received;
         let alone = bytes.is_empty() || bytes.len() > stride || bytes.len() > limits::JOINED_EACH_MAX;
         let whole = self.bytes.len() == self.count * self.stride;
@@ -50,6 +59,29 @@ impl Joined {
         self.bytes.clear();
         if sent { 0 } else { count as u64 }
     }
+}
+
+/// Sends datagrams as they came: how many of them found no room.
+fn pass(received: &Received<'_>, mut send: impl FnMut(Leaving<'_>) -> bool) -> u64 {
+    let Received { stride, ecn, ref bytes, .. } = *received;
+    let mut dropped = 0;
+    let mut pass = |bytes: &[u8]| {
+        let segment = (bytes.len() > stride).then_some(stride);
+        if !send(Leaving { ecn, segment, bytes }) {
+            dropped += count(bytes.len(), stride);
+        }
+    };
+    if bytes.is_empty() {
+        pass(&[]);
+    }
+    let together = stride * (limits::JOINED_BYTES_MAX / stride).clamp(1, limits::JOINED_MAX);
+    bytes.chunks(together).for_each(pass);
+    dropped
+}
+
+/// Datagrams in so many bytes. One without content is one too.
+pub(super) fn count(bytes: usize, stride: usize) -> u64 {
+    bytes.div_ceil(stride).max(1) as u64
 }
 
 /// What leaves together.

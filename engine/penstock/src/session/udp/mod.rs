@@ -24,9 +24,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use policy::{Class, Outcome, StatusClass};
-use ring::{Now, Received, Sent, TaskRef, Timer, Transmit, UdpOptions, UdpSocket};
+use ring::{Now, Received, Sent, TaskRef, Timer, UdpOptions, UdpSocket};
 
-use self::joined::Joined;
+use self::joined::{Joined, Leaving, count};
 use super::Sessions;
 use crate::exchange::{Door, affinity_of_bytes};
 use crate::limits;
@@ -91,8 +91,9 @@ impl Flows {
         let received = self.0.socket.poll_receive(cx, &mut |received| self.take(&received, most));
         for flow in self.0.leaving.borrow_mut().drain(..) {
             let Some(mut joined) = flow.joined.take() else { continue };
-            self.0.door.cells.counters.datagrams_dropped_total.add(flow.leave(&mut joined));
-            self.0.spare.borrow_mut().push(joined);
+            let dropped = joined.leave(|leaving| flow.send(leaving));
+            self.0.door.cells.counters.datagrams_dropped_total.add(dropped);
+            self.0.give_back(joined);
         }
         received
     }
@@ -101,7 +102,7 @@ impl Flows {
         let shared = &self.0;
         let counters = &shared.door.cells.counters;
         let path = Path { client: received.from, to: received.to };
-        let count = count(received);
+        let count = count(received.bytes.len(), received.stride);
         counters.datagrams_in_total.add(count);
         counters.bytes_in_total.add(received.bytes.len() as u64);
         let known = shared.open.borrow().get(&path).cloned();
@@ -145,17 +146,23 @@ impl Shared {
         flow.asked.set(flow.asked.get() + count);
         let mut joined = flow.joined.take().unwrap_or_else(|| {
             self.leaving.borrow_mut().push(Rc::clone(flow));
-            self.spare.borrow_mut().pop().unwrap_or_default()
+            self.spare()
         });
-        let mut dropped = 0;
-        if !joined.takes(received) {
-            dropped += flow.leave(&mut joined);
-            if !joined.takes(received) {
-                dropped += send(&flow.socket, flow.to, None, received);
-            }
-        }
+        let dropped = joined.put(received, |leaving| flow.send(leaving));
         flow.joined.set(Some(joined));
         dropped
+    }
+
+    /// Memory for what leaves.
+    fn spare(&self) -> Joined {
+        self.spare.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, joined: Joined) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < limits::JOINED_SPARE_MAX {
+            spare.push(joined);
+        }
     }
 }
 
@@ -216,9 +223,9 @@ impl Flow {
         goes_on
     }
 
-    /// Sends what has been joined to the endpoint: how many datagrams were dropped.
-    fn leave(&self, joined: &mut Joined) -> u64 {
-        joined.leave(|leaving| self.socket.send(&leaving.to(self.to, None)) != Sent::Full)
+    /// Sends to the endpoint. False: there was no room.
+    fn send(&self, leaving: Leaving<'_>) -> bool {
+        self.socket.send(&leaving.to(self.to, None)) != Sent::Full
     }
 
     /// Takes a reply's measure.
@@ -243,33 +250,6 @@ impl Flow {
         let class = if owes { Class::TimedOut } else { Class::Answered(StatusClass::Success) };
         Outcome::new(self.latency.get().unwrap_or_default(), class)
     }
-}
-
-/// Sends datagrams on, as they came: how many of them were dropped.
-fn send(socket: &UdpSocket, to: SocketAddr, from: Option<IpAddr>, received: &Received<'_>) -> u64 {
-    let Received { stride, ecn, ref bytes, .. } = *received;
-    let mut dropped = 0;
-    let mut send = |bytes: &[u8]| {
-        let segment = (bytes.len() > stride).then_some(stride);
-        if socket.send(&Transmit { to, from, ecn, segment, bytes }) == Sent::Full {
-            dropped += bytes.len().div_ceil(stride).max(1) as u64;
-        }
-    };
-    if bytes.is_empty() {
-        send(&[]);
-    }
-    bytes.chunks(joined(stride)).for_each(send);
-    dropped
-}
-
-/// One without content is a datagram too.
-fn count(received: &Received<'_>) -> u64 {
-    received.bytes.len().div_ceil(received.stride).max(1) as u64
-}
-
-/// Bytes of as many datagrams as one send takes.
-fn joined(stride: usize) -> usize {
-    stride * (limits::JOINED_BYTES_MAX / stride).clamp(1, limits::JOINED_MAX)
 }
 
 /// Serves a flow until it is over.
@@ -306,12 +286,10 @@ impl Flow {
     ) -> Poll<()> {
         self.task.set(Some(ring::current_task()));
         let counters = &shared.door.cells.counters;
-        let mut joined = shared.spare.borrow_mut().pop().unwrap_or_default();
-        let leave = |joined: &mut Joined| {
-            joined.leave(|leaving| shared.socket.send(&leaving.to(path.client, path.to)) != Sent::Full)
-        };
+        let mut joined = shared.spare();
+        let back = |leaving: Leaving<'_>| shared.socket.send(&leaving.to(path.client, path.to)) != Sent::Full;
         let received = self.socket.poll_receive(cx, &mut |received| {
-            let count = count(&received);
+            let count = count(received.bytes.len(), received.stride);
             // Whoever guesses the port is not the endpoint.
             if received.from != self.to {
                 return counters.datagrams_stray_total.add(count);
@@ -319,15 +297,10 @@ impl Flow {
             self.hear(count);
             counters.datagrams_out_total.add(count);
             counters.bytes_out_total.add(received.bytes.len() as u64);
-            if !joined.takes(&received) {
-                counters.datagrams_dropped_total.add(leave(&mut joined));
-                if !joined.takes(&received) {
-                    counters.datagrams_dropped_total.add(send(&shared.socket, path.client, path.to, &received));
-                }
-            }
+            counters.datagrams_dropped_total.add(joined.put(&received, back));
         });
-        counters.datagrams_dropped_total.add(leave(&mut joined));
-        shared.spare.borrow_mut().push(joined);
+        counters.datagrams_dropped_total.add(joined.leave(back));
+        shared.give_back(joined);
         if received.is_ready() {
             // There may be more, but first others have their turn.
             cx.waker().wake_by_ref();
