@@ -99,6 +99,19 @@ on_each_driver! {
         assert_eq!(engine.metrics().sum("connections_open"), 1);
     }
 
+    /// Whoever is never replied to may have lied about its address: its flow ends long before its time.
+    fn who_is_never_replied_to_is_soon_forgotten(driver) {
+        let origin = Echo::start();
+        let engine = Setup::new(driver).udp().listen_line("udp.idle = \"10m\"").to(&origin.address.to_string()).start();
+        let (heard, unheard) = (Caller::new(engine.address), Caller::new(engine.address));
+        assert_eq!(heard.ask(b"hello"), b"hello");
+        unheard.send(b"mute");
+        engine.until_metric("udp_flows_total", 2);
+        until("one is forgotten", Duration::from_secs(60), || engine.metrics().sum("connections_open") == 1);
+        assert_eq!(heard.ask(b"still here"), b"still here");
+        assert_eq!(engine.metrics().sum("udp_flows_total"), 2);
+    }
+
     /// A flow's own port takes replies of its endpoint, and nobody else's.
     fn nobody_else_is_heard(driver) {
         let origin = Echo::start();
