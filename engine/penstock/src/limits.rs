@@ -185,8 +185,11 @@ pub const QUIC_STREAM_WINDOW: u32 = 256 << 10;
 /// And on all streams of a connection.
 pub const QUIC_WINDOW: u32 = 1 << 20;
 
-/// What may be sent to a peer and not be acknowledged yet, on all streams of a connection: at 50 ms, 320 Mbit/s.
-pub const QUIC_SEND_WINDOW: u64 = 2 << 20;
+/// What may wait for a peer or be unacknowledged by it, on all streams of a connection, before anything is known of the path.
+pub const QUIC_SEND_WINDOW_MIN: u64 = 256 << 10;
+
+/// And at most, where that much is under way: at 100 ms, 320 Mbit/s and what keeps ahead of them.
+pub const QUIC_SEND_WINDOW_MAX: u64 = 8 << 20;
 
 /// Streams in one direction that a peer may have open: three are needed (RFC 9114 §6.2), the rest is for what is not known here, which it is told.
 pub const HTTP3_ONE_WAY_STREAMS: u32 = 8;

@@ -39,6 +39,16 @@ pub struct Buf {
     end: u32,
 }
 
+// SAFETY: a buffer is the only owner of its memory, which any thread may free: the lists of free memory are each thread's own, and take in
+// what comes from elsewhere.
+unsafe impl Send for Buf {}
+
+impl AsRef<[u8]> for Buf {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
 /// Alignment of a buffer's memory: a cache line, and six free bits in its address.
 const ALIGN: usize = 64;
 

@@ -64,7 +64,7 @@ fn transport(streams: u16, window: u32, congestion: Congestion) -> TransportConf
         .max_concurrent_uni_streams(limits::HTTP3_ONE_WAY_STREAMS.into())
         .stream_receive_window(limits::QUIC_STREAM_WINDOW.into())
         .receive_window(window.into())
-        .send_window(limits::QUIC_SEND_WINDOW)
+        .send_window(limits::QUIC_SEND_WINDOW_MIN)
         .max_idle_timeout(IdleTimeout::try_from(limits::QUIC_SILENCE).ok())
         .datagram_receive_buffer_size(None);
     transport

@@ -14,6 +14,7 @@ use quinn_proto::{
 };
 use ring::{Now, Sent, TaskRef, Timer};
 
+use super::window::SendWindow;
 use super::{Endpoint, instant};
 use crate::tls::Secured;
 
@@ -61,6 +62,7 @@ pub struct Link {
     drained: bool,
     /// Something was read that lets the peer send more.
     owes: bool,
+    window: SendWindow,
 }
 
 impl Link {
@@ -76,19 +78,25 @@ impl Link {
             untold: None,
             drained: false,
             owes: false,
+            window: SendWindow::new(ring::now()),
         }
     }
 
     /// Takes in what has come, and does what time asks for. To be called by the one task that pumps the connection.
     pub fn advance(&mut self, now: Now) {
         self.inbox.task.set(Some(ring::current_task()));
-        let now = instant(now);
+        let moment = instant(now);
         loop {
             let Some(event) = self.inbox.events.borrow_mut().pop_front() else { break };
             self.quic.handle_event(event);
         }
-        while self.quic.poll_timeout().is_some_and(|due| due <= now) {
-            self.quic.handle_timeout(now);
+        while self.quic.poll_timeout().is_some_and(|due| due <= moment) {
+            self.quic.handle_timeout(moment);
+        }
+        if self.window.is_due(now, self.quic.rtt()) {
+            let shortest = self.quic.min_rtt();
+            let window = self.window.fit(now, self.quic.stats().udp_tx.bytes, shortest);
+            self.quic.set_send_window(window);
         }
         self.tell_endpoint();
     }
@@ -276,6 +284,14 @@ impl Link {
     /// None for now: [`StreamEvent::Writable`] tells when. The peer wants none, or the stream is over.
     pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, WriteError> {
         if bytes.is_empty() { Ok(0) } else { self.quic.send_stream(id).write(bytes) }
+    }
+
+    /// As [`write`](Self::write), of memory that is QUIC's from then on: how many bytes, which are no longer in `bytes`.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn lend(&mut self, id: StreamId, bytes: &mut Bytes) -> Result<usize, WriteError> {
+        Ok(self.quic.send_stream(id).write_chunks(std::slice::from_mut(bytes))?.bytes)
     }
 
     /// Nothing more will be written on a stream.

@@ -19,6 +19,7 @@ mod endpoint;
 mod ids;
 mod keys;
 mod link;
+mod window;
 
 pub use self::caller::Caller;
 pub use self::carriage::{Ways, receive_from_all};

@@ -1,5 +1,6 @@
 //! A stream's flow: what has come and is not understood yet, its exchange's mailbox, and how both are filled and emptied.
 
+use bytes::Bytes;
 use proto::h1::{Refused, Trailers};
 use proto::h3::{self as wire, Abort, Connection, ErrorCode, Fault, Out, Said, frame};
 use proto::{Event, Malformed};
@@ -10,10 +11,13 @@ use crate::conn::mail::{Inbound, Mail};
 use crate::conn::shelf::Kept;
 use crate::conn::{Speaks, append, cut, pass};
 use crate::limits;
-use crate::quic::{ReadError, StreamId, WriteError, stream};
+use crate::quic::{Link, ReadError, StreamId, WriteError, stream};
 
 /// What is taken from QUIC at once.
 const READ_BYTES: usize = 16 << 10;
+
+/// Content of so many bytes keeps its memory until QUIC has no more use for it; less is not worth it.
+const LENT_BYTES_MIN: usize = 16 << 10;
 
 /// A request's stream.
 pub(super) struct Flow<H> {
@@ -31,6 +35,8 @@ pub(super) struct Flow<H> {
     pub(super) owed: usize,
     /// What follows that, and then nothing.
     tail: Option<Buf>,
+    /// The front of what waits, as the memory in which it came: QUIC has its beginning.
+    lent: Option<Bytes>,
     /// What waits has made no progress since.
     pub(super) stuck: Option<Now>,
 }
@@ -50,7 +56,18 @@ impl OneWay {
 
 impl<H> Flow<H> {
     pub(super) fn new(id: StreamId, mail: Box<Mail<H>>, begun: bool) -> Self {
-        Self { id, mail, begun, unread: None, ended: false, blocked: false, owed: 0, tail: None, stuck: None }
+        Self {
+            id,
+            mail,
+            begun,
+            unread: None,
+            ended: false,
+            blocked: false,
+            owed: 0,
+            tail: None,
+            lent: None,
+            stuck: None,
+        }
     }
 }
 
@@ -59,6 +76,40 @@ impl<H> Flow<H> {
     pub(super) fn is_finished(&self) -> bool {
         self.mail.finished || self.tail.is_some()
     }
+
+    /// Something was put that QUIC has not taken.
+    fn waits(&self) -> bool {
+        self.mail.outbox_bytes > 0
+    }
+}
+
+impl<H> Flow<H> {
+    /// Gives the front of what waits to QUIC, as far as it is taken: large pieces with their memory, so that they are not copied.
+    fn give(&mut self, link: &mut Link) -> Result<usize, WriteError> {
+        let outbox = &mut self.mail.outbox;
+        if self.lent.is_none() && outbox.front().is_some_and(is_worth_lending) {
+            self.lent = outbox.pop_front().map(Bytes::from_owner);
+        }
+        let given = match (&mut self.lent, outbox.front_mut()) {
+            (Some(lent), _) => link.lend(self.id, lent)?,
+            (None, Some(front)) => {
+                let given = link.write(self.id, front.bytes())?;
+                front.consume(given);
+                given
+            }
+            (None, None) => 0,
+        };
+        self.lent.take_if(|lent| lent.is_empty());
+        if outbox.front().is_some_and(Buf::is_empty) {
+            outbox.pop_front();
+        }
+        Ok(given)
+    }
+}
+
+/// What lies in much more memory than it fills would keep all of that from others.
+fn is_worth_lending(content: &Buf) -> bool {
+    content.len() >= LENT_BYTES_MIN && 2 * content.len() >= content.capacity()
 }
 
 /// What became of a stream that was read.
@@ -314,6 +365,7 @@ impl<R: Speaks> Hub<R> {
         flow.mail.reset.get_or_insert(why);
         self.outbox_bytes -= std::mem::take(&mut flow.mail.outbox_bytes);
         flow.mail.outbox.clear();
+        flow.lent = None;
         flow.stuck = None;
         if flow.mail.detached {
             self.cut(at, ErrorCode::REQUEST_CANCELLED);
@@ -332,10 +384,10 @@ impl<R: Speaks> Hub<R> {
     pub(super) fn part_with(&mut self, at: usize) {
         // The request need not be complete for its answer to be (RFC 9114 §4.1).
         self.machine.reset(name(self.flows[at].id), ErrorCode::NO_ERROR, &mut self.out);
-        if self.flows[at].mail.outbox.is_empty() {
-            self.forget(at);
-        } else {
+        if self.flows[at].waits() {
             self.flows[at].mail.detached = true;
+        } else {
+            self.forget(at);
         }
     }
 
@@ -380,7 +432,7 @@ impl<R: Speaks> Hub<R> {
 
     fn all_said(&mut self, at: usize) {
         let flow = &mut self.flows[at];
-        if !std::mem::replace(&mut flow.mail.finished, true) && flow.mail.outbox.is_empty() {
+        if !std::mem::replace(&mut flow.mail.finished, true) && !flow.waits() {
             self.link.finish(flow.id);
         }
     }
@@ -389,7 +441,7 @@ impl<R: Speaks> Hub<R> {
     pub(super) fn put(&mut self, at: usize, bytes: &[u8]) {
         self.spoken = true;
         let flow = &self.flows[at];
-        let written = if flow.mail.outbox.is_empty() { self.link.write(flow.id, bytes).unwrap_or(0) } else { 0 };
+        let written = if flow.waits() { 0 } else { self.link.write(flow.id, bytes).unwrap_or(0) };
         if written < bytes.len() {
             self.put_buf(at, Buf::copy_of(&bytes[written..]));
         }
@@ -432,15 +484,11 @@ impl<R: Speaks> Hub<R> {
         let flow = &mut self.flows[at];
         let before = flow.mail.outbox_bytes;
         let mut refused = false;
-        while let Some(front) = flow.mail.outbox.front_mut() {
-            match self.link.write(flow.id, front.bytes()) {
-                Ok(written) => {
-                    front.consume(written);
-                    flow.mail.outbox_bytes -= written;
-                    self.outbox_bytes -= written;
-                    if front.is_empty() {
-                        flow.mail.outbox.pop_front();
-                    }
+        while flow.waits() {
+            match flow.give(&mut self.link) {
+                Ok(given) => {
+                    flow.mail.outbox_bytes -= given;
+                    self.outbox_bytes -= given;
                 }
                 Err(WriteError::Blocked) => break,
                 Err(_) => {
@@ -449,7 +497,7 @@ impl<R: Speaks> Hub<R> {
                 }
             }
         }
-        let waits = !flow.mail.outbox.is_empty();
+        let waits = flow.waits();
         if !waits || flow.mail.outbox_bytes < before {
             flow.stuck = waits.then(ring::now);
             self.stuck_first = self.stuck_first.or(flow.stuck);
