@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use harness::{Client, Driver, Engine, Folder, Origin, PATIENCE, Setup, on_each_driver, until};
+use harness::{Authority, Client, Driver, Engine, Folder, Kind, Origin, PATIENCE, Setup, on_each_driver, until};
 
 on_each_driver! {
     /// The same value goes to the same endpoint on every connection, and many values go to all.
@@ -123,6 +123,54 @@ on_each_driver! {
         assert_eq!(served, 16 * 30);
     }
 
+    /// Where there may be no more connections, those that lie idle at one worker serve the other's clients at once: no place is lost to idleness, and
+    /// none is made anew.
+    fn idle_connections_are_lent(driver) {
+        if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+            return;
+        }
+        let (origin, busy) = slow(Duration::from_millis(20));
+        let engine = Setup::new(driver)
+            .origin(&origin)
+            .pool_line("limits = { connections = 4 }\nqueue.for = \"60s\"\nqueue.target = \"60s\"")
+            .cores("0-1")
+            .start();
+        let mut clients = clients_of_each_worker(&engine, 4);
+        for round in 0..10 {
+            let clients = &mut clients[round % 2];
+            clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+            clients.iter_mut().for_each(|client| assert_eq!(client.response(false).expect("an answer").status(), 200));
+        }
+        assert_eq!((origin.accepted(), origin.open()), (4, 4), "none was closed to make another one");
+        assert!(busy.most() <= 4);
+        let metrics = engine.metrics();
+        let (lent, borrowed) = (metrics.sum("upstream_lent_total"), metrics.sum("upstream_borrowed_total"));
+        assert!(lent == borrowed && borrowed >= 9, "{lent} lent, {borrowed} borrowed");
+        let shown: serde_json::Value = serde_json::from_str(&engine.page("/show/pools").text()).expect("a page of JSON");
+        assert_eq!((shown[0]["idle"].as_u64(), shown[0]["borrowed"].as_u64()), (Some(4), Some(borrowed)));
+    }
+
+    /// TLS keeps a connection where it is: its place goes over, and the other worker makes its own.
+    fn a_place_is_lent_where_the_connection_cannot_be(driver) {
+        if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+            return;
+        }
+        let folder = Folder::new();
+        let authority = Authority::new(&folder, "ca");
+        let issued = authority.issue(&folder, "back", &["127.0.0.1"], Kind::Ecdsa);
+        let origin = Origin::standard();
+        let back = Setup::new(driver).origin(&origin).listen_line(&issued.line()).start();
+        let lines = format!("tls = {{ ca = {:?} }}\nlimits = {{ connections = 1 }}\nqueue.for = \"60s\"", authority.file);
+        let engine = Setup::new(driver).to(&format!("https://{}", back.address)).pool_line(&lines).cores("0-1").start();
+        let mut clients = clients_of_each_worker(&engine, 1);
+        for round in 0..6 {
+            assert_eq!(clients[round % 2][0].get("/").status(), 200);
+        }
+        let metrics = engine.metrics();
+        let [lent, made] = ["upstream_lent_total", "upstream_connects_total"].map(|name| metrics.sum(name));
+        assert_eq!((lent, made), (0, 6), "each worker met the endpoint anew");
+    }
+
     /// A share grows with the time since an endpoint came back.
     fn a_slow_start_is_slow(driver) {
         let origins = named(2);
@@ -184,6 +232,25 @@ on_each_driver! {
         let (reused, connects) = (metrics.sum("upstream_reused_total"), metrics.sum("upstream_connects_total"));
         assert!(reused as f64 / (reused + connects) as f64 >= 0.99, "{reused} reused, {connects} made");
     }
+}
+
+/// So many clients of each of two workers.
+fn clients_of_each_worker(engine: &Engine, many: usize) -> [Vec<Client>; 2] {
+    let accepted = || [0, 1].map(|worker| engine.metrics().sum(&format!("connections_total{{worker=\"{worker}\"}}")));
+    let mut clients = [Vec::new(), Vec::new()];
+    let mut before = accepted();
+    for _ in 0..40 * many {
+        let client = engine.client();
+        until("it is accepted", PATIENCE, || accepted().iter().sum::<u64>() > before.iter().sum());
+        let after = accepted();
+        clients[usize::from(after[1] > before[1])].push(client);
+        before = after;
+        if clients.iter().all(|clients| clients.len() >= many) {
+            clients.iter_mut().for_each(|clients| clients.truncate(many));
+            return clients;
+        }
+    }
+    panic!("all went to one worker: {before:?}");
 }
 
 /// What each origin was asked by 64 connections, of which some are used more than others.

@@ -21,7 +21,7 @@ use crate::steer::{Datagrams, Inboxes, Mode, Neighbours, Sockets, Steering};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
 use crate::tls::{self, OriginationFiles, Originations, Terminators};
-use crate::upstream::{Admin, BreakerOrder, Breakers, Discovery, Roster, Selections, policy_now};
+use crate::upstream::{Admin, BreakerOrder, Breakers, Discovery, Lending, Roster, Selections, policy_now};
 use crate::worker::{Message, Plan, Worker};
 
 /// What a worker says when it has started.
@@ -43,6 +43,7 @@ pub struct Engine {
     qos: Arc<qos::Shared>,
     selections: Arc<Selections>,
     breakers: Arc<Breakers>,
+    lending: Arc<Lending>,
     steering: Steering,
     shield: Shield,
     roster: Roster,
@@ -83,6 +84,7 @@ impl Engine {
             qos: qos::Shared::new(snapshot, cpus.len()),
             selections: Selections::new(snapshot, cpus.len()),
             breakers: Breakers::new(snapshot, cpus.len()),
+            lending: Lending::new(cpus.len()),
             steering: Steering::prepare(snapshot.engine.steering, cpus.len(), groups(snapshot)),
             shield: Shield::default(),
             roster: Roster::new(snapshot, cpus.len(), now()),
@@ -174,6 +176,7 @@ impl Engine {
             quic: self.quic.clone(),
             selections: Arc::clone(&self.selections),
             breakers: Arc::clone(&self.breakers),
+            lending: Arc::clone(&self.lending),
             seats: self.steering.seats(index),
             hands_over: self.steering.mode() == Mode::HandOver,
             index,

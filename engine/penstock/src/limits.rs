@@ -485,6 +485,14 @@ pub const HANDED_OVER_MAX: usize = 64;
 /// Workers that hand connections over to one another: each has a mailbox from each other one, 64 × 63 × 1 KiB = 4 MiB.
 pub const HANDING_OVER_MAX: usize = 64;
 
+/// Questions for idle connections, and such connections, on their way from one worker to another: one question an endpoint is out at a time, and
+/// what finds no room is asked again, or closed.
+pub const LENDING_MAX: usize = 16;
+
+/// How long a worker that was asked for an idle connection has to answer before somebody is asked again: a turn of its and one of ours, of
+/// a busy machine, many times over.
+pub const LENDING_WAIT: Duration = Duration::from_millis(100);
+
 /// How long `penstock status` waits for it: a worker that does not answer within this is itself the news.
 pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 

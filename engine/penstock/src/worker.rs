@@ -20,7 +20,7 @@ use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
 use crate::tls::{Originations, ServerConfig};
 use crate::upstream::{
-    Approach, Breakers, Cluster, Members, RouteBreaker, Selecting, Selection, Selections, policy_now,
+    self, Approach, Breakers, Cluster, Lending, Members, RouteBreaker, Selecting, Selection, Selections, policy_now,
 };
 
 /// What a worker is made from.
@@ -39,6 +39,8 @@ pub struct Plan {
     pub quic: quic::Keys,
     pub selections: Arc<Selections>,
     pub breakers: Arc<Breakers>,
+    /// How workers lend each other idle connections.
+    pub lending: Arc<Lending>,
     /// Its lines in what connections are steered by, one for each listening socket.
     pub seats: Vec<Seat>,
     /// It hands connections over to others, and they to it.
@@ -102,6 +104,7 @@ impl Worker {
             qos,
             selections,
             breakers,
+            lending,
             seats,
             tls,
             originations,
@@ -126,6 +129,12 @@ impl Worker {
             .collect();
         let qos = Rc::new(Qos::new(qos, &snapshot, index, seed));
         attend(&qos, &snapshot, &clusters);
+        let rooms = Rc::clone(&qos);
+        upstream::join(&lending, index, &clusters, &snapshot, &cells, move |pool| {
+            if let Some(room) = rooms.room(pool) {
+                room.serve(policy_now(ring::now()));
+            }
+        });
         let selections: Rc<[Option<Selection>]> = (0..snapshot.routes.len())
             .map(|at| RouteId(at as u16))
             .map(|route| {

@@ -16,6 +16,7 @@ use crate::queue::Queue;
 use crate::slab::Slab;
 
 mod datagrams;
+mod detach;
 mod listeners;
 mod waits;
 
@@ -94,6 +95,8 @@ struct Flags {
     listed: bool,
     fin_wanted: bool,
     reset: bool,
+    /// It is about to leave this ring: what receives is not armed anew.
+    leaving: bool,
     heard: Heard,
 }
 
@@ -496,7 +499,8 @@ impl Table {
         if slot.recv_task.is_none() {
             return;
         }
-        if !slot.inbox.is_empty() || slot.end().is_some() {
+        let at_rest = slot.flags.leaving && slot.recv_op.is_none();
+        if !slot.inbox.is_empty() || slot.end().is_some() || at_rest {
             exec.wake(std::mem::replace(&mut slot.recv_task, TaskRef::NONE));
         } else if slot.recv_op.is_none() {
             // Cancelled, starved or interrupted while somebody waits: go on with what is wanted now.

@@ -213,6 +213,56 @@ fn mail_wakes_a_sleeping_ring() {
 }
 
 #[test]
+fn an_idle_connection_moves_to_another_ring_and_what_comes_later_is_read_there() {
+    for driver in [DriverChoice::Uring, DriverChoice::Epoll] {
+        let ring = Ring::new(Options { driver: driver.clone(), spin: SpinPolicy::Off }).unwrap();
+        ring.block_on(async {
+            let (mut near, mut far) = pair().await;
+            near.send(Buf::copy_of(b"before"));
+            assert_eq!(far.recv().await.unwrap().unwrap().bytes(), b"before");
+            far.watch();
+            ring::yield_now().await;
+            let socket = far.detach().await.expect("nothing moves on it");
+            near.send(Buf::copy_of(b"in between"));
+            near.sent(0).await.unwrap();
+            let other = std::thread::spawn(move || {
+                let ring = Ring::new(Options { driver, spin: SpinPolicy::Off }).unwrap();
+                ring.block_on(async move {
+                    let mut far = socket.into_stream();
+                    assert_eq!(far.recv().await.unwrap().unwrap().bytes(), b"in between");
+                    far.send(Buf::copy_of(b"after"));
+                    far.sent(0).await.unwrap();
+                    far.watch();
+                    ring::yield_now().await;
+                    far.detach().await.expect("nothing moves on it")
+                })
+            });
+            assert_eq!(near.recv().await.unwrap().unwrap().bytes(), b"after");
+            let mut back = other.join().unwrap().into_stream();
+            near.send(Buf::copy_of(b"and back"));
+            assert_eq!(back.recv().await.unwrap().unwrap().bytes(), b"and back");
+        });
+    }
+}
+
+#[test]
+fn a_connection_on_which_something_has_come_stays() {
+    on_each_driver(async || {
+        let (mut near, mut far) = pair().await;
+        near.send(Buf::copy_of(b"unasked"));
+        std::future::poll_fn(|cx| far.poll_readable(cx)).await;
+        assert!(far.detach().await.is_none());
+        let (near, mut far) = pair().await;
+        drop(near);
+        std::future::poll_fn(|cx| far.poll_readable(cx)).await;
+        assert!(far.detach().await.is_none());
+        let (mut near, _far) = pair().await;
+        near.send(Buf::copy_of(b"unsent"));
+        assert!(near.detach().await.is_none());
+    });
+}
+
+#[test]
 fn a_panicking_task_ends_alone() {
     on_each_driver(async || {
         ring::spawn(async { panic!("on purpose") });

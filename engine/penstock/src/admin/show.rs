@@ -90,6 +90,8 @@ fn pools(engine: &Engine, only: Option<PoolId>) -> Vec<Value> {
             "in_flight": sum(|of| of.sums.in_flight),
             "requests": sum(|of| of.sums.requests),
             "failures": sum(|of| of.sums.failures),
+            "idle": sum(|of| of.sums.idle),
+            "borrowed": sum(|of| of.sums.borrowed),
         })
     };
     view::pools(engine).filter(|(id, _)| only.is_none_or(|only| only == *id)).map(row).collect()

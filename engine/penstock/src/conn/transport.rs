@@ -110,6 +110,12 @@ impl Transport {
         }
     }
 
+    /// The stream itself, where there is no TLS on it, whose state could not go along.
+    #[must_use]
+    pub fn into_stream(self) -> Option<Stream> {
+        self.tls.is_none().then_some(self.socket)
+    }
+
     /// Gives up TLS, and says something to a peer that has shown not to speak it.
     pub fn say_in_the_clear(&mut self, bytes: &[u8]) {
         self.tls = None;

@@ -196,7 +196,7 @@ impl Room {
     }
 
     /// Lets those in who can be.
-    fn serve(&self, now: Now) {
+    pub fn serve(&self, now: Now) {
         // Whom we let in takes its endpoint later: how many more these would bear cannot be seen before.
         let most = if self.endpoints.get().is_some() { 1 } else { u32::MAX };
         for _ in 0..most {

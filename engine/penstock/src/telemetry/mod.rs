@@ -190,6 +190,10 @@ counters! {
     upstream_discarded_total: "counter",
     /// Upstream connections lying idle.
     upstream_idle: "gauge",
+    /// Upstream connections that came from another worker, because their endpoint has as many as it may.
+    upstream_borrowed_total: "counter",
+    /// Upstream connections that went to another worker for that reason.
+    upstream_lent_total: "counter",
     /// Tries after the first.
     retries_total: "counter",
     /// Tries that the retry budget refused.

@@ -1,6 +1,6 @@
 //! One pool as one worker sees it.
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -16,6 +16,7 @@ use ring::Timer;
 use super::dial::{Approach, DialError};
 use super::endpoint::{Endpoint, Tried};
 use super::lease::Lease;
+use super::lending::Lender;
 use super::list::seats;
 use super::view::View;
 use super::{Affinity, Member, Members, policy_now, proxy_header};
@@ -48,6 +49,8 @@ pub struct Cluster {
     /// When standard error was last told why it could not be.
     pub(super) told_at: Cell<Option<ring::Now>>,
     workers: usize,
+    /// Where idle connections may go to other workers and come from them.
+    pub(super) lender: OnceCell<Lender>,
 }
 
 /// What an exchange wants of a lease.
@@ -138,6 +141,7 @@ impl Cluster {
             workers,
             approach,
             told_at: Cell::new(None),
+            lender: OnceCell::new(),
         };
         cluster.follow(pool, members, &Counters::default());
         cluster
@@ -204,7 +208,10 @@ impl Cluster {
             if moved { self.look(choice, now, counters).or(Err(NoPick::Full)) } else { Err(why) }
         });
         let picked = picked.inspect_err(|why| {
-            counters.endpoints_full_total.add(u64::from(*why == NoPick::Full));
+            if *why == NoPick::Full {
+                counters.endpoints_full_total.add(1);
+                self.borrow();
+            }
             if *why == NoPick::None && choice.repeatable && choice.tried.is_empty() {
                 self.barren_until.set(now.plus(limits::LOOK_AGAIN_AFTER));
             }
@@ -232,8 +239,12 @@ impl Cluster {
     pub fn is_full(&self, now: Now) -> bool {
         let endpoints = self.endpoints.borrow();
         let mut standings = endpoints.iter().map(|endpoint| endpoint.standing(now, true));
-        standings.clone().any(|standing| standing == Standing::Full)
-            && standings.all(|standing| standing != Standing::Ready)
+        let full = standings.clone().any(|standing| standing == Standing::Full)
+            && standings.all(|standing| standing != Standing::Ready);
+        if full {
+            self.borrow();
+        }
+        full
     }
 
     /// The pool as a whole, for a request that may be sent twice or not: as well as the best of those that may get any.

@@ -37,6 +37,10 @@ pub struct Endpoint {
     worker: usize,
     /// Connections on their way that nobody waits for.
     pub(super) warming: Cell<u32>,
+    /// It was found full, for want of an idle connection.
+    pub(super) lacks_idle: Cell<bool>,
+    /// When another worker was asked for one; `None`: it has answered.
+    pub(super) asked: Cell<Option<ring::Now>>,
     /// The pool's, and what counts: its own first.
     limits_of_pool: EndpointLimits,
     limits: Cell<EndpointLimits>,
@@ -57,6 +61,8 @@ impl Endpoint {
             place: Cell::new(None),
             worker,
             warming: Cell::new(0),
+            lacks_idle: Cell::new(false),
+            asked: Cell::new(None),
             limits_of_pool: EndpointLimits {
                 requests: pool.division.requests_max,
                 connections: pool.division.connections_max,
@@ -181,13 +187,25 @@ impl Endpoint {
         let full = taken && self.idle.borrow().is_empty();
         if full {
             self.shared.want(self.worker);
+            self.lacks_idle.set(true);
         }
         full
     }
 
-    /// Another worker needs a connection and may not make one: this one had better let go of one.
-    pub(super) fn is_wanted_elsewhere(&self) -> bool {
-        self.limits.get().connections.is_some() && self.shared.is_wanted_by_another(self.worker)
+    /// Another worker that needs a connection and may not make one: this one had better let go of one.
+    pub(super) fn wanted_elsewhere(&self) -> Option<usize> {
+        self.limits.get().connections.and_then(|_| self.shared.wanted_by_another(self.worker))
+    }
+
+    /// What lies idle has become more, or fewer.
+    pub(super) fn keeps(&self, idle: usize) {
+        self.cell().keeps(idle);
+    }
+
+    /// A connection has come from another worker.
+    pub(super) fn borrowed(&self) {
+        self.shared.wants_no_more(self.worker);
+        self.cell().borrowed();
     }
 
     /// A place for one more connection.

@@ -34,13 +34,13 @@ pub(super) struct Own {
     /// When the connection was made.
     pub(super) made: ring::Now,
     /// Its place among those that the endpoint may have.
-    pub(super) _held: Held,
+    pub(super) held: Held,
 }
 
 impl Own {
     /// A connection that has just been made.
     pub(super) fn new(stream: Transport, held: Held) -> Self {
-        Self { conn: Conn::new(stream), requests: 0, made: ring::now(), _held: held }
+        Self { conn: Conn::new(stream), requests: 0, made: ring::now(), held }
     }
 }
 

@@ -4,8 +4,8 @@
 //! at the bottom until the sweep lets them go.
 //!
 //! An endpoint with a limit of connections is everybody's: a worker that finds none of its own idle and no place left says so
-//! (`EndpointShared::want`), and whichever worker hands one back next lets go of it instead, or its next sweep of half
-//! of what lies idle.
+//! (`EndpointShared::want`), and whichever worker gets one back next lets it have that one ([`super::lending`]). Where connections cannot
+//! change hands, they are closed: that one, or by the next sweep half of what lies idle.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use policy::Standing;
 use ring::Timer;
 
 pub(super) struct Idle {
-    own: Own,
-    since: ring::Now,
+    pub(super) own: Own,
+    pub(super) since: ring::Now,
 }
 
 impl Idle {
@@ -35,31 +35,45 @@ impl Idle {
 
 impl Endpoint {
     pub(super) fn take_idle(this: &Rc<Self>, settings: &Pool, counters: &Counters) -> Option<Lease> {
-        let mut all = this.idle.borrow_mut();
+        let idle = this.pop_idle(&settings.reuse, counters)?;
+        counters.upstream_reused_total.add(1);
+        Some(Lease { wire: Wire::Own(idle.own), endpoint: Rc::clone(this), reused: true })
+    }
+
+    /// The one that was parked last and is still good; those found bad are let go of.
+    pub(super) fn pop_idle(&self, reuse: &Reuse, counters: &Counters) -> Option<Idle> {
+        let mut all = self.idle.borrow_mut();
+        let before = all.len();
+        let mut found = None;
         while let Some(mut idle) = all.pop() {
-            counters.upstream_idle.sub(1);
-            if idle.is_good(&settings.reuse, ring::now()) {
-                counters.upstream_reused_total.add(1);
-                return Some(Lease { wire: Wire::Own(idle.own), endpoint: Rc::clone(this), reused: true });
+            if idle.is_good(reuse, ring::now()) {
+                found = Some(idle);
+                break;
             }
             counters.upstream_discarded_total.add(1);
         }
-        None
+        counters.upstream_idle.sub((before - all.len()) as u64);
+        self.keeps(all.len());
+        found
     }
 
-    fn park(&self, idle: Idle, counters: &Counters) {
+    pub(super) fn park(&self, idle: Idle, counters: &Counters) {
+        let mut all = self.idle.borrow_mut();
         counters.upstream_idle.add(1);
-        self.idle.borrow_mut().push(idle);
+        all.push(idle);
+        self.keeps(all.len());
     }
 
     pub(super) fn close_idle(&self, counters: &Counters) {
         self.sharing.drain();
         let idle = self.idle.take();
+        self.keeps(0);
         counters.upstream_idle.sub(idle.len() as u64);
         counters.upstream_discarded_total.add(idle.len() as u64);
     }
 
-    fn sweep(&self, reuse: &Reuse, counters: &Counters) {
+    /// Where connections are lent (`lends`), who wants one asks for it.
+    fn sweep(&self, reuse: &Reuse, lends: bool, counters: &Counters) {
         let now = ring::now();
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
@@ -68,11 +82,12 @@ impl Endpoint {
             idle.clear();
         }
         idle.retain_mut(|idle| idle.is_good(reuse, now));
-        if !idle.is_empty() && self.is_wanted_elsewhere() {
+        if !lends && !idle.is_empty() && self.wanted_elsewhere().is_some() {
             let half = idle.len().div_ceil(2);
             idle.drain(..half);
         }
         let gone = (before - idle.len()) as u64;
+        self.keeps(idle.len());
         counters.upstream_idle.sub(gone);
         counters.upstream_discarded_total.add(gone);
     }
@@ -91,9 +106,12 @@ impl Cluster {
         let unwanted = worn || full || somebodys || !endpoint.keeps_connections();
         let conn = &mut own.conn;
         let good = conn.machine.is_reusable() && conn.is_quiet() && conn.stream.unsent() == 0;
-        if unwanted || !good || endpoint.is_wanted_elsewhere() {
+        if unwanted || !good {
             counters.upstream_discarded_total.add(1);
             return;
+        }
+        if let Some(worker) = endpoint.wanted_elsewhere() {
+            return self.send_over(&endpoint, Idle { own, since: ring::now() }, worker, counters);
         }
         conn.stream.set_appetite(ring::Appetite::Any);
         conn.stream.watch();
@@ -103,7 +121,8 @@ impl Cluster {
     /// Lets go of connections that have been idle for too long, that the origin has closed, or that lead to an endpoint
     /// where nobody is thought to be.
     pub fn sweep(&self, settings: &Pool, counters: &Counters) {
-        self.endpoints().iter().for_each(|endpoint| endpoint.sweep(&settings.reuse, counters));
+        let lends = self.lends();
+        self.endpoints().iter().for_each(|endpoint| endpoint.sweep(&settings.reuse, lends, counters));
     }
 
     /// Begins to make connections ready until every endpoint has as many idle ones as the pool wants. An endpoint that

@@ -57,6 +57,9 @@ pub(super) struct EndpointCell {
     failures: AtomicU64,
     /// What its last request went over: a [`Spoken`], plus one.
     spoken: AtomicU32,
+    /// Connections to it that lie idle, and those that came from another worker.
+    idle: AtomicU32,
+    borrowed: AtomicU64,
     judged: JudgedCell,
 }
 
@@ -171,6 +174,9 @@ pub struct EndpointSums {
     pub open: usize,
     pub half_open: usize,
     pub workers: usize,
+    /// Connections to it that lie idle, and how many ever went from one worker to another.
+    pub idle: u64,
+    pub borrowed: u64,
 }
 
 impl EndpointShared {
@@ -194,6 +200,8 @@ impl EndpointShared {
             sums.in_flight += u64::from(cell.in_flight.load(Ordering::Relaxed));
             sums.requests += cell.requests.load(Ordering::Relaxed);
             sums.failures += cell.failures.load(Ordering::Relaxed);
+            sums.idle += u64::from(cell.idle.load(Ordering::Relaxed));
+            sums.borrowed += cell.borrowed.load(Ordering::Relaxed);
             sums.open += usize::from(cell.breaker.load(Ordering::Relaxed) == 2);
             sums.half_open += usize::from(cell.breaker.load(Ordering::Relaxed) == 1);
             let latency = cell.latency_nanos.load(Ordering::Relaxed);
@@ -344,10 +352,26 @@ impl EndpointShared {
         }
     }
 
-    /// Whether another worker wants one; the caller lets go of one then. What this worker itself wanted it has.
-    pub(super) fn is_wanted_by_another(&self, worker: usize) -> bool {
+    /// This worker has one now.
+    pub(super) fn wants_no_more(&self, worker: usize) {
+        let _ = self.connections.wanted.compare_exchange(worker as u32 + 1, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The other worker that wants one; the caller lets go of one then. What this worker itself wanted it has.
+    pub(super) fn wanted_by_another(&self, worker: usize) -> Option<usize> {
         let wanted = &self.connections.wanted;
-        wanted.load(Ordering::Relaxed) != 0 && ![0, worker as u32 + 1].contains(&wanted.swap(0, Ordering::Relaxed))
+        if wanted.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let by = (wanted.swap(0, Ordering::Relaxed) as usize).checked_sub(1)?;
+        (by != worker).then_some(by)
+    }
+
+    /// Of the other workers the one with the most idle connections, if any has one.
+    pub(super) fn richest(&self, worker: usize) -> Option<usize> {
+        let idle = self.workers.iter().map(|cell| cell.idle.load(Ordering::Relaxed)).enumerate();
+        let others = idle.filter(|&(other, idle)| other != worker && idle > 0);
+        others.max_by_key(|&(_, idle)| idle).map(|(other, _)| other)
     }
 
     pub(super) fn cell(&self, worker: usize) -> &EndpointCell {
@@ -379,6 +403,16 @@ impl EndpointCell {
             BreakerState::Open => 2,
         };
         self.breaker.store(breaker, Ordering::Relaxed);
+    }
+
+    /// So many connections lie idle.
+    #[inline]
+    pub(super) fn keeps(&self, idle: usize) {
+        self.idle.store(idle as u32, Ordering::Relaxed);
+    }
+
+    pub(super) fn borrowed(&self) {
+        self.borrowed.change(|count| count + 1);
     }
 
     pub(super) fn learnt(&self, latency_nanos: u64) {
@@ -508,82 +542,4 @@ impl SingleWriter<u64> for AtomicU64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_operators_word_survives_its_packing() {
-        let shared = EndpointShared::new(1, Now::ZERO);
-        assert_eq!(shared.admin(), Admin::default());
-        for state in [AdminState::Ready, AdminState::Drain, AdminState::Maint] {
-            for weight in [None, Some(0), Some(7), Some(u32::MAX)] {
-                for breaker in [BreakerOrder::Auto, BreakerOrder::Open, BreakerOrder::Closed] {
-                    shared.set_admin(Admin { state, weight, breaker });
-                    assert_eq!(shared.admin(), Admin { state, weight, breaker });
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn operator_and_probes_each_have_a_veto() {
-        let shared = EndpointShared::new(1, Now::ZERO);
-        for (state, health, admits) in [
-            (AdminState::Ready, Health::Unknown, true),
-            (AdminState::Ready, Health::Up, true),
-            (AdminState::Ready, Health::Down, false),
-            (AdminState::Drain, Health::Up, false),
-            (AdminState::Maint, Health::Unknown, false),
-        ] {
-            shared.set_admin(Admin { state, ..Admin::default() });
-            shared.set_health(health);
-            assert_eq!(shared.admits(), admits, "{state:?} {health:?}");
-            assert_eq!(shared.health(), health);
-        }
-    }
-
-    #[test]
-    fn runs_cross_intervals_and_their_records_do_not() {
-        use policy::Class;
-        use std::time::Duration;
-        let shared = EndpointShared::new(2, Now::ZERO);
-        let good = Outcome::answered(Duration::from_millis(2), 200);
-        let gateway = Outcome::answered(Duration::from_millis(1), 503);
-        let error = Outcome::answered(Duration::from_millis(1), 500);
-        let left = Outcome::new(Duration::from_millis(1), Class::Abandoned);
-        let note = |worker: usize, outcomes: &[Outcome]| outcomes.iter().for_each(|of| shared.compare(worker, of));
-        note(0, &[gateway, gateway, left, gateway, good, gateway]);
-        note(1, &[error, error, error, error, good]);
-        let first = shared.judged();
-        assert_eq!((first.calls, first.errors, first.latency_nanos), (10, 8, 4_000_000));
-        assert_eq!((first.gateway_in_a_row, first.errors_in_a_row), (3, 4));
-        shared.begin_interval();
-        assert_eq!((shared.judged().gateway_in_a_row, shared.judged().errors_in_a_row), (0, 0));
-        note(0, &[gateway]);
-        let second = shared.judged();
-        assert_eq!(second.gateway_in_a_row, 2, "it began before");
-        let sums = second.since(&first);
-        assert_eq!((sums.calls, sums.failures, sums.latency_ns, sums.gateway_in_a_row), (1, 1, 0, 2));
-        shared.begin_interval();
-        shared.begin_interval();
-        note(0, &[gateway]);
-        assert_eq!(shared.judged().gateway_in_a_row, 1, "a pause ends a run");
-    }
-
-    #[test]
-    fn an_ejection_ends_by_itself() {
-        let shared = EndpointShared::new(1, Now::ZERO);
-        assert!(!shared.is_ejected(Now::ZERO));
-        shared.set_ejected_until(Now::from_secs(5));
-        assert!(shared.is_ejected(Now::from_secs(4)) && !shared.is_ejected(Now::from_secs(5)));
-    }
-
-    #[test]
-    fn of_two_verdicts_the_greater_one_counts() {
-        let shared = EndpointShared::new(2, Now::ZERO);
-        for (raised, counts) in [(5, 5), (3, 5), (6, 6)] {
-            shared.raise_breaker(raised);
-            assert_eq!(shared.breaker_verdict(), counts);
-        }
-    }
-}
+mod tests;

@@ -240,6 +240,13 @@ impl Driver {
         each!(self, driver => driver.close(fd, reset));
     }
 
+    /// `fd`, on which no operation is in flight any more, is another ring's from now on.
+    pub(crate) fn forget(&mut self, fd: Fd) {
+        if let Self::Epoll(epoll) = self {
+            epoll.forget(fd);
+        }
+    }
+
     /// Nanoseconds of the driver's monotonic clock (virtual in a simulation).
     #[inline]
     pub(crate) fn clock(&self) -> u64 {

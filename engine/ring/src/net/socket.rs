@@ -1,4 +1,4 @@
-//! An accepted connection that no ring has taken up yet, and that may move to another thread's.
+//! A connection that is no ring's at the moment, and may move to another thread's.
 
 use std::os::fd::{FromRawFd, OwnedFd};
 
@@ -6,7 +6,7 @@ use super::Stream;
 use crate::driver::Fd;
 use crate::reactor;
 
-/// A connection between its acceptance and its first operation. Dropping it closes it.
+/// A connection between its acceptance and its first operation, or [detached](Stream::detach) from a ring. Dropping it closes it.
 ///
 /// It goes to another thread by mail, and becomes a [`Stream`] of that thread's ring with [`Socket::into_stream`]. Both rings must have
 /// the same driver: sockets of the one block, those of the other do not.

@@ -5,7 +5,7 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::Address;
+use super::{Address, Socket};
 use crate::buf::Buf;
 use crate::reactor;
 use crate::table::Appetite;
@@ -136,6 +136,25 @@ impl Stream {
     /// Nothing has arrived and nothing went wrong: an idle connection that may be used.
     pub fn is_quiet(&self) -> bool {
         reactor::with(|reactor| reactor.table.borrow().is_quiet(self.index))
+    }
+
+    /// Takes a connection on which nothing moves away from this ring, for another thread's. `None`, and the connection is closed: something
+    /// has arrived on it, or gone wrong, or was still to be sent.
+    pub async fn detach(self) -> Option<Socket> {
+        let detached = poll_fn(|_| {
+            reactor::with(|reactor| {
+                let task = reactor.exec.current();
+                reactor.table.borrow_mut().detach(self.index, task)
+            })
+        });
+        let fd = detached.await?;
+        // The table has forgotten it: there is nothing to be closed here.
+        std::mem::forget(self);
+        reactor::with(|reactor| {
+            let mut driver = reactor.driver.borrow_mut();
+            driver.forget(fd);
+            Some(Socket::new(fd, driver.is_real()))
+        })
     }
 
     /// Queues `buf`; all that is queued in one turn leaves in one send. Never waits: ask

@@ -162,6 +162,17 @@ impl Epoll {
         sys::close(fd);
     }
 
+    /// `fd` goes to another thread's set.
+    pub(crate) fn forget(&mut self, fd: Fd) {
+        let Some(descriptor) = self.descriptors.get_mut(fd as usize) else { return };
+        let watched = std::mem::take(descriptor).watched;
+        if watched {
+            // What is not in the set any more need not be taken out of it.
+            self.control(libc::EPOLL_CTL_DEL, fd, 0);
+            self.descriptors[fd as usize].watched = false;
+        }
+    }
+
     #[inline]
     pub(crate) fn clock(&self) -> u64 {
         sys::clock()

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -467,4 +468,61 @@ fn dice_are_fair_enough() {
     assert!((14.8..15.2).contains(&mean), "{mean}");
     assert_eq!(dice.within(3..=3), 3);
     assert!(!dice.chance(0.0) && dice.chance(1.0));
+}
+
+/// A connection leaves its ring and comes back, again and again, while its origin talks: nothing of what the origin says is lost on the way, or
+/// the connection is given up as one on which something has come.
+#[test]
+fn nothing_is_lost_of_a_connection_that_moves() {
+    let moved = AtomicUsize::new(0);
+    check("nothing_is_lost_of_a_connection_that_moves", 400, |seed| {
+        let world = World::new(seed, Faults::from_seed(seed).harmless());
+        let listening = world.listen(&address("10.2.0.1:9000")).unwrap();
+        drop(world.spawn("origin", async move |host: Host| {
+            let socket = listening.accept().await;
+            for number in 0..40_u8 {
+                host.dawdle(Duration::from_millis(2)).await;
+                // Who has given the connection up does not listen to the rest.
+                if socket.send_split(&host, &[number; 3], Duration::from_micros(100)).await.is_err() {
+                    return;
+                }
+            }
+            socket.close();
+        }));
+        let ring = ring(&world);
+        let (heard, moves) = ring.block_on(async move {
+            let (mut heard, mut moves) = (Vec::new(), 0);
+            let mut stream = Stream::connect(&address("10.2.0.1:9000")).await.unwrap();
+            loop {
+                match stream.received() {
+                    None => {}
+                    Some(Ok(Some(buf))) => {
+                        heard.extend_from_slice(buf.bytes());
+                        continue;
+                    }
+                    Some(_) => break,
+                }
+                stream.watch();
+                crate::yield_now().await;
+                if !stream.is_quiet() {
+                    continue;
+                }
+                let Some(socket) = stream.detach().await else { break };
+                moves += 1;
+                crate::sleep(Duration::from_micros(seed % 900)).await;
+                stream = socket.into_stream();
+            }
+            crate::sleep(Duration::from_secs(1)).await;
+            (heard, moves)
+        });
+        moved.fetch_add(moves, Ordering::Relaxed);
+        let said: Vec<u8> = (0..40).flat_map(|number| [number; 3]).collect();
+        if !said.starts_with(&heard) {
+            return Err(format!("after {moves} moves: {heard:?}"));
+        }
+        drop(ring);
+        world.verdict()
+    });
+    let moved = moved.into_inner();
+    assert!(moved > 1_000, "they hardly ever moved: {moved}");
 }
