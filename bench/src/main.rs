@@ -10,6 +10,7 @@
 mod calendar;
 mod chaos;
 mod echo;
+mod far;
 mod flags;
 mod floors;
 mod grpc;
@@ -57,7 +58,7 @@ cargo xtask bench grpc [options]    unary gRPC over HTTP/2 without TLS, on both 
   --rivals LIST       of nginx, haproxy, h2o (default all of them); h3: of nginx, haproxy, envoy, caddy (default the first two);
                       grpc: of nginx, haproxy, envoy
   --scenarios LIST    tls: of c64 (100 B), 1m (16 connections), handshake, resumed (a connection per request);
-                      h2: of 16x16 (connections × streams, 100 B), 1x1, 1m (4 × 4); h3: those, 64x1, handshake; grpc: of 16x16, 1x1 (default all)
+                      h2: of 16x16 (connections × streams, 100 B), 1x1, 1m (4 × 4); h3: those, 64x1, handshake, far (20 ms there and back, 1 % lost); grpc: of 16x16, 1x1 (default all)
   --load own|h2load   h3 only (default own); h2load has to speak HTTP/3, and to be on PATH as h2load-h3
   otherwise as for h1; h2load is the load generator, our own for handshakes and for HTTP/3
 
@@ -120,6 +121,7 @@ fn main() -> ExitCode {
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
         "h3-load" => load::h3::main(rest),
+        "far" => far::main(rest),
         "handshakes" => load::handshakes::main(rest),
         "calls" => grpc::calls::main(rest),
         "origin" => origin::main(rest),

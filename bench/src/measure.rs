@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use xtask::Outcome;
 
+use crate::far::Far;
 use crate::grpc;
 use crate::load::{Load, Plan, Seen};
 use crate::meter::{self, Machine};
@@ -114,8 +115,20 @@ impl Bench<'_> {
         grpc::calls::check(contender.address, scenario.connections, scenario.streams, 1, self.load_cpu)
     }
 
+    /// The path to a contender, where it is not the loopback as it is. The same datagrams are lost in every round, by their number.
+    fn far(&self, scenario: &Scenario, contender: &Contender) -> Outcome<Option<Far>> {
+        match self.identity.filter(|_| scenario.far) {
+            Some(identity) => {
+                Far::start(contender.address, &identity.cert, &contender.folder, self.load_cpu, 1).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
     pub(crate) fn round(&self, scenario: Scenario, contender: &Contender, rate: Option<f64>) -> Outcome<Round> {
-        let plan = self.plan(&scenario, contender, self.seconds, rate);
+        let mut plan = self.plan(&scenario, contender, self.seconds, rate);
+        let far = self.far(&scenario, contender)?;
+        plan.to = far.as_ref().map_or(plan.to, |far| far.address);
         let (proxy, origin) = (contender.processes(), self.origin.processes());
         let before = (
             Machine::now(),

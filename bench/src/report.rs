@@ -113,6 +113,7 @@ impl Section {
             }
         }
         notes.extend(self.handshakes());
+        notes.extend(self.completion());
         let foreign: Vec<f64> = self.lines.iter().flat_map(|line| line.of(|round| Some(round.foreign))).collect();
         if let Some(share) = median(&foreign).filter(|share| *share > 10.0) {
             notes.push(format!("{}: noisy: others used {share:.0} % of the machine in the median round; only the ratios may mean something", self.scenario.name));
@@ -129,6 +130,16 @@ impl Section {
         told.then(|| {
             format!("{name}: handshakes, with a request each, per CPU second in the best round: {}", all.join(", "))
         })
+    }
+
+    /// Where the path decides, how long answers take there beside each rival's.
+    fn completion(&self) -> Option<String> {
+        let half = |line: &Line| median(&line.of(|round| Some(round.seen.p50)));
+        let ours = half(self.line(Kind::Penstock).filter(|_| self.scenario.far)?);
+        let theirs = self.lines.iter().filter(|line| line.kind != Kind::Penstock);
+        let each = |line: &Line| Some(format!("{:.2} of {}'s", ratio(ours, half(line))?, line.kind.name()));
+        let all: Vec<String> = theirs.filter_map(each).collect();
+        Some(format!("{}: median time to completion: {}", self.scenario.name, all.join(", ")))
     }
 
     pub(crate) fn to_json(&self) -> Value {

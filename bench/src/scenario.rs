@@ -41,6 +41,8 @@ pub(crate) struct Scenario {
     pub(crate) close: bool,
     /// Those are resumed from a ticket.
     pub(crate) resumed: bool,
+    /// Over a path that is long and loses ([`Far`](crate::far::Far)).
+    pub(crate) far: bool,
     /// Open loop: requests are due at times of their own, whether or not earlier ones were answered.
     pub(crate) paced: bool,
 }
@@ -107,6 +109,7 @@ pub(crate) const H3: Suite = Suite {
         Scenario { name: "1x1", over: Over::H3, connections: 1, ..C64 },
         Scenario { name: "1m", over: Over::H3, connections: 4, streams: 4, path: "/1m", body: 1 << 20, ..C64 },
         Scenario { over: Over::H3, ..HANDSHAKE },
+        Scenario { name: "far", over: Over::H3, connections: 16, path: "/1m", body: 1 << 20, far: true, ..C64 },
     ],
     rivals: "nginx,haproxy",
     smoke: ("16x16", ""),
@@ -133,6 +136,7 @@ pub(crate) const C64: Scenario = Scenario {
     body: 100,
     close: false,
     resumed: false,
+    far: false,
     paced: false,
 };
 
@@ -154,6 +158,7 @@ impl Scenario {
             (true, _) if self.resumed => ", a connection per request, resumed",
             (true, _) if self.over.is_secure() => ", a connection per request, full handshakes",
             (true, _) => ", a connection per request",
+            _ if self.far => ", each way 10 ms and 1 % of datagrams lost",
             (_, true) => ", open loop at half of the slowest one's capacity",
             _ => "",
         };

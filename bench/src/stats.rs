@@ -25,19 +25,34 @@ pub(crate) fn ratio(ours: Option<f64>, theirs: Option<f64>) -> Option<f64> {
     (theirs > 0.0).then(|| ours / theirs)
 }
 
-/// An order of `0..count` drawn from a seed (SplitMix64, Fisher–Yates): rounds must not always run in the same company.
-pub(crate) fn shuffled(count: usize, seed: u64) -> Vec<usize> {
-    let mut state = seed;
-    let mut draw = || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = state;
+/// Chance that a seed decides (SplitMix64).
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
-    };
+    }
+
+    /// From 0 to 100.
+    pub(crate) fn percent(&mut self) -> f64 {
+        (self.draw() >> 11) as f64 / (1u64 << 53) as f64 * 100.0
+    }
+}
+
+/// An order of `0..count` drawn from a seed (Fisher–Yates): rounds must not always run in the same company.
+pub(crate) fn shuffled(count: usize, seed: u64) -> Vec<usize> {
+    let mut chance = Chance::new(seed);
     let mut order: Vec<usize> = (0..count).collect();
     for last in (1..count).rev() {
-        let other = (draw() % (last as u64 + 1)) as usize;
+        let other = (chance.draw() % (last as u64 + 1)) as usize;
         order.swap(last, other);
     }
     order

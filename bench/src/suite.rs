@@ -219,7 +219,7 @@ fn measure(
             lines[index].rounds.push(round);
         }
     }
-    if settings.syscalls && !scenario.paced {
+    if settings.syscalls && !scenario.paced && !scenario.far {
         for (line, contender) in lines.iter_mut().zip(contenders).filter(|(line, _)| line.kind != Kind::Direct) {
             match bench.calls(&scenario, contender) {
                 Ok(calls) => line.calls = Some(calls),
