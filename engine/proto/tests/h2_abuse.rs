@@ -86,10 +86,9 @@ fn made_you_reset_in_all_its_forms() {
         let count = borne(server(), |_, round| piece(round));
         assert!((90..=200).contains(&count), "{form}: {count}");
     }
-    // The sixth of the published six is no error of RFC 9113, and priced as what it is.
-    let count =
-        borne(server(), |_, round| frame(PRIORITY, 0, nth(round), &[&nth(round).to_be_bytes()[..], &[0]].concat()));
-    assert_eq!(count, 990);
+    // The sixth of the published six, a stream that depends on itself: the connection ends instead.
+    let priority = frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 0]);
+    assert_eq!(server().feed(&priority).unwrap_err().code, ErrorCode::PROTOCOL_ERROR);
 }
 
 #[test]

@@ -87,9 +87,14 @@ fn servers_judge_what_streams_and_blocks_allow() {
         ("5.1.1: a lower stream", vec![open(5), open(3)], Connection(PROTOCOL)),
         ("5.1.1: a skipped stream is closed", vec![open(5), data(3, b"x", false)], Stream(3, CLOSED)),
         (
-            "5.3.1: a stream that depends on itself is of no interest any more",
+            "RFC 7540 5.3.1: PRIORITY that depends on itself",
             vec![frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 0])],
-            Fine,
+            Connection(PROTOCOL),
+        ),
+        (
+            "RFC 7540 5.3.1: HEADERS that depend on themselves",
+            vec![frame(HEADERS, 0x25, 1, &[&[0x80, 0, 0, 1, 0][..], &block(GET)].concat())],
+            Connection(PROTOCOL),
         ),
     ]);
 }
@@ -414,6 +419,25 @@ fn rfc9113_6_9_2_windows_follow_settings_below_zero() {
     rig.put();
     rig.send();
     assert_eq!(rig.put().last().map(|frame| frame.payload.len()), Some(5));
+}
+
+#[test]
+fn rfc9113_5_1_nothing_follows_what_both_sides_ended() {
+    let answered = || {
+        let mut rig = server();
+        rig.feed(&ended(1)).unwrap();
+        rig.answer(1, Framing::None);
+        rig.put();
+        rig
+    };
+    assert_eq!(met(&mut answered(), &ended(1)), Connection(CLOSED));
+    assert_eq!(met(&mut answered(), &data(1, b"x", true)), Stream(1, CLOSED), "which content may be answered with");
+    assert_eq!(met(&mut answered(), &[window_update(1, 1), rst(1, PROTOCOL)].concat()), Fine, "these may be late");
+    // Who has reset a stream may have sent a head before it heard of anything.
+    let mut rig = server();
+    rig.feed(&[open(1), rst(1, ErrorCode::CANCEL)].concat()).unwrap();
+    rig.connection.release(StreamId(1), &mut rig.out);
+    assert_eq!(met(&mut rig, &ended(1)), Stream(1, CLOSED));
 }
 
 #[test]

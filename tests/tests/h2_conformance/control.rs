@@ -33,9 +33,19 @@ pub(crate) fn data_and_headers() -> Vec<Trial> {
             get(PADDED | flag::PRIORITY, &[&[2, 0, 0, 0, 0, 15], &fields, &[0, 0]]),
             200,
         ),
-        Trial::answer(
-            "5.3.2: a stream that depends on itself is of no interest any more",
+        Trial::connection(
+            "RFC 7540 5.3.1: a stream that depends on itself",
             get(flag::PRIORITY, &[&[0, 0, 0, 1, 15], &fields]),
+            PROTOCOL_ERROR,
+        ),
+        Trial::connection(
+            "RFC 7540 5.3.1: so it is if it alone may, and behind padding",
+            get(PADDED | flag::PRIORITY, &[&[0, 0x80, 0, 0, 1, 15], &fields]),
+            PROTOCOL_ERROR,
+        ),
+        Trial::answer(
+            "5.3.2: whom else a stream depends on is of no interest any more",
+            get(flag::PRIORITY, &[&[0, 0, 0, 99, 15], &fields]),
             200,
         ),
     ]
@@ -54,7 +64,9 @@ pub(crate) fn priorities_and_resets() -> Vec<Trial> {
             [slow(1), frame(kind::PRIORITY, 0, 1, [0; 6])].concat(),
             FRAME_SIZE_ERROR,
         ),
-        Trial::nothing("6.3: PRIORITY that depends on itself", priority(1, 1)),
+        Trial::connection("RFC 7540 5.3.1: PRIORITY that depends on itself", priority(1, 1), PROTOCOL_ERROR),
+        Trial::connection("RFC 7540 5.3.1: on an open stream, too", [slow(1), priority(1, 1)].concat(), PROTOCOL_ERROR),
+        Trial::nothing("5.3.2: PRIORITY that depends on any other", [priority(1, 3), priority(3, 1)].concat()),
         Trial::connection("6.4: RST_STREAM on stream 0", reset(0, 8), PROTOCOL_ERROR),
         Trial::connection(
             "6.4: RST_STREAM of three bytes",

@@ -90,6 +90,12 @@ on_each_driver! {
             client.half_close();
             no_preface(&mut client);
         }
+        // §3.4 lets GOAWAY be left out where the peer does not speak HTTP/2; words of HTTP/1 would be no frame.
+        let mut other = H2Client::connect(place.address());
+        other.send("INVALID CONNECTION PREFACE\r\n\r\n");
+        let mut bytes = Vec::new();
+        assert_ne!(other.rest(&mut bytes), End::Silent);
+        assert_eq!(bytes.escape_ascii().to_string(), "");
         for first in [ping([0; 8]), get(1, "/"), window_update(0, 1)] {
             let mut client = H2Client::connect(place.address());
             client.send([PREFACE, &first].concat());

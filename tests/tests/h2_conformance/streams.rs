@@ -193,7 +193,9 @@ pub(crate) fn closed_streams() -> Vec<Trial> {
             [post(1, "/echo"), reset(1, 8), data(1, "x", true)].concat(),
         ),
         closed("5.1: DATA on a closed stream", data(1, "x", true)).after_an_answer(),
-        closed("5.1: HEADERS on a closed stream", get(1, "/")).or(PROTOCOL_ERROR).after_an_answer(),
+        Trial::connection("5.1: HEADERS on a closed stream", get(1, "/"), STREAM_CLOSED).after_an_answer(),
+        Trial::connection("5.1: trailers on a closed stream", headers(1, &[("x-a", "b")], true), STREAM_CLOSED)
+            .after_an_answer(),
         Trial::connection(
             "5.1, 6.10: CONTINUATION on a closed stream",
             frame(kind::CONTINUATION, END_HEADERS, 1, []),

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use proto::Malformed;
 use proto::h1::{CloseReason, Eof, RequestHead, Respond, Server};
 use proto::http::Status;
 use ring::{Now, Timer};
@@ -207,6 +208,9 @@ async fn next_request(door: &Door, conn: &mut Conn<Server>, timer: &mut Timer) -
             Poll::Ready(Ok(_) | Err(Broken::Io(_))) => Poll::Ready(Next::Close),
             Poll::Ready(Err(Broken::Malformed(malformed))) => {
                 door.cells.counters.requests_malformed_total.add(1);
+                if malformed == Malformed::Version && preface::is_neither(conn.unread()) {
+                    return Poll::Ready(Next::Close);
+                }
                 Poll::Ready(Next::Refuse(Reason::ClientMalformed(malformed)))
             }
             Poll::Pending if timer.poll_expired() => Poll::Ready(Next::Refuse(Reason::ClientTimedOut)),

@@ -10,6 +10,15 @@ use ring::Timer;
 
 use crate::conn::Conn;
 
+/// Whether a first line with no version of HTTP asks for no path either: then it is of another language altogether, and least of all would somebody
+/// understand an answer of HTTP/1 who meant to begin with HTTP/2's preface (RFC 9113 §3.4).
+pub(super) fn is_neither(said: &[u8]) -> bool {
+    let line = said.split(|&byte| byte == b'\r' || byte == b'\n').find(|line| !line.is_empty()).unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ').skip(1);
+    let (Some(target), Some(version)) = (words.next(), words.next()) else { return false };
+    !target.contains(&b'/') && !version.is_empty() && !version.to_ascii_lowercase().starts_with(b"http/")
+}
+
 /// Whether the connection begins as HTTP/2 does (RFC 9113 §3.4). Whatever is received meanwhile stays to be read; a client that says nothing, or not
 /// enough to tell, is left to HTTP/1.
 pub(super) async fn is_h2(conn: &mut Conn<Server>, timer: &mut Timer, patience: Duration) -> bool {
@@ -33,4 +42,26 @@ pub(super) async fn is_h2(conn: &mut Conn<Server>, timer: &mut Timer, patience: 
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_neither;
+
+    #[test]
+    fn what_is_no_http_at_all() {
+        for other in ["INVALID CONNECTION PREFACE\r\n\r\n", "\r\nEHLO a b\r\n"] {
+            assert!(is_neither(other.as_bytes()), "{other}");
+        }
+        for http in [
+            "GET / HTTP/3.0\r\n\r\n",
+            "GET a http/1.1\r\n\r\n",
+            "GET / HTTQ/1.1\r\n\r\n",
+            "GET / \r\nhost: a\r\n\r\n",
+            "\r\n",
+            "",
+        ] {
+            assert!(!is_neither(http.as_bytes()), "{http}");
+        }
+    }
 }

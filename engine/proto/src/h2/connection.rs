@@ -19,7 +19,7 @@ use super::frame::{self, Kind};
 use super::hpack::{Decoder, Encoder, TABLE_SIZE_DEFAULT};
 use super::ledger::Ledger;
 use super::settings::{self, PeerSettings, WINDOW_DEFAULT, WINDOW_MAX, put_settings};
-use super::streams::{Incoming, Outgoing, Progress, Recent, Streams};
+use super::streams::{Incoming, Outgoing, Past, Progress, Recent, Streams};
 use super::{Priority, StreamId};
 use crate::h1::HeadLimits;
 use crate::role::Role;
@@ -483,7 +483,12 @@ impl<R: Role> Connection<R> {
     fn remove(&mut self, slot: usize, out: &mut Vec<u8>) {
         let stream = &mut self.streams[slot];
         self.broken -= u16::from(stream.broken);
-        self.recent.push(stream.id, stream.broken_by_us);
+        let how = match (stream.broken, stream.broken_by_us) {
+            (_, true) => Past::ByUs,
+            (true, false) => Past::ByPeer,
+            (false, false) => Past::Ended,
+        };
+        self.recent.push(stream.id, how);
         self.credit += std::mem::take(&mut stream.owed);
         self.streams.remove(slot);
         self.tell_credit(out);

@@ -317,6 +317,7 @@ impl std::ops::DerefMut for Streams {
 pub(super) struct Recent {
     ids: [u32; RECENT_MAX],
     by_us: u32,
+    ended: u32,
     at: u8,
     /// The highest of those that were forgotten.
     forgotten: u32,
@@ -330,8 +331,10 @@ const RECENT_MAX: usize = 32;
 pub(super) enum Past {
     /// We reset it, or let it go: frames may have been on their way.
     ByUs,
-    /// It ended, or the peer reset it: nothing should follow.
+    /// The peer reset it: nothing should follow.
     ByPeer,
+    /// Both sides had ended it: nothing can follow.
+    Ended,
     /// It ended so long ago that nobody remembers how.
     Forgotten,
     /// It was passed over when a later one was opened, and can never be used (RFC 9113 §5.1.1).
@@ -339,17 +342,19 @@ pub(super) enum Past {
 }
 
 impl Recent {
-    pub(super) fn push(&mut self, id: u32, by_us: bool) {
+    pub(super) fn push(&mut self, id: u32, how: Past) {
         let at = self.at as usize;
         self.forgotten = self.forgotten.max(self.ids[at]);
         self.ids[at] = id;
-        self.by_us = self.by_us & !(1 << at) | u32::from(by_us) << at;
+        self.by_us = self.by_us & !(1 << at) | u32::from(how == Past::ByUs) << at;
+        self.ended = self.ended & !(1 << at) | u32::from(how == Past::Ended) << at;
         self.at = ((at + 1) % RECENT_MAX) as u8;
     }
 
     pub(super) fn find(&self, id: u32) -> Past {
         match self.ids.iter().position(|&other| other == id) {
             Some(at) if self.by_us >> at & 1 == 1 => Past::ByUs,
+            Some(at) if self.ended >> at & 1 == 1 => Past::Ended,
             Some(_) => Past::ByPeer,
             None if id <= self.forgotten => Past::Forgotten,
             None => Past::Skipped,

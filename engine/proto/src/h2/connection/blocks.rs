@@ -10,7 +10,7 @@ use crate::h2::frame;
 use crate::h2::hpack::{Corrupt, Encoded};
 use crate::h2::ledger::Offence;
 use crate::h2::settings::WINDOW_DEFAULT;
-use crate::h2::streams::{Incoming, Outgoing, Stream, UNKNOWN};
+use crate::h2::streams::{Incoming, Outgoing, Past, Stream, UNKNOWN};
 use crate::h2::{Priority, StreamId};
 use crate::http::{Framing, Method, Version};
 use crate::multiplexed::head::{self, HeadSpace, INTERIMS_MAX, RequestRules, ResponseRules, is_answerable, promised};
@@ -47,14 +47,14 @@ impl Connection<Server> {
             // We said that we would not look at it (RFC 9113 §6.8); it is safe elsewhere.
             self.discard(block.bytes, space)?;
             self.ledger.charge(block.now_ms, Offence::Refused)?;
-            self.recent.push(block.stream, true);
+            self.recent.push(block.stream, Past::ByUs);
             return Ok(None);
         }
         if self.is_full() {
             self.discard(block.bytes, space)?;
             self.ledger.charge(block.now_ms, Offence::Refused)?;
             frame::put_reset(out, block.stream, ErrorCode::REFUSED_STREAM);
-            self.recent.push(block.stream, true);
+            self.recent.push(block.stream, Past::ByUs);
             return Ok(None);
         }
         let rules = RequestRules {
@@ -78,7 +78,7 @@ impl Connection<Server> {
             Err(why) => {
                 self.ledger.charge(block.now_ms, Offence::MadeReset)?;
                 frame::put_reset(out, block.stream, ErrorCode::PROTOCOL_ERROR);
-                self.recent.push(block.stream, true);
+                self.recent.push(block.stream, Past::ByUs);
                 return Ok(Some(Said::Refused { stream: id, why, answerable: false }));
             }
         };

@@ -9,7 +9,7 @@ use crate::h2::error::{ErrorCode, Fault};
 use crate::h2::frame::{self, END_STREAM, FrameHead, Kind};
 use crate::h2::ledger::Offence;
 use crate::h2::settings::{FRAME_SIZE_DEFAULT, WINDOW_DEFAULT};
-use crate::h2::streams::{Incoming, Outgoing, Progress, UNKNOWN};
+use crate::h2::streams::{Incoming, Outgoing, Past, Progress, UNKNOWN};
 use crate::role::Role;
 
 /// One DATA frame that may go now: `head`, then so many bytes of the stream's content, then `suffix`.
@@ -155,7 +155,7 @@ impl<R: Role> Connection<R> {
         } else {
             self.ledger.exchange_completed();
         }
-        self.recent.push(id, unread);
+        self.recent.push(id, if unread { Past::ByUs } else { Past::Ended });
         self.streams.remove(slot);
         unread.then(|| {
             let mut suffix = [0; RESET_LEN];

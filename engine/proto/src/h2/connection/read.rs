@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Block, Connection, Going, Input, Said, Step, ms};
 use crate::h2::StreamId;
 use crate::h2::error::{ErrorCode, Fault};
-use crate::h2::frame::{self, ACK, Breach, END_HEADERS, END_STREAM, FrameHead, Kind, PADDED};
+use crate::h2::frame::{self, ACK, Breach, END_HEADERS, END_STREAM, FrameHead, Kind, PADDED, PRIORITY};
 use crate::h2::ledger::{
     ANSWERS_BYTES_MAX, BLOCK_BYTES_MAX, CONTINUATIONS_MAX, Offence, PRIORITY_BYTES_MAX, SETTINGS_ENTRIES_MAX,
     TINY_BYTES,
@@ -242,10 +242,14 @@ impl<R: Role> Connection<R> {
                 None => Ok(Taken::Not),
             },
             Kind::PushPromise => Err(Fault::protocol("PUSH_PROMISE where none is allowed (RFC 9113 6.6, 8.4)")),
-            Kind::Priority => {
-                self.ledger.charge(now_ms, Offence::Priority)?;
-                Ok(self.skip(head.length))
-            }
+            Kind::Priority => match payload {
+                &[a, b, c, d, ..] => {
+                    self.ledger.charge(now_ms, Offence::Priority)?;
+                    depends([a, b, c, d], head.stream)?;
+                    Ok(self.skip(head.length))
+                }
+                _ => Ok(Taken::Not),
+            },
             Kind::Unknown(_) => {
                 self.ledger.charge(now_ms, Offence::Odd)?;
                 Ok(self.skip(head.length))
@@ -416,7 +420,7 @@ impl<R: Role> Connection<R> {
         // Told once: what is still on its way is borne.
         match slot {
             Some(slot) => self.streams[slot].broken_by_us = true,
-            None => self.recent.push(stream, true),
+            None => self.recent.push(stream, Past::ByUs),
         }
         Ok(())
     }
@@ -460,8 +464,17 @@ impl<R: Role> Connection<R> {
         if R::ANSWERS && head.stream <= self.last_peer && self.streams.find(head.stream).is_none() {
             match self.recent.find(head.stream) {
                 Past::Skipped => return Err(Fault::protocol("a stream below one that was opened (RFC 9113 5.1.1)")),
+                Past::Ended => {
+                    let why = "HEADERS on a closed stream (RFC 9113 5.1)";
+                    return Err(Fault { code: ErrorCode::STREAM_CLOSED, why });
+                }
                 Past::ByUs | Past::ByPeer | Past::Forgotten => {}
             }
+        }
+        if head.has(PRIORITY)
+            && let Some(&[a, b, c, d]) = payload.get(start - 5..start - 1)
+        {
+            depends([a, b, c, d], head.stream)?;
         }
         let (fragment, end_stream) = (&payload[start..end], head.has(END_STREAM));
         if head.has(END_HEADERS) {
@@ -498,4 +511,13 @@ impl<R: Role> Connection<R> {
         let said = heads(self, whole, out)?;
         Ok(said.map_or(Taken::Payload(payload.len()), |said| Taken::Said(payload.len(), said)))
     }
+}
+
+/// What a stream of RFC 7540's priorities depends on is of no interest any more, unless it is itself (RFC 7540 §5.3.1): that nobody means, and to
+/// reset the stream for it would be one more way to make us do so.
+fn depends(on: [u8; 4], stream: u32) -> Result<(), Fault> {
+    if u32::from_be_bytes(on) & StreamId::MAX == stream {
+        return Err(Fault::protocol("a stream depends on itself (RFC 7540 5.3.1)"));
+    }
+    Ok(())
 }
