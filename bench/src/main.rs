@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attacks;
 mod calendar;
 mod chaos;
 mod echo;
@@ -81,6 +82,14 @@ cargo xtask bench l4 [options]      bytes over TCP and datagrams over UDP passed
   --rounds N          (default 6)      --seconds N     (default 2)
   --proxy-cpu N, --load-cpu N, --steal-max PERCENT, --without-penstock, --seed N, --json FILE, --smoke    as for h1
 
+cargo xtask bench attacks [options] attacks over HTTP/2: how much longer a client that behaves waits beside each, through each proxy
+
+  --rivals LIST       of nginx, haproxy, h2o (default nginx,haproxy)
+  --attacks LIST      of rapid-reset, reset-by-…, continuation, hpack-bomb, settings, ping, window-update, empty-data, slow-readers (default all)
+  --rounds N          (default 5)      --seconds N     of each half of a round: alone, and beside the attack (default 2)
+  --rate R            requests a second of the client that behaves (default 500)
+  --proxy-cpu N, --load-cpu N, --without-penstock, --seed N, --json FILE, --smoke    as for h1
+
 cargo xtask bench chaos [options]   faults of five origins under load: what clients notice of them, through each proxy
 
   --rivals LIST       of nginx, haproxy (default both)
@@ -118,10 +127,12 @@ fn main() -> ExitCode {
         "qos" => qos::run(rest),
         "ws" => ws::run(rest),
         "l4" => l4::run(rest),
+        "attacks" => attacks::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
         "h3-load" => load::h3::main(rest),
         "far" => far::main(rest),
+        "attacker" => attacks::attacker::main(rest),
         "handshakes" => load::handshakes::main(rest),
         "calls" => grpc::calls::main(rest),
         "origin" => origin::main(rest),

@@ -56,6 +56,16 @@ pub(crate) fn cpu_ns(processes: &[u32]) -> u64 {
     sum
 }
 
+/// Bytes of memory that is no file's of these processes that are alive.
+pub(crate) fn anonymous(processes: &[u32]) -> u64 {
+    let of = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
+    };
+    processes.iter().filter_map(of).sum()
+}
+
 /// The first field of schedstat: nanoseconds on a CPU.
 fn on_cpu_ns(schedstat: &str) -> Option<u64> {
     schedstat.split_whitespace().next()?.parse().ok()

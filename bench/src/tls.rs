@@ -61,6 +61,11 @@ pub(crate) fn client(trust: &Path) -> Outcome<ClientConfig> {
     expecting(trust, aws_lc_rs::DEFAULT_CIPHER_SUITES.to_vec(), b"http/1.1")
 }
 
+/// The same for HTTP/2.
+pub(crate) fn h2_client(trust: &Path) -> Outcome<ClientConfig> {
+    expecting(trust, aws_lc_rs::DEFAULT_CIPHER_SUITES.to_vec(), b"h2")
+}
+
 /// The same for HTTP/3, with full handshakes only. AES-128 comes first, as in browsers and in h2load: a server that leaves the choice to its
 /// client is not measured with another cipher than by those.
 pub(crate) fn quic_client(trust: &Path) -> Outcome<ClientConfig> {

@@ -1,0 +1,192 @@
+//! `bench attacker`: one attack over several connections, each of which comes back when it is cut off.
+//!
+//! It yields to whoever else is on its CPU, so that what a victim beside it notices is the proxy and not the attacker.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::h2::ErrorCode;
+use proto::h2::frame::Kind;
+use rustls::ClientConfig;
+use serde_json::{Value, json};
+use xtask::Outcome;
+
+use super::mischief::{ATTACKS, Attack};
+use super::wire::{Heard, Line};
+use crate::flags::Flags;
+use crate::process::{myself, pinned_command, words};
+use crate::tls;
+
+const TICK: Duration = Duration::from_millis(5);
+/// Who was cut off comes back after this: handshakes are another attack.
+const AWAY: Duration = Duration::from_millis(50);
+
+/// What an attack came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Said, by all connections together.
+    pub(super) units: u64,
+    /// Connections that the other side has ended.
+    pub(super) cut_off: u64,
+    /// How long it went on.
+    pub(super) millis: u64,
+    /// The codes of their GOAWAYs, and how many had each.
+    pub(super) codes: BTreeMap<u32, u64>,
+}
+
+impl Tally {
+    pub(super) fn to_json(&self) -> Value {
+        let codes: Vec<_> = self.codes.iter().map(|(code, count)| json!([code, count])).collect();
+        json!({"units": self.units, "cut_off": self.cut_off, "millis": self.millis, "codes": codes})
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let pair = |pair: &Value| Some((u32::try_from(pair[0].as_u64()?).ok()?, pair[1].as_u64()?));
+        Some(Self {
+            units: value["units"].as_u64()?,
+            cut_off: value["cut_off"].as_u64()?,
+            millis: value["millis"].as_u64()?,
+            codes: value["codes"].as_array()?.iter().map(pair).collect::<Option<_>>()?,
+        })
+    }
+
+    pub(super) fn seconds(&self) -> f64 {
+        self.millis as f64 / 1e3
+    }
+
+    /// The code that most of them had.
+    pub(super) fn code(&self) -> Option<ErrorCode> {
+        self.codes.iter().max_by_key(|(_, count)| **count).map(|(code, _)| ErrorCode(*code))
+    }
+}
+
+/// The attacker's process.
+pub(super) struct Process(Child);
+
+impl Process {
+    pub(super) fn start(attack: &Attack, to: SocketAddr, trust: &Path, time: Duration, cpu: usize) -> Outcome<Self> {
+        let mut line = words([&myself()?, &"attacker", &"--attack", &attack.name, &"--to", &to.to_string()]);
+        line.extend(words([&"--trust", &trust, &"--millis", &time.as_millis().to_string()]));
+        let mut command = pinned_command(&cpu.into(), &line)?;
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        child.map(Self).map_err(|error| format!("bench attacker: {error}"))
+    }
+
+    /// Waits for its end.
+    pub(super) fn finish(self) -> Outcome<Tally> {
+        let output = self.0.wait_with_output().map_err(|error| format!("bench attacker: {error}"))?;
+        serde_json::from_slice(&output.stdout).ok().and_then(|value| Tally::from_json(&value)).ok_or_else(|| {
+            let error = String::from_utf8_lossy(&output.stderr);
+            format!("bench attacker told no result ({}): {}", output.status, error.trim())
+        })
+    }
+}
+
+/// `bench attacker --attack NAME --to ADDRESS --trust FILE --millis N`.
+pub(crate) fn main(arguments: &[String]) -> Outcome {
+    let flags = Flags::parse(arguments, &["--attack", "--to", "--trust", "--millis"], &[])?;
+    let (name, trust): (String, String) = (flags.need("--attack")?, flags.need("--trust")?);
+    let attack = ATTACKS.iter().find(|attack| attack.name == name).ok_or_else(|| format!("no attack `{name}`"))?;
+    rustix::process::setpriority_process(None, 10).map_err(|error| format!("setpriority: {error}"))?;
+    let time = Duration::from_millis(flags.need("--millis")?);
+    let config = Arc::new(tls::h2_client(Path::new(&trust))?);
+    println!("{}", run(attack, flags.need("--to")?, &config, time).to_json());
+    Ok(())
+}
+
+fn run(attack: &Attack, to: SocketAddr, config: &Arc<ClientConfig>, time: Duration) -> Tally {
+    let (mut tally, begun) = (Tally::default(), Instant::now());
+    let mut seats: Vec<Seat> = (0..attack.connections).map(|_| Seat::default()).collect();
+    while begun.elapsed() < time {
+        for seat in &mut seats {
+            if let Err(code) = seat.go_on(attack, to, config, &mut tally.units) {
+                tally.cut_off += 1;
+                if let Some(code) = code {
+                    *tally.codes.entry(code).or_default() += 1;
+                }
+                *seat = Seat { back: Some(Instant::now() + AWAY), ..Seat::default() };
+            }
+        }
+        std::thread::sleep(TICK);
+    }
+    tally.millis = begun.elapsed().as_millis() as u64;
+    tally
+}
+
+/// The place of one connection.
+#[derive(Default)]
+struct Seat {
+    line: Option<Line>,
+    said: u32,
+    /// The last that a GOAWAY said.
+    code: Option<u32>,
+    back: Option<Instant>,
+}
+
+impl Seat {
+    /// One tick.
+    ///
+    /// # Errors
+    /// The connection has ended; with what code, if it said one.
+    fn go_on(
+        &mut self,
+        attack: &Attack,
+        to: SocketAddr,
+        config: &Arc<ClientConfig>,
+        units: &mut u64,
+    ) -> Result<(), Option<u32>> {
+        if self.back.is_some_and(|back| Instant::now() < back) {
+            return Ok(());
+        }
+        let mut line = match self.line.take() {
+            Some(line) => line,
+            None => Line::connect(config, to, attack.settings, false).map_err(|_| None)?,
+        };
+        let outcome = self.speak(&mut line, attack, units);
+        let heard = self.listen(&mut line);
+        match (outcome, heard) {
+            (Ok(()), Ok(Heard::Open)) => self.line = Some(line),
+            _ => return Err(self.code),
+        }
+        Ok(())
+    }
+
+    fn speak(&mut self, line: &mut Line, attack: &Attack, units: &mut u64) -> io::Result<()> {
+        if !line.has_room() {
+            return Ok(());
+        }
+        let count = if self.said == 0 { 1 } else { attack.units };
+        let batch: Vec<u8> = (self.said..self.said + count).flat_map(attack.unit).collect();
+        self.said += count;
+        *units += u64::from(count);
+        line.say(&batch)
+    }
+
+    fn listen(&mut self, line: &mut Line) -> io::Result<Heard> {
+        let heard = line.hear();
+        while let Some((head, payload)) = line.frame()? {
+            if let (Kind::GoAway, Some(&[a, b, c, d])) = (head.kind, payload.get(4..8)) {
+                self.code = Some(u32::from_be_bytes([a, b, c, d]));
+            }
+        }
+        heard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_read_back() {
+        let tally = Tally { units: 7, cut_off: 3, millis: 9, codes: [(1, 1), (11, 2)].into() };
+        assert_eq!(Tally::from_json(&tally.to_json()), Some(tally.clone()));
+        assert_eq!(tally.code(), Some(ErrorCode::ENHANCE_YOUR_CALM));
+        assert_eq!(Tally::default().code(), None);
+    }
+}
