@@ -122,7 +122,10 @@ fn listener(args: &ServeArgs, protocol: Protocol, tls: bool, binds: Vec<Bind>) -
     let mut listener = ListenDoc { name: name.into(), addr: Listed(binds), protocol, pool, ..ListenDoc::default() };
     if tls {
         if args.cert.is_none() {
-            return Err("an https:// door needs a certificate: add `--cert FILE --key FILE`".into());
+            return Err("an https:// door needs a certificate: add `--cert FILE --key FILE`. `penstock demo` makes one for itself that nobody has signed; \
+                 for a door of your own, do so with `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out cert.pem \
+                 -subj /CN=localhost -addext subjectAltName=DNS:localhost`"
+                .into());
         }
         listener.tls.cert.clone_from(&args.cert);
         listener.tls.key.clone_from(&args.key);
