@@ -104,6 +104,13 @@ impl Visitor {
         self.connection.ping();
     }
 
+    /// Each goes on from the other's port, as behind a NAT that gives to one what it had given to another.
+    pub fn swap_ports(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.socket, &mut other.socket);
+        self.connection.ping();
+        other.connection.ping();
+    }
+
     /// Does what there is to be done, and asks for `path` as soon as that is possible.
     pub fn turn(&mut self, path: &str) {
         let mut buffer = [0; 2048];

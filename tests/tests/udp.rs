@@ -7,8 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use harness::{
-    Authority, Folder, Kind, Origin, PATIENCE, Setup, Tool, binary, free_address, on_each_driver, pattern, until,
+    Authority, Driver, Engine, Folder, Kind, Origin, PATIENCE, Setup, Tool, binary, free_address, on_each_driver,
+    pattern, quic, until,
 };
+use quinn_proto::ClientConfig;
+
+/// Of QUIC, and how often each comes from elsewhere.
+const CLIENTS: usize = 40;
+const MOVES: usize = 2;
+const LONG_PATH: &str = "/bytes/60000";
+/// What they may take on a machine that does other things too.
+const LONG: Duration = Duration::from_secs(120);
 
 on_each_driver! {
     /// Every length that a datagram can have, in both directions, and many in a row.
@@ -183,6 +192,53 @@ on_each_driver! {
         assert_eq!((back.metrics().sum("h3_connections_total"), between.metrics().sum("udp_flows_total")), (1, 1));
     }
 
+    /// Clients of QUIC that come back from another port reach the endpoint that knows them, whichever worker hears them.
+    fn quic_clients_move(driver) {
+        let Through { between, backs, config, .. } = &quic_through(driver, "0-1");
+        let mut visitors: Vec<_> = (0..CLIENTS).map(|_| (quic::Visitor::connect(between.address, config), 0)).collect();
+        until("every client has its answer, or has given up", LONG, || {
+            for (visitor, moves) in visitors.iter_mut().filter(|(visitor, _)| visitor.ended.is_none()) {
+                visitor.turn(LONG_PATH);
+                if *moves < MOVES && visitor.received > (*moves + 1) * 20_000 {
+                    visitor.move_on();
+                    *moves += 1;
+                }
+            }
+            visitors.iter().all(|(visitor, _)| visitor.ended.is_some())
+        });
+        for (visitor, moves) in &visitors {
+            assert_eq!((&visitor.ended, *moves), (&Some(Ok(())), MOVES), "after {} bytes", visitor.received);
+        }
+        // The kernel may draw a port again that another client had, and that leads to the same endpoint.
+        let moved = between.metrics().sum("udp_flows_moved_total") as usize;
+        assert!(moved <= MOVES * CLIENTS && moved > MOVES * CLIENTS * 3 / 4, "{moved} flows of clients that moved");
+        let connections: Vec<u64> = backs.iter().map(|back| back.metrics().sum("h3_connections_total")).collect();
+        assert_eq!(connections.iter().sum::<u64>(), CLIENTS as u64, "at whom they were: {connections:?}");
+    }
+
+    /// A NAT gives one client the port that it had given another, whose flow is still known: each reaches its own endpoint.
+    fn quic_clients_swap_ports(driver) {
+        let Through { between, backs, config, .. } = &quic_through(driver, "0");
+        let mut visitors = [0, 1].map(|_| {
+            let mut visitor = quic::Visitor::connect(between.address, config);
+            until("a client is half through", LONG, || {
+                visitor.turn(LONG_PATH);
+                visitor.received > 20_000
+            });
+            visitor
+        });
+        let connections = backs.each_ref().map(|back| back.metrics().sum("h3_connections_total"));
+        assert_eq!(connections, [1, 1]);
+        let [one, two] = &mut visitors;
+        one.swap_ports(two);
+        until("both have their answers, or have given up", LONG, || {
+            visitors.iter_mut().filter(|visitor| visitor.ended.is_none()).for_each(|visitor| visitor.turn(LONG_PATH));
+            visitors.iter().all(|visitor| visitor.ended.is_some())
+        });
+        assert_eq!(visitors.each_ref().map(|visitor| visitor.ended.clone()), [Some(Ok(())), Some(Ok(()))]);
+        assert_eq!(between.metrics().sum("udp_flows_moved_total"), 2);
+    }
+
     /// DNS, asked by `dig` and answered by dnsmasq, over UDP and TCP on the same port.
     fn dns_goes_through(driver) {
         let address = free_address();
@@ -220,6 +276,28 @@ on_each_driver! {
         engine.terminate();
         assert!(engine.wait(PATIENCE).success());
     }
+}
+
+/// What passes datagrams of QUIC through, to two endpoints, and how clients connect.
+struct Through {
+    between: Engine,
+    backs: [Engine; 2],
+    config: ClientConfig,
+    _origin: Origin,
+}
+
+fn quic_through(driver: Driver, cores: &str) -> Through {
+    let folder = Folder::new();
+    let authority = Authority::new(&folder, "ca");
+    let issued = authority.issue(&folder, "back", &["localhost"], Kind::Ecdsa);
+    let origin = Origin::standard();
+    let backs = [0, 1].map(|_| Setup::new(driver).origin(&origin).listen_line(&issued.line()).start());
+    let mut setup = Setup::new(driver).cores(cores).udp().listen_line("udp.quic = true");
+    for back in &backs {
+        setup = setup.to(&back.address.to_string());
+    }
+    let between = setup.pool_line("balance = \"round-robin\"").start();
+    Through { between, backs, config: quic::config(&authority, 8 << 10), _origin: origin }
 }
 
 /// An origin that says what it hears, unless it is told to be mute, or the datagram is `mute`. Ends when it is dropped.

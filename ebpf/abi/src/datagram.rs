@@ -44,6 +44,16 @@ pub fn destination(datagram: &[u8]) -> Option<Destination<'_>> {
     Some(Destination { form: Form::Long, id: rest.get(..usize::from(*len))? })
 }
 
+/// The source connection id of a datagram's first packet: what whoever sent it wants to be called by. `None` where it is cut off, or has a short
+/// header, which tells none (RFC 8999 §5.2).
+#[must_use]
+pub fn source(datagram: &[u8]) -> Option<&[u8]> {
+    let Destination { form: Form::Long, id } = destination(datagram)? else { return None };
+    // Behind the first octet, the version, and the other id with its length.
+    let (len, rest) = datagram.get(6 + id.len()..)?.split_first()?;
+    rest.get(..usize::from(*len))
+}
+
 impl ConnectionIds {
     /// Where a datagram belongs. A long header with an id of ours is of a client that has heard of us already: after a Retry, or with
     /// Handshake packets.

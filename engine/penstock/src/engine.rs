@@ -21,7 +21,7 @@ use crate::steer::{Datagrams, Inboxes, Mode, Neighbours, Sockets, Steering};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
 use crate::tls::{self, OriginationFiles, Originations, Terminators};
-use crate::upstream::{Admin, BreakerOrder, Breakers, Discovery, Lending, Roster, Selections, policy_now};
+use crate::upstream::{Admin, BreakerOrder, Breakers, Discovery, Homes, Lending, Roster, Selections, policy_now};
 use crate::worker::{Message, Plan, Worker};
 
 /// What a worker says when it has started.
@@ -44,6 +44,7 @@ pub struct Engine {
     selections: Arc<Selections>,
     breakers: Arc<Breakers>,
     lending: Arc<Lending>,
+    homes: Arc<Homes>,
     steering: Steering,
     shield: Shield,
     roster: Roster,
@@ -83,6 +84,7 @@ impl Engine {
             cells: cpus.iter().map(|_| Arc::new(WorkerCells::new(snapshot.routes.len()))).collect(),
             qos: qos::Shared::new(snapshot, cpus.len()),
             selections: Selections::new(snapshot, cpus.len()),
+            homes: Homes::new(snapshot),
             breakers: Breakers::new(snapshot, cpus.len()),
             lending: Lending::new(cpus.len()),
             steering: Steering::prepare(snapshot.engine.steering, cpus.len(), groups(snapshot)),
@@ -177,6 +179,7 @@ impl Engine {
             selections: Arc::clone(&self.selections),
             breakers: Arc::clone(&self.breakers),
             lending: Arc::clone(&self.lending),
+            homes: Arc::clone(&self.homes),
             seats: self.steering.seats(index),
             hands_over: self.steering.mode() == Mode::HandOver,
             index,

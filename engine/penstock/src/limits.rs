@@ -213,6 +213,9 @@ pub const FLOW_UNREPLIED: Duration = Duration::from_secs(10);
 pub const JOINED_MAX: usize = 64;
 pub const JOINED_BYTES_MAX: usize = 65_507;
 
+/// Ids of QUIC connections that a `udp` listener knows the endpoints of: twice as many at the most, and less than 10 MiB.
+pub const UDP_HOMES_HALF: usize = 1 << 15;
+
 /// Buffers for what leaves together that a listening socket keeps for its flows, of 64 KiB at the most: as many flows as one call of receiving meets.
 pub const JOINED_SPARE_MAX: usize = 64;
 

@@ -20,7 +20,8 @@ use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
 use crate::tls::{Originations, ServerConfig};
 use crate::upstream::{
-    self, Approach, Breakers, Cluster, Lending, Members, RouteBreaker, Selecting, Selection, Selections, policy_now,
+    self, Approach, Breakers, Cluster, Homes, Lending, Members, RouteBreaker, Selecting, Selection, Selections,
+    policy_now,
 };
 
 /// What a worker is made from.
@@ -41,6 +42,7 @@ pub struct Plan {
     pub breakers: Arc<Breakers>,
     /// How workers lend each other idle connections.
     pub lending: Arc<Lending>,
+    pub homes: Arc<Homes>,
     /// Its lines in what connections are steered by, one for each listening socket.
     pub seats: Vec<Seat>,
     /// It hands connections over to others, and they to it.
@@ -76,6 +78,7 @@ pub struct Worker {
     qos: Rc<Qos>,
     selections: Rc<[Option<Selection>]>,
     breakers: Rc<[Option<RouteBreaker>]>,
+    homes: Arc<Homes>,
     sessions: Rc<Sessions>,
     gates: Vec<Rc<Gate>>,
     /// QUIC's ends, and the listener of each.
@@ -105,6 +108,7 @@ impl Worker {
             selections,
             breakers,
             lending,
+            homes,
             seats,
             tls,
             originations,
@@ -167,6 +171,7 @@ impl Worker {
             qos,
             selections,
             breakers,
+            homes,
             sessions: Rc::default(),
             gates: Vec::new(),
             endpoints: Vec::new(),
@@ -204,6 +209,7 @@ impl Worker {
             qos: Rc::clone(&self.qos),
             selections: Rc::clone(&self.selections),
             breakers: Rc::clone(&self.breakers),
+            homes: Arc::clone(&self.homes),
             log: self.log.clone(),
             desk: Rc::clone(&self.desk),
             tls: RefCell::new(tls),

@@ -14,7 +14,7 @@ use crate::snapshot::{Listener, ListenerId, PoolId, Snapshot};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
 use crate::tls::ServerConfig;
-use crate::upstream::{Cluster, RouteBreaker, Selection};
+use crate::upstream::{Cluster, Homes, RouteBreaker, Selection};
 
 /// A listener on one worker, and what stands behind it.
 pub struct Door {
@@ -27,6 +27,8 @@ pub struct Door {
     pub selections: Rc<[Option<Selection>]>,
     /// By route; none for one without a breaker.
     pub breakers: Rc<[Option<RouteBreaker>]>,
+    /// Where QUIC connections that are passed through belong.
+    pub homes: Arc<Homes>,
     pub log: Option<Rc<RefCell<Writer>>>,
     pub desk: Rc<Desk>,
     /// What it agrees upon with clients that come from now on; `None`: it speaks without TLS.

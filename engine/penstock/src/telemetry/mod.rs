@@ -166,6 +166,8 @@ counters! {
     bytes_out_total: "counter",
     /// Flows of datagrams begun.
     udp_flows_total: "counter",
+    /// Those of clients that have come from elsewhere with a connection of QUIC, and went to its endpoint.
+    udp_flows_moved_total: "counter",
     /// Datagrams received from clients.
     datagrams_in_total: "counter",
     /// Datagrams received from endpoints for clients.

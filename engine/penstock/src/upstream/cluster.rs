@@ -216,9 +216,23 @@ impl Cluster {
                 self.barren_until.set(now.plus(limits::LOOK_AGAIN_AFTER));
             }
         })?;
-        picked.begin(now);
-        self.members().load().begun(self.worker);
+        self.begin(&picked, now);
         Ok(picked)
+    }
+
+    /// As [`pick`](Self::pick), of the endpoint at an address, which has begun something before that is not over; `None` where it may not go on.
+    pub fn resume(&self, at: SocketAddr, now: Now) -> Option<Rc<Endpoint>> {
+        let is_there = |endpoint: &&Rc<Endpoint>| {
+            endpoint.takes_flows() && endpoint.addresses().iter().any(|address| address.inet() == Some(at))
+        };
+        let endpoint = self.endpoints().iter().find(is_there).cloned()?;
+        self.begin(&endpoint, now);
+        Some(endpoint)
+    }
+
+    fn begin(&self, endpoint: &Endpoint, now: Now) {
+        endpoint.begin(now);
+        self.members().load().begun(self.worker);
     }
 
     fn look(&self, choice: &Choice<'_>, now: Now, counters: &Counters) -> Result<Rc<Endpoint>, NoPick> {

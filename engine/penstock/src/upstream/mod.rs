@@ -12,6 +12,7 @@ mod cluster;
 mod dial;
 mod discovery;
 mod endpoint;
+mod homes;
 mod lease;
 mod lending;
 mod list;
@@ -36,6 +37,7 @@ pub use self::cluster::{Choice, Cluster, Impatient, Repetition, Waiting, Wanted}
 pub use self::dial::{Approach, DialError, call, dial, secure};
 pub use self::discovery::{Discovery, Report};
 pub use self::endpoint::{Endpoint, Tried};
+pub use self::homes::{Homes, QuicId};
 pub use self::lease::Lease;
 pub use self::lending::{Lending, join};
 pub use self::list::{Badges, Members, PoolLoad};

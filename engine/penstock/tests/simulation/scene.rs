@@ -10,7 +10,7 @@ use penstock::qos;
 use penstock::snapshot::{self, EndpointLimits, PoolId, Snapshot};
 use penstock::telemetry::WorkerCells;
 use penstock::tls::Originations;
-use penstock::upstream::{Breakers, Finding, Found, Lending, Members, Roster, Selections};
+use penstock::upstream::{Breakers, Finding, Found, Homes, Lending, Members, Roster, Selections};
 use penstock::worker::{Message, Plan, Worker};
 use ring::sim::{Faults, Script, World};
 use ring::{Address, DriverChoice, Options, Ring, Sender};
@@ -178,6 +178,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         selections: Selections::new(&snapshot, 1),
         breakers: Breakers::new(&snapshot, 1),
         lending: Lending::new(1),
+        homes: Homes::new(&snapshot),
         tls: snapshot.listeners.iter().map(|one| one.tls.as_ref().map(|_| h3_client::server())).collect(),
         snapshot,
         cells: Arc::clone(&cells),

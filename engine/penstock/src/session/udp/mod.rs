@@ -10,6 +10,7 @@
 //!   what waits by the sockets' buffers. What finds no room is dropped and counted, as a network would.
 //! * Each flow has a port of its own towards its endpoint, and hears nobody else on it.
 //! * Datagrams that arrived joined leave joined, in the memory in which they came; those of one flow that are received at once leave at once.
+//! * Where clients speak QUIC (`udp.quic`), one that comes from elsewhere has another flow to the same endpoint, by the id of its connection.
 //! * An endpoint that is taken for down, or is no longer in its pool, loses its flows: the client's next datagram goes elsewhere.
 
 mod joined;
@@ -32,7 +33,7 @@ use crate::exchange::{Door, affinity_of_bytes};
 use crate::limits;
 use crate::qos::HeldClient;
 use crate::snapshot::{self, ListenerProtocol, PoolId};
-use crate::upstream::{Choice, Endpoint, Held, Tried, policy_now};
+use crate::upstream::{Choice, Endpoint, Held, QuicId, Tried, policy_now};
 
 /// Whose datagrams belong together: those from a client to one of our addresses.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -69,6 +70,10 @@ struct Flow {
     replied: Cell<u64>,
     /// How long the first reply took.
     latency: Cell<Option<Duration>>,
+    /// What the endpoint has last called itself, where that matters.
+    called: Cell<Option<QuicId>>,
+    /// The beginning of another id that a client of it has used since, and that leads nowhere else.
+    other: Cell<[u8; 8]>,
     /// What leaves to the endpoint when all that is here has been received.
     joined: Cell<Option<Joined>>,
     /// Who passes replies on.
@@ -106,15 +111,16 @@ impl Flows {
         counters.datagrams_in_total.add(count);
         counters.bytes_in_total.add(received.bytes.len() as u64);
         let known = shared.open.borrow().get(&path).cloned();
-        let flow = known.filter(|flow| flow.goes_on()).or_else(|| self.begin(path, most));
+        let known = known.filter(|flow| flow.goes_on() && shared.is_meant(flow, received.bytes));
+        let flow = known.or_else(|| self.begin(path, received.bytes, most));
         match flow {
             Some(flow) => counters.datagrams_dropped_total.add(shared.pass(&flow, received, count)),
             None => counters.datagrams_dropped_total.add(count),
         }
     }
 
-    /// A client that has no flow; `None` where it cannot have one.
-    fn begin(&self, path: Path, most: usize) -> Option<Rc<Flow>> {
+    /// A client that has no flow, and what it says first; `None` where it cannot have one.
+    fn begin(&self, path: Path, said: &[u8], most: usize) -> Option<Rc<Flow>> {
         let door = &self.0.door;
         if self.0.open.borrow().len() >= most {
             return None;
@@ -125,7 +131,7 @@ impl Flows {
             counters.connections_refused_total.add(1);
             return None;
         };
-        let Some(flow) = reach(door, pool, path.client.ip()) else {
+        let Some(flow) = self.0.resume(pool, said).or_else(|| reach(door, pool, path.client.ip())) else {
             counters.no_endpoint_total.add(1);
             door.qos.release(door.listener, held);
             return None;
@@ -140,6 +146,49 @@ impl Flows {
 }
 
 impl Shared {
+    /// A flow to the endpoint that knows a client's connection, if it has one.
+    fn resume(&self, pool: PoolId, said: &[u8]) -> Option<Flow> {
+        let door = &self.door;
+        let at = door.homes.of(door.listener)?.find(said)?;
+        let (cluster, begun) = (door.cluster(pool), ring::now());
+        let endpoint = cluster.resume(at, policy_now(begun))?;
+        match open(&endpoint) {
+            Ok(way) => {
+                door.cells.counters.udp_flows_moved_total.add(1);
+                Some(Flow::new(endpoint, way, begun))
+            }
+            Err(_) => {
+                cluster.record(&endpoint, policy_now(begun), &Outcome::new(Duration::ZERO, Class::Shed));
+                None
+            }
+        }
+    }
+
+    /// A datagram belongs to the flow of its path. One of QUIC may be another client's, that a NAT has given the port of one that is gone.
+    fn is_meant(&self, flow: &Flow, said: &[u8]) -> bool {
+        let Some(homes) = self.door.homes.of(self.door.listener) else { return true };
+        let Some(id) = flow.called.get() else { return true };
+        let beginning = said.get(1..9).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
+        if id.is_called_in(said) || beginning == flow.other.get() {
+            return true;
+        }
+        let elsewhere = homes.find(said).is_some_and(|at| at != flow.to);
+        if !elsewhere {
+            flow.other.set(beginning);
+        }
+        !elsewhere
+    }
+
+    /// An endpoint has told a client what it wants to be called by.
+    fn hear_names(&self, flow: &Flow, said: &[u8]) {
+        if let Some(homes) = self.door.homes.of(self.door.listener)
+            && let Some(id) = QuicId::told_in(said)
+            && flow.called.replace(Some(id)) != Some(id)
+        {
+            homes.learn(id, flow.to);
+        }
+    }
+
     /// Passes a client's datagrams on, now or with those that follow: how many of them were dropped.
     fn pass(&self, flow: &Rc<Flow>, received: &Received<'_>, count: u64) -> u64 {
         flow.active.set(ring::now());
@@ -176,23 +225,8 @@ fn reach(door: &Door, pool: PoolId, client: IpAddr) -> Option<Flow> {
     for _ in 0..settings.retry.policy.tries {
         let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true };
         let endpoint = cluster.pick(&choice, policy_now(begun), &door.cells.counters).ok()?;
-        let opened = open(&endpoint);
-        if let Ok((socket, to, held)) = opened {
-            let (active, asked, replied) = (Cell::new(begun), Cell::default(), Cell::default());
-            let (latency, joined, task) = (Cell::default(), Cell::default(), Cell::default());
-            return Some(Flow {
-                socket,
-                endpoint,
-                to,
-                begun,
-                active,
-                asked,
-                replied,
-                latency,
-                joined,
-                task,
-                _held: held,
-            });
+        if let Ok(way) = open(&endpoint) {
+            return Some(Flow::new(endpoint, way, begun));
         }
         // No socket, or no address: nothing was asked of it.
         cluster.record(&endpoint, policy_now(begun), &Outcome::new(Duration::ZERO, Class::Shed));
@@ -214,6 +248,24 @@ fn open(endpoint: &Endpoint) -> io::Result<(UdpSocket, SocketAddr, Held)> {
 }
 
 impl Flow {
+    fn new(endpoint: Rc<Endpoint>, (socket, to, held): (UdpSocket, SocketAddr, Held), begun: Now) -> Self {
+        Self {
+            socket,
+            endpoint,
+            to,
+            begun,
+            active: Cell::new(begun),
+            asked: Cell::default(),
+            replied: Cell::default(),
+            latency: Cell::default(),
+            called: Cell::default(),
+            other: Cell::default(),
+            joined: Cell::default(),
+            task: Cell::default(),
+            _held: held,
+        }
+    }
+
     /// Its endpoint is there for it. If not, it is told to end.
     fn goes_on(&self) -> bool {
         let goes_on = self.endpoint.takes_flows();
@@ -295,6 +347,7 @@ impl Flow {
                 return counters.datagrams_stray_total.add(count);
             }
             self.hear(count);
+            shared.hear_names(self, received.bytes);
             counters.datagrams_out_total.add(count);
             counters.bytes_out_total.add(received.bytes.len() as u64);
             counters.datagrams_dropped_total.add(joined.put(&received, back));

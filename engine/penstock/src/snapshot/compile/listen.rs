@@ -69,6 +69,8 @@ pub struct Flows {
     pub idle: Duration,
     /// Replies to each datagram; `None`: any number, or none.
     pub replies: Option<u32>,
+    /// Clients that move stay with their endpoints, by the ids of their connections.
+    pub quic: bool,
 }
 
 impl Listener {
@@ -97,7 +99,7 @@ pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Lis
             }
             (Protocol::Tcp, Some(pool)) => ListenerProtocol::Tcp { pool: pool_id(pool) },
             (Protocol::Udp, Some(pool)) => {
-                let flows = Flows { idle: time(&doc.udp.idle), replies: doc.udp.replies };
+                let flows = Flows { idle: time(&doc.udp.idle), replies: doc.udp.replies, quic: doc.udp.quic };
                 ListenerProtocol::Udp { pool: pool_id(pool), flows }
             }
             _ => ListenerProtocol::Http,

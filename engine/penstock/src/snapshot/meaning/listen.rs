@@ -100,7 +100,7 @@ impl Meaning<'_> {
             let why = |key: &str| format!("`udp.{key}` has no effect on a {} listener", door.protocol.text());
             self.idle(
                 path!["listen", at, "udp"],
-                &["idle", "replies"],
+                &["idle", "replies", "quic"],
                 why,
                 "write protocol = \"udp\", or leave it out",
             );
@@ -109,6 +109,11 @@ impl Meaning<'_> {
         self.not_zero(path!["listen", at, "udp", "idle"], &door.udp.idle);
         if let Some(replies) = door.udp.replies {
             self.within(path!["listen", at, "udp", "replies"], replies.into(), 1, u32::MAX.into());
+            if door.udp.quic {
+                let message =
+                    "no datagram of QUIC has a number of replies of its own: a flow would be over with the first one";
+                self.report(Code::Conflict, path!["listen", at, "udp", "replies"], message, "leave it out");
+            }
         }
         if let Some(unix) = door.addr.0.iter().position(|address| matches!(address, Bind::Unix(_))) {
             let message = "a Unix socket carries no datagrams of UDP";

@@ -150,11 +150,14 @@ pub struct UdpDoc {
     /// Replies to each datagram: 1 for DNS, RADIUS, NTP. A flow is over with the last of them, and an endpoint that owes some in the end has
     /// failed, for its breaker and for outlier detection. Unless given, any number may come, or none.
     pub replies: Option<u32>,
+    /// What clients speak is QUIC: one that comes from another port or address than before (a NAT has forgotten it) goes to the endpoint that knows
+    /// its connection, by the id that the endpoint has told it with the handshake. Without it such a client goes wherever the pool's policy says.
+    pub quic: bool,
 }
 
 impl Default for UdpDoc {
     fn default() -> Self {
-        Self { idle: Text::secs(60), replies: None }
+        Self { idle: Text::secs(60), replies: None, quic: false }
     }
 }
 
