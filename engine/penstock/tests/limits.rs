@@ -42,6 +42,21 @@ fn one_problem_at_a_time() {
         ("queue = { len = 5 }".into(), "nobody waits for a pool without a limit", "concurrency = \"auto\""),
         ("limits = { requests = 1 }\nqueue = { for = \"0s\" }".into(), "`for` cannot be zero", "leave it out"),
         (door("max_connections_per_client = 0"), "`max_connections_per_client` cannot be 0", "from 1"),
+        (
+            door(
+                "protocol = \"tcp\"\npool = \"raw\"\nclass = \"bluk\"\n[[pool]]\nname = \"raw\"\nendpoints = [\"b:1\"]\n[classes.bulk]",
+            ),
+            "there is no class `bluk`",
+            "did you mean `bulk`?",
+        ),
+        (door("class = \"bulk\"\n[classes.bulk]"), "have the class of their route", "write it there"),
+        (
+            door(
+                "protocol = \"udp\"\npool = \"raw\"\nclass = \"bulk\"\n[[pool]]\nname = \"raw\"\nendpoints = [\"b:1\"]\n[classes.bulk]",
+            ),
+            "datagrams go at no pace",
+            "leave it out",
+        ),
         (door("class_header = \"X-Class\""), "nobody's class would be believed", "trusted = "),
         (
             "[[route]]\nredirect = { to = \"/x\" }\nrate = \"1/s\"\n[[route]]\npath = \"/y\"\npool = \"api\"".into(),

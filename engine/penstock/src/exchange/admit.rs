@@ -16,15 +16,15 @@ use super::half::Pacing;
 use super::headers::ensure_parsed;
 use super::route::Way;
 use super::{Door, Peer, Reason, Request};
-use crate::conn::{Lane, Speaks};
+use crate::conn::{Lane, Speaks, Transport};
 use crate::limits;
-use crate::qos::{Direction, Entering, Grant, Place, Told, Turns};
+use crate::qos::{ClassCells, Direction, Entering, Grant, Place, Told, Turns};
 use crate::snapshot::{ClassId, Limit, LimitFields, LimitKey, Route, RouteId};
 use crate::telemetry::Cell;
 use crate::upstream::policy_now;
 
-/// The pace of a request's content.
-pub(super) struct Paced<'a> {
+/// The pace of a request's content, or of a tunnel's bytes.
+pub struct Paced<'a> {
     pub(super) turns: Turns<'a>,
     /// The most that goes at once.
     pub(super) quantum: usize,
@@ -71,23 +71,43 @@ impl Door {
         let cells = &self.qos.cells().classes[usize::from(class.0)];
         cells.requests.add(1);
         let counted = self.within_limits(request, peer, id, route)?;
-        let turns = self.qos.turns(class, id, || self.client_key(request, peer));
-        if let Some(turns) = &turns {
-            let Some(turn) = turns.request() else {
-                cells.crowded.add(1);
-                return Err(Reason::Crowded);
-            };
-            if turn > ring::now() {
-                cells.paced.add(1);
-                wait_for(turn, lane, timer).await?;
-            }
+        let turns = self.qos.turns(class, Some(id), || self.client_key(request, peer));
+        if let Some(turns) = &turns
+            && let Some(turn) = turn(turns, cells)?
+        {
+            wait_for(turn, lane, timer).await?;
         }
         let place = self.room(class, way, lane, timer).await?;
-        let paced = turns.and_then(|turns| {
-            let quantum = turns.quantum()?;
-            Some(Paced { turns, quantum, gone: &cells.paced_bytes })
-        });
+        let paced = turns.and_then(|turns| Paced::new(turns, cells));
         Ok(Admitted { paced, place, counted })
+    }
+
+    /// Lets a connection in whose bytes nobody reads, when its turn has come. Its class is its listener's, or else that of its client's
+    /// network.
+    ///
+    /// # Errors
+    /// Its turn is too far off, or its client has gone before it came.
+    pub async fn admit_bytes(
+        &self,
+        stream: &mut Transport,
+        client: Option<IpAddr>,
+        timer: &mut Timer,
+    ) -> Result<Option<Paced<'_>>, Reason> {
+        let class =
+            self.listener().class.or_else(|| client.and_then(|client| self.class_of(client))).unwrap_or_default();
+        let cells = &self.qos.cells().classes[usize::from(class.0)];
+        cells.requests.add(1);
+        let key = || client.map_or(0, |client| self.qos.client_key(client));
+        let Some(turns) = self.qos.turns(class, None, key) else { return Ok(None) };
+        if let Some(turn) = turn(&turns, cells)? {
+            timer.set(turn);
+            let waited = poll_fn(|cx| match timer.poll_expired() {
+                true => Poll::Ready(Ok(())),
+                false => stream.poll_broken(cx).map(|()| Err(Reason::ClientGone)),
+            });
+            waited.await?;
+        }
+        Ok(Paced::new(turns, cells))
     }
 
     /// Lets a request that has been admitted into another pool.
@@ -133,7 +153,10 @@ impl Door {
         if self.snapshot.classes.iter().all(|class| class.clients.is_empty()) {
             return None;
         }
-        let client = self.client_of(request, peer)?;
+        self.class_of(self.client_of(request, peer)?)
+    }
+
+    fn class_of(&self, client: IpAddr) -> Option<ClassId> {
         let at = self.snapshot.classes.iter().position(|class| class.clients.contains(client))?;
         Some(ClassId(at as u8))
     }
@@ -221,7 +244,29 @@ impl Door {
     }
 }
 
+/// When a turn comes that has to be waited for.
+fn turn(turns: &Turns<'_>, cells: &ClassCells) -> Result<Option<Now>, Reason> {
+    let Some(turn) = turns.request() else {
+        cells.crowded.add(1);
+        return Err(Reason::Crowded);
+    };
+    let later = turn > ring::now();
+    cells.paced.add(u64::from(later));
+    Ok(later.then_some(turn))
+}
+
 impl<'a> Paced<'a> {
+    /// `None`: content has no pace.
+    fn new(turns: Turns<'a>, cells: &'a ClassCells) -> Option<Self> {
+        Some(Self { quantum: turns.quantum()?, turns, gone: &cells.paced_bytes })
+    }
+
+    /// Bytes that have to go at once have their turn all the same, and those after them theirs behind it.
+    pub(super) fn gone(&self, direction: Direction, bytes: usize) {
+        let _ = self.turns.content(direction, bytes);
+        self.gone.add(bytes as u64);
+    }
+
     /// Of one direction.
     pub(super) fn pacing(&'a self, direction: Direction) -> Pacing<'a> {
         Pacing::new(self, direction)

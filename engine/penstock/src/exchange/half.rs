@@ -218,8 +218,18 @@ impl<'a> Pacing<'a> {
         Self { paced, direction, rest: None, turn: Now::NEVER }
     }
 
+    /// Until when what was received waits, from `now` on.
+    pub(super) fn turn_after(&self, now: Now) -> Option<Now> {
+        (self.turn != Now::NEVER && self.turn > now).then_some(self.turn)
+    }
+
+    /// What was received and waits for a turn that it will not need.
+    pub(super) fn take_rest(&mut self) -> Option<Buf> {
+        self.rest.take()?.data
+    }
+
     /// As [`Source::poll_piece`]. While a turn is awaited nothing is received, and nobody is woken: the caller has the timer.
-    fn poll_piece(&mut self, source: &mut impl Source, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>> {
+    pub(super) fn poll_piece(&mut self, source: &mut impl Source, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>> {
         let mut piece = match self.rest.take() {
             Some(piece) => piece,
             None => match source.poll_piece(cx) {

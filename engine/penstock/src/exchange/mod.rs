@@ -210,7 +210,8 @@ fn ask<'a>(
                     tries.ended(&attempt, &switched);
                     // A tunnel says nothing more, and may last.
                     passage.end(&switched);
-                    settled.bytes += tunnel::upgraded(door, lane, &mut lease, timer, &exchange.way, agreed).await;
+                    settled.bytes +=
+                        tunnel::upgraded(door, lane, &mut lease, timer, &exchange.way, agreed, exchange.paced).await;
                     return switched;
                 }
                 Relayed::GivenUp(outcome) => {

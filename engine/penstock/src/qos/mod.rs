@@ -170,14 +170,15 @@ impl Qos {
         }
     }
 
-    /// Whose turn it is where requests of this kind have a pace; `None` where they have none.
+    /// Whose turn it is where requests of this kind, or connections that have no route, have a pace; `None` where they have none.
     #[must_use]
-    pub fn turns(&self, class: ClassId, route: RouteId, client: impl FnOnce() -> u64) -> Option<Turns<'_>> {
-        let (class, route) = (&self.shared.classes[usize::from(class.0)], &self.shared.routes[usize::from(route.0)]);
+    pub fn turns(&self, class: ClassId, route: Option<RouteId>, client: impl FnOnce() -> u64) -> Option<Turns<'_>> {
+        let class = self.shared.classes[usize::from(class.0)].as_ref();
+        let route = route.and_then(|route| self.shared.routes[usize::from(route.0)].as_ref());
         if class.is_none() && route.is_none() {
             return None;
         }
-        Some(Turns::new(class.as_ref(), route.as_ref(), client()))
+        Some(Turns::new(class, route, client()))
     }
 
     /// Where requests wait for a pool; `None` for one without limits.

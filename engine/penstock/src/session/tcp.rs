@@ -41,6 +41,7 @@ async fn pass(door: &Door, accepted: Accepted) {
         }
         ListenerProtocol::Http | ListenerProtocol::Udp { .. } => return,
     };
+    let Ok(paced) = door.admit_bytes(&mut stream, address, &mut timer).await else { return stream.reset() };
     let settings = &door.snapshot[pool];
     let header = || proxy_header(settings.proxy_protocol, path);
     let Some(mut up) = reach(door, pool, address, &header, &mut timer).await else {
@@ -48,7 +49,7 @@ async fn pass(door: &Door, accepted: Accepted) {
         return stream.reset();
     };
     let idle = settings.timeouts.idle;
-    let tunnelled = tunnel(door, &mut stream, &mut up.stream, unread, &mut timer, idle).await;
+    let tunnelled = tunnel(door, &mut stream, &mut up.stream, unread, &mut timer, idle, paced.as_ref()).await;
     door.cells.counters.bytes_out_total.add(tunnelled.down);
     door.cluster(pool).record(&up.endpoint, policy_now(ring::now()), &up.outcome);
     if tunnelled.cut {

@@ -77,6 +77,7 @@ fn simulation_everything_breaks() {
         rude_origins: true,
         rude_clients: true,
         tunnels: true,
+        shaped: turn % 5 == 3,
         moves: turn % 2 == 1,
         hedges: turn % 3 == 1,
         candidates: turn % 4 == 2,
@@ -91,6 +92,7 @@ fn simulation_drain() {
         faults: faults.harmless(),
         drain: Some(Duration::from_millis(turn % 400)),
         tunnels: true,
+        shaped: turn % 3 == 1,
         ..Scene::default()
     });
 }
@@ -102,8 +104,18 @@ fn simulation_tunnels() {
         faults: faults.harmless(),
         web: false,
         tunnels: true,
+        shaped: turn % 4 > 1,
         rude_origins: turn % 2 == 1,
         ..Scene::default()
+    });
+}
+
+/// A tunnel that always has something to carry each way keeps to its pace, within 2 % of virtual time.
+#[test]
+fn simulation_paced_tunnels() {
+    check("simulation_paced_tunnels", 20, |seed| {
+        let faults = Faults::none();
+        play(seed, &Scene { faults, web: false, shaped: true, steady: true, ..Scene::default() })
     });
 }
 

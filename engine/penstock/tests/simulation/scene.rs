@@ -57,6 +57,9 @@ tls = { cert = "certificate.pem", key = "key.pem" }
 /// For the pool of a scene that hedges: as many second copies as there can be.
 const HEDGE: &str = "timeout = { head = \"20s\" }\nhedge = { after = \"20ms\", budget = \"100%\" }";
 
+/// A class whose bytes take their time, and whose connections wait for one another.
+const SLOW: &str = "[classes.slow]\nbandwidth = \"200kB/s\"\nrate = \"20/s\"\nper_client.bandwidth = \"150kB/s\"\n";
+
 /// The same origins, as two pools that the route chooses from.
 const CHOOSING: &str = r#"
 [[pool]]
@@ -73,6 +76,10 @@ pub(crate) struct Scene {
     pub(crate) faults: Faults,
     pub(crate) web: bool,
     pub(crate) tunnels: bool,
+    /// They keep to a pace.
+    pub(crate) shaped: bool,
+    /// There is one, and it carries all that it may.
+    pub(crate) steady: bool,
     pub(crate) rude_clients: bool,
     pub(crate) rude_origins: bool,
     /// Endpoints come and go all the time.
@@ -99,6 +106,8 @@ impl Default for Scene {
             faults: Faults::none(),
             web: true,
             tunnels: false,
+            shaped: false,
+            steady: false,
             rude_clients: false,
             rude_origins: false,
             moves: false,
@@ -129,7 +138,7 @@ pub(crate) fn address(text: &str) -> Address {
 }
 
 fn snapshot(scene: &Scene) -> Arc<Snapshot> {
-    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 16] = [const { OnceLock::new() }; 16];
+    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 32] = [const { OnceLock::new() }; 32];
     let compile = || {
         let mut text = CONFIGURATION.to_owned();
         if scene.candidates {
@@ -142,6 +151,9 @@ fn snapshot(scene: &Scene) -> Arc<Snapshot> {
             text = text.replace("name = \"app\"\n", "name = \"app\"\nprotocol = \"h2\"\n");
             text = text.replace("name = \"spare\"\n", "name = \"spare\"\nprotocol = \"h2\"\n");
         }
+        if scene.shaped {
+            text = text.replace("pool = \"raw\"\n", "pool = \"raw\"\nclass = \"slow\"\n") + SLOW;
+        }
         if scene.h3_clients {
             text.push_str(QUIC_LISTENER);
         }
@@ -150,7 +162,7 @@ fn snapshot(scene: &Scene) -> Arc<Snapshot> {
             Err(report) => panic!("{}", report.render()),
         }
     };
-    let kinds = [scene.hedges, scene.candidates, scene.h2_origins, scene.h3_clients];
+    let kinds = [scene.hedges, scene.candidates, scene.h2_origins, scene.h3_clients, scene.shaped];
     let which = kinds.into_iter().enumerate().map(|(at, kind)| usize::from(kind) << at).sum::<usize>();
     Arc::clone(SNAPSHOTS[which].get_or_init(compile))
 }
@@ -317,6 +329,11 @@ fn people(world: &World, scene: &Scene, ledger: &Rc<Ledger>, size_max: usize) ->
             let ledger = Rc::clone(ledger);
             clients.push(world.spawn("rude client", move |host| client::rude(host, ledger)));
         }
+    }
+    if scene.steady {
+        let listening = world.listen(&address("10.3.0.1:7000")).expect("free");
+        world.spawn("steady end", move |host| tunnel::steady_origin(host, listening));
+        clients.push(world.spawn("steady tunnel", tunnel::steady));
     }
     if scene.tunnels {
         for number in 1..=2 {

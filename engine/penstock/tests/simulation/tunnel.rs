@@ -81,6 +81,40 @@ async fn converse(host: &Host, socket: &Socket, said: Vec<u8>, id: u64, strict: 
     judge(&heard, &content(id, 0, size), &format!("the origin's part of tunnel {id}"), strict)
 }
 
+/// Of the class that tunnels of a shaped scene have: the stricter of its two.
+const PACE: u64 = 150_000;
+/// What a steady tunnel carries each way.
+const STEADY: usize = 300_000;
+
+/// Says and hears much at once, through a tunnel that keeps to a pace: in the time that this takes at that pace, within 2 %.
+pub(crate) async fn steady(host: Host) {
+    let socket = host.connect(&address(RAW)).await.expect("the door is open");
+    let begun = host.now();
+    let speaker = socket.clone();
+    let said = host.spawn("speaker", async move |_| speaker.send(&[1; STEADY]).await);
+    socket.recv_exact(STEADY).await.expect("the origin's part");
+    said.await.expect("there is somebody");
+    socket.shutdown_write();
+    assert_eq!(socket.recv_to_end().await.expect("no break").len(), 1, "the origin has heard all");
+    let (took, wanted) = (host.now() - begun, STEADY as u64 * 1_000_000_000 / PACE);
+    assert!((wanted * 98 / 100..=wanted * 102 / 100).contains(&took), "{took} ns, and not {wanted}");
+}
+
+/// The other end of it.
+pub(crate) async fn steady_origin(host: Host, listening: Listening) {
+    loop {
+        let socket = listening.accept().await;
+        host.spawn("steady end", async move |host: Host| {
+            let speaker = socket.clone();
+            let said = host.spawn("speaker", async move |_| speaker.send(&[2; STEADY]).await);
+            socket.recv_exact(STEADY).await.expect("the client's part");
+            said.await.expect("there is somebody");
+            socket.send(&[3]).await.expect("there is somebody");
+            socket.shutdown_write();
+        });
+    }
+}
+
 fn judge(heard: &[u8], said: &[u8], part: &str, strict: Strict) -> io::Result<()> {
     assert!(said.starts_with(heard), "{part} is something else");
     if strict.may_break && heard.len() < said.len() {

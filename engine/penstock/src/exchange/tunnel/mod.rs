@@ -15,11 +15,13 @@ use proto::h1::{Server, Trailers};
 use ring::{Appetite, Buf, Timer};
 
 use super::Door;
+use super::admit::Paced;
 use super::half::{Cut, Half, Piece, Sink, Source};
 use super::route::Way;
 use super::upgrade::Agreed;
 use crate::conn::{Lane, Speaks, Transport, bulk_bytes};
 use crate::limits;
+use crate::qos::Direction;
 use crate::upstream::Lease;
 
 /// What went through.
@@ -133,7 +135,7 @@ impl<R: Speaks> Pipe for Lane<'_, R> {
     }
 }
 
-/// Joins two ends until both have ended. `first_up` goes before everything else.
+/// Joins two ends until both have ended. `first_up` goes before everything else; what is `paced` goes at its pace, each way by itself.
 pub async fn tunnel(
     door: &Door,
     down: &mut impl Pipe,
@@ -141,13 +143,17 @@ pub async fn tunnel(
     first_up: Option<Buf>,
     timer: &mut Timer,
     idle: Duration,
+    paced: Option<&Paced<'_>>,
 ) -> Tunnelled {
     let counters = &door.cells.counters;
     counters.tunnels_total.add(1);
     counters.tunnels_open.add(1);
+    if let (Some(paced), Some(first)) = (paced, &first_up) {
+        paced.gone(Direction::Up, first.len());
+    }
     let mut halves = Halves {
-        upward: Half::new(first_up, None),
-        downward: Half::new(None, None),
+        upward: Half::new(first_up, paced.map(|paced| paced.pacing(Direction::Up))),
+        downward: Half::new(None, paced.map(|paced| paced.pacing(Direction::Down))),
         ended: [false; 2],
         moved: ring::now(),
     };
@@ -166,15 +172,16 @@ pub(super) async fn upgraded(
     timer: &mut Timer,
     way: &Way<'_>,
     agreed: Agreed,
+    paced: Option<&Paced<'_>>,
 ) -> u64 {
     let mut up = lease.lane();
     let (bytes, cut) = match agreed {
         Agreed::WebSocket { deflate } if way.matched.route.websockets.inspect => {
-            let passed = websocket::pass(door, down, &mut up, timer, way, deflate).await;
+            let passed = websocket::pass(door, down, &mut up, timer, way, deflate, paced).await;
             (passed.down, passed.cut)
         }
         _ => {
-            let tunnelled = tunnel(door, down, &mut up, None, timer, way.timeouts.idle).await;
+            let tunnelled = tunnel(door, down, &mut up, None, timer, way.timeouts.idle, paced).await;
             (tunnelled.down, Cuts { client: tunnelled.cut, endpoint: tunnelled.cut })
         }
     };
@@ -194,14 +201,14 @@ struct Cuts {
     endpoint: bool,
 }
 
-struct Halves {
-    upward: Half<'static>,
-    downward: Half<'static>,
+struct Halves<'a> {
+    upward: Half<'a>,
+    downward: Half<'a>,
     ended: [bool; 2],
     moved: ring::Now,
 }
 
-impl Halves {
+impl Halves<'_> {
     /// Moves both directions; ready when it is over, with whether it was cut.
     fn poll(
         &mut self,
@@ -222,11 +229,20 @@ impl Halves {
         {
             return Poll::Ready(!sent);
         }
-        if self.upward.bytes + self.downward.bytes != before {
+        // Who waits for a turn is held up, and not silent.
+        let turn = self.turn();
+        if turn.is_some() || self.upward.bytes + self.downward.bytes != before {
             self.moved = ring::now();
         }
-        timer.set(self.moved + idle);
+        timer.set(turn.unwrap_or(self.moved + idle));
         if timer.poll_expired() { Poll::Ready(true) } else { Poll::Pending }
+    }
+
+    /// When what waits for its pace may go on. One that has come, and finds no room, is nothing to wait for.
+    fn turn(&self) -> Option<ring::Now> {
+        let now = ring::now();
+        let pacings = [&self.upward, &self.downward].into_iter().filter_map(|half| half.pacing.as_ref());
+        pacings.filter_map(|pacing| pacing.turn_after(now)).min()
     }
 
     /// Moves one direction; true when it broke.

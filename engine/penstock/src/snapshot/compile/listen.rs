@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use super::qos::{Class, ClassId, class_named};
 use super::sni::SniTable;
 use super::tls::{ListenerTls, listener_tls};
 use super::{Networks, PoolId, networks, time};
@@ -32,6 +33,8 @@ pub struct Listener {
     pub trusted: Networks,
     /// The field in which those may name a request's class, in lower case.
     pub class_header: Option<Box<str>>,
+    /// Of connections whose bytes are passed through; `None`: that of the client's network.
+    pub class: Option<ClassId>,
     pub handshake_timeout: Duration,
     pub head_timeout: Duration,
     pub keep_alive_timeout: Duration,
@@ -89,7 +92,7 @@ impl Listener {
     }
 }
 
-pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Listener {
+pub(super) fn listener(doc: &ListenDoc, classes: &[Class], pool_id: impl Fn(&str) -> PoolId) -> Listener {
     Listener {
         name: doc.name.as_str().into(),
         addresses: doc.addr.0.as_slice().into(),
@@ -120,6 +123,7 @@ pub(super) fn listener(doc: &ListenDoc, pool_id: impl Fn(&str) -> PoolId) -> Lis
         proxy_protocol_from: networks(&doc.proxy_protocol.from),
         trusted: networks(&doc.trusted),
         class_header: doc.class_header.as_ref().map(|name| name.to_ascii_lowercase().into()),
+        class: doc.class.as_deref().and_then(|name| class_named(classes, name)),
         handshake_timeout: time(&doc.timeout.handshake),
         head_timeout: time(&doc.timeout.head),
         keep_alive_timeout: time(&doc.timeout.keep_alive),

@@ -203,7 +203,7 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
     }
     let mut table = RouteTable::new(rules);
     table.tells_paths_apart |= routes.iter().any(Route::uses_path);
-    let listeners = document.listen.iter().map(|doc| listen::listener(doc, pool_id)).collect();
+    let listeners = document.listen.iter().map(|doc| listen::listener(doc, &classes, pool_id)).collect();
     Snapshot {
         engine: EngineSettings {
             cores: document.engine.cores.0.clone(),

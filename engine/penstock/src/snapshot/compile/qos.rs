@@ -112,10 +112,13 @@ fn pace(bandwidth: Option<&Text<Bandwidth>>, rate: Option<&Text<Rate>>) -> Pace 
     Pace { bandwidth: bandwidth.map(|text| text.0.0), rate: rate.map(|text| text.0) }
 }
 
+pub(super) fn class_named(classes: &[Class], name: &str) -> Option<ClassId> {
+    classes.iter().position(|class| &*class.name == name).map(|at| ClassId(at as u8))
+}
+
 pub(super) fn route(doc: &RouteDoc, classes: &[Class]) -> RouteQos {
-    let place = |name: &str| classes.iter().position(|class| &*class.name == name);
     RouteQos {
-        class: doc.class.as_deref().and_then(place).map(|at| ClassId(at as u8)),
+        class: doc.class.as_deref().and_then(|name| class_named(classes, name)),
         limits: doc.limit.iter().filter_map(limit).collect(),
         pace: Paces {
             all: pace(doc.bandwidth.as_ref(), doc.rate.as_ref()),

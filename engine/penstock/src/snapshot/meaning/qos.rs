@@ -6,6 +6,7 @@ use crate::snapshot::compile::DEFAULT_CLASS;
 use crate::snapshot::limit::{ConcurrencyLimit, LimitKey, is_token};
 use crate::snapshot::report::{Code, nearest};
 use crate::snapshot::schema::{LimitFields, ListenDoc, PoolDoc, Protocol, RouteDoc};
+use crate::snapshot::text::Step;
 
 impl Meaning<'_> {
     pub(super) fn classes(&mut self) {
@@ -35,6 +36,18 @@ impl Meaning<'_> {
     pub(super) fn clients_of(&mut self, at: usize, door: &ListenDoc) {
         if let Some(max) = door.max_connections_per_client {
             self.within(path!["listen", at, "max_connections_per_client"], max.into(), 1, door.max_connections.into());
+        }
+        if let Some(name) = &door.class {
+            let path = path!["listen", at, "class"];
+            self.class_named(path, name);
+            let (why, advice) = match door.protocol {
+                Protocol::Http => ("requests of an http listener have the class of their route", "write it there"),
+                Protocol::Udp => ("datagrams go at no pace", "leave it out"),
+                Protocol::Tcp => ("", ""),
+            };
+            if !why.is_empty() {
+                self.report(Code::NoEffect, path, why, advice);
+            }
         }
         let Some(name) = &door.class_header else { return };
         let path = path!["listen", at, "class_header"];
@@ -79,19 +92,23 @@ impl Meaning<'_> {
         }
     }
 
-    pub(super) fn qos_of(&mut self, at: usize, route: &RouteDoc) {
+    fn class_named(&mut self, path: &[Step<'_>], name: &str) {
         let document = self.document;
-        if let Some(name) = &route.class
-            && name != DEFAULT_CLASS
-            && !document.classes.contains_key(name)
-        {
-            let known: Vec<_> = document.classes.keys().map(String::as_str).collect();
-            let advice = match (nearest(name, known.iter().copied()), known.as_slice()) {
-                (Some(near), _) => format!("did you mean `{near}`?"),
-                (None, []) => format!("write [classes.{name}]"),
-                (None, known) => format!("there is: {}", known.join(", ")),
-            };
-            self.report(Code::UnknownName, path!["route", at, "class"], format!("there is no class `{name}`"), advice);
+        if name == DEFAULT_CLASS || document.classes.contains_key(name) {
+            return;
+        }
+        let known: Vec<_> = document.classes.keys().map(String::as_str).collect();
+        let advice = match (nearest(name, known.iter().copied()), known.as_slice()) {
+            (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, []) => format!("write [classes.{name}]"),
+            (None, known) => format!("there is: {}", known.join(", ")),
+        };
+        self.report(Code::UnknownName, path, format!("there is no class `{name}`"), advice);
+    }
+
+    pub(super) fn qos_of(&mut self, at: usize, route: &RouteDoc) {
+        if let Some(name) = &route.class {
+            self.class_named(path!["route", at, "class"], name);
         }
         if route.limit.len() > limits::ROUTE_LIMITS_MAX {
             let advice = format!("at most {} are supported", limits::ROUTE_LIMITS_MAX);

@@ -17,9 +17,10 @@ pub struct ClassDoc {
     pub queue: Option<Text<Time>>,
     /// Clients whose requests are of this class, unless their route or a believed `class_header` says otherwise.
     pub clients: Listed<Cidr>,
-    /// Content of all its exchanges together, over all workers: responses, and requests on their own.
+    /// Content of all its exchanges together, over all workers: responses, and requests on their own. Bytes of its tunnels (WebSockets, CONNECT, `tcp`
+    /// doors) are content.
     pub bandwidth: Option<Text<Bandwidth>>,
-    /// Requests of the class begin no faster than this: those that come sooner wait for their turn.
+    /// Requests of the class, and connections of `tcp` doors, begin no faster than this: those that come sooner wait for their turn.
     pub rate: Option<Text<Rate>>,
     /// The same for each client (IPv6: each /64) by itself.
     pub per_client: PaceDoc,

@@ -49,6 +49,9 @@ pub struct ListenDoc {
     pub trusted: Listed<Cidr>,
     /// The field in which `trusted` clients name the class of a request. From anybody else it says nothing.
     pub class_header: Option<String>,
+    /// The class of a `tcp` door's connections: how fast their bytes go (`bandwidth`), and how fast they begin (`rate`). Unless given, it is that
+    /// of the client's network, or `default`.
+    pub class: Option<String>,
     /// How long a client may take.
     pub timeout: ListenTimeouts,
 }
@@ -71,6 +74,7 @@ impl Default for ListenDoc {
             proxy_protocol: ProxyProtocolFrom::default(),
             trusted: Listed::default(),
             class_header: None,
+            class: None,
             timeout: ListenTimeouts::default(),
         }
     }
@@ -211,7 +215,7 @@ pub struct ListenTimeouts {
     pub head: Text<Time>,
     /// Between two requests of one connection.
     pub keep_alive: Text<Time>,
-    /// Between two pieces of a body, or of a `tcp` connection's bytes, in either direction.
+    /// Between two pieces of a body, in either direction. For bytes that are passed through, the pool's `timeout.idle` counts.
     pub body: Text<Time>,
     /// The least rate at which a client sends content whose length it has told, after five seconds and on average: who sends a byte
     /// now and then holds an endpoint's connection for hours. What the endpoint does not take in time is not held against it.

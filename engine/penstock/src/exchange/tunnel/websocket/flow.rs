@@ -1,5 +1,6 @@
 //! One direction of a WebSocket.
 
+use std::io;
 use std::task::{Context, Poll};
 
 use policy::{Rate, Wait};
@@ -8,11 +9,14 @@ use proto::ws::{CONTROL_FRAME_BYTES_MAX, Event, Inspector, Sender, put_close};
 use ring::{Buf, Now};
 
 use super::{Common, Gone};
-use crate::exchange::tunnel::{Pipe, appetite_after};
+use crate::exchange::admit::Paced;
+use crate::exchange::half::Pacing;
+use crate::exchange::tunnel::{Pipe, Raw, appetite_after};
+use crate::qos::Direction;
 use crate::upstream::policy_now;
 
 /// What one side says to the other.
-pub(super) struct Flow {
+pub(super) struct Flow<'a> {
     pub(super) inspector: Inspector,
     /// Who speaks.
     sender: Sender,
@@ -27,6 +31,8 @@ pub(super) struct Flow {
     /// Messages that have ended in what is about to be passed on.
     ended: u64,
     pace: Option<Box<Pace>>,
+    /// When bytes may go. Far away, for next to nobody has one.
+    shape: Option<Box<Pacing<'a>>>,
 }
 
 /// How fast frames may come.
@@ -42,11 +48,18 @@ struct Pace {
     rest: Option<(Buf, Now)>,
 }
 
-impl Flow {
-    pub(super) fn new(inspector: Inspector, sender: Sender, rate: Option<policy::RateSettings>) -> Self {
+impl<'a> Flow<'a> {
+    pub(super) fn new(
+        inspector: Inspector,
+        sender: Sender,
+        rate: Option<policy::RateSettings>,
+        paced: Option<&'a Paced<'a>>,
+    ) -> Self {
         let pace = rate
             .map(|rate| Box::new(Pace { rate: Rate::new(rate), taken: 0, owed: false, turn: ring::now(), rest: None }));
-        Self { inspector, sender, bytes: 0, told: false, heard: false, cut: false, ended: 0, pace }
+        let direction = if sender == Sender::Client { Direction::Up } else { Direction::Down };
+        let shape = paced.map(|paced| Box::new(paced.pacing(direction)));
+        Self { inspector, sender, bytes: 0, told: false, heard: false, cut: false, ended: 0, pace, shape }
     }
 
     /// Whether a frame of ours may go here now.
@@ -56,7 +69,31 @@ impl Flow {
 
     /// When what waits may go on.
     pub(super) fn turn(&self) -> Option<Now> {
-        self.pace.as_ref().filter(|pace| pace.owed && !self.told).map(|pace| pace.turn)
+        let frames = self.pace.as_ref().filter(|pace| pace.owed && !self.told).map(|pace| pace.turn);
+        frames.into_iter().chain(self.shaped()).min()
+    }
+
+    /// What was received waits for its bytes' turn.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.shaped().is_some()
+    }
+
+    /// When that comes.
+    fn shaped(&self) -> Option<Now> {
+        self.shape.as_ref().filter(|_| !self.told)?.turn_after(ring::now())
+    }
+
+    /// What comes next, at its pace. Who listens no more waits for none.
+    fn receive(&mut self, from: &mut impl Pipe, cx: &mut Context<'_>) -> Poll<io::Result<Option<Buf>>> {
+        let Some(shape) = &mut self.shape else { return from.poll_recv(cx) };
+        if !self.told {
+            let piece = shape.poll_piece(&mut Raw(from), cx);
+            return piece.map(|piece| piece.map(|piece| piece.data).map_err(|_| io::ErrorKind::ConnectionReset.into()));
+        }
+        match shape.take_rest() {
+            Some(rest) => Poll::Ready(Ok(Some(rest))),
+            None => from.poll_recv(cx),
+        }
     }
 
     /// Moves what can be moved.
@@ -85,7 +122,8 @@ impl Flow {
             let rest = self.pace.as_mut().and_then(|pace| pace.rest.take());
             let received = match rest {
                 Some(rest) => Ok(Some(rest)),
-                None => match from.poll_recv(cx) {
+                None => match self.receive(from, cx) {
+                    Poll::Pending if self.is_held_up() => return self.wait(common),
                     Poll::Pending => return Ok(()),
                     Poll::Ready(received) => received.map(|data| Some((data?, ring::now()))),
                 },

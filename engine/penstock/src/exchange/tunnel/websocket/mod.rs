@@ -21,6 +21,7 @@ use self::flow::Flow;
 use self::ping::KeepAlive;
 use super::{Cuts, Pipe, both_sent};
 use crate::exchange::Door;
+use crate::exchange::admit::Paced;
 use crate::exchange::route::Way;
 use crate::limits;
 use crate::snapshot::WebSockets;
@@ -40,12 +41,13 @@ pub(super) async fn pass(
     timer: &mut Timer,
     way: &Way<'_>,
     deflate: bool,
+    paced: Option<&Paced<'_>>,
 ) -> Passed {
     let counters = &door.cells.counters;
     counters.tunnels_total.add(1);
     counters.tunnels_open.add(1);
     door.desk.tunnels.enter();
-    let mut socket = Socket::new(door, way, deflate);
+    let mut socket = Socket::new(door, way, deflate, paced);
     let cut = poll_fn(|cx| socket.poll(down, up, timer, cx)).await;
     door.desk.tunnels.leave();
     counters.tunnels_open.sub(1);
@@ -55,8 +57,8 @@ pub(super) async fn pass(
 }
 
 struct Socket<'a> {
-    upward: Flow,
-    downward: Flow,
+    upward: Flow<'a>,
+    downward: Flow<'a>,
     common: Common<'a>,
     idle: Duration,
     /// When a frame, or a part of one, last passed.
@@ -90,7 +92,7 @@ struct Ending {
 struct Gone;
 
 impl<'a> Socket<'a> {
-    fn new(door: &'a Door, way: &Way<'a>, deflate: bool) -> Self {
+    fn new(door: &'a Door, way: &Way<'a>, deflate: bool, paced: Option<&'a Paced<'a>>) -> Self {
         let settings = &way.matched.route.websockets;
         let rules = |sender| Rules {
             sender,
@@ -100,8 +102,8 @@ impl<'a> Socket<'a> {
             message_bytes_max: settings.message_bytes_max,
         };
         Self {
-            upward: Flow::new(Inspector::new(rules(Sender::Client)), Sender::Client, settings.rate),
-            downward: Flow::new(Inspector::new(rules(Sender::Server)), Sender::Server, None),
+            upward: Flow::new(Inspector::new(rules(Sender::Client)), Sender::Client, settings.rate, paced),
+            downward: Flow::new(Inspector::new(rules(Sender::Server)), Sender::Server, None, paced),
             common: Common {
                 door,
                 settings,
@@ -134,7 +136,8 @@ impl<'a> Socket<'a> {
             if upward.is_err() || downward.is_err() {
                 return Poll::Ready(Cuts { client: true, endpoint: true });
             }
-            if self.upward.bytes + self.downward.bytes != before {
+            let held_up = self.upward.is_held_up() || self.downward.is_held_up();
+            if held_up || self.upward.bytes + self.downward.bytes != before {
                 self.moved = ring::now();
             }
             if self.is_over() && both_sent(down, up, cx).is_ready() {
@@ -169,7 +172,7 @@ impl<'a> Socket<'a> {
             Some(ending) => ending.until,
             None => self.common.ping.as_ref().map_or(Now::NEVER, KeepAlive::due).min(self.moved + self.idle),
         };
-        self.upward.turn().map_or(at, |turn| at.min(turn))
+        [self.upward.turn(), self.downward.turn()].into_iter().flatten().fold(at, Now::min)
     }
 
     fn expire(&mut self, down: &mut impl Pipe) {
@@ -192,7 +195,7 @@ impl<'a> Socket<'a> {
 
     /// Who has been told all, and has taken it, is not cut off, also where it has not answered in time.
     fn cuts(&self, down: &mut impl Pipe, up: &mut impl Pipe, cx: &mut Context<'_>) -> Cuts {
-        let left = |flow: &Flow, sent: Poll<std::io::Result<()>>| {
+        let left = |flow: &Flow<'_>, sent: Poll<std::io::Result<()>>| {
             flow.cut || !flow.told || !matches!(sent, Poll::Ready(Ok(())))
         };
         Cuts { client: left(&self.downward, down.poll_sent(cx)), endpoint: left(&self.upward, up.poll_sent(cx)) }
