@@ -191,6 +191,21 @@ pub const QUIC_SEND_WINDOW_MIN: u64 = 256 << 10;
 /// And at most, where that much is under way: at 100 ms, 320 Mbit/s and what keeps ahead of them.
 pub const QUIC_SEND_WINDOW_MAX: u64 = 8 << 20;
 
+/// The largest datagram that a path is tried with: an Ethernet's, of IPv4. Of IPv6 20 bytes less go through, which is found out.
+pub const QUIC_DATAGRAM_MAX: u16 = 1_472;
+
+/// Datagrams that one send of a connection may consist of: of the largest ones, so many fill what the kernel cuts at once (64 KiB).
+pub const QUIC_SEGMENTS_MAX: usize = 44;
+
+/// Sends of a connection in one turn; after those others have theirs.
+pub const QUIC_SENDS_A_TURN: usize = 4;
+
+/// Content of so many bytes keeps its memory until QUIC has no more use for it; less is not worth it.
+pub const QUIC_LENT_BYTES_MIN: usize = 16 << 10;
+
+/// What is taken of a stream at once.
+pub const HTTP3_READ_BYTES: usize = 16 << 10;
+
 /// Streams in one direction that a peer may have open: three are needed (RFC 9114 §6.2), the rest is for what is not known here, which it is told.
 pub const HTTP3_ONE_WAY_STREAMS: u32 = 8;
 

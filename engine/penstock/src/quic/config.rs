@@ -7,7 +7,8 @@ use abi::Place;
 use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
-    ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
+    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    ValidationTokenConfig, VarInt,
 };
 
 use super::Keys;
@@ -57,6 +58,8 @@ fn without_suite() -> rustls::Error {
 }
 
 fn transport(streams: u16, window: u32, congestion: Congestion) -> TransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(limits::QUIC_DATAGRAM_MAX);
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from(streams))
@@ -66,6 +69,7 @@ fn transport(streams: u16, window: u32, congestion: Congestion) -> TransportConf
         .receive_window(window.into())
         .send_window(limits::QUIC_SEND_WINDOW_MIN)
         .max_idle_timeout(IdleTimeout::try_from(limits::QUIC_SILENCE).ok())
+        .mtu_discovery_config(Some(mtu))
         .datagram_receive_buffer_size(None);
     transport
 }

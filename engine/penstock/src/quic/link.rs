@@ -16,13 +16,8 @@ use ring::{Now, Sent, TaskRef, Timer};
 
 use super::window::SendWindow;
 use super::{Endpoint, instant};
+use crate::limits;
 use crate::tls::Secured;
-
-/// Datagrams that one send may consist of: of the largest that most paths take, so many fill what the kernel cuts at once (64 KiB).
-const SEGMENTS_MAX: usize = 44;
-
-/// Sends of one turn; after those others have theirs.
-const SENDS_A_TURN: usize = 4;
 
 /// What has come for a connection and has not been looked at by its task.
 #[derive(Default)]
@@ -189,13 +184,13 @@ impl Link {
     pub fn transmit(&mut self, now: Now, cx: &mut Context<'_>) -> Poll<()> {
         let Self { quic, endpoint, .. } = self;
         let moment = instant(now);
-        for _ in 0..SENDS_A_TURN {
+        for _ in 0..limits::QUIC_SENDS_A_TURN {
             if endpoint.socket.poll_room(cx).is_pending() {
                 return Poll::Pending;
             }
             let sent = endpoint.with_wire(|wire| {
                 wire.clear();
-                let transmit = quic.poll_transmit(moment, SEGMENTS_MAX, wire)?;
+                let transmit = quic.poll_transmit(moment, limits::QUIC_SEGMENTS_MAX, wire)?;
                 Some(endpoint.send(&transmit, wire))
             });
             match sent {

@@ -13,12 +13,6 @@ use crate::conn::{Speaks, append, cut, pass};
 use crate::limits;
 use crate::quic::{Link, ReadError, StreamId, WriteError, stream};
 
-/// What is taken from QUIC at once.
-const READ_BYTES: usize = 16 << 10;
-
-/// Content of so many bytes keeps its memory until QUIC has no more use for it; less is not worth it.
-const LENT_BYTES_MIN: usize = 16 << 10;
-
 /// A request's stream.
 pub(super) struct Flow<H> {
     pub(super) id: StreamId,
@@ -109,7 +103,7 @@ impl<H> Flow<H> {
 
 /// What lies in much more memory than it fills would keep all of that from others.
 fn is_worth_lending(content: &Buf) -> bool {
-    content.len() >= LENT_BYTES_MIN && 2 * content.len() >= content.capacity()
+    content.len() >= limits::QUIC_LENT_BYTES_MIN && 2 * content.len() >= content.capacity()
 }
 
 /// What became of a stream that was read.
@@ -122,7 +116,7 @@ enum Taken {
 
 impl<R: Speaks> Hub<R> {
     fn take(&mut self, id: StreamId) -> Taken {
-        match self.link.read(id, READ_BYTES) {
+        match self.link.read(id, limits::HTTP3_READ_BYTES) {
             Ok(Some(bytes)) => Taken::More(Buf::copy_of(&bytes)),
             Ok(None) => Taken::End,
             Err(ReadError::Blocked) => Taken::Nothing,
@@ -183,7 +177,8 @@ impl<R: Speaks> Hub<R> {
                     append(&mut flow.unread, more)
                         .ok_or(Fault { code: ErrorCode::EXCESSIVE_LOAD, why: "a frame outgrows memory" })?;
                     drawn = true;
-                    if flow.begun || flow.unread.as_ref().is_some_and(|unread| unread.len() >= READ_BYTES) {
+                    if flow.begun || flow.unread.as_ref().is_some_and(|unread| unread.len() >= limits::HTTP3_READ_BYTES)
+                    {
                         return Ok(true);
                     }
                 }
