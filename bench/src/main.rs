@@ -104,6 +104,9 @@ cargo xtask bench chaos [options]   faults of five origins under load: what clie
   --strict            fail unless, through Penstock, no GET fails or takes over a second, and at most 0.1 % of POSTs fail, none executed twice
   --smoke             everything in less than ten seconds, Penstock only
 
+cargo xtask bench sharing [µs]      what it costs a request that workers share what they know of endpoints, beside endpoints of their own; as a
+                                    share of so many µs of CPU time a request, as h1 tells them (default 10.9). Alone on two CPUs
+
 cargo xtask bench qos [options]     classes, shaping, rate limits, the spread over endpoints and reuse, with two workers
 
   --parts LIST        of classes, shaping, limits, spread, reuse (default all)

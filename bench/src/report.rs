@@ -114,6 +114,7 @@ impl Section {
         }
         notes.extend(self.handshakes());
         notes.extend(self.completion());
+        notes.extend(self.protection());
         let foreign: Vec<f64> = self.lines.iter().flat_map(|line| line.of(|round| Some(round.foreign))).collect();
         if let Some(share) = median(&foreign).filter(|share| *share > 10.0) {
             notes.push(format!("{}: noisy: others used {share:.0} % of the machine in the median round; only the ratios may mean something", self.scenario.name));
@@ -140,6 +141,16 @@ impl Section {
         let each = |line: &Line| Some(format!("{:.2} of {}'s", ratio(ours, half(line))?, line.kind.name()));
         let all: Vec<String> = theirs.filter_map(each).collect();
         Some(format!("{}: median time to completion: {}", self.scenario.name, all.join(", ")))
+    }
+
+    /// What decisions that protect origins cost, where they were left out beside.
+    fn protection(&self) -> Option<String> {
+        let [full, bare] = [self.line(Kind::Full)?, self.line(Kind::Bare)?].map(Line::cpu);
+        let (least, middle) = (ratio(full.0, bare.0)?, ratio(full.1, bare.1)?);
+        Some(format!(
+            "{}: with balancing, breaker, retries, outliers, limits and probes on, a request costs {least:.3} (minima) and {middle:.3} (medians) of what it costs without; at most 1.05 is wanted",
+            self.scenario.name
+        ))
     }
 
     pub(crate) fn to_json(&self) -> Value {

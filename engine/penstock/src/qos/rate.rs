@@ -4,12 +4,12 @@
 //! grants at a time ([`Lease`]), so that a hot route costs no shared line a request.
 
 use std::cell::RefCell;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use policy::{Decision, Lease, Now, Rate};
+use proto::http::decimal;
 
 use super::keyed::{Keyed, Line, step};
 use crate::limits;
@@ -127,12 +127,22 @@ impl Limiter {
 impl Told {
     /// The value of `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10, section 4).
     pub fn write_limit(&self, name: &str, out: &mut Vec<u8>) {
-        let _ = write!(out, "\"{name}\";r={};t={}", self.remaining, self.reset_secs);
+        item(name, [(b"\";r=", self.remaining.into()), (b";t=", self.reset_secs)], out);
     }
 
     /// The value of `RateLimit-Policy` (the same, section 3).
     pub fn write_policy(&self, name: &str, out: &mut Vec<u8>) {
-        let _ = write!(out, "\"{name}\";q={};w={}", self.quota, self.window_secs);
+        item(name, [(b"\";q=", self.quota.into()), (b";w=", self.window_secs)], out);
+    }
+}
+
+/// A string with two parameters (RFC 9651 §3.3). Every answer has two of them: `core::fmt` would take as long as the limit itself.
+fn item(name: &str, parameters: [(&[u8], u64); 2], out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    for (text, number) in parameters {
+        out.extend_from_slice(text);
+        out.extend_from_slice(decimal(number, &mut [0; 20]));
     }
 }
 

@@ -18,7 +18,7 @@ pub use framing::Framing;
 pub use known::{Known, KnownSet};
 pub use method::Method;
 pub use status::Status;
-pub use text::{is_field_value, is_token, is_token_byte};
+pub use text::{decimal, is_field_value, is_token, is_token_byte};
 pub use version::Version;
 
-pub(crate) use text::{decimal, is_target_byte, is_value_byte, list, trim};
+pub(crate) use text::{is_target_byte, is_value_byte, list, trim};

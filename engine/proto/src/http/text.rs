@@ -73,7 +73,8 @@ pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
 
 /// The digits of a number, in storage of the caller's.
 #[inline]
-pub(crate) fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
+#[must_use]
+pub fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
     loop {
         at -= 1;

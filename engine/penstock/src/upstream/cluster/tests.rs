@@ -160,3 +160,47 @@ fn a_place_that_moves_between_two_looks_is_no_endpoint_lost() {
     });
     assert_eq!(shared.sums().in_flight, 0);
 }
+
+/// Two workers with two requests each under way at five endpoints: no endpoint has two while another one has none, where they share what they know. As
+/// silos, each of them would be as even, and both together would not.
+#[test]
+fn shared_load_is_even_where_silos_collide() {
+    let text = "[[listen]]\nname = \"l\"\naddr = \":1\"\n[[pool]]\nname = \"p\"\nendpoints = [\"a:1\"]\n\
+                balance = \"least-requests\"\nspread.choices = 5\n";
+    let pool = &snapshot::read("test", text).unwrap_or_else(|report| panic!("{}", report.render())).snapshot.pools[0];
+    let five = |workers| {
+        (1..=5).map(move |number| Member {
+            shared: Arc::new(EndpointShared::new(workers, Now::ZERO)),
+            ..member(&format!("10.0.0.{number}:1"), 1)
+        })
+    };
+    let collisions = |lists: [Members; 2], workers: usize| {
+        let mut worker = 0;
+        let clusters = lists.map(|members| {
+            worker += 1;
+            Cluster::new(pool, None, &members, ((worker - 1) % workers, workers), worker as u64)
+        });
+        let mut under_way: [Vec<Rc<Endpoint>>; 2] = Default::default();
+        let collided = |under_way: &[Vec<Rc<Endpoint>>; 2]| {
+            let mut names: Vec<_> = under_way.iter().flatten().map(|endpoint| &endpoint.name).collect();
+            names.sort();
+            names.windows(2).any(|two| two[0] == two[1])
+        };
+        (0..1_000_usize)
+            .filter(|step| {
+                let (cluster, own) = (&clusters[step % 2], &mut under_way[step % 2]);
+                if own.len() == 2 {
+                    let ended = own.remove(step / 2 * 7 % 3 % 2);
+                    cluster.record(&ended, Now::from_secs(1), &Outcome::answered(Duration::from_millis(1), 200));
+                }
+                own.push(pick(cluster, &Tried::default()).expect("all are well"));
+                collided(&under_way)
+            })
+            .count()
+    };
+    let shared = Maker::new(pool, 2).make(five(2).collect());
+    let silos = || Maker::new(pool, 1).make(five(1).collect());
+    let (shared, silos) = (collisions([shared.clone(), shared], 2), collisions([silos(), silos()], 1));
+    assert_eq!(shared, 0);
+    assert!(silos > 300, "{silos} of 1000: if silos do as well, nothing needs to be shared");
+}
