@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use harness::{
-    Authority, CtEntry, CtLog, Driver, Engine, Folder, Issued, Kind, Origin, Setup, binary, log_list, ocsp_response,
-    on_each_driver, sct_list,
+    Authority, CtEntry, CtLog, Driver, Engine, Folder, Issued, Kind, Origin, Setup, TlsClient, Tool, binary, log_list,
+    ocsp_response, on_each_driver, sct_list,
 };
 use serde_json::Value;
 
@@ -50,6 +51,43 @@ on_each_driver! {
         assert_eq!(front.client().get("/").status(), 200);
         let told = place.check(&[&back.address.to_string(), "--logs", &place.logs]);
         assert!(told.code == 0 && told.text.contains("OCSP staple: yes") && told.text.contains("from the OCSP response: good"), "{}", told.text);
+    }
+
+    /// `penstock show`: what is shown to clients, and how handshakes have ended.
+    fn what_listeners_show(driver) {
+        let place = Place::new();
+        let (logged, other) = (place.issue("site", &[0, 1]), place.authority.issue(&place.folder, "other", &["other.test"], Kind::Rsa));
+        let staple = place.folder.write("other.ocsp", ocsp_response(&sct_list(&[]), true));
+        let pair = |issued: &Issued, more: &str| format!("{{ cert = {:?}, key = {:?}{more} }}", issued.cert, issued.key);
+        let both = [pair(&logged, ""), pair(&other, &format!(", ocsp = {staple:?}"))].join(", ");
+        let origin = Origin::standard();
+        let engine = Setup::new(driver).origin(&origin).listen_line(&format!("tls = {{ certificates = [{both}] }}")).start();
+        let admin = engine.admin.to_string();
+        let show = |what: &str, more: &[&str]| {
+            let ran = Tool::new(binary(), 20).args(["show", what, "--admin", &admin]).args(more).succeed();
+            ran.text()
+        };
+        let rows: Value = serde_json::from_str(&show("tls", &["--json"])).expect("a list");
+        let told = |at: usize, key: &str| rows[at][key].to_string();
+        for (at, key, wanted) in [
+            (0, "listener", "\"door\""), (0, "names", "[\"site.test\",\"127.0.0.1\"]"), (0, "days", "89"), (0, "key", "\"ECDSA P-256\""),
+            (0, "scts", "2"), (0, "ocsp", "\"none\""), (0, "sessions", "\"tickets\""), (0, "from", "\"TLS 1.3\""),
+            (1, "names", "[\"other.test\"]"), (1, "key", "\"RSA 2048\""), (1, "scts", "0"), (1, "ocsp", "\"stapled\""), (1, "clients", "\"anybody\""),
+        ] {
+            assert_eq!(told(at, key), wanted, "{at} {key}: {rows}");
+        }
+        assert!(show("tls", &[]).contains("site.test, 127.0.0.1"));
+        let config = Arc::new(place.authority.client(None));
+        for _ in 0..2 {
+            let mut client = TlsClient::connect_tls(engine.address, "site.test", &config).expect("a connection");
+            assert_eq!(client.get("/").text(), "hello\n");
+        }
+        engine.until_metric("tls_resumed_total", 1);
+        let handshakes: Value = serde_json::from_str(&show("handshakes", &["--json"])).expect("a list");
+        let count = |end: &str| handshakes.as_array().into_iter().flatten().find(|row| row["handshakes"] == end).map(|row| row["count"].clone());
+        assert_eq!(count("TLS 1.3"), Some(2.into()), "{handshakes}");
+        assert_eq!(count("of these, a session was resumed"), Some(1.into()), "{handshakes}");
+        assert_eq!((count("TLS 1.2"), count("broke TLS")), (Some(0.into()), Some(0.into())), "{handshakes}");
     }
 
     /// A real server: what was agreed upon, and what is wrong with what it shows.

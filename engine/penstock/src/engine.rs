@@ -198,6 +198,12 @@ impl Engine {
         &self.cells
     }
 
+    /// What listeners that terminate TLS show.
+    #[must_use]
+    pub fn terminators(&self) -> &Terminators {
+        &self.terminators
+    }
+
     /// What limits, classes and paces count.
     #[must_use]
     pub fn qos(&self) -> &qos::Shared {

@@ -14,6 +14,7 @@ mod shield;
 mod show;
 mod status;
 mod steering;
+mod tls;
 mod trust;
 mod view;
 mod websocket;

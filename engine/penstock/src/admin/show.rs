@@ -24,6 +24,8 @@ const PAGES: &[(&str, Page)] = &[
     ("denied", |engine, _| super::shield::denied(engine)),
     ("websockets", |engine, _| super::websocket::rows(engine)),
     ("grpc", |engine, _| super::grpc::rows(engine)),
+    ("tls", |engine, _| super::tls::rows(engine)),
+    ("handshakes", |engine, _| super::tls::handshakes(engine)),
 ];
 
 /// The page of a name, of one pool if `query` names one.

@@ -1,4 +1,4 @@
-//! `penstock show`: what a running engine knows of endpoints, pools, breakers, routes, limits, WebSockets, gRPC and the shield, as a table.
+//! `penstock show`: what a running engine knows of endpoints, pools, breakers, routes, limits, WebSockets, gRPC, TLS and the shield, as a table.
 
 use super::{ADMIN_DEFAULT, FAILED, admin_address, client, refuse, say, table::table};
 use crate::snapshot::Address;
@@ -38,6 +38,10 @@ enum What {
     WebSockets,
     /// Each method of gRPC that was called: how often, how long it took, and how it failed
     Grpc,
+    /// Each certificate that a listener shows: its names and days left, its key, and what goes with it
+    Tls,
+    /// How TLS handshakes with clients have ended
+    Handshakes,
     /// Packets that the XDP shield has seen, by what it made of them
     Shield,
     /// Whom the XDP shield drops because an operator said so, or because it does not heed a limit

@@ -14,6 +14,7 @@ mod roots;
 mod server;
 mod service;
 mod sessions;
+mod shown;
 mod transparency;
 mod turnstile;
 
@@ -25,6 +26,7 @@ pub use machine::{Machine, Read, Secured};
 pub use roots::Roots;
 pub use server::{Terminators, Wrong};
 pub use service::https_records;
+pub use shown::Showing;
 pub use transparency::unpublished;
 pub use turnstile::turn;
 

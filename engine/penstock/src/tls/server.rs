@@ -13,6 +13,7 @@ use super::certificates::{Certificates, certified};
 use super::files::Watched;
 use super::roots;
 use super::sessions::Sessions;
+use super::shown::Showing;
 use crate::limits;
 use crate::snapshot::{ClientAuth, Listener, ListenerId, ListenerProtocol, ListenerTls, Snapshot, TlsVersion};
 
@@ -52,6 +53,7 @@ pub struct Terminators(Vec<Option<Terminator>>);
 #[derive(Debug)]
 struct Terminator {
     config: Arc<ServerConfig>,
+    showing: Vec<Showing>,
     resumption: Resumption,
     files: Watched,
 }
@@ -76,8 +78,8 @@ impl Terminators {
             let named = |wrong: Wrong| Wrong(format!("listener `{}`: {wrong}", listener.name));
             let files = Watched::new(files(tls));
             let resumption = Resumption::new(tls)?;
-            let config = config(tls, listener, resumption.clone()).map_err(named)?;
-            Ok(Some(Terminator { config, resumption, files }))
+            let (config, showing) = config(tls, listener, resumption.clone()).map_err(named)?;
+            Ok(Some(Terminator { config, showing, resumption, files }))
         };
         snapshot.listeners.iter().map(load).collect::<Result<_, _>>().map(Self)
     }
@@ -101,13 +103,28 @@ impl Terminators {
     pub fn configs(&self) -> Vec<Option<Arc<ServerConfig>>> {
         self.0.iter().map(|one| one.as_ref().map(|one| Arc::clone(&one.config))).collect()
     }
+
+    /// What the listener shows to new clients; nothing where it does not terminate TLS.
+    #[must_use]
+    pub fn showing(&self, listener: ListenerId) -> &[Showing] {
+        self.0.get(listener.0 as usize).and_then(Option::as_ref).map_or(&[], |one| &one.showing)
+    }
+
+    /// Sessions that the listener remembers for its clients; `None` where clients bring theirs.
+    #[must_use]
+    pub fn sessions(&self, listener: ListenerId) -> Option<usize> {
+        match &self.0.get(listener.0 as usize)?.as_ref()?.resumption {
+            Resumption::Tickets(_) => None,
+            Resumption::Once(sessions) => Some(sessions.len()),
+        }
+    }
 }
 
 impl Terminator {
     /// Reads the files anew. A ticket says that its holder once was who it must be: whose authorities may have changed needs a new one.
     fn renew(&mut self, tls: &ListenerTls, listener: &Listener) -> Result<Arc<ServerConfig>, Wrong> {
         let resumption = if tls.client_ca.is_some() { Resumption::new(tls)? } else { self.resumption.clone() };
-        self.config = config(tls, listener, resumption.clone())?;
+        (self.config, self.showing) = config(tls, listener, resumption.clone())?;
         self.resumption = resumption;
         Ok(Arc::clone(&self.config))
     }
@@ -161,9 +178,16 @@ fn clients(tls: &ListenerTls) -> Result<Arc<dyn ClientCertVerifier>, Wrong> {
     builder.build().map_err(|error| Wrong::of(path, error))
 }
 
-fn config(tls: &ListenerTls, listener: &Listener, resumption: Resumption) -> Result<Arc<ServerConfig>, Wrong> {
+fn config(
+    tls: &ListenerTls,
+    listener: &Listener,
+    resumption: Resumption,
+) -> Result<(Arc<ServerConfig>, Vec<Showing>), Wrong> {
     let certificates: Result<Vec<_>, _> =
         tls.certificates.iter().map(|one| certified(&one.cert, &one.key, one.ocsp.as_deref())).collect();
+    let certificates = certificates?;
+    let showing =
+        tls.certificates.iter().zip(&certificates).filter_map(|(files, one)| Showing::of(files, one)).collect();
     let versions: &[_] = match tls.min {
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -172,11 +196,11 @@ fn config(tls: &ListenerTls, listener: &Listener, resumption: Resumption) -> Res
         .with_protocol_versions(versions)
         .map_err(Wrong::from)?
         .with_client_cert_verifier(clients(tls)?)
-        .with_cert_resolver(Arc::new(Certificates::new(certificates?, tls.strict_sni)));
+        .with_cert_resolver(Arc::new(Certificates::new(certificates, tls.strict_sni)));
     resumption.apply(&mut config);
     if listener.protocol == ListenerProtocol::Http {
         let h2 = listener.http2_streams.map(|_| b"h2".to_vec());
         config.alpn_protocols = h2.into_iter().chain([b"http/1.1".to_vec()]).collect();
     }
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), showing))
 }

@@ -36,6 +36,10 @@ impl Sessions {
         Self { kept: Mutex::default(), most }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.kept().by_id.len()
+    }
+
     /// What is kept is whole between any two steps, so a panic elsewhere takes nothing away.
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
