@@ -190,3 +190,22 @@ impl Kept {
 pub(super) const fn is_malformed(why: Malformed) -> bool {
     !matches!(why, Malformed::Cancelled(_) | Malformed::Stalled)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A burst of streams leaves no more behind than a busy worker has use for.
+    #[test]
+    fn the_shelf_keeps_so_many() {
+        let mut shelf = Shelf::<RequestHead>::default();
+        let burst: Vec<_> = (0..limits::HTTP2_SHELF_MAX + 100).map(|_| shelf.take_mail()).collect();
+        burst.into_iter().for_each(|mail| shelf.give_mail(mail));
+        assert_eq!(shelf.mails.len(), limits::HTTP2_SHELF_MAX);
+        let fields = Fields::default();
+        drop((0..limits::HTTP2_SHELF_MAX + 100).map(|_| Index::of(&fields)).collect::<Vec<_>>());
+        assert_eq!(INDEXES.with_borrow(Vec::len), limits::HTTP2_SHELF_MAX);
+        drop(Index::of(&fields));
+        assert_eq!(INDEXES.with_borrow(Vec::len), limits::HTTP2_SHELF_MAX, "what is taken comes back");
+    }
+}
