@@ -96,6 +96,41 @@ on_each_driver! {
         }
     }
 
+    /// A call of gRPC-Web, in binary or in text, allocates its bridge, and otherwise what a call of gRPC does: trailers, which are kept until content has gone.
+    alone fn one_allocation_for_a_bridge(driver) {
+        const CALLS: usize = 2_000;
+        let call = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n\0\0\0\0\x01x\r\n0\r\ngrpc-status: 0\r\n\r\n";
+        let origin = Origin::answering(move |_| Some(call.into()));
+        let inner = Setup::new(driver).cores("0").origin(&origin).start();
+        let outer = Setup::new(driver)
+            .cores("0")
+            .to(&inner.address.to_string())
+            .pool_line("protocol = \"h2\"")
+            .route_line("grpc_web = true")
+            .start();
+        let cost = |coding: &str| {
+            let content = if coding.contains("text") { "AAAAAAA=" } else { "\0\0\0\0\0" };
+            let length = content.len();
+            let request = format!("POST /test.Calls/Unary HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nContent-Type: {coding}\r\nContent-Length: {length}\r\n\r\n{content}");
+            run_with(open(&outer, 8), 500, &request, |clients| {
+                let before = outer.metrics();
+                let clients = run_with(clients, CALLS, &request, |clients| clients);
+                let after = outer.metrics();
+                drop(clients);
+                let allocations = after.since(&before, "allocations_total");
+                println!("{}, {coding}: {:.2} allocations a call", driver.name(), allocations as f64 / CALLS as f64);
+                allocations
+            })
+        };
+        let plain = cost("application/grpc");
+        for coding in ["application/grpc-web+proto", "application/grpc-web-text+proto"] {
+            let bridged = cost(coding).saturating_sub(plain);
+            // A text request has a second bridge, for its content.
+            let bridges = if coding.contains("text") { 2 } else { 1 };
+            assert!(bridged < (bridges * CALLS + 10) as u64, "{coding}: {bridged} allocations more for {CALLS} calls");
+        }
+    }
+
     /// Nor do hashing, a sticky cookie (set with each answer, or taken off each request) and limits.
     alone fn no_allocations_with_affinity(driver) {
         let hashed = "hash = \"path\"\nlimits = { requests = 1000, connections = 1000 }\nbalance";

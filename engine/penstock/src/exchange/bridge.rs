@@ -4,6 +4,8 @@
 //! where it lies, and encoded piece by piece. What holds here: a message that has passed in full is readable in full, whatever comes next;
 //! trailers are never put into the midst of a message, where they would be read as part of it: such an answer is cut.
 
+use std::cell::RefCell;
+
 use proto::Malformed;
 use proto::grpc::Boundaries;
 use proto::grpc::web::{Coding, Decoder, Encoder, write_trailers};
@@ -27,6 +29,11 @@ pub(super) enum Bridge {
         /// `None`: it stays binary.
         encoder: Option<Encoder>,
     },
+}
+
+thread_local! {
+    /// Trailers as a message, for as long as it takes to copy them; they are bounded where they are read.
+    static MESSAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Bytes that are encoded at once: as text they fit in a buffer that every worker has anyway.
@@ -88,12 +95,15 @@ fn answer(
         return Err(Cut::Source(None));
     }
     if !trailers.is_empty() {
-        let mut message = Vec::new();
+        let mut message = MESSAGE.take();
+        message.clear();
         write_trailers(trailers.iter(), &mut message);
-        match encoder {
-            None => put(of(Buf::copy_of(&message)))?,
-            Some(encoder) => encode(encoder, &message, true, |text| put(of(text)))?,
-        }
+        let said = match encoder {
+            None => put(of(Buf::copy_of(&message))),
+            Some(encoder) => encode(encoder, &message, true, |text| put(of(text))),
+        };
+        MESSAGE.set(message);
+        said?;
     }
     put(Piece { last, ..Piece::default() })
 }
