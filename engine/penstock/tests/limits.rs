@@ -40,6 +40,14 @@ fn one_problem_at_a_time() {
         ("concurrency = 0".into(), "`concurrency` cannot be 0", "from 1"),
         ("concurrency = \"many\"".into(), "`concurrency`: `many` is no number of requests", "`auto`"),
         ("queue = { len = 5 }".into(), "nobody waits for a pool without a limit", "concurrency = \"auto\""),
+        (
+            "limits = { requests = 1 }\nqueue = { for = \"1s\", target = \"2s\" }".into(),
+            "nobody waits for as long as that",
+            "less than `for`",
+        ),
+        ("timeout.head = \"5s\"\nretry.per_try = \"5s\"".into(), "`per_try` is no shorter than", "`timeout.head`"),
+        ("timeout.head = \"5s\"\nhedge.after = \"6s\"".into(), "`after` is no shorter than", "`timeout.head`"),
+        ("breaker = { failures = 0, trials = 1 }".into(), "`trials` of a breaker that never opens", "failures = 5"),
         ("limits = { requests = 1 }\nqueue = { for = \"0s\" }".into(), "`for` cannot be zero", "leave it out"),
         (door("max_connections_per_client = 0"), "`max_connections_per_client` cannot be 0", "from 1"),
         (

@@ -34,6 +34,11 @@ impl Meaning<'_> {
             let why = |key: &str| format!("`{key}` has no effect without a share to take");
             self.idle(place, &["window", "calls_min"], why, "add failure_rate = \"50%\"");
         }
+        if !watched && breaker.failures == 0 {
+            let why = |key: &str| format!("`{key}` of a breaker that never opens");
+            let keys = ["open_for", "trials", "count_500", "wait"];
+            self.idle(place, &keys, why, "add failures = 5 or failure_rate = \"50%\", or leave it out");
+        }
     }
 
     pub(super) fn route_breaker(&mut self, at: usize, route: &RouteDoc) {

@@ -135,6 +135,9 @@ impl Meaning<'_> {
             let message = "the soonest for what is learnt, and `after` is a time";
             self.report(Code::NoEffect, path!["pool", at, "hedge", "at_least"], message, "leave it out");
         }
+        if let CopyAfter::Fixed(after) = &after.0 {
+            self.sooner_than_the_head(at, pool, "hedge", "after", *after);
+        }
         if hedge.budget.0.0 == 0 {
             let message = "a budget of nothing, and no copy is ever sent";
             self.report(
@@ -147,6 +150,21 @@ impl Meaning<'_> {
         if pool.retry.tries < 2 {
             let message = "a copy is a second try, and `retry.tries` allows one";
             self.report(Code::Conflict, path!["pool", at, "hedge", "after"], message, "write retry.tries = 2 or more");
+        }
+    }
+
+    /// What would follow an answer's head that takes too long comes before nobody waits for it any more.
+    fn sooner_than_the_head(&mut self, at: usize, pool: &PoolDoc, table: &'static str, key: &'static str, time: Time) {
+        let of_routes = self.document.route.iter().filter_map(|route| route.timeout.head.as_ref());
+        let patience = of_routes.map(|head| head.0).fold(pool.timeout.head.0, Time::max);
+        if time >= patience {
+            let message = format!("`{key}` is no shorter than `timeout.head`, which ends the wait for an answer");
+            self.report(
+                Code::NoEffect,
+                path!["pool", at, table, key],
+                message,
+                "write less, or more for `timeout.head`",
+            );
         }
     }
 
@@ -176,6 +194,9 @@ impl Meaning<'_> {
         if !waits_for_answers && self.written(path!["pool", at, "retry", "per_try"]) && retry.per_try.0 != PerTry::Off {
             let message = "a time for each try, and no try is given up for its time";
             self.report(Code::NoEffect, path!["pool", at, "retry", "per_try"], message, "add `timeout` to `on`");
+        }
+        if let PerTry::Fixed(per_try) = &retry.per_try.0 {
+            self.sooner_than_the_head(at, pool, "retry", "per_try", *per_try);
         }
         if retry.tries == 1 {
             let keys =

@@ -4,6 +4,7 @@ use super::Meaning;
 use crate::limits;
 use crate::snapshot::compile::DEFAULT_CLASS;
 use crate::snapshot::limit::{ConcurrencyLimit, LimitKey, is_token};
+use crate::snapshot::literal::Time;
 use crate::snapshot::report::{Code, nearest};
 use crate::snapshot::schema::{LimitFields, ListenDoc, PoolDoc, Protocol, RouteDoc};
 use crate::snapshot::text::Step;
@@ -80,6 +81,16 @@ impl Meaning<'_> {
                 path!["pool", at, "queue"],
                 "nobody waits for a pool without a limit",
                 "add concurrency = \"auto\", or limits",
+            );
+        }
+        let classes = self.document.classes.values().filter_map(|class| class.queue.as_ref());
+        let longest = classes.map(|queue| queue.0).fold(pool.queue.wait.0, Time::max);
+        if limited && pool.queue.target.0 > longest && self.written(path!["pool", at, "queue", "target"]) {
+            self.report(
+                Code::NoEffect,
+                path!["pool", at, "queue", "target"],
+                "nobody waits for as long as that: the queue is never shortened",
+                "write less than `for`",
             );
         }
         if pool.concurrency != ConcurrencyLimit::Off && self.is_of_bytes(pool) {
