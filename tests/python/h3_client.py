@@ -225,6 +225,24 @@ async def swaps(address, ready, go):
         check("the old one", (await first.get()).body, b"hello\n")
 
 
+async def stops(address, ready, go):
+    """Answers that the engine has had as a whole, and that wait for a window here, are not wanted any more: each stream ends, and its place is the next one's."""
+    async with wire(address, config=configuration(max_stream_data=600)) as peer:
+        # The windows stay as they are, whatever comes.
+        peer._quic._write_stream_limits = lambda *_, **__: None
+        for turn in range(3):
+            numbers = [peer.ask() for _ in range(60)]
+            streams = [peer.stream(number) for number in numbers]
+            await peer.until(f"all heads, {turn}", lambda: all(len(stream.data) > 100 for stream in streams))
+            pathlib.Path(f"{ready}-{turn}").touch()
+            while not pathlib.Path(f"{go}-{turn}").exists():
+                await asyncio.sleep(0.02)
+            for number in numbers:
+                peer.stop(number)
+            await peer.until(f"all are reset, {turn}", lambda: all(stream.reset is not None for stream in streams))
+        check("the connection", peer.closed, None)
+
+
 async def told(address, _):
     async with client(address) as peer:
         fields = (await peer.get("/told", "GET", ("x-mine", "1"))).body.decode()
@@ -255,7 +273,7 @@ async def drains(address, pid):
 
 SCENARIOS = {
     "many": many, "trailers": trailers, "expects": expects, "calls": calls, "resumes": resumes, "early": early, "updates-keys": updates_keys, "moves": moves,
-    "gives-up": gives_up, "swaps": swaps, "told": told, "drains": drains,
+    "gives-up": gives_up, "swaps": swaps, "stops": stops, "told": told, "drains": drains,
 }
 
 

@@ -43,6 +43,7 @@ pub struct Visitor {
     handle: ConnectionHandle,
     connection: Connection,
     socket: UdpSocket,
+    server: SocketAddr,
     request: Option<StreamId>,
     /// Something was received.
     heard: bool,
@@ -64,7 +65,8 @@ impl Visitor {
             endpoint,
             handle,
             connection,
-            socket: socket(),
+            socket: socket(server),
+            server,
             request: None,
             first_flight: Vec::new(),
             heard: false,
@@ -100,7 +102,7 @@ impl Visitor {
 
     /// Goes on from another port, as behind a NAT that has forgotten; the server is not told.
     pub fn move_on(&mut self) {
-        self.socket = socket();
+        self.socket = socket(self.server);
         self.connection.ping();
     }
 
@@ -192,8 +194,10 @@ impl Visitor {
     }
 }
 
-fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+/// At whichever of our addresses leads to the server.
+fn socket(server: SocketAddr) -> UdpSocket {
+    let own = if server.ip().is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+    let socket = UdpSocket::bind((own, 0)).expect("a port is free");
     socket.set_nonblocking(true).expect("it may be");
     socket
 }

@@ -67,6 +67,17 @@ on_each_driver! {
         assert!(metrics.sum("requests_total") > PARTS as u64);
     }
 
+    /// RFC 7838: the page comes over HTTP/2, and with it the word that there is HTTP/3; what is asked for next goes over to that.
+    fn http3_after_it_was_advertised(driver) {
+        let Some(visit) = Visit::by(driver, "upgrade", "", Quic::Advertised) else { return };
+        let told = visit.told();
+        assert_eq!((&told["page"], &told["first"], &told["last"]), (&"h2".into(), &"h2".into(), &"h3".into()), "{told}");
+        let metrics = visit.engine.metrics();
+        assert!(metrics.sum("h2_connections_total") >= 1);
+        assert!(metrics.sum("h3_connections_total") >= 1);
+        assert_eq!((metrics.sum("h2_faults_total"), metrics.sum("h3_faults_total")), (0, 0));
+    }
+
     fn a_large_download_over_http3(driver) {
         let Some(visit) = Visit::by(driver, "download", "", Quic::Forced) else { return };
         assert_eq!(visit.told(), serde_json::json!({"protocol": "h3", "bytes": LARGE, "right": LARGE}));
@@ -90,6 +101,8 @@ const LARGE: usize = 20 << 20;
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Quic {
     Never,
+    /// Where it is told that there is any.
+    Advertised,
     Forced,
 }
 
@@ -142,6 +155,10 @@ impl Visit {
             .stderr(std::fs::File::create(folder.join("said")).expect("a file of our own"));
         match quic {
             Quic::Never => command.arg("--disable-quic"),
+            Quic::Advertised => {
+                // Of a host that it is to speak QUIC with, at whatever port, it bears an authority that nobody knows.
+                command.args(["--enable-quic", "--origin-to-force-quic-on=localhost:9"])
+            }
             Quic::Forced => {
                 let origin = format!("--origin-to-force-quic-on=localhost:{}", engine.address.port());
                 command.args(["--enable-quic", "--enable-features=EnableWebSocketsOverHttp3", &origin])
@@ -212,6 +229,7 @@ fn serve(peer: &mut Peer, reporter: &Sender<String>) {
     while let Ok(Some(request)) = peer.wire.request() {
         let response = match request.target() {
             "/parts" => page(&images(), PARTS_SCRIPT),
+            "/upgrade" => page("", UPGRADE),
             "/websocket" => page("", WEBSOCKET),
             "/download" => page("", DOWNLOAD),
             "/large" => answer((0..LARGE).map(|at| (at % 251) as u8).collect::<Vec<_>>()),
@@ -248,6 +266,20 @@ const PARTS_SCRIPT: &str = "
             connected: parts.filter(entry => entry.connectEnd > entry.connectStart).length,
         });
     });
+";
+
+/// Asks until it is answered over HTTP/3: a connection takes its time, and nobody waits for it.
+const UPGRADE: &str = "
+    (async () => {
+        const protocol = entry => entry.nextHopProtocol, told = {page: protocol(performance.getEntriesByType('navigation')[0])};
+        for (let count = 0; count < 400 && told.last != 'h3'; count++) {
+            await (await fetch(`/part/${count}`)).text();
+            told.last = protocol(performance.getEntriesByType('resource').find(entry => entry.name.endsWith(`/part/${count}`)));
+            told.first ??= told.last;
+            await new Promise(done => setTimeout(done, 100));
+        }
+        report(told);
+    })();
 ";
 
 const DOWNLOAD: &str = "

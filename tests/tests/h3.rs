@@ -231,6 +231,25 @@ on_each_driver! {
         door.engine.until_idle();
     }
 
+    /// Nor when the engine has all of it and has only to send it: the stream ends, and may be another request's (RFC 9000 §3.5).
+    fn given_up_with_the_answer_at_hand(driver) {
+        let origin = Origin::answering(|_| Some(answer([b'x'; 1_500])));
+        let door = H3Door::new(driver, &origin);
+        let (ready, go) = (door.folder.join("ready").display().to_string(), door.folder.join("go").display().to_string());
+        std::thread::scope(|scope| {
+            let played = scope.spawn(|| door.script("h3_client.py", "stops").args([&ready, &go]).run());
+            for turn in 0..3 {
+                until("answers wait", PATIENCE, || played.is_finished() || std::path::Path::new(&format!("{ready}-{turn}")).exists());
+                door.engine.until_metric("requests_open", 0);
+                std::fs::write(format!("{go}-{turn}"), "").expect("a file of our own");
+            }
+            let ran = played.join().expect("no panic");
+            assert_eq!(ran.text().trim(), "all well", "{}", ran.err);
+        });
+        assert_eq!(door.engine.metrics().sum("requests_total"), 180);
+        door.engine.until_idle();
+    }
+
     /// What has been asked is answered, and the client learns which that is.
     fn a_drain_loses_nothing(driver) {
         let origin = Origin::standard();

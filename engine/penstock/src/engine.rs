@@ -135,7 +135,9 @@ impl Engine {
         }
         let quic::Place { server, generation, .. } = self.quic.place(0);
         self.steering.attach(&sockets, &Datagrams { server, generation, ids: self.quic.ids() });
-        self.join_workers(ways);
+        if self.snapshot.engine.quic.pass_on {
+            self.join_workers(ways);
+        }
         let hands_over = self.steering.mode() == Mode::HandOver;
         for (own, go) in waiting.into_iter().enumerate() {
             let to = inboxes.iter_mut().map(|from| from.get_mut(own).and_then(Option::take)).collect();

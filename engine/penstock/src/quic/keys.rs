@@ -231,7 +231,7 @@ mod tests {
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("penstock-quic-{}-{number}", std::process::id()));
         std::fs::write(&path, text).expect("a file of our own");
-        QuicSettings { secrets: Some(path), server: 7 }
+        QuicSettings { secrets: Some(path), server: 7, ..QuicSettings::default() }
     }
 
     fn keys(text: &str) -> io::Result<Keys> {

@@ -371,7 +371,13 @@ impl<R: Speaks> Hub<R> {
 
     /// Ends a stream in both directions with an error, whatever is still to be said.
     pub(super) fn cut(&mut self, at: usize, code: ErrorCode) {
-        self.machine.reset(name(self.flows[at].id), code, &mut self.out);
+        let Flow { id, mail, .. } = &self.flows[at];
+        if mail.detached {
+            // The machine has done with it: only QUIC still knows of what waited.
+            self.link.reset(*id, code.0);
+        } else {
+            self.machine.reset(name(*id), code, &mut self.out);
+        }
         self.forget(at);
     }
 

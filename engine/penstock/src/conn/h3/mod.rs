@@ -426,9 +426,14 @@ impl<R: Speaks> Hub<R> {
     fn stopped(&mut self, id: StreamId, code: u64, now: Now) -> Result<(), Ended> {
         let said = self.machine.peer_stopped(clock(now), name(id), ErrorCode(code), &mut self.out);
         let said = said.map_err(|fault| self.broke(fault))?;
+        // Of a message that is complete the machine knows nothing more. What is left of it waits for an acknowledgement that will not come, and would hold
+        // memory and a stream of the peer's for as long as the connection lives (RFC 9000 §3.5).
+        self.link.reset(id, code);
         if let Some(at) = self.find(id) {
             self.take_reset(at, said);
-            if !self.flows[at].begun {
+            if self.flows[at].begun {
+                self.write(at);
+            } else {
                 self.forget(at);
             }
         }

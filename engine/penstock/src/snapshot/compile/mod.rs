@@ -86,6 +86,8 @@ pub struct QuicSettings {
     pub secrets: Option<PathBuf>,
     /// Which of those machines this is.
     pub server: u16,
+    /// Datagrams are brought to the worker that has their connection.
+    pub pass_on: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,6 +220,7 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
             quic: QuicSettings {
                 secrets: document.engine.quic.secrets.as_ref().map(PathBuf::from),
                 server: document.engine.quic.server,
+                pass_on: document.engine.quic.pass_on,
             },
         },
         access_log: access_log(document),

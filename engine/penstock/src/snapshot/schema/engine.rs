@@ -34,7 +34,7 @@ pub struct EngineDoc {
 }
 
 /// QUIC of all listeners.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuicDoc {
     /// A file of secrets that the machines of a fleet share, and a process with the one that comes after it: connection ids, tokens and stateless resets of one can then be read by all. A line
@@ -42,6 +42,14 @@ pub struct QuicDoc {
     pub secrets: Option<String>,
     /// Which machine of the fleet this is, for connection ids.
     pub server: u16,
+    /// Whether a datagram that the kernel gave to another worker than its connection's is brought to that one. `false` shows what it is worth: where no program steers, clients that move are lost.
+    pub pass_on: bool,
+}
+
+impl Default for QuicDoc {
+    fn default() -> Self {
+        Self { secrets: None, server: 0, pass_on: true }
+    }
 }
 
 /// A time whose default is 30 s.
