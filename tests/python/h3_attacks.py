@@ -238,10 +238,10 @@ async def slow_heads(address, memory):
 
 
 def initials(count):
-    """The first datagrams of so many clients, each of which could become a connection."""
+    """The first datagrams of so many clients, each of which could become a connection; of several sizes, few of which are a third of what may come back."""
     made = []
-    for _ in range(count):
-        quic = QuicConnection(configuration=configuration())
+    for at in range(count):
+        quic = QuicConnection(configuration=configuration(max_datagram_size=(1_200, 1_252, 1_310, 1_350, 1_452)[at % 5]))
         quic.connect(("127.0.0.1", 1), now=0)
         made.append([data for data, _ in quic.datagrams_to_send(now=0)])
     return made
@@ -281,9 +281,7 @@ class Strangers:
         self.hear()
         sent, heard = (sum(counts) for counts in zip(*self.sockets.values()))
         print(what, len(self.sockets), "ports", sent, "bytes sent", heard, "received")
-        # Three times as much, and a datagram: quinn-proto finishes one that it may begin, where RFC 9000 §8.1 would have it cut short.
-        check(f"{what}: amplification", [counts for counts in self.sockets.values() if counts[1] > 3 * counts[0] + 1_200], [])
-        check(f"{what}: amplification of all", heard <= 3 * sent, True)
+        check(f"{what}: more than three times as much (RFC 9000 8.1)", [counts for counts in self.sockets.values() if counts[1] > 3 * counts[0]], [])
         for one in self.sockets:
             one.close()
         return heard

@@ -66,7 +66,20 @@ def stop_ours(peer):
     peer.stop(3)
 
 
-# Section, what is done, the code of CONNECTION_CLOSE. 
+def referring(prefix, line):
+    """A request whose section refers to a table with one entry, by this prefix (RFC 9204 §4.5.1) and line."""
+
+    def act(peer):
+        peer.one_way(ENCODER, prefixed(5, 0x20, 1024) + prefixed(5, 0x40, 3) + b"x-a\x01b")
+        peer.say(0, frame(HEADERS, prefix + section([*asking(), line])[2:]))
+
+    return act
+
+
+# An integer of 70 bits in a string's length.
+ENDLESS = b"\xff" * 10 + b"\x01"
+
+# Section, what is done, the code of CONNECTION_CLOSE.
 CONNECTIONS = [
     ("4.1 DATA before HEADERS", request(frame(DATA, b"x")), UNEXPECTED),
     ("4.1 HEADERS behind trailers", request(OPEN + head(("x-a", "b")) + head(("x-a", "b"))), UNEXPECTED),
@@ -81,12 +94,17 @@ CONNECTIONS = [
     ("7.1 GOAWAY that is longer than its identifier", control(frame(GOAWAY, integer(0) + b"x")), FRAME_ERROR),
     ("7.1 GOAWAY that is shorter than its identifier", control(frame(GOAWAY, b"\x40")), FRAME_ERROR),
     ("7.1 MAX_PUSH_ID without one", control(frame(MAX_PUSH_ID)), FRAME_ERROR),
+    ("7.1 CANCEL_PUSH without one", control(frame(CANCEL_PUSH)), FRAME_ERROR),
+    ("7.1 CANCEL_PUSH that is longer than its identifier", control(frame(CANCEL_PUSH, integer(0) + b"x")), FRAME_ERROR),
+    ("7.1 a frame's type that its stream cuts off", request(b"\x40", end=True), FRAME_ERROR),
+    ("7.1 a frame's length that its stream cuts off", request(integer(HEADERS) + b"\x40", end=True), FRAME_ERROR),
     ("7.2.1 DATA on the control stream", control(frame(DATA, b"x")), UNEXPECTED),
     ("7.2.2 HEADERS on the control stream", control(REQUEST), UNEXPECTED),
     ("7.2.3 CANCEL_PUSH on a request's stream", request(frame(CANCEL_PUSH, integer(0))), UNEXPECTED),
     ("7.2.3 CANCEL_PUSH of what nobody promised", control(frame(CANCEL_PUSH, integer(7))), ID_ERROR),
     ("7.2.4 a second SETTINGS", control(settings()), UNEXPECTED),
     ("7.2.4 SETTINGS on a request's stream", request(settings()), UNEXPECTED),
+    ("7.2.5 PUSH_PROMISE on the control stream", control(frame(PUSH_PROMISE, integer(0) + section(asking()))), UNEXPECTED),
     ("7.2.5 a client promises a push", request(frame(PUSH_PROMISE, integer(0) + section(asking()))), UNEXPECTED),
     ("7.2.6 GOAWAY on a request's stream", request(frame(GOAWAY, integer(0))), UNEXPECTED),
     ("5.2 GOAWAY that goes up", control(frame(GOAWAY, integer(4)) + frame(GOAWAY, integer(8))), ID_ERROR),
@@ -104,12 +122,20 @@ CONNECTIONS = [
     ("RFC 9204 3.1 a static entry that there is not", request(frame(HEADERS, section([*asking(), prefixed(6, 0xC0, 99)]))), DECOMPRESSION_FAILED),
     ("RFC 9204 2.2.3 an entry that its prefix does not require", request(frame(HEADERS, section([*asking(), prefixed(6, 0x80, 0)]))),
      DECOMPRESSION_FAILED),
+    ("RFC 9204 2.2.3 an entry behind the base that is not there", referring(prefixed(8, 0, 2) + prefixed(7, 0x80, 0), prefixed(4, 0x10, 5)), DECOMPRESSION_FAILED),
+    ("RFC 9204 2.2.3 an entry before the base that is not there", referring(prefixed(8, 0, 2) + prefixed(7, 0, 0), prefixed(6, 0x80, 7)), DECOMPRESSION_FAILED),
+    ("RFC 9204 2.2.3 the name of an entry that is not there", referring(prefixed(8, 0, 2) + prefixed(7, 0, 0), prefixed(4, 0x40, 7) + b"\x01x"), DECOMPRESSION_FAILED),
+    ("RFC 9204 4.5.1.2 a base below zero", referring(prefixed(8, 0, 2) + prefixed(7, 0x80, 1), prefixed(6, 0xC0, 1)), DECOMPRESSION_FAILED),
+    ("RFC 9204 4.1.1 an integer of more than 62 bits", request(frame(HEADERS, section([*asking(), b"\x27" + ENDLESS]))), DECOMPRESSION_FAILED),
     ("RFC 9204 4.5.1.1 a required count beyond any", request(frame(HEADERS, section(asking(), required=100_000))), DECOMPRESSION_FAILED),
     ("RFC 9204 4.5.1 a section without its prefix", request(frame(HEADERS, b"\0")), DECOMPRESSION_FAILED),
     ("RFC 9204 4.1.2 a string that its section cuts off", request(frame(HEADERS, section(asking()) + b"\x23x")), DECOMPRESSION_FAILED),
     ("RFC 7541 5.2 padding that is none", request(frame(HEADERS, section([*asking(), b"\x23x-a\x81\x18"]))), DECOMPRESSION_FAILED),
     ("RFC 9204 4.3.1 a capacity beyond the one allowed", told(ENCODER, prefixed(5, 0x20, 1 << 30)), ENCODER_STREAM),
     ("RFC 9204 4.3.2 the name of a static entry that there is not", told(ENCODER, prefixed(6, 0xC0, 99) + b"\x01x"), ENCODER_STREAM),
+    ("RFC 9204 4.1.1 an integer of more than 62 bits", told(ENCODER, b"\x5f" + ENDLESS), ENCODER_STREAM),
+    ("RFC 9204 4.1.1 an integer of more than 62 bits", told(DECODER, ENDLESS), DECODER_STREAM),
+    ("RFC 9204 4.3.2 the name of an entry that there is not", told(ENCODER, prefixed(5, 0x20, 100) + prefixed(6, 0x80, 3) + b"\x01x"), ENCODER_STREAM),
     ("RFC 9204 4.3.4 a copy of nothing", told(ENCODER, prefixed(5, 0x20, 100) + prefixed(5, 0, 0)), ENCODER_STREAM),
     ("RFC 9204 3.2.2 an entry larger than the table", told(ENCODER, prefixed(5, 0x20, 40) + b"\x43x-a" + prefixed(7, 0, 20) + bytes(20)),
      ENCODER_STREAM),
@@ -173,6 +199,10 @@ MESSAGES = [
     ("4.3.1 an empty authority", but(":authority", (":authority", ""))),
     ("4.3.1 an authority that Host contradicts", asking("/", "GET", ("host", "elsewhere"))),
     ("4.4 CONNECT with a path", but(":method", (":method", "CONNECT"))),
+    ("4.4 CONNECT with a scheme", [(":method", "CONNECT"), (":scheme", "https"), (":authority", "localhost")]),
+    ("4.4 CONNECT without an authority", [(":method", "CONNECT")]),
+    ("RFC 9220 3 a protocol without CONNECT", asking("/", "GET")[:4] + [(":protocol", "websocket")]),
+    ("RFC 9220 3 a protocol without a path", [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":authority", "localhost")]),
     ("4.1.2 a length that is none", asking("/echo", "POST", ("content-length", "x"))),
     ("4.1.2 two lengths", asking("/echo", "POST", ("content-length", "1"), ("content-length", "2"))),
 ]
@@ -230,6 +260,13 @@ async def borne(address):
         for kind in (0x21, 0x21 + 0x1F * 3, 0x54):
             peer.one_way(kind, b"whatever", end=True)
         await peer.serves("streams that nobody knows")
+        # 6.2: one that ends, or is reset, before it says of what kind it is.
+        for how in ("ended", "cut off", "reset"):
+            number = peer._quic.get_next_available_stream_id(is_unidirectional=True)
+            peer.say(number, b"" if how == "ended" else b"\x40", end=how != "reset")
+            if how == "reset":
+                peer.reset(number)
+            await peer.serves(f"a stream without a kind that is {how}")
         # Byte by byte, each in a packet of its own.
         number = peer._quic.get_next_available_stream_id()
         for byte in OPEN + frame(DATA, b"slowly"):
