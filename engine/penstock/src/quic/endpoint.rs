@@ -8,15 +8,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use abi::{ConnectionIds, Place, Route};
+use abi::{ConnectionIds, Destination, Form, Place, Route};
 use bytes::BytesMut;
 use quinn_proto::{
-    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, ServerConfig,
-    Transmit,
+    ClientConfig, ConnectError, ConnectionHandle, ConnectionId, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming,
+    ServerConfig, Transmit,
 };
 use ring::{Received, Sent, UdpOptions, UdpSocket};
 
 use super::link::{Inbox, Link};
+use super::proof::Proof;
 use super::{Keys, config, instant};
 
 /// A datagram that came to another worker than its connection's: a client has moved, and the kernel chooses by addresses.
@@ -40,7 +41,7 @@ pub struct Endpoint {
     /// Where datagrams of a connection go, by its handle.
     inboxes: RefCell<Vec<Option<Rc<Inbox>>>>,
     /// Who wants to connect and has not been looked at.
-    newcomers: RefCell<VecDeque<Incoming>>,
+    newcomers: RefCell<VecDeque<Newcomer>>,
     /// What the machine writes for the wire, for the length of a call.
     wire: RefCell<Vec<u8>>,
     /// Connections whose handshake has not been finished.
@@ -54,19 +55,31 @@ pub struct Endpoint {
 }
 
 /// A client that wants to connect.
-pub struct Newcomer(Incoming);
+pub struct Newcomer {
+    incoming: Incoming,
+    /// Bytes of it that have come.
+    heard: u64,
+}
 
 impl Newcomer {
     /// Its address, which may be somebody else's unless it is [proved](Self::is_proved).
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        canonical(self.0.remote_address())
+        canonical(self.incoming.remote_address())
     }
 
     /// It has shown that it receives what is sent to its address.
     #[must_use]
     pub fn is_proved(&self) -> bool {
-        self.0.remote_address_validated() || !self.0.may_retry()
+        self.incoming.remote_address_validated() || !self.incoming.may_retry()
+    }
+}
+
+/// The id in a long header, which is the client's own choice until it has heard from us.
+fn chosen(datagram: &[u8]) -> Option<ConnectionId> {
+    match abi::destination(datagram)? {
+        Destination { form: Form::Long, id } if id.len() <= abi::ID_LEN_MAX => Some(ConnectionId::new(id)),
+        Destination { .. } => None,
     }
 }
 
@@ -127,7 +140,7 @@ impl Endpoint {
         name: &str,
     ) -> Result<Link, ConnectError> {
         let called = self.machine.borrow_mut().connect(instant(ring::now()), config, to, name);
-        called.map(|(handle, connection)| Link::new(self, handle, connection))
+        called.map(|(handle, connection)| Link::new(self, handle, connection, Proof::given()))
     }
 
     /// The socket, to attach programs to.
@@ -152,7 +165,7 @@ impl Endpoint {
     /// # Errors
     /// The socket's.
     pub fn poll_newcomer(&self, cx: &mut Context<'_>) -> Poll<io::Result<Newcomer>> {
-        let next = || self.newcomers.borrow_mut().pop_front().map(|incoming| Poll::Ready(Ok(Newcomer(incoming))));
+        let next = || self.newcomers.borrow_mut().pop_front().map(|newcomer| Poll::Ready(Ok(newcomer)));
         if let Some(newcomer) = next() {
             return newcomer;
         }
@@ -205,16 +218,26 @@ impl Endpoint {
         let wire = &mut *self.wire.borrow_mut();
         wire.clear();
         let (now, ecn) = (instant(ring::now()), EcnCodepoint::from_bits(ecn));
+        let (id, bytes) = (chosen(&datagram), datagram.len() as u64);
         let event = self.machine.borrow_mut().handle(now, from, to, ecn, datagram, wire);
         match event {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(inbox) = self.inboxes.borrow().get(handle.0).and_then(Option::as_ref) {
-                    inbox.put(event);
+                    inbox.put(event, id, bytes);
                 }
             }
-            Some(DatagramEvent::NewConnection(incoming)) => self.newcomers.borrow_mut().push_back(incoming),
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                self.newcomers.borrow_mut().push_back(Newcomer { incoming, heard: bytes });
+            }
             Some(DatagramEvent::Response(transmit)) => self.answer(&transmit, wire),
-            None => {}
+            // The second datagram of a ClientHello comes right behind the first.
+            None => {
+                if let Some(newcomer) = self.newcomers.borrow_mut().back_mut()
+                    && Some(*newcomer.incoming.orig_dst_cid()) == id
+                {
+                    newcomer.heard += bytes;
+                }
+            }
         }
     }
 
@@ -222,9 +245,13 @@ impl Endpoint {
     pub fn accept(self: &Rc<Self>, newcomer: Newcomer) -> Option<Link> {
         let wire = &mut *self.wire.borrow_mut();
         wire.clear();
-        let accepted = self.machine.borrow_mut().accept(newcomer.0, instant(ring::now()), wire, None);
+        let proof = match newcomer.is_proved() {
+            true => Proof::given(),
+            false => Proof::wanted(*newcomer.incoming.orig_dst_cid(), newcomer.heard),
+        };
+        let accepted = self.machine.borrow_mut().accept(newcomer.incoming, instant(ring::now()), wire, None);
         match accepted {
-            Ok((handle, connection)) => Some(Link::new(self, handle, connection)),
+            Ok((handle, connection)) => Some(Link::new(self, handle, connection, proof)),
             Err(error) => {
                 if let Some(transmit) = error.response {
                     self.answer(&transmit, wire);
@@ -238,7 +265,7 @@ impl Endpoint {
     pub fn refuse(&self, newcomer: Newcomer) {
         let wire = &mut *self.wire.borrow_mut();
         wire.clear();
-        let transmit = self.machine.borrow_mut().refuse(newcomer.0, wire);
+        let transmit = self.machine.borrow_mut().refuse(newcomer.incoming, wire);
         self.answer(&transmit, wire);
     }
 
@@ -246,7 +273,7 @@ impl Endpoint {
     pub fn ask_for_proof(&self, newcomer: Newcomer) {
         let wire = &mut *self.wire.borrow_mut();
         wire.clear();
-        if let Ok(transmit) = self.machine.borrow_mut().retry(newcomer.0, wire) {
+        if let Ok(transmit) = self.machine.borrow_mut().retry(newcomer.incoming, wire) {
             self.answer(&transmit, wire);
         }
     }

@@ -9,25 +9,27 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use quinn_proto::{
-    Connection, ConnectionError, ConnectionEvent, ConnectionHandle, Dir, Event, ReadError, StreamEvent, StreamId,
-    VarInt, WriteError,
+    Connection, ConnectionError, ConnectionEvent, ConnectionHandle, ConnectionId, Dir, Event, ReadError, StreamEvent,
+    StreamId, VarInt, WriteError,
 };
 use ring::{Now, Sent, TaskRef, Timer};
 
+use super::proof::Proof;
 use super::window::SendWindow;
 use super::{Endpoint, instant};
 use crate::limits;
 use crate::tls::Secured;
 
 /// What has come for a connection and has not been looked at by its task.
-#[derive(Default)]
 pub(super) struct Inbox {
     events: RefCell<VecDeque<ConnectionEvent>>,
     task: Cell<Option<TaskRef>>,
+    proof: Proof,
 }
 
 impl Inbox {
-    pub(super) fn put(&self, event: ConnectionEvent) {
+    pub(super) fn put(&self, event: ConnectionEvent, id: Option<ConnectionId>, bytes: u64) {
+        self.proof.hear(id, bytes);
         self.events.borrow_mut().push_back(event);
         if let Some(task) = self.task.get() {
             ring::wake(task);
@@ -61,8 +63,8 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn new(endpoint: &Rc<Endpoint>, handle: ConnectionHandle, quic: Connection) -> Self {
-        let inbox = Rc::<Inbox>::default();
+    pub(super) fn new(endpoint: &Rc<Endpoint>, handle: ConnectionHandle, quic: Connection, proof: Proof) -> Self {
+        let inbox = Rc::new(Inbox { events: RefCell::default(), task: Cell::new(None), proof });
         endpoint.open(handle, &inbox);
         Self {
             quic,
@@ -182,15 +184,23 @@ impl Link {
 
     /// Sends what may go. Pending when the socket or the turn allows no more, and the task is woken when they do.
     pub fn transmit(&mut self, now: Now, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { quic, endpoint, .. } = self;
+        let Self { quic, endpoint, inbox, .. } = self;
         let moment = instant(now);
         for _ in 0..limits::QUIC_SENDS_A_TURN {
+            let most = match inbox.proof.left() {
+                None => limits::QUIC_SEGMENTS_MAX,
+                Some(left) => limits::QUIC_SEGMENTS_MAX.min(left as usize / usize::from(quic.current_mtu())),
+            };
+            if most == 0 {
+                return Poll::Ready(());
+            }
             if endpoint.socket.poll_room(cx).is_pending() {
                 return Poll::Pending;
             }
             let sent = endpoint.with_wire(|wire| {
                 wire.clear();
-                let transmit = quic.poll_transmit(moment, limits::QUIC_SEGMENTS_MAX, wire)?;
+                let transmit = quic.poll_transmit(moment, most, wire)?;
+                inbox.proof.say(transmit.size);
                 Some(endpoint.send(&transmit, wire))
             });
             match sent {

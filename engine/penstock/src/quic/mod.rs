@@ -19,6 +19,7 @@ mod endpoint;
 mod ids;
 mod keys;
 mod link;
+mod proof;
 mod window;
 
 pub use self::caller::Caller;
