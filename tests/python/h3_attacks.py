@@ -219,6 +219,25 @@ async def hoarders(address, memory):
         print(memory.grown() // held, "bytes for each answer that is not read")
 
 
+# What a connection may have under way to us: its window (1 MiB), the buffers in which that waits, and what the origin's socket takes of it.
+UPLOADED_MAX = 3 << 20
+
+
+async def uploads(address, memory):
+    """Many uploads for an origin that does not read: no more of them is taken than the windows say, and those do not go up."""
+    content = frame(DATA, bytes(16_000)) * 40
+    async with contextlib.AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(attacker(address)) for _ in range(4)]
+        for peer in peers:
+            for _ in range(20):
+                peer.request(head(*asking("/never", "POST")) + content)
+        before = None
+        while before != (before := [peer._quic._remote_max_data for peer in peers]):
+            await asyncio.sleep(1)
+            memory.check("uploads that nobody reads", len(peers) * UPLOADED_MAX + (4 << 20))
+        print(before, "bytes allowed,", memory.grown() // len(peers), "bytes for each connection")
+
+
 async def slow_heads(address, memory):
     """A head that comes byte by byte, and one that does not come: neither is waited for."""
     for trickling in (True, False):
@@ -312,7 +331,7 @@ async def initial_flood(address, memory):
 
 
 ATTACKS = {
-    "floods": floods, "bombs": bombs, "blocked": blocked, "hoarders": hoarders, "slow-heads": slow_heads, "initial-flood": initial_flood,
+    "floods": floods, "bombs": bombs, "blocked": blocked, "hoarders": hoarders, "uploads": uploads, "slow-heads": slow_heads, "initial-flood": initial_flood,
 }
 
 

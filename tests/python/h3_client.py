@@ -9,6 +9,7 @@ import pathlib
 import signal
 import socket
 import sys
+import time
 
 from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
@@ -243,6 +244,22 @@ async def stops(address, ready, go):
         check("the connection", peer.closed, None)
 
 
+async def never_takes(address, _):
+    """Answers for which there is no window: their streams are cut off, and not before a slow path had its time."""
+    async with wire(address, config=configuration(max_stream_data=600)) as peer:
+        write = peer._quic._write_stream_limits
+        peer._quic._write_stream_limits = lambda *_, **__: None
+        begun = time.monotonic()
+        streams = [peer.stream(peer.ask()) for _ in range(5)]
+        await peer.until("all heads", lambda: all(len(stream.data) > 100 for stream in streams))
+        await peer.until("they are cut off", lambda: all(stream.reset is not None for stream in streams), 50)
+        check("not at once", time.monotonic() - begun > 25, True)
+        check("the code", {stream.reset for stream in streams}, {0x10C})
+        peer._quic._write_stream_limits = write
+        answer = await peer.answer(peer.ask())
+        check("the connection goes on", (answer.status, len(answer.body)), (200, 1_500))
+
+
 async def told(address, _):
     async with client(address) as peer:
         fields = (await peer.get("/told", "GET", ("x-mine", "1"))).body.decode()
@@ -273,7 +290,7 @@ async def drains(address, pid):
 
 SCENARIOS = {
     "many": many, "trailers": trailers, "expects": expects, "calls": calls, "resumes": resumes, "early": early, "updates-keys": updates_keys, "moves": moves,
-    "gives-up": gives_up, "swaps": swaps, "stops": stops, "told": told, "drains": drains,
+    "gives-up": gives_up, "swaps": swaps, "stops": stops, "never-takes": never_takes, "told": told, "drains": drains,
 }
 
 

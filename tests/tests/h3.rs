@@ -46,6 +46,20 @@ on_each_driver! {
         door.curl("without", &[]);
     }
 
+    /// niquests, with qh3 under it: it reads `Alt-Svc`, and goes over.
+    fn niquests_goes_over(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::new(driver, &origin);
+        let authority = door.authority.file.display().to_string();
+        let ran = door.script("h3_niquests.py", "upgrades").args([authority]).run();
+        assert_eq!(ran.text().lines().last(), Some("all well"), "{}{}", ran.text(), ran.err);
+        let metrics = door.engine.metrics();
+        assert!(metrics.sum("h2_connections_total") >= 1);
+        assert!(metrics.sum("h3_connections_total") >= 1);
+        assert_eq!((metrics.sum("h2_faults_total"), metrics.sum("h3_faults_total")), (0, 0));
+        door.engine.until_idle();
+    }
+
     /// 400 requests at once on a connection that takes a hundred at a time.
     fn streams_beyond_the_limit(driver) {
         let origin = Origin::standard();
@@ -247,6 +261,15 @@ on_each_driver! {
             assert_eq!(ran.text().trim(), "all well", "{}", ran.err);
         });
         assert_eq!(door.engine.metrics().sum("requests_total"), 180);
+        door.engine.until_idle();
+    }
+
+    /// Who leaves answers of ours where they are loses those streams, after half a minute, and nothing else.
+    fn answers_that_are_never_taken(driver) {
+        let origin = Origin::answering(|_| Some(answer([b'x'; 1_500])));
+        let door = H3Door::new(driver, &origin);
+        door.play("h3_client.py", "never-takes");
+        assert_eq!((door.engine.metrics().sum("h3_connections_total"), door.engine.metrics().sum("h3_faults_total")), (1, 0));
         door.engine.until_idle();
     }
 

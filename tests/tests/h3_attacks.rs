@@ -42,6 +42,22 @@ on_each_driver! {
         scene.ends();
     }
 
+    fn uploads_that_nobody_reads(driver) {
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
+        let scene = Scene::before(driver, "", Origin::start(move |peer| {
+            while let Ok(request) = peer.wire.head() {
+                while request.target() == "/never" && !is_over.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                peer.send(answer("hello\n"));
+            }
+        }));
+        scene.is_borne("uploads");
+        over.store(true, Ordering::SeqCst);
+        scene.ends();
+    }
+
     fn slow_heads(driver) {
         let scene = Scene::new(driver, "timeout.head = \"1s\"");
         scene.is_borne("slow-heads");

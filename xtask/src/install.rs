@@ -72,7 +72,8 @@ fn effective_user(status: &str) -> Option<u32> {
 }
 
 /// What tests use of PyPI, in an environment of our own.
-pub const PYTHON: &[&str] = &["h11", "grpcio", "grpcio-health-checking", "h2", "websockets", "aioquic", "pycurl"];
+pub const PYTHON: &[&str] =
+    &["h11", "grpcio", "grpcio-health-checking", "h2", "websockets", "aioquic", "pycurl", "niquests"];
 
 /// A Python environment of our own with these packages in it, made when it is not there. Returns its `bin` folder.
 pub fn python(directory: &Path, packages: &[&str]) -> Outcome<PathBuf> {
