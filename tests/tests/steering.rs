@@ -1,11 +1,13 @@
 //! How connections find their worker: by load where the kernel takes our program, by hand-over where not, and what the kernel's hash makes of the same.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harness::{
-    Client, Driver, Engine, Origin, Setup, Sharing, Tool, answer, binary, free_address, on_each_driver, run, until,
+    Client, Driver, Engine, Net, Origin, PATIENCE, Setup, Sharing, Tool, answer, binary, free_address, on_each_driver,
+    run, until,
 };
 
 const CONNECTIONS: usize = 2_000;
@@ -234,10 +236,74 @@ fn whatever_is_granted_it_starts_serves_and_says_so() {
         let doctor = Tool::new(&two[0], 20).args(&two[1..]).args([&binary().display().to_string(), "doctor"]).run();
         let lines = String::from_utf8_lossy(&doctor.out);
         let loads = |name: &str| lines.lines().any(|line| line.contains(name) && line.contains("loads  (wanted"));
-        assert!(loads("bpf steering") && loads("bpf quic steering") && loads("bpf shield"), "{lines}");
+        assert!(loads("bpf steering") && loads("bpf quic steering"), "{lines}");
+        assert!(loads("bpf shield") && loads("bpf lookup"), "{lines}");
         let engine = serves(setup.launched_by(two));
         assert_eq!(word(&engine), "program", "{}", engine.err());
         assert!(engine.err().contains("steering: an eBPF program"), "{}", engine.err());
         assert_eq!(engine.metrics().sum("steering_verdicts_total"), 20);
+    });
+}
+
+/// One listener on many addresses and ports: it has bound one, and a program brings it the others' connections, of which each worker has its part.
+#[test]
+fn one_listener_on_many_addresses_and_ports() {
+    run(Sharing::Shared, || {
+        let Some(net) = Net::enter() else { return };
+        let ip = |words: &str| drop(Tool::new("ip", 20).args(words.split(' ')).succeed());
+        ip("route add local 10.78.0.0/23 dev lo");
+        ip("route add local fd78::/64 dev lo");
+        net.outside(|| ip("route add 10.78.0.0/23 via 10.77.0.1"));
+        net.outside(|| ip("route add fd78::/64 via fd77::1"));
+        let origin = Origin::standard();
+        let Some(setup) = two_workers(Driver::Epoll) else { return };
+        let bound: SocketAddr = SocketAddr::new(Net::V4.parse().expect("an address"), 8_080);
+        let setup = setup
+            .at(bound)
+            .origin(&origin)
+            .listen_line("also = [\"10.78.0.0/24:8000-8999\", \"10.78.1.7:*\"]")
+            .more("[[listen]]\nname = \"six\"\naddr = \"[fd77::1]:8080\"\nalso = [\"[fd78::/64]:80\"]");
+        let engine = setup.clone().start();
+        let said = engine.err();
+        if said.contains("goes without: further addresses") {
+            println!("SKIPPED: {said}");
+            return;
+        }
+        let line = "brings connections to further addresses: 10.78.0.0/24:8000-8999, 10.78.1.7:*, [fd78::/64]:80";
+        assert!(said.contains(line), "{said}");
+        let served = |to: &str| {
+            let from = if to.starts_with('[') { "fd77::2" } else { "10.77.0.2" };
+            net.get(from, to.parse().expect("an address"), PATIENCE).is_ok_and(|status| status == 200)
+        };
+        for to in
+            ["10.77.0.1:8080", "10.78.0.1:8000", "10.78.0.255:8999", "10.78.1.7:1", "10.78.1.7:65535", "[fd78::9]:80"]
+        {
+            assert!(served(to), "{to}");
+        }
+        for to in ["10.78.0.1:7999", "10.78.0.1:9000", "10.78.1.8:8000", "[fd78::9]:81"] {
+            assert!(!served(to), "{to}");
+        }
+        let metrics = engine.metrics();
+        assert_eq!(metrics.sum("lookups_total"), 5, "those that nobody has bound, and no others");
+        let status = engine.status();
+        if status["steering"] == "program" {
+            for port in 8_000..8_100 {
+                assert!(served(&format!("10.78.0.1:{port}")));
+            }
+            let status = engine.status();
+            let programs = status["programs"].as_array().expect("a row for each");
+            let of_door =
+                programs.iter().find(|row| row["group"].as_str().is_some_and(|name| name.contains("10.77.0.1")));
+            assert!(of_door.is_some_and(|row| row["least_loaded"].as_u64() >= Some(105)), "{status}");
+        }
+        drop(engine);
+        assert!(!served("10.78.0.1:8000"), "nothing of it stays");
+
+        let Some(launcher) = with_capabilities(&[]) else { return };
+        let engine = setup.launched_by(launcher).start();
+        let said = engine.err();
+        assert!(said.contains("goes without: further addresses (needs CAP_BPF and CAP_NET_ADMIN"), "{said}");
+        assert!(engine.status()["goes_without"].to_string().contains("further addresses"));
+        assert!(served("10.77.0.1:8080") && !served("10.78.0.1:8000"));
     });
 }

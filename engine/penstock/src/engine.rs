@@ -16,7 +16,7 @@ use crate::oversight::Oversight;
 use crate::qos;
 use crate::quic;
 use crate::shield::Shield;
-use crate::snapshot::{Bind, Driver, ListenerProtocol, PoolId, RouteId, Snapshot, Spin};
+use crate::snapshot::{Also, Bind, Driver, ListenerProtocol, PoolId, RouteId, Snapshot, Spin};
 use crate::steer::{Datagrams, Inboxes, Mode, Neighbours, Sockets, Steering};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
@@ -134,6 +134,7 @@ impl Engine {
             waiting.push(started.go);
         }
         let quic::Place { server, generation, .. } = self.quic.place(0);
+        self.steering.lead(&further(&self.snapshot), &sockets);
         self.steering.attach(&sockets, &Datagrams { server, generation, ids: self.quic.ids() });
         if self.snapshot.engine.quic.pass_on {
             self.join_workers(ways);
@@ -485,11 +486,22 @@ impl Drop for Engine {
     }
 }
 
+/// What comes to listeners though they have not bound it, and to which of the groups.
+fn further(snapshot: &Snapshot) -> Vec<(Also, usize)> {
+    let mut rules = Vec::new();
+    let mut first = 0;
+    for listener in snapshot.listeners.iter().filter(|listener| !listener.protocol.is_udp()) {
+        let taker = |also: &Also| Some((*also, first + listener.taker(also.network.network().is_ipv4())?));
+        rules.extend(listener.also.iter().filter_map(taker));
+        first += listener.addresses.len();
+    }
+    rules
+}
+
 /// The listening sockets of a worker in their order, named where the kernel chooses among those of all workers.
 fn groups(snapshot: &Snapshot) -> Vec<Option<String>> {
     // Of datagrams none is given away: the kernel keeps a client's with one worker.
-    let listeners =
-        snapshot.listeners.iter().filter(|listener| !matches!(listener.protocol, ListenerProtocol::Udp { .. }));
+    let listeners = snapshot.listeners.iter().filter(|listener| !listener.protocol.is_udp());
     let addresses = listeners.flat_map(|listener| listener.addresses.iter().map(move |address| (listener, address)));
     let named = addresses.map(|(listener, address)| match address {
         Bind::Unix(_) => None,

@@ -326,6 +326,9 @@ pub const STICKY_TTL_MIN: Duration = Duration::from_secs(60);
 pub const POOLS_MAX: usize = u16::MAX as usize;
 pub const ROUTES_MAX: usize = u16::MAX as usize;
 
+/// Further networks and ports of all listeners: each is looked at for each connection that nobody listens for by its address.
+pub const LISTEN_ALSO_MAX: usize = abi::RULES_MAX;
+
 /// Listeners: each is a socket a worker.
 pub const LISTENERS_MAX: usize = 256;
 

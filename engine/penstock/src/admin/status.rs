@@ -58,7 +58,8 @@ pub(super) fn status(engine: &Engine) -> Value {
 fn goes_without(engine: &Engine) -> Vec<String> {
     let steering = engine.steering().refused().map(|why| format!("eBPF steering ({why})"));
     let shield = engine.shield().refused().iter().map(|why| format!("XDP shield ({why})"));
-    engine.granted().missing.iter().cloned().chain(steering).chain(shield).collect()
+    let further = engine.steering().further_refused().map(|why| format!("further addresses ({why})"));
+    engine.granted().missing.iter().cloned().chain(steering).chain(further).chain(shield).collect()
 }
 
 fn cores(engine: &Engine) -> Vec<Value> {

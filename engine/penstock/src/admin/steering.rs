@@ -27,6 +27,11 @@ pub(super) fn metrics(engine: &Engine, out: &mut String) {
     let mode = std::iter::once((format!("mode=\"{}\"", engine.steering().mode().name()), 1));
     let help = "How connections find their worker: program, hand-over, hash, or alone.";
     prometheus::family(out, "penstock_steering", "gauge", help, mode);
+    if let Some(found) = engine.steering().found() {
+        let rows = found.into_iter().map(|(found, count)| (format!("found=\"{found}\""), count));
+        let help = "Connections to further addresses of listeners, by what became of them.";
+        prometheus::family(out, "penstock_lookups_total", "counter", help, rows);
+    }
     let programs = programs(engine);
     if programs.is_empty() {
         return;

@@ -10,6 +10,7 @@
 
 mod address;
 mod alpn;
+mod also;
 mod compile;
 mod division;
 mod endpoint;
@@ -32,6 +33,7 @@ mod share;
 mod text;
 
 pub use address::{Address, Bind, Cidr, Host, read_networks};
+pub use also::Also;
 pub use compile::{
     AccessLog, Action, Admission, Candidates, Certificate, Class, ClassId, CookieRule, Division, EngineSettings,
     Fallback, Fixed, Flows, HeaderRule, HeaderRules, HealthProbe, Http3, Limit, Listener, ListenerId, ListenerProtocol,

@@ -10,6 +10,7 @@
 
 mod load;
 mod local;
+mod lookup;
 mod neighbours;
 mod program;
 mod seat;
@@ -18,12 +19,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub use load::{burden, receiver};
 pub use local::Local;
+pub use lookup::Lookup;
 pub use neighbours::{Handed, Inbox, Inboxes, Neighbours};
 pub use program::{Datagrams, Kind, Program};
 pub use seat::Seat;
 
 use crate::limits;
-use crate::snapshot::Steering as Wish;
+use crate::snapshot::{Also, Steering as Wish};
 
 /// How connections find their worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +88,8 @@ pub struct Steering {
     mode: Mode,
     groups: Vec<Group>,
     refused: Option<String>,
+    /// What comes to listeners that have not bound it; or why it does not.
+    further: Option<Result<(Lookup, Vec<Also>), String>>,
 }
 
 impl Steering {
@@ -97,8 +101,12 @@ impl Steering {
             Wish::Off => Mode::Hash,
             Wish::Auto => Mode::Program,
         };
-        let mut steering =
-            Self { mode, groups: names.into_iter().map(|name| Group { name, program: None }).collect(), refused: None };
+        let mut steering = Self {
+            mode,
+            groups: names.into_iter().map(|name| Group { name, program: None }).collect(),
+            refused: None,
+            further: None,
+        };
         if mode == Mode::Program {
             let loaded = steering.groups.iter_mut().filter(|group| group.name.is_some()).try_for_each(|group| {
                 group.program = Some(Program::load(Kind::Connections, workers)?);
@@ -147,6 +155,23 @@ impl Steering {
         }
     }
 
+    /// Lets connections to these networks and ports come to the first worker's listening sockets, each to the one of this place, and so to their groups.
+    pub fn lead(&mut self, rules: &[(Also, usize)], sockets: &[Sockets]) {
+        let of_first = |at: usize| sockets.first()?.listening.get(at)?.as_ref().map(AsFd::as_fd);
+        let led: Vec<(Also, BorrowedFd<'_>)> =
+            rules.iter().filter_map(|(also, at)| Some((*also, of_first(*at)?))).collect();
+        if !led.is_empty() {
+            let names = led.iter().map(|(also, _)| *also).collect();
+            self.further = Some(Lookup::lead(&led).map(|lookup| (lookup, names)));
+        }
+    }
+
+    /// How often connections to further addresses were led, and how often not.
+    #[must_use]
+    pub fn found(&self) -> Option<Vec<(&'static str, u64)>> {
+        self.further.as_ref()?.as_ref().ok().map(|(lookup, _)| lookup.found())
+    }
+
     fn go_without(&mut self, mode: Mode, why: String) {
         self.mode = mode;
         self.refused = Some(why);
@@ -174,6 +199,12 @@ impl Steering {
         self.refused.as_deref()
     }
 
+    /// Why listeners do not get what they were to get too.
+    #[must_use]
+    pub fn further_refused(&self) -> Option<&str> {
+        self.further.as_ref()?.as_ref().err().map(String::as_str)
+    }
+
     /// What was attached and what was not, for the operator's eye.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
@@ -195,6 +226,14 @@ impl Steering {
             lines.push(format!(
                 "  steering: an eBPF program gives each datagram of QUIC to its connection's worker: {datagrams}"
             ));
+        }
+        match &self.further {
+            Some(Ok((_, names))) => {
+                let names = names.iter().map(Also::to_string).collect::<Vec<_>>().join(", ");
+                lines.push(format!("  steering: an eBPF program brings connections to further addresses: {names}"));
+            }
+            Some(Err(why)) => lines.push(format!("  goes without: further addresses ({why})")),
+            None => {}
         }
         lines.extend(self.refused.iter().map(|why| format!("  goes without: eBPF steering ({why})")));
         lines

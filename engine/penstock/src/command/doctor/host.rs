@@ -16,6 +16,8 @@ pub(super) struct Host {
     pub(super) programs: Vec<(Kind, Result<(), String>)>,
     /// Why the XDP shield cannot be loaded, if so.
     pub(super) shield: Result<(), String>,
+    /// Whether the program for further addresses of listeners may be loaded.
+    pub(super) lookup: Result<(), String>,
 }
 
 impl Host {
@@ -26,6 +28,7 @@ impl Host {
             ring: set_up_a_ring(),
             programs: load_programs(),
             shield: crate::shield::Program::load().map(drop),
+            lookup: crate::steer::Lookup::load().map(drop),
         }
     }
 
@@ -38,6 +41,7 @@ impl Host {
             ring: Ok(granted(&["DEFER_TASKRUN", "NO_SQARRAY", "PBUF_RING_INC", "NO_IOWAIT"], &[])),
             programs: Kind::ALL.map(|kind| (kind, Ok(()))).into(),
             shield: Ok(()),
+            lookup: Ok(()),
         }
     }
 

@@ -40,6 +40,7 @@ pub(super) fn findings(host: &Host) -> Vec<Finding> {
     findings.extend(bpf(host));
     findings.extend(programs(host));
     findings.push(shield(host));
+    findings.push(lookup(host));
     findings.extend([cpus(host), cpu_limit(host), clock(host)]);
     findings
 }
@@ -215,6 +216,14 @@ fn shield(host: &Host) -> Finding {
     Finding::judge(host.shield.is_ok(), State::Warn, "bpf shield", found, "loads").costs(
         "[shield] drops nothing: floods are the sockets' to bear",
         "hold CAP_BPF and CAP_NET_ADMIN; boot a kernel with CONFIG_BPF_SYSCALL=y, 5.18 or newer",
+    )
+}
+
+fn lookup(host: &Host) -> Finding {
+    let found = host.lookup.as_ref().map_or_else(|why| format!("refused: {why}"), |()| "loads".to_owned());
+    Finding::judge(host.lookup.is_ok(), State::Warn, "bpf lookup", found, "loads").costs(
+        "listeners get nothing of what stands in `also`",
+        "hold CAP_BPF and CAP_NET_ADMIN; boot a kernel with CONFIG_BPF_SYSCALL=y, 5.9 or newer",
     )
 }
 

@@ -8,12 +8,15 @@ use super::sni::SniTable;
 use super::tls::{ListenerTls, listener_tls};
 use super::{Networks, PoolId, networks, time};
 use crate::snapshot::address::Bind;
+use crate::snapshot::also::Also;
 use crate::snapshot::schema::{Congestion, ListenDoc, Protocol};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     pub name: Box<str>,
     pub addresses: Box<[Bind]>,
+    /// What comes here too, though it is not bound.
+    pub also: Box<[Also]>,
     pub protocol: ListenerProtocol,
     /// Empty, unless the protocol is [`ListenerProtocol::Sni`].
     pub sni: SniTable,
@@ -65,6 +68,14 @@ pub enum ListenerProtocol {
     Sni { otherwise: Option<PoolId> },
 }
 
+impl ListenerProtocol {
+    /// It has no connections.
+    #[must_use]
+    pub const fn is_udp(self) -> bool {
+        matches!(self, Self::Udp { .. })
+    }
+}
+
 /// What flows of datagrams are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flows {
@@ -77,10 +88,23 @@ pub struct Flows {
 }
 
 impl Listener {
+    /// Which of its addresses has a socket that can take connections of a family.
+    #[must_use]
+    pub fn taker(&self, is_v4: bool) -> Option<usize> {
+        self.addresses.iter().position(|address| match address {
+            Bind::Tcp(inet) => inet.is_ipv4() == is_v4,
+            Bind::Any { .. } => true,
+            Bind::Unix(_) => false,
+        })
+    }
+
     /// How HTTP/3 is advertised to clients of other versions (`Alt-Svc`, RFC 7838 §3): on the same host, at the listener's port. `None` where it
     /// is not, or where the listener has ports of several numbers.
     #[must_use]
     pub fn alternative(&self) -> Option<String> {
+        if !self.also.is_empty() {
+            return None;
+        }
         let seconds = self.http3.as_ref()?.advertised?.as_secs();
         let mut ports = self.addresses.iter().filter_map(|address| match address {
             Bind::Tcp(inet) => Some(inet.port()),
@@ -96,6 +120,7 @@ pub(super) fn listener(doc: &ListenDoc, classes: &[Class], pool_id: impl Fn(&str
     Listener {
         name: doc.name.as_str().into(),
         addresses: doc.addr.0.as_slice().into(),
+        also: doc.also.0.as_slice().into(),
         protocol: match (doc.protocol, &doc.pool) {
             (Protocol::Tcp, pool) if !doc.sni.is_empty() => {
                 ListenerProtocol::Sni { otherwise: pool.as_deref().map(&pool_id) }

@@ -70,6 +70,7 @@ impl Meaning<'_> {
             );
         }
         self.flows(at, door);
+        self.further(at, door);
         self.within(
             path!["listen", at, "max_connections"],
             door.max_connections.into(),
@@ -91,6 +92,43 @@ impl Meaning<'_> {
             ("body", &door.timeout.body),
         ] {
             self.not_zero(path!["listen", at, "timeout", key], time);
+        }
+    }
+
+    /// Addresses that it has not bound: the socket that it has must be able to take their connections.
+    fn further(&mut self, at: usize, door: &ListenDoc) {
+        if door.protocol == Protocol::Udp && !door.also.0.is_empty() {
+            let message = "`also` has no effect on a udp listener";
+            self.report(Code::NoEffect, path!["listen", at, "also"], message, "it is about connections: leave it out");
+            return;
+        }
+        let count: usize = self.document.listen[..=at].iter().map(|door| door.also.0.len()).sum();
+        if count > limits::LISTEN_ALSO_MAX {
+            let message = format!("{count} networks are too many, of all listeners so far");
+            self.report(
+                Code::BadValue,
+                path!["listen", at, "also"],
+                message,
+                format!("{} are the most", limits::LISTEN_ALSO_MAX),
+            );
+        }
+        let takes = |is_v4: bool| {
+            door.addr.0.iter().any(|address| match address {
+                Bind::Any { .. } => true,
+                Bind::Tcp(inet) => inet.is_ipv4() == is_v4,
+                Bind::Unix(_) => false,
+            })
+        };
+        for also in &door.also.0 {
+            if !takes(also.network.network().is_ipv4()) {
+                let advice = "give `addr` an address of that family, or `:PORT` for both";
+                self.report(
+                    Code::Conflict,
+                    path!["listen", at, "also"],
+                    format!("`addr` has none of the family of {also}"),
+                    advice,
+                );
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use super::tls::TlsDoc;
 use crate::limits;
 use crate::snapshot::address::{Bind, Cidr};
 use crate::snapshot::alpn::AlpnName;
+use crate::snapshot::also::Also;
 use crate::snapshot::literal::{Listed, Text, Time};
 use crate::snapshot::quantity::{Bandwidth, LeastRate};
 use crate::snapshot::route::HostPattern;
@@ -20,6 +21,9 @@ pub struct ListenDoc {
     pub name: String,
     /// Where to listen: one address or several. `:8080` is every address of the host, IPv4 and IPv6.
     pub addr: Listed<Bind>,
+    /// Further networks and ports whose TCP connections come to this door though it is bound to none of them, by an eBPF program (Linux 5.9, CAP_BPF and CAP_NET_ADMIN). The host must take packets
+    /// for them, as `ip route add local 192.0.2.0/24 dev lo` makes it. Who listens at such an address itself is not asked any more. 64 in all.
+    pub also: Listed<Also>,
     /// `http`: requests are routed. `tcp`: bytes are passed through, to `pool` or where `sni` says. `udp`: datagrams are, to `pool`.
     pub protocol: Protocol,
     /// Flows of a `udp` door: what one client's address and port sends to it, and the replies.
@@ -61,6 +65,7 @@ impl Default for ListenDoc {
         Self {
             name: String::new(),
             addr: Listed::default(),
+            also: Listed::default(),
             protocol: Protocol::default(),
             udp: UdpDoc::default(),
             pool: None,

@@ -1,0 +1,130 @@
+//! Addresses and ports that come to a listener though nobody has bound them: a `sk_lookup` program in the network namespace (Linux 5.9).
+//!
+//! One socket of each listener stands in its map, that of the first worker; among its group the kernel chooses behind the program as always, by
+//! ours where it steers. Connections only: a datagram's answer would come from the port that its socket is bound to.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use abi::{Found, RULE_WORDS, RULES_MAX, Rule};
+use aya::maps::{Array, MapData, PerCpuArray, SockMap};
+use aya::programs::SkLookup;
+use aya::{Ebpf, EbpfLoader};
+
+use crate::bpf::refusal;
+use crate::snapshot::Also;
+
+/// Built by `cargo xtask ebpf` and committed; CI compares it with its source.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/lookup/lookup.o");
+
+/// The program at work. Dropping it detaches it.
+pub struct Lookup {
+    ebpf: Ebpf,
+}
+
+impl Lookup {
+    /// Loads the program, and nothing more: to see whether it may be.
+    ///
+    /// # Errors
+    /// A sentence for the operator: which step was refused, and what that needs.
+    pub fn load() -> Result<Self, String> {
+        let loaded = EbpfLoader::new().btf(None).load(OBJECT);
+        let mut lookup = Self { ebpf: loaded.map_err(|error| refusal("maps", &error))? };
+        lookup.program()?.load().map_err(|error| refusal("program", &error))?;
+        Ok(lookup)
+    }
+
+    /// From now on these come to these listening sockets, the first that fits to the first.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn lead(rules: &[(Also, BorrowedFd<'_>)]) -> Result<Self, String> {
+        let mut lookup = Self::load()?;
+        for (at, (also, socket)) in (0..).zip(rules.iter().take(RULES_MAX)) {
+            let map = lookup.ebpf.map_mut("SOCKETS").ok_or_else(|| "the object has no SOCKETS".to_owned())?;
+            let mut sockets: SockMap<&mut MapData> =
+                SockMap::try_from(map).map_err(|error| refusal("sockets", &error))?;
+            sockets.set(at, socket, 0).map_err(|error| refusal("sockets", &error))?;
+            let map = lookup.ebpf.map_mut("RULES").ok_or_else(|| "the object has no RULES".to_owned())?;
+            let mut table: Array<&mut MapData, [u32; RULE_WORDS]> =
+                Array::try_from(map).map_err(|error| refusal("rules", &error))?;
+            table.set(at, rule(also, at).words(), 0).map_err(|error| refusal("rules", &error))?;
+        }
+        let namespace = File::open("/proc/self/ns/net").map_err(|error| format!("/proc/self/ns/net: {error}"))?;
+        lookup.program()?.attach(namespace.as_fd()).map_err(|error| refusal("attaching", &error))?;
+        Ok(lookup)
+    }
+
+    fn program(&mut self) -> Result<&mut SkLookup, String> {
+        let program = self.ebpf.program_mut("lookup").ok_or_else(|| "the object has no program".to_owned())?;
+        program.try_into().map_err(|error| refusal("program", &error))
+    }
+
+    /// How often what was found, over all CPUs.
+    #[must_use]
+    pub fn found(&self) -> Vec<(&'static str, u64)> {
+        let counters = self.ebpf.map("FOUND").and_then(|map| PerCpuArray::<_, u64>::try_from(map).ok());
+        let count = |found: Found| {
+            let cpus = counters.as_ref().and_then(|counters| counters.get(&(found as u32), 0).ok());
+            cpus.map_or(0, |cpus| cpus.iter().sum())
+        };
+        Found::ALL.iter().map(|found| (found.name(), count(*found))).collect()
+    }
+}
+
+/// A rule as the program reads it: an address in the order of the wire, IPv4 as `::ffff:a.b.c.d`.
+fn rule(also: &Also, socket: u32) -> Rule {
+    let (address, bits) = match also.network.network() {
+        IpAddr::V4(address) => (address.to_ipv6_mapped(), 96 + u32::from(also.network.bits())),
+        IpAddr::V6(address) => (address, u32::from(also.network.bits())),
+    };
+    let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+    let words = |bits: u128| {
+        let bytes = bits.to_be_bytes();
+        std::array::from_fn(|at| u32::from_ne_bytes(std::array::from_fn(|byte| bytes[at * 4 + byte])))
+    };
+    Rule {
+        network: words(u128::from(address) & mask),
+        mask: words(mask),
+        first: also.first.into(),
+        last: also.last.into(),
+        socket,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn takes(also: &str, address: &str, port: u32) -> bool {
+        let address = match address.parse::<IpAddr>().unwrap() {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        let bytes = address.octets();
+        let words = std::array::from_fn(|at| u32::from_ne_bytes(std::array::from_fn(|byte| bytes[at * 4 + byte])));
+        rule(&also.parse().unwrap(), 0).takes(words, port)
+    }
+
+    #[test]
+    fn networks_and_ports_are_as_they_are_written() {
+        for (also, address, port, wanted) in [
+            ("192.0.2.0/24:443", "192.0.2.77", 443, true),
+            ("192.0.2.0/24:443", "192.0.2.77", 444, false),
+            ("192.0.2.0/24:443", "192.0.3.1", 443, false),
+            ("192.0.2.1:8000-8999", "192.0.2.1", 8000, true),
+            ("192.0.2.1:8000-8999", "192.0.2.1", 8999, true),
+            ("192.0.2.1:8000-8999", "192.0.2.1", 9000, false),
+            ("192.0.2.1:*", "192.0.2.2", 80, false),
+            ("0.0.0.0/0:80", "8.8.8.8", 80, true),
+            ("0.0.0.0/0:80", "2001:db8::1", 80, false),
+            ("[2001:db8::/33]:80", "2001:db8:7fff::1", 80, true),
+            ("[2001:db8::/33]:80", "2001:db8:8000::1", 80, false),
+            ("[::/0]:*", "2001:db8::1", 65_535, true),
+        ] {
+            assert_eq!(takes(also, address, port), wanted, "{also}: {address} {port}");
+        }
+        assert_eq!(rule(&"0.0.0.0/0:1".parse().unwrap(), 0).mask[3], 0);
+    }
+}
