@@ -30,6 +30,7 @@ mod strace;
 mod suite;
 mod tls;
 mod ws;
+mod xdp;
 
 use std::process::ExitCode;
 
@@ -90,6 +91,12 @@ cargo xtask bench attacks [options] attacks over HTTP/2: how much longer a clien
   --rate R            requests a second of the client that behaves (default 500)
   --proxy-cpu N, --load-cpu N, --without-penstock, --seed N, --json FILE, --smoke    as for h1
 
+cargo xtask bench xdp [options]     the XDP programs over made-up packets (BPF_PROG_TEST_RUN): ns a packet, over the floor
+
+  --samples N         of each case and of the floor, in turn; the median counts (default 400)
+  --strict            fail where a bar is missed
+  --smoke             a few samples: proves that the machinery works
+
 cargo xtask bench chaos [options]   faults of five origins under load: what clients notice of them, through each proxy
 
   --rivals LIST       of nginx, haproxy (default both)
@@ -131,6 +138,7 @@ fn main() -> ExitCode {
         "ws" => ws::run(rest),
         "l4" => l4::run(rest),
         "attacks" => attacks::run(rest),
+        "xdp" => xdp::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
         "h3-load" => load::h3::main(rest),

@@ -1,4 +1,5 @@
-//! Two network namespaces with a cable between them: one that the test and its engine live in, and one that clients come from.
+//! Two network namespaces with a cable between them ([`Net`]): one that the test and its engine live in, and one that clients come from. Or as many
+//! as a test wants hosts ([`Street`]).
 //!
 //! What holds: nothing outside of them is touched, and they go away with their owner; what a test that was killed has left goes with the next one.
 
@@ -35,23 +36,7 @@ impl Net {
 
     /// Makes them; `None` where that is not allowed, and says so.
     pub fn enter() -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-        if !is_root || xtask::place::program("ip").is_none() {
-            println!("SKIPPED: network namespaces need root and `ip`");
-            return None;
-        }
-        remove_stale();
-        let name = |side: &str, count: u32| format!("{PREFIX}{}-{count}-{side}", std::process::id());
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let net = Self { inner: name("in", count), outer: name("out", count) };
-        for name in [&net.inner, &net.outer] {
-            let made = Tool::new("ip", 20).args(["netns", "add", name]).run();
-            if made.code != Some(0) {
-                println!("SKIPPED: no network namespace: {}", made.err.trim());
-                return None;
-            }
-        }
+        let net = Self { inner: namespace("in")?, outer: namespace("out")? };
         let (inner, outer) = (net.inner.as_str(), net.outer.as_str());
         ip(&[
             "link",
@@ -144,6 +129,92 @@ impl Drop for Net {
     }
 }
 
+/// Hosts on one street: a namespace each, with a cable `eth0` to a bridge in one more.
+///
+/// Checksums are finished where the bridge sends, as a wire has them: what a cable of the kernel's carries otherwise is a promise that only the
+/// kernel's own stack can keep.
+#[derive(Debug)]
+pub struct Street {
+    hosts: Vec<(&'static str, String)>,
+}
+
+impl Street {
+    /// The bridge's namespace, whose interfaces have the names of their hosts.
+    pub const BRIDGE: &'static str = "bridge";
+    pub const INTERFACE: &'static str = "eth0";
+
+    /// Builds it: the host at place `n` (from 1) has 10.78.0.`n` and fd78::`n`. `None` where that is not allowed, and says so.
+    pub fn build(hosts: &[&'static str]) -> Option<Self> {
+        if xtask::place::program("ethtool").is_none() {
+            println!("SKIPPED: a street needs `ethtool`");
+            return None;
+        }
+        let mut street = Self { hosts: Vec::new() };
+        for host in std::iter::once(&Self::BRIDGE).chain(hosts) {
+            street.hosts.push((host, namespace(host)?));
+        }
+        let bridge = street.namespace(Self::BRIDGE);
+        ip(&["-n", bridge, "link", "add", "street", "type", "bridge", "forward_delay", "0"]);
+        ip(&["-n", bridge, "link", "set", "street", "mtu", "1600", "up"]);
+        ip(&["-n", bridge, "link", "set", "lo", "up"]);
+        for (number, host) in (1..).zip(hosts) {
+            let inner = street.namespace(host);
+            let cable = ["type", "veth", "peer", "name", host, "netns", bridge];
+            ip(&[&["link", "add", Self::INTERFACE, "mtu", "1600", "netns", inner][..], &cable].concat());
+            ip(&["-n", bridge, "link", "set", host, "mtu", "1600", "master", "street", "up"]);
+            Tool::new("ip", 20).args(["netns", "exec", bridge, "ethtool", "-K", host, "tx", "off"]).succeed();
+            ip(&["-n", inner, "link", "set", "lo", "up"]);
+            ip(&["-n", inner, "addr", "add", &format!("10.78.0.{number}/16"), "dev", Self::INTERFACE]);
+            ip(&["-n", inner, "addr", "add", &format!("fd78::{number}/48"), "dev", Self::INTERFACE, "nodad"]);
+            ip(&["-n", inner, "link", "set", Self::INTERFACE, "up"]);
+        }
+        Some(street)
+    }
+
+    fn namespace(&self, host: &str) -> &str {
+        let found = self.hosts.iter().find(|(name, _)| *name == host);
+        found.map(|(_, namespace)| namespace.as_str()).unwrap_or_else(|| panic!("nobody is called {host}"))
+    }
+
+    /// Moves this thread to a host, with what it starts from then on.
+    pub fn go(&self, host: &str) {
+        move_into(self.namespace(host));
+    }
+
+    /// What happens at a host, on a thread of its own.
+    pub fn at<T: Send>(&self, host: &str, body: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                self.go(host);
+                body()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// `ip` at a host.
+    pub fn ip(&self, host: &str, words: &[&str]) -> String {
+        Tool::new("ip", 20).args([&["-n", self.namespace(host)], words].concat()).succeed().text()
+    }
+
+    /// Lets the kernel of a host forward.
+    pub fn forwards(&self, host: &str) {
+        self.at(host, || {
+            for family in ["ipv4", "ipv6"] {
+                std::fs::write(format!("/proc/sys/net/{family}/conf/all/forwarding"), "1").expect("it is ours");
+            }
+        });
+    }
+}
+
+impl Drop for Street {
+    fn drop(&mut self) {
+        for (_, namespace) in &self.hosts {
+            remove(namespace);
+        }
+    }
+}
+
 /// SYNs that nobody has sent: IPv4, from the inside of 10.77.0.0/16.
 #[derive(Debug)]
 pub struct SynFlood {
@@ -185,7 +256,7 @@ fn syn(from: Ipv4Addr, port: u16, to: SocketAddr) -> Vec<u8> {
     let mut pseudo = [from.octets(), address.octets()].concat();
     pseudo.extend([0, 6, 0, tcp.len() as u8]);
     pseudo.extend(&tcp);
-    let sum = internet_checksum(&pseudo);
+    let sum = checksum_of(&pseudo);
     tcp[16..18].copy_from_slice(&sum.to_be_bytes());
     let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0];
     packet.extend(from.octets());
@@ -194,14 +265,32 @@ fn syn(from: Ipv4Addr, port: u16, to: SocketAddr) -> Vec<u8> {
     packet
 }
 
-/// RFC 1071.
-fn internet_checksum(bytes: &[u8]) -> u16 {
+/// The Internet's checksum (RFC 1071).
+pub fn checksum_of(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
     let mut sum = words.sum::<u32>();
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+/// Makes a namespace; `None` where that is not allowed, and says so.
+fn namespace(side: &str) -> Option<String> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if !is_root || xtask::place::program("ip").is_none() {
+        println!("SKIPPED: network namespaces need root and `ip`");
+        return None;
+    }
+    remove_stale();
+    let name = format!("{PREFIX}{}-{}-{side}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let made = Tool::new("ip", 20).args(["netns", "add", &name]).run();
+    if made.code == Some(0) {
+        return Some(name);
+    }
+    println!("SKIPPED: no network namespace: {}", made.err.trim());
+    None
 }
 
 fn ip(words: &[&str]) {

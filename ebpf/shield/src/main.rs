@@ -8,16 +8,12 @@
 //! What holds: each packet is counted under one [`Reason`], which decides over it, and dropped only for those that say so and outside of a dry run.
 //! Nothing is written into a packet. What cannot be read because it is unusual (more extension headers than we read, other protocols)
 //! passes; what cannot be read because it is cut off is dropped.
-//!
-//! Headers at their usual places are read where they lie. All others are copied by a helper: an address in a packet that depends on what is
-//! in it is arithmetic that the verifier lets nobody do who has not CAP_PERFMON.
 
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
 use core::arch::asm;
-use core::mem::MaybeUninit;
 use core::ptr;
 
 use abi::shield::{
@@ -26,11 +22,12 @@ use abi::shield::{
     counter_of_note, port_bit, source_v4,
 };
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_get_buff_len};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::programs::XdpContext;
+use wire::{ETHERNET, IPV4, IPV6, TCP, UDP, load};
 
 /// What the engine wants.
 #[map]
@@ -59,18 +56,12 @@ static SOURCES: LruHashMap<u64, [u64; BUCKETS]> = LruHashMap::with_max_entries(1
 #[map]
 static COUNTS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(COUNTERS, 0);
 
-/// Octets of an Ethernet header, and of a VLAN's tag behind it.
-const ETHERNET: u32 = 14;
+/// Octets of a VLAN's tag behind an Ethernet header.
 const TAG: u32 = 4;
 /// Tags that are read: a customer's in a provider's (802.1ad).
 const TAGS_MAX: usize = 2;
 /// Extension headers that are read. No host sends more than three of them that would go with TCP or UDP.
 const EXTENSIONS_MAX: usize = 6;
-
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-const TCP: u32 = 6;
-const UDP: u32 = 17;
 
 /// Where the transport header stands in a packet without VLAN, options and extensions.
 const USUAL_V4: u32 = ETHERNET + 20;
@@ -419,42 +410,6 @@ fn take(full: *mut u64, bucket: Bucket, now: u64) -> bool {
         }
     }
     true
-}
-
-/// Words of the packet as they lie in it; `None` where it ends before. `NEAR` is for places that are the same in all packets, and written
-/// as numbers.
-#[inline(always)]
-fn load<const WORDS: usize, const NEAR: bool>(ctx: &XdpContext, at: u32) -> Option<[u32; WORDS]> {
-    if NEAR {
-        let start = ctx.data() + at as usize;
-        if start + size_of::<[u32; WORDS]>() > ctx.data_end() {
-            return None;
-        }
-        // SAFETY: within the packet, as the verifier has just seen too.
-        return Some(core::array::from_fn(|word| unsafe { lies_at(start + 4 * word) }));
-    }
-    let mut words = MaybeUninit::<[u32; WORDS]>::uninit();
-    // SAFETY: memory of our own, which the helper fills or says that it has not.
-    unsafe {
-        if bpf_xdp_load_bytes(ctx.ctx, at, words.as_mut_ptr().cast(), size_of::<[u32; WORDS]>() as u32) != 0 {
-            return None;
-        }
-        Some(words.assume_init())
-    }
-}
-
-/// A word at an address that need not be aligned, in one instruction. For a read of Rust's the compiler makes four, of an octet each.
-///
-/// # Safety
-/// Four octets from there on lie within the packet.
-#[inline(always)]
-unsafe fn lies_at(address: usize) -> u32 {
-    let word: u64;
-    // SAFETY: the caller's promise.
-    unsafe {
-        asm!("{0} = *(u32 *)({1} + 0)", lateout(reg) word, in(reg) address, options(pure, readonly, nostack));
-    }
-    word as u32
 }
 
 #[inline(always)]

@@ -1,4 +1,38 @@
-//! What the rooms that load eBPF programs have in common: a refusal of the kernel's as a sentence for the operator.
+//! What the rooms that load eBPF programs have in common: a refusal of the kernel's as a sentence for the operator, and how XDP programs come
+//! to their interfaces.
+
+use aya::programs::links::FdLink;
+use aya::programs::{Xdp, XdpMode as AttachMode};
+
+use crate::snapshot::XdpMode;
+
+/// Lets a program see an interface's packets until the link is dropped; tells which mode was granted.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(FdLink, &'static str), String> {
+    let modes: &[(AttachMode, &str)] = match mode {
+        XdpMode::Auto => &[(AttachMode::Driver, "native"), (AttachMode::Skb, "generic")],
+        XdpMode::Native => &[(AttachMode::Driver, "native")],
+        XdpMode::Generic => &[(AttachMode::Skb, "generic")],
+    };
+    let mut refused = String::new();
+    for (mode, name) in modes {
+        match attach_as(program, interface, *mode) {
+            Ok(link) => return Ok((link, name)),
+            Err(why) if refused.is_empty() => refused = format!("{name}: {why}"),
+            Err(why) => refused = format!("{refused}; {name}: {why}"),
+        }
+    }
+    Err(refused)
+}
+
+fn attach_as(program: &mut Xdp, interface: &str, mode: AttachMode) -> Result<FdLink, String> {
+    let attached = program.attach(interface, mode).and_then(|id| program.take_link(id));
+    let link = attached.map_err(|error| refusal("attaching", &error))?;
+    // An attachment by netlink outlives us, so it is none (before Linux 5.9): dropping it ended it.
+    FdLink::try_from(link).map_err(|_| "attaching: no bpf_link, which needs Linux 5.9".to_owned())
+}
 
 /// The whole chain of what went wrong in one line, and what is missing when the kernel says no.
 #[must_use]

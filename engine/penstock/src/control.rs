@@ -10,6 +10,7 @@ use ring::{Options, Ring, Signals};
 
 use crate::admin;
 use crate::engine::{self, Engine};
+use crate::limits;
 use crate::snapshot::Snapshot;
 
 /// Signals that end the process in order, and one that opens the log anew.
@@ -56,6 +57,7 @@ async fn operate(engine: Rc<RefCell<Engine>>, mut signals: Signals) -> io::Resul
     engine.borrow_mut().oversee();
     look_after(&engine);
     keep_out(&engine);
+    follow_vips(&engine);
     while signals.next().await? == SIGHUP {
         engine.borrow().reopen_log();
     }
@@ -97,6 +99,20 @@ fn keep_out(engine: &Rc<RefCell<Engine>>) {
         loop {
             ring::sleep(KEEP_OUT_EVERY).await;
             engine.borrow_mut().keep_out();
+        }
+    });
+}
+
+/// Tells the balancer who serves, where there is one.
+fn follow_vips(engine: &Rc<RefCell<Engine>>) {
+    if !engine.borrow().balance().is_raised() {
+        return;
+    }
+    let engine = Rc::clone(engine);
+    ring::spawn(async move {
+        loop {
+            ring::sleep(limits::VIPS_FOLLOW_EVERY).await;
+            engine.borrow_mut().follow_vips();
         }
     });
 }

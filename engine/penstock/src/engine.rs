@@ -1,5 +1,7 @@
 //! The engine: its workers, as the control thread holds them.
 
+mod vips;
+
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use ring::{DriverChoice, Granted, Now, Options, Ring, Sender, SpinPolicy};
 
+use crate::balance::Balance;
 use crate::cores;
 use crate::limits;
 use crate::oversight::Oversight;
@@ -47,6 +50,7 @@ pub struct Engine {
     homes: Arc<Homes>,
     steering: Steering,
     shield: Shield,
+    balance: Balance,
     roster: Roster,
     oversight: Oversight,
     discovery: Option<Discovery>,
@@ -89,6 +93,7 @@ impl Engine {
             lending: Lending::new(cpus.len()),
             steering: Steering::prepare(snapshot.engine.steering, cpus.len(), groups(snapshot)),
             shield: Shield::default(),
+            balance: Balance::default(),
             roster: Roster::new(snapshot, cpus.len(), now()),
             oversight: Oversight::new(snapshot, originations.clone(), quic.clone(), now()),
             discovery: Discovery::start(snapshot),
@@ -115,6 +120,8 @@ impl Engine {
         }
         engine.start_workers()?;
         engine.shield = Shield::raise(snapshot);
+        engine.balance = Balance::raise(snapshot);
+        engine.follow_vips();
         Ok(engine)
     }
 
@@ -237,6 +244,12 @@ impl Engine {
         &self.shield
     }
 
+    /// What is sent on before it costs a socket.
+    #[must_use]
+    pub fn balance(&self) -> &Balance {
+        &self.balance
+    }
+
     /// To say whom it denies.
     pub fn shield_mut(&mut self) -> &mut Shield {
         &mut self.shield
@@ -298,6 +311,7 @@ impl Engine {
         for news in self.shield.look(ring::now()) {
             eprintln!("penstock: {news}");
         }
+        self.balance.look();
         self.look();
         self.oversight.judge(now());
     }
@@ -452,6 +466,7 @@ impl Engine {
         lines.extend(self.granted.missing.iter().map(|missing| format!("  goes without: {missing}")));
         lines.extend(self.steering.lines());
         lines.extend(self.shield.lines());
+        lines.extend(self.balance.lines());
         lines.extend(tls::unpublished(&self.snapshot).iter().map(|note| format!("  note: {note}")));
         for listener in &self.snapshot.listeners {
             let protocol = match (listener.protocol, &listener.tls) {

@@ -533,3 +533,20 @@ pub const SHIELD_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Clients that go on though they are turned away, on their way to the shield: it takes them twenty times a second.
 pub const OVERRUN_TOLD_MAX: usize = 256;
+
+// ── The balancer ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// VIPs: what Katran has. Each has two tables, 258 KiB in the kernel.
+pub const VIPS_MAX: usize = 512;
+
+/// Endpoints of all VIPs: the places that slots name, of which the last stands for nobody.
+pub const VIP_ENDPOINTS_MAX: u32 = 1 << 13;
+
+/// Flows that the balancer remembers, some 100 bytes each: 26 MB. One that has been pushed out has the slot of its hash, which is mostly the same endpoint.
+pub const VIP_FLOWS: u32 = 1 << 18;
+
+/// Octets that an outer header may have: IPv6's and UDP's.
+pub const OUTER_OCTETS_MAX: usize = 48;
+
+/// How often the balancer is told who serves, when that changes: a table is built in a few milliseconds.
+pub const VIPS_FOLLOW_EVERY: Duration = Duration::from_millis(250);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use penstock::snapshot::{self, Compiled, Report, Shield, ShieldMode};
+use penstock::snapshot::{self, Compiled, Report, Shield, XdpMode};
 use policy::RateSettings;
 
 /// Files that the configurations below name.
@@ -60,7 +60,7 @@ fn what_cannot_work_is_refused_once_and_with_advice() {
 fn there_is_none_until_it_has_an_interface() {
     assert_eq!(read("", "").unwrap_or_else(|report| panic!("{}", report.render())).snapshot.shield, None);
     let plain = shield("interfaces = [\"eth0\"]", "").expect("a shield");
-    assert_eq!((&*plain.interfaces, plain.mode), (&["eth0".into()][..], ShieldMode::Auto));
+    assert_eq!((&*plain.interfaces, plain.mode), (&["eth0".into()][..], XdpMode::Auto));
     assert!(plain.drop_malformed && !plain.dry_run);
     assert_eq!((plain.packets, plain.syns, plain.initials, plain.over_limit), (None, None, None, None));
     assert!(plain.allow.is_empty() && plain.deny.is_empty() && plain.deny_files.is_empty());
@@ -74,7 +74,7 @@ fn all_of_it_is_understood() {
                  over_limit = { rate = \"100/s\", burst = 500, for = \"30s\" }";
     let shield = shield(lines, "limit = [{ rate = \"5/s\" }]").expect("a shield");
     let rate = |quota, secs, burst| Some(RateSettings { quota, period: Duration::from_secs(secs), burst });
-    assert_eq!(shield.mode, ShieldMode::Generic);
+    assert_eq!(shield.mode, XdpMode::Generic);
     assert!(shield.dry_run && !shield.drop_malformed);
     assert_eq!((shield.allow.iter().count(), shield.deny.iter().count(), shield.deny_files.len()), (1, 2, 1));
     assert_eq!(

@@ -4,6 +4,7 @@
 //! Served by the control thread, so that a scrape costs the workers one message. What holds here: only a POST changes anything,
 //! none that a browser may have been made to send does ([`trust`]), and each change is noted with who made it.
 
+mod balance;
 mod breakers;
 mod grpc;
 mod metrics;
@@ -43,7 +44,7 @@ type Shared = Rc<RefCell<Engine>>;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What can be asked for.
-const PATHS: &str = "/metrics, /status, /healthz, /show/endpoints, /show/pools, /show/breakers, /show/routes, /show/limits, /show/websockets, /show/grpc, /show/shield, /show/denied";
+const PATHS: &str = "/metrics, /status, /healthz, /show/endpoints, /show/pools, /show/breakers, /show/routes, /show/limits, /show/websockets, /show/grpc, /show/shield, /show/denied, /show/vips";
 
 /// Binds the admin addresses and answers there from now on.
 ///

@@ -22,6 +22,7 @@ const PAGES: &[(&str, Page)] = &[
     ("limits", limits),
     ("shield", |engine, _| super::shield::rows(engine)),
     ("denied", |engine, _| super::shield::denied(engine)),
+    ("vips", |engine, _| super::balance::rows(engine)),
     ("websockets", |engine, _| super::websocket::rows(engine)),
     ("grpc", |engine, _| super::grpc::rows(engine)),
     ("tls", |engine, _| super::tls::rows(engine)),

@@ -47,6 +47,7 @@ pub(super) fn status(engine: &Engine) -> Value {
         "listeners": listeners(engine),
         "programs": super::steering::rows(engine),
         "shield": super::shield::interfaces(engine),
+        "balance": super::balance::interfaces(engine),
         "classes": super::qos::classes(engine),
         "routes": super::selection::routes(engine),
         "breakers": super::breakers::status(engine),
@@ -57,9 +58,10 @@ pub(super) fn status(engine: &Engine) -> Value {
 /// What was wanted and not granted.
 fn goes_without(engine: &Engine) -> Vec<String> {
     let steering = engine.steering().refused().map(|why| format!("eBPF steering ({why})"));
+    let balance = engine.balance().refused().iter().cloned();
     let shield = engine.shield().refused().iter().map(|why| format!("XDP shield ({why})"));
     let further = engine.steering().further_refused().map(|why| format!("further addresses ({why})"));
-    engine.granted().missing.iter().cloned().chain(steering).chain(further).chain(shield).collect()
+    engine.granted().missing.iter().cloned().chain(steering).chain(further).chain(shield).chain(balance).collect()
 }
 
 fn cores(engine: &Engine) -> Vec<Value> {

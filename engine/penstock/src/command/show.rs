@@ -1,4 +1,4 @@
-//! `penstock show`: what a running engine knows of endpoints, pools, breakers, routes, limits, WebSockets, gRPC, TLS and the shield, as a table.
+//! `penstock show`: what a running engine knows of endpoints, pools, breakers, routes, limits, WebSockets, gRPC, TLS, the shield and the balancer, as a table.
 
 use super::{ADMIN_DEFAULT, FAILED, admin_address, client, refuse, say, table::table};
 use crate::snapshot::Address;
@@ -46,6 +46,8 @@ enum What {
     Shield,
     /// Whom the XDP shield drops because an operator said so, or because it does not heed a limit
     Denied,
+    /// Each VIP of the XDP balancer: whom its packets go to, and how many
+    Vips,
 }
 
 pub(super) fn show(args: &ShowArgs) -> ExitCode {

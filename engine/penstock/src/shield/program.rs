@@ -10,12 +10,12 @@ use abi::shield::{
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::links::FdLink;
-use aya::programs::{TestRun, TestRunOptions, Xdp, XdpMode};
+use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
-use crate::bpf::refusal;
+use crate::bpf::{attach, refusal};
 use crate::limits;
-use crate::snapshot::{Cidr, ShieldMode};
+use crate::snapshot::{Cidr, XdpMode};
 
 /// Built by `cargo xtask ebpf` and committed; CI compares it with its source.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/shield/shield.o");
@@ -155,32 +155,10 @@ impl Program {
     ///
     /// # Errors
     /// A sentence for the operator.
-    pub fn attach(&mut self, interface: &str, mode: ShieldMode) -> Result<&'static str, String> {
-        let modes: &[(XdpMode, &str)] = match mode {
-            ShieldMode::Auto => &[(XdpMode::Driver, "native"), (XdpMode::Skb, "generic")],
-            ShieldMode::Native => &[(XdpMode::Driver, "native")],
-            ShieldMode::Generic => &[(XdpMode::Skb, "generic")],
-        };
-        let mut refused = String::new();
-        for (mode, name) in modes {
-            match self.attach_as(interface, *mode) {
-                Ok(link) => {
-                    self.links.push((interface.into(), link));
-                    return Ok(name);
-                }
-                Err(why) if refused.is_empty() => refused = format!("{name}: {why}"),
-                Err(why) => refused = format!("{refused}; {name}: {why}"),
-            }
-        }
-        Err(refused)
-    }
-
-    fn attach_as(&mut self, interface: &str, mode: XdpMode) -> Result<FdLink, String> {
-        let xdp = program(&mut self.ebpf)?;
-        let attached = xdp.attach(interface, mode).and_then(|id| xdp.take_link(id));
-        let link = attached.map_err(|error| refusal("attaching", &error))?;
-        // An attachment by netlink outlives us, so it is none (before Linux 5.9): dropping it ended it.
-        FdLink::try_from(link).map_err(|_| "attaching: no bpf_link, which needs Linux 5.9".to_owned())
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<&'static str, String> {
+        let (link, name) = attach(program(&mut self.ebpf)?, interface, mode)?;
+        self.links.push((interface.into(), link));
+        Ok(name)
     }
 
     /// Takes it off an interface.

@@ -35,11 +35,11 @@ mod text;
 pub use address::{Address, Bind, Cidr, Host, read_networks};
 pub use also::Also;
 pub use compile::{
-    AccessLog, Action, Admission, Candidates, Certificate, Class, ClassId, CookieRule, Division, EngineSettings,
-    Fallback, Fixed, Flows, HeaderRule, HeaderRules, HealthProbe, Http3, Limit, Listener, ListenerId, ListenerProtocol,
-    ListenerTls, Mirror, Networks, OverLimit, Pace, Paces, Pool, PoolId, PoolTls, PoolTransparency, ProbeAsk,
-    QuicSettings, Redirect, Retry, Reuse, Rewrite, Route, RouteBreaker, RouteQos, Shield, Snapshot, SniTable,
-    Stickiness, Target, Timeouts, Trust, WebSockets,
+    AccessLog, Action, Admission, Balancer, Candidates, Certificate, Class, ClassId, CookieRule, Decap, Division,
+    EngineSettings, Fallback, Fixed, Flows, HeaderRule, HeaderRules, HealthProbe, Http3, Limit, Listener, ListenerId,
+    ListenerProtocol, ListenerTls, Mirror, Networks, OuterSource, OverLimit, Pace, Paces, Pool, PoolId, PoolTls,
+    PoolTransparency, ProbeAsk, QuicSettings, Redirect, Retry, Reuse, Rewrite, Route, RouteBreaker, RouteQos, Shield,
+    Snapshot, SniTable, Stickiness, Target, Timeouts, Trust, Vip, WebSockets,
 };
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, EndpointLimits, Nameserver, Source};
@@ -61,9 +61,9 @@ pub use route::{
     Rule, normal,
 };
 pub use schema::{
-    AccessFormat, Balance, ClassDoc, ClientAuth, Congestion, Document, Driver, Forwarded, LimitDoc, LimitFields,
-    ListenDoc, PaceDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, ShieldMode, Steering,
-    TlsVersion, json_schema,
+    AccessFormat, Balance, ClassDoc, ClientAuth, Congestion, Document, Driver, Forward, Forwarded, LimitDoc,
+    LimitFields, ListenDoc, PaceDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, Steering,
+    TlsVersion, Transport, XdpMode, json_schema,
 };
 pub use share::{Candidate, Share, Sticky};
 

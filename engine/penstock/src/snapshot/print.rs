@@ -1,6 +1,6 @@
 //! A document as canonical TOML: sections in the schema's order, what lies deeper inline, defaults left out or all said.
 
-use super::schema::{AccessDoc, ClassDoc, Document, ListenDoc, PoolDoc, RouteDoc};
+use super::schema::{AccessDoc, ClassDoc, Document, ListenDoc, PoolDoc, RouteDoc, VipDoc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt::Write;
@@ -27,7 +27,7 @@ pub fn complete(document: &Document) -> String {
     render(&value(document))
 }
 
-fn defaults() -> [(&'static str, Value); 6] {
+fn defaults() -> [(&'static str, Value); 9] {
     let document = Document::default();
     let mut log = value(&document.log);
     log["access"] = value(&AccessDoc::default());
@@ -35,7 +35,10 @@ fn defaults() -> [(&'static str, Value); 6] {
         ("engine", value(&document.engine)),
         ("log", log),
         ("shield", value(&document.shield)),
+        ("balance", value(&document.balance)),
+        ("decap", value(&document.decap)),
         ("listen", value(&ListenDoc::default())),
+        ("vip", value(&VipDoc::default())),
         ("pool", value(&PoolDoc::default())),
         ("route", value(&RouteDoc::default())),
     ]

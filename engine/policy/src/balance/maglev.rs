@@ -57,6 +57,19 @@ impl Maglev {
     }
 }
 
+/// The table of [`SIZE_DEFAULT`] slots for those who look keys up themselves: the place in `members` of who has each slot, in the order of slots.
+/// Each member is a hash of its name, and its weight. `None` where nobody has weight.
+#[must_use]
+pub fn slots(members: &[(u64, u32)]) -> Option<Vec<u16>> {
+    let seats: Vec<_> = members.iter().enumerate().map(|(index, &(id, weight))| Seat { id, index, weight }).collect();
+    let ranks = Ranks::new(&seats);
+    if ranks.by_id().is_empty() {
+        return None;
+    }
+    let table = build(ranks.by_id(), SIZE_DEFAULT);
+    Some(table.iter().map(|&rank| ranks.seat(rank) as u16).collect())
+}
+
 /// An endpoint's walk over the slots: every one once, because the size is prime.
 struct Walk {
     at: u32,
@@ -158,6 +171,19 @@ mod tests {
         for (count, wanted) in counts.into_iter().zip([0.1, 0.3, 0.6, 0.0]) {
             assert!((f64::from(count) / 65_537.0 - wanted).abs() < 1e-4, "{counts:?}");
         }
+    }
+
+    #[test]
+    fn slots_name_members_by_their_place() {
+        let of = |members: &[(u64, u32)]| slots(members).expect("somebody has weight");
+        let (ab, ba) = (of(&[(7, 1), (9, 3)]), of(&[(9, 3), (7, 1)]));
+        assert_eq!(ab.len(), 65_537);
+        assert!(ab.iter().zip(&ba).all(|(here, there)| *here == 1 - *there), "whatever the order of the list");
+        let (three, two) = (of(&[(1, 1), (2, 1), (3, 1)]), of(&[(1, 1), (2, 1), (3, 0)]));
+        let moved = three.iter().zip(&two).filter(|(before, after)| **before != 2 && before != after).count();
+        assert!(moved * 100 < 65_537, "{moved} slots of others have moved");
+        assert_eq!(slots(&[(1, 0)]), None);
+        assert_eq!(slots(&[]), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod round_robin;
 mod slow_start;
 
 pub use balancer::Balancer;
-pub use maglev::{SIZE_DEFAULT as MAGLEV_SIZE_DEFAULT, SIZE_MAX as MAGLEV_SIZE_MAX};
+pub use maglev::{SIZE_DEFAULT as MAGLEV_SIZE_DEFAULT, SIZE_MAX as MAGLEV_SIZE_MAX, slots as maglev_slots};
 pub use slow_start::SlowStart;
 
 /// A pool's endpoints as a balancer sees them. Indexes run from 0 to `len`, and mean the same endpoint until

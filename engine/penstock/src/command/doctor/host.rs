@@ -1,5 +1,6 @@
 //! The host as its files and as the ring that it grants: read from `/` and tried, or in tests made up.
 
+use crate::balance::Kind as Balance;
 use crate::snapshot::cpu_list;
 use crate::steer::{Kind, Program};
 use ring::{DriverChoice, Granted, Options, Ring};
@@ -18,6 +19,8 @@ pub(super) struct Host {
     pub(super) shield: Result<(), String>,
     /// Whether the program for further addresses of listeners may be loaded.
     pub(super) lookup: Result<(), String>,
+    /// Why the XDP balancer and decapsulator cannot be loaded, if so.
+    pub(super) balance: Vec<(Balance, Result<(), String>)>,
 }
 
 impl Host {
@@ -29,6 +32,7 @@ impl Host {
             programs: load_programs(),
             shield: crate::shield::Program::load().map(drop),
             lookup: crate::steer::Lookup::load().map(drop),
+            balance: Balance::ALL.map(|kind| (kind, crate::balance::Program::try_to_load(kind))).into(),
         }
     }
 
@@ -42,6 +46,7 @@ impl Host {
             programs: Kind::ALL.map(|kind| (kind, Ok(()))).into(),
             shield: Ok(()),
             lookup: Ok(()),
+            balance: Balance::ALL.map(|kind| (kind, Ok(()))).into(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The kernel, its rings, its BPF, and the CPUs.
 
 use super::{Finding, State, host::Host, sysctl};
+use crate::balance::Kind as Balance;
 use crate::steer::Kind;
 
 /// Oldest kernel on which anything of ours is tested: epoll alone, without the ring.
@@ -41,6 +42,7 @@ pub(super) fn findings(host: &Host) -> Vec<Finding> {
     findings.extend(programs(host));
     findings.push(shield(host));
     findings.push(lookup(host));
+    findings.extend(balance(host));
     findings.extend([cpus(host), cpu_limit(host), clock(host)]);
     findings
 }
@@ -225,6 +227,21 @@ fn lookup(host: &Host) -> Finding {
         "listeners get nothing of what stands in `also`",
         "hold CAP_BPF and CAP_NET_ADMIN; boot a kernel with CONFIG_BPF_SYSCALL=y, 5.9 or newer",
     )
+}
+
+fn balance(host: &Host) -> Vec<Finding> {
+    let line = |(kind, loaded): &(Balance, Result<(), String>)| {
+        let (name, effect) = match kind {
+            Balance::Balance => ("bpf balance", "[[vip]] sends nothing on: its packets are left to the kernel"),
+            Balance::Decap | Balance::Floor => {
+                ("bpf decap", "[decap] strips nothing: what balancers have wrapped is left to the kernel")
+            }
+        };
+        let found = loaded.as_ref().map_or_else(|why| format!("refused: {why}"), |()| "loads".to_owned());
+        Finding::judge(loaded.is_ok(), State::Warn, name, found, "loads")
+            .costs(effect, "hold CAP_BPF and CAP_NET_ADMIN; boot a kernel with CONFIG_BPF_SYSCALL=y, 5.18 or newer")
+    };
+    host.balance.iter().map(line).collect()
 }
 
 fn cpus(host: &Host) -> Finding {

@@ -11,6 +11,7 @@ mod route;
 mod shield;
 mod sni;
 mod tls;
+mod vip;
 mod websocket;
 
 pub use balance::{CookieRule, Division, Stickiness};
@@ -25,6 +26,7 @@ pub(super) use route::{default_route_name, rules_of};
 pub use shield::{OverLimit, Shield};
 pub use sni::SniTable;
 pub use tls::{Certificate, ListenerTls, PoolTls, PoolTransparency, Trust};
+pub use vip::{Balancer, Decap, OuterSource, Vip};
 pub use websocket::WebSockets;
 
 use std::{
@@ -56,6 +58,10 @@ pub struct Snapshot {
     pub access_log: Option<AccessLog>,
     /// `None`: there is none.
     pub shield: Option<Shield>,
+    /// `None`: there is none.
+    pub balance: Option<Balancer>,
+    /// `None`: there is none.
+    pub decap: Option<Decap>,
     /// The default one first.
     pub classes: Box<[Class]>,
     pub listeners: Box<[Listener]>,
@@ -225,6 +231,8 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
         },
         access_log: access_log(document),
         shield: shield::shield(&document.shield),
+        balance: vip::balance(&document.balance, &document.vip, pool_id),
+        decap: vip::decap(&document.decap),
         classes,
         listeners,
         pools,
@@ -242,7 +250,9 @@ pub(super) fn only_http_pool(document: &Document) -> Option<&PoolDoc> {
 pub(super) fn http_pools(document: &Document) -> impl Iterator<Item = &PoolDoc> {
     let behind_tcp = |name: &str| document.listen.iter().any(|door| door.pools_of_bytes().any(|pool| pool == name));
     let stands_in = |name: &str| document.pool.iter().any(|pool| pool.fallback.pool.as_deref() == Some(name));
-    document.pool.iter().filter(move |pool| !behind_tcp(&pool.name) && !stands_in(&pool.name))
+    let behind_vip = |name: &str| document.vip.iter().any(|vip| vip.pool == name);
+    let is_led_to = move |name: &str| behind_tcp(name) || behind_vip(name) || stands_in(name);
+    document.pool.iter().filter(move |pool| !is_led_to(&pool.name))
 }
 
 fn access_log(document: &Document) -> Option<AccessLog> {

@@ -7,13 +7,13 @@ use policy::RateSettings;
 
 use super::qos::rate_settings;
 use super::{Networks, networks, time};
-use crate::snapshot::schema::{ShieldDoc, ShieldMode, ShieldRateDoc};
+use crate::snapshot::schema::{ShieldDoc, ShieldRateDoc, XdpMode};
 
 /// The XDP shield, on at least one interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shield {
     pub interfaces: Box<[Box<str>]>,
-    pub mode: ShieldMode,
+    pub mode: XdpMode,
     pub dry_run: bool,
     pub drop_malformed: bool,
     pub allow: Networks,

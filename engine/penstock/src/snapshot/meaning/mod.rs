@@ -17,6 +17,7 @@ mod route;
 mod shield;
 mod sni;
 mod tls;
+mod vip;
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -42,7 +43,10 @@ pub(super) fn meaning(document: &Document, tree: &Node, text: &str, files: &File
     meaning.where_everything_goes();
     meaning.access_log();
     meaning.shield();
+    meaning.balance();
+    meaning.decap();
     meaning.counts();
+    meaning.vip_count();
 }
 
 struct Meaning<'a> {
@@ -96,7 +100,9 @@ impl Meaning<'_> {
         let pools = named("pool", self.document.pool.iter().map(|pool| pool.name.clone()).collect());
         let routes =
             named("route", self.document.route.iter().map(|route| route.name.clone().unwrap_or_default()).collect());
-        for (what, keys) in [("the listener", doors), ("the pool", pools), ("the route", routes)] {
+        let vips = named("vip", self.document.vip.iter().map(|vip| vip.name.clone()).collect());
+        let all = [("the listener", doors), ("the VIP", vips), ("the pool", pools), ("the route", routes)];
+        for (what, keys) in all {
             for (name, path) in &keys {
                 if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.*/".contains(&b)) {
                     self.report(
@@ -111,6 +117,7 @@ impl Meaning<'_> {
         }
         for (section, empty) in [
             ("listen", self.document.listen.iter().map(|door| door.name.is_empty()).collect::<Vec<_>>()),
+            ("vip", self.document.vip.iter().map(|vip| vip.name.is_empty()).collect()),
             ("pool", self.document.pool.iter().map(|pool| pool.name.is_empty()).collect()),
         ] {
             for at in (0..empty.len()).filter(|&at| empty[at]) {

@@ -105,6 +105,7 @@ impl Meaning<'_> {
             document.route.is_empty()
                 || document.listen.iter().any(|door| door.pool.as_deref() == Some(name))
                 || document.listen.iter().any(|door| door.pools_of_bytes().any(|pool| pool == name || !known(pool)))
+                || document.vip.iter().any(|vip| vip.pool == name || !known(&vip.pool))
                 || document.pool.iter().any(|pool| pool.fallback.pool.as_deref() == Some(name))
                 // A route that leads nowhere is an error already, and may have been meant to lead here.
                 || document.route.iter().any(|route| {

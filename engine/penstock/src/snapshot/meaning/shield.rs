@@ -6,9 +6,6 @@ use crate::snapshot::address::read_networks;
 use crate::snapshot::limit::LimitKey;
 use crate::snapshot::report::Code;
 
-/// Octets of an interface's name, its NUL left out (`IFNAMSIZ`).
-const INTERFACE_NAME_MAX: usize = 15;
-
 impl Meaning<'_> {
     pub(super) fn shield(&mut self) {
         let shield = &self.document.shield;
@@ -19,17 +16,7 @@ impl Meaning<'_> {
             }
             return;
         }
-        for (at, name) in shield.interfaces.iter().enumerate() {
-            let is_name = !name.is_empty()
-                && name.len() <= INTERFACE_NAME_MAX
-                && !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control());
-            if !is_name {
-                let message = format!("`{name}` is no interface's name");
-                self.report(Code::BadValue, path!["shield", "interfaces", at], message, "`ip link` lists them");
-            }
-        }
-        let names = shield.interfaces.iter().enumerate();
-        self.twice("the interface", names.map(|(at, name)| (name.clone(), path!["shield", "interfaces", at].to_vec())));
+        self.interfaces("shield", &shield.interfaces);
         for (key, rate) in [("packets", &shield.packets), ("syns", &shield.syns), ("initials", &shield.initials)] {
             self.shield_rate(key, rate.rate.is_some(), rate.burst);
         }

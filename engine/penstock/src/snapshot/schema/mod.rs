@@ -16,6 +16,7 @@ mod queue;
 mod route;
 mod shield;
 mod tls;
+mod vip;
 mod websocket;
 
 pub use balance::Balance;
@@ -37,8 +38,10 @@ pub(super) use route::{
     AdaptiveDoc, HeadersDoc, MirrorDoc, RedirectDoc, RedirectQuery, RespondDoc, RewriteDoc, RouteTimeouts,
 };
 pub use route::{Forwarded, RouteDoc};
-pub use shield::ShieldMode;
+pub use shield::XdpMode;
 pub(super) use shield::{ShieldDoc, ShieldRateDoc};
+pub(super) use vip::{BalanceDoc, DecapDoc, VipDoc};
+pub use vip::{Forward, Transport};
 
 pub(super) use tls::{CertificateDoc, TlsDoc, Transparency};
 pub use tls::{ClientAuth, TlsVersion};
@@ -61,12 +64,19 @@ pub struct Document {
     /// The XDP shield: an eBPF program that drops packets on the interfaces named here before the kernel has made anything of them. Off unless
     /// `interfaces` names some.
     pub shield: ShieldDoc,
+    /// The XDP balancer: an eBPF program that sends packets for each `vip` on to the endpoints of a pool, before the kernel has made anything of
+    /// them. Off unless `interfaces` names some.
+    pub balance: BalanceDoc,
+    /// The balancer's counterpart where endpoints are: takes outer headers off that a balancer has put on. Off unless `interfaces` names some.
+    pub decap: DecapDoc,
     /// A class of requests, by its name: whose go first, and how fast. Requests that nothing says otherwise of are of the class
     /// `default`, which is always there. A request's class is what a believed `class_header` names, or else its route's, or else that of its
     /// client's network.
     pub classes: BTreeMap<String, ClassDoc>,
     /// A door: where connections come in. At least one.
     pub listen: Vec<ListenDoc>,
+    /// A virtual address, whose packets the XDP balancer sends on to the endpoints of a pool.
+    pub vip: Vec<VipDoc>,
     /// A pool of endpoints that can stand in for each other.
     pub pool: Vec<PoolDoc>,
     /// Which requests go to which pool. The most specific route wins, wherever it stands: an exact host before the longest

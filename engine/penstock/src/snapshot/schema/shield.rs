@@ -15,7 +15,7 @@ pub struct ShieldDoc {
     /// The network interfaces whose packets it sees.
     pub interfaces: Vec<String>,
     /// `native`: in the driver. `generic`: behind it, in any; slower. `auto`: native where the driver has it, else generic.
-    pub mode: ShieldMode,
+    pub mode: XdpMode,
     /// Nothing is dropped, and what would be is counted.
     pub dry_run: bool,
     /// Whether packets to a listener's port that nobody can have meant are dropped: TCP flags that no stack sends, port 0, multicast sources.
@@ -40,7 +40,7 @@ impl Default for ShieldDoc {
     fn default() -> Self {
         Self {
             interfaces: Vec::new(),
-            mode: ShieldMode::default(),
+            mode: XdpMode::default(),
             dry_run: false,
             drop_malformed: true,
             allow: Listed::default(),
@@ -54,10 +54,10 @@ impl Default for ShieldDoc {
     }
 }
 
-/// Where in the kernel the shield stands.
+/// Where in the kernel a program of XDP stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum ShieldMode {
+pub enum XdpMode {
     #[default]
     Auto,
     Native,

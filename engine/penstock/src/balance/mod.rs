@@ -1,0 +1,334 @@
+//! Packets that never reach user space: the XDP programs of `ebpf/balance`, raised on the interfaces that the configuration names.
+//!
+//! ```text
+//! pool: who serves, with what weight ─► Balance::follow ─► places, a table of 65,537 slots ─► ENDPOINTS, TABLES, VIPS ─► program `balance`
+//! `[decap]` ─► ADDRESSES, OUTER ─► program `decap`
+//! ```
+//!
+//! What holds here: all of it is the control thread's. A table depends on names and weights alone, so two machines with one configuration choose the same endpoints. One table is written while
+//! the other counts, and they change places with one write. A place is given to another endpoint only after no table names it, and with another
+//! generation, so that no flow takes the newcomer for who had it before. Where the programs are not granted the engine serves without them, and says so
+//! ([`Balance::lines`]). Nothing is pinned: programs, maps and attachments end with the process, however that ends.
+
+mod places;
+mod program;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use abi::balance::{Forward, Vip as Target};
+use policy::balance::maglev_slots;
+use policy::hash::xxh64;
+
+pub use program::{Count, Kind, Program, Room, Tried, VipCounts};
+
+use self::places::Places;
+use crate::limits;
+use crate::snapshot::{self, Balancer, Snapshot, Vip};
+
+/// The programs as the control thread holds them.
+#[derive(Default)]
+pub struct Balance {
+    raised: Option<Raised>,
+    decap: Option<Decap>,
+    /// What was wanted and is not granted.
+    refused: Vec<String>,
+}
+
+/// An endpoint as its pool knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub name: Arc<str>,
+    pub address: IpAddr,
+    /// 0: it gets no new flows.
+    pub weight: u32,
+    /// Whether flows that it has stay with it.
+    pub keeps: bool,
+}
+
+/// A balancer that stands on at least one interface.
+struct Raised {
+    wish: Balancer,
+    program: Program,
+    /// Interfaces, with how it stands there.
+    interfaces: Vec<(Box<str>, &'static str)>,
+    vips: Vec<Followed>,
+    places: Places,
+    /// Packets that found no neighbour, when that was last looked at.
+    unanswered: u64,
+}
+
+/// A VIP, as far as the kernel was told.
+struct Followed {
+    target: Target,
+    origins: Vec<Origin>,
+    /// Of each slot, whose it is by its place in `origins`; `None`: nobody's.
+    slots: Option<Vec<u16>>,
+}
+
+/// A decapsulator that stands on at least one interface.
+struct Decap {
+    program: Program,
+    interfaces: Vec<(Box<str>, &'static str)>,
+}
+
+/// An endpoint of a VIP, for the operator's eye.
+#[derive(Debug, Clone)]
+pub struct Share<'a> {
+    pub vip: &'a Vip,
+    pub origin: &'a Origin,
+    /// Slots of the table.
+    pub slots: u32,
+    pub packets: u64,
+    pub octets: u64,
+}
+
+impl Balance {
+    /// Raises what the configuration asks for, as far as it is granted. VIPs have nobody until they are told of.
+    #[must_use]
+    pub fn raise(snapshot: &Snapshot) -> Self {
+        let mut refused = Vec::new();
+        let raised = snapshot.balance.as_ref().and_then(|wish| {
+            let raised = Raised::new(wish, &mut refused);
+            granted(raised, "XDP balancer", &mut refused)
+        });
+        let decap = snapshot.decap.as_ref().and_then(|wish| {
+            let decap = Decap::new(wish, &mut refused);
+            granted(decap, "XDP decapsulator", &mut refused)
+        });
+        Self { raised, decap, refused }
+    }
+
+    /// Whether there are VIPs to be followed.
+    #[must_use]
+    pub const fn is_raised(&self) -> bool {
+        self.raised.is_some()
+    }
+
+    #[must_use]
+    pub const fn has_decap(&self) -> bool {
+        self.decap.is_some()
+    }
+
+    /// What was wanted and is not granted, with the reason.
+    #[must_use]
+    pub fn refused(&self) -> &[String] {
+        &self.refused
+    }
+
+    /// VIPs, in the configuration's order.
+    #[must_use]
+    pub fn vips(&self) -> &[Vip] {
+        self.raised.as_ref().map_or(&[], |raised| &raised.wish.vips)
+    }
+
+    /// Interfaces, with the program that stands there and how.
+    pub fn interfaces(&self) -> impl Iterator<Item = (&str, Kind, &'static str)> {
+        let raised = self.raised.iter().flat_map(|raised| &raised.interfaces).map(|at| (Kind::Balance, at));
+        let decap = self.decap.iter().flat_map(|decap| &decap.interfaces).map(|at| (Kind::Decap, at));
+        raised.chain(decap).map(|(kind, (interface, mode))| (&**interface, kind, *mode))
+    }
+
+    /// What stands where and what does not, for the operator's eye.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let places = |interfaces: &[(Box<str>, &str)]| {
+            interfaces.iter().map(|(interface, mode)| format!("{interface} ({mode})")).collect::<Vec<_>>().join(", ")
+        };
+        let raised = self.raised.iter().map(|raised| {
+            format!("  balancer: XDP on {}, {} VIPs", places(&raised.interfaces), raised.wish.vips.len())
+        });
+        let decap = self.decap.iter().map(|decap| format!("  decapsulator: XDP on {}", places(&decap.interfaces)));
+        let refused = self.refused.iter().map(|why| format!("  goes without: {why}"));
+        raised.chain(decap).chain(refused).collect()
+    }
+
+    /// Who a VIP's pool has now. Changes nothing where that is known already. Tells what there is to say.
+    pub fn follow(&mut self, vip: usize, origins: Vec<Origin>) -> Option<String> {
+        let raised = self.raised.as_mut()?;
+        if raised.vips.get(vip).is_none_or(|followed| followed.origins == origins) {
+            return None;
+        }
+        let told = raised.follow(vip, origins);
+        let name = &raised.wish.vips[vip].name;
+        Some(match told {
+            Ok(serving) => format!("VIP `{name}`: {serving} endpoints serve"),
+            Err(why) => format!("VIP `{name}`: {why}"),
+        })
+    }
+
+    /// What is due now and then: neighbours that the kernel does not know are asked for.
+    pub fn look(&mut self) {
+        let Some(raised) = &mut self.raised else { return };
+        let counts = raised.program.counts();
+        let unanswered = counts.iter().filter(|count| count.name == "no_neighbour").map(|count| count.packets).sum();
+        if unanswered != raised.unanswered {
+            raised.unanswered = unanswered;
+            let origins = raised.vips.iter().flat_map(|vip| &vip.origins);
+            origins.for_each(|origin| ask_for(origin.address));
+        }
+    }
+
+    /// What each program has made of packets; nothing of one that there is not.
+    #[must_use]
+    pub fn counts(&self, kind: Kind) -> Vec<Count> {
+        let program = match kind {
+            Kind::Balance => self.raised.as_ref().map(|raised| &raised.program),
+            Kind::Decap => self.decap.as_ref().map(|decap| &decap.program),
+            Kind::Floor => None,
+        };
+        program.map(Program::counts).unwrap_or_default()
+    }
+
+    /// What each VIP has seen.
+    pub fn vip_counts(&self) -> impl Iterator<Item = (&Vip, VipCounts)> {
+        let vips = self.raised.iter().flat_map(|raised| raised.wish.vips.iter().map(move |vip| (raised, vip)));
+        vips.zip(0..).map(|((raised, vip), number)| (vip, raised.program.vip_counts(number)))
+    }
+
+    /// What each endpoint of each VIP has got.
+    #[must_use]
+    pub fn shares(&self) -> Vec<Share<'_>> {
+        let Some(raised) = &self.raised else { return Vec::new() };
+        let vips = raised.wish.vips.iter().zip(&raised.vips).enumerate();
+        let shares = vips.flat_map(|(number, (vip, followed))| {
+            let mut slots = vec![0; followed.origins.len()];
+            followed.slots.iter().flatten().for_each(|&slot| slots[usize::from(slot)] += 1);
+            followed.origins.iter().zip(slots).map(move |(origin, slots)| {
+                let place = raised.places.of(number, origin);
+                let [packets, octets] = place.map_or([0, 0], |place| raised.program.endpoint_counts(place));
+                Share { vip, origin, slots, packets, octets }
+            })
+        });
+        shares.collect()
+    }
+}
+
+impl Raised {
+    /// `None` where no interface takes it: `refused` says why.
+    fn new(wish: &Balancer, refused: &mut Vec<String>) -> Result<Option<Self>, String> {
+        let addresses = wish.vips.iter().map(|vip| vip.addresses.len() as u32).sum();
+        let room = Room {
+            vips: wish.vips.len() as u32,
+            addresses,
+            endpoints: limits::VIP_ENDPOINTS_MAX,
+            flows: limits::VIP_FLOWS,
+        };
+        let mut program = Program::load(Kind::Balance, room)?;
+        program.set_outer(wish.source)?;
+        let mut vips = Vec::new();
+        for (vip, number) in wish.vips.iter().zip(0..) {
+            let target = Target { number, forward: forward(vip.forward), second: false };
+            program.set_table(target, None)?;
+            for address in &vip.addresses {
+                program.set_vip(*address, vip.protocol, target)?;
+            }
+            vips.push(Followed { target, origins: Vec::new(), slots: None });
+        }
+        let places = Places::new(limits::VIP_ENDPOINTS_MAX as usize);
+        let mut raised = Self { wish: wish.clone(), program, interfaces: Vec::new(), vips, places, unanswered: 0 };
+        raised.interfaces = attach_to(&mut raised.program, &wish.interfaces, wish.mode, refused);
+        refused.extend(raised.interfaces.iter().flat_map(|(interface, _)| does_not_forward(interface)));
+        Ok((!raised.interfaces.is_empty()).then_some(raised))
+    }
+
+    /// Endpoints, then the table that does not count yet, then the word that it does, and only then those who have gone.
+    fn follow(&mut self, vip: usize, origins: Vec<Origin>) -> Result<usize, String> {
+        let mut held = Vec::with_capacity(origins.len());
+        for origin in &origins {
+            let (place, is_new) = self.places.take(vip, origin).ok_or("there is no room for more endpoints")?;
+            if is_new {
+                self.program.forget_counts(place.number)?;
+                ask_for(origin.address);
+            }
+            self.program.set_endpoint(place.number, origin.address, place.generation, origin.keeps)?;
+            held.push(place.number);
+        }
+        let members: Vec<_> = origins.iter().map(|origin| (xxh64(origin.name.as_bytes(), 0), origin.weight)).collect();
+        let slots = maglev_slots(&members);
+        let named: Option<Vec<u16>> =
+            slots.as_ref().map(|slots| slots.iter().map(|&slot| held[usize::from(slot)]).collect());
+        let followed = &mut self.vips[vip];
+        let target = Target { second: !followed.target.second, ..followed.target };
+        self.program.set_table(target, named.as_deref())?;
+        for address in &self.wish.vips[vip].addresses {
+            self.program.set_vip(*address, self.wish.vips[vip].protocol, target)?;
+        }
+        for gone in self.places.leave(vip, &origins) {
+            self.program.set_endpoint(gone.number, Ipv6Addr::UNSPECIFIED.into(), gone.generation, false)?;
+        }
+        let serving = origins.iter().filter(|origin| origin.weight > 0).count();
+        *followed = Followed { target, origins, slots };
+        Ok(serving)
+    }
+}
+
+impl Decap {
+    /// `None` where no interface takes it: `refused` says why.
+    fn new(wish: &snapshot::Decap, refused: &mut Vec<String>) -> Result<Option<Self>, String> {
+        let room = Room { vips: 1, addresses: wish.addresses.len() as u32, endpoints: 1, flows: 64 };
+        let mut program = Program::load(Kind::Decap, room)?;
+        program.set_outer(wish.source)?;
+        for address in &wish.addresses {
+            program.unwrap_for(*address)?;
+        }
+        let interfaces = attach_to(&mut program, &wish.interfaces, wish.mode, refused);
+        Ok((!interfaces.is_empty()).then_some(Self { program, interfaces }))
+    }
+}
+
+fn granted<T>(raised: Result<Option<T>, String>, what: &str, refused: &mut Vec<String>) -> Option<T> {
+    refused.iter_mut().filter(|why| !why.starts_with("XDP ")).for_each(|why| *why = format!("{what} ({why})"));
+    raised.unwrap_or_else(|why| {
+        refused.push(format!("{what} ({why})"));
+        None
+    })
+}
+
+fn attach_to(
+    program: &mut Program,
+    interfaces: &[Box<str>],
+    mode: snapshot::XdpMode,
+    refused: &mut Vec<String>,
+) -> Vec<(Box<str>, &'static str)> {
+    let mut granted = Vec::new();
+    for interface in interfaces {
+        match program.attach(interface, mode) {
+            Ok(mode) => granted.push((interface.clone(), mode)),
+            Err(why) => refused.push(format!("{interface}: {why}")),
+        }
+    }
+    granted
+}
+
+/// What keeps the kernel from telling the ways out of an interface, by family.
+fn does_not_forward(interface: &str) -> impl Iterator<Item = String> {
+    ["ipv4", "ipv6"].into_iter().filter_map(move |family| {
+        let path = format!("/proc/sys/net/{family}/conf/{interface}/forwarding");
+        let is_off = std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "0");
+        is_off.then(|| format!("{interface}: {family} endpoints are not reached until `sysctl net.{family}.conf.{interface}.forwarding=1`"))
+    })
+}
+
+const fn forward(wish: snapshot::Forward) -> Forward {
+    match wish {
+        snapshot::Forward::Ipip => Forward::IpIp,
+        snapshot::Forward::Gue => Forward::Gue,
+        snapshot::Forward::Dsr => Forward::Dsr,
+    }
+}
+
+/// Has the kernel find out the link-layer address on the way to an endpoint: by a datagram of nothing to nobody (RFC 863), as a program cannot ask for it.
+fn ask_for(address: IpAddr) {
+    const DISCARD: u16 = 9;
+    let any: SocketAddr = match address {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    // Without a way to it there is nothing to find out.
+    if let Ok(socket) = UdpSocket::bind(any)
+        && socket.set_nonblocking(true).is_ok()
+    {
+        let _ = socket.send_to(&[], (address, DISCARD));
+    }
+}

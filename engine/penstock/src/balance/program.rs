@@ -1,0 +1,325 @@
+//! The balancer's programs in the kernel, loaded through aya, and their maps.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use abi::balance::{
+    Address, BLOCKS, Decap, ENDPOINT_WORDS, Endpoint, HOP_WORDS, Hop, NOBODY, OUTER_WORDS, Outcome, Outer,
+    SLOTS_PER_BLOCK, VIP_COUNTS, Vip, VipKey, mapped, vip_key,
+};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
+use aya::programs::links::FdLink;
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+
+use crate::bpf::{attach, refusal};
+use crate::limits;
+use crate::snapshot::{OuterSource, Transport, XdpMode};
+
+/// Built by `cargo xtask ebpf` and committed; CI compares it with its source.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/balance/balance.o");
+
+/// One of the object's programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Sends packets on to endpoints.
+    Balance,
+    /// Takes outer headers off.
+    Decap,
+    /// Passes everything, unseen: what others are measured against.
+    Floor,
+}
+
+impl Kind {
+    /// Those that do something.
+    pub const ALL: [Self; 2] = [Self::Balance, Self::Decap];
+
+    /// Its name in the object, and in `bpftool prog`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Balance => "balance",
+            Self::Decap => "decap",
+            Self::Floor => "floor",
+        }
+    }
+}
+
+/// How much is to have room in the maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// VIPs, each with its tables.
+    pub vips: u32,
+    /// Addresses and ports of all VIPs, or addresses that packets are unwrapped for.
+    pub addresses: u32,
+    /// Places of endpoints.
+    pub endpoints: u32,
+    pub flows: u32,
+}
+
+/// How often something came to pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    pub name: &'static str,
+    pub verdict: &'static str,
+    pub packets: u64,
+    pub octets: u64,
+}
+
+/// What a VIP has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VipCounts {
+    pub packets: u64,
+    pub octets: u64,
+    /// Remembered anew.
+    pub flows: u64,
+    /// Those of them whose endpoint had gone.
+    pub moved: u64,
+}
+
+/// What became of a packet that was only tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// What XDP calls it: 1 is dropped, 2 passed, 3 sent back, 4 sent elsewhere.
+    pub action: u32,
+    /// The packet, as it is afterwards.
+    pub packet: Vec<u8>,
+    /// On average; the kernel counts whole nanoseconds.
+    pub each: Duration,
+}
+
+/// A program, loaded, with its maps. Dropping it takes it off its interfaces and lets go of both, as the process's end does however that comes.
+pub struct Program {
+    ebpf: Ebpf,
+    kind: Kind,
+    /// Each is a descriptor of ours, and the attachment ends with it.
+    links: Vec<FdLink>,
+}
+
+impl Program {
+    /// Loads it with empty maps.
+    ///
+    /// # Errors
+    /// A sentence for the operator: which step was refused, and what that needs.
+    pub fn load(kind: Kind, room: Room) -> Result<Self, String> {
+        let mut ebpf = EbpfLoader::new()
+            // Nothing in the program depends on how the kernel lays out its structures.
+            .btf(None)
+            .map_max_entries("VIPS", room.addresses)
+            .map_max_entries("TABLES", room.vips * 2 * BLOCKS)
+            .map_max_entries("ENDPOINTS", room.endpoints)
+            .map_max_entries("FLOWS", room.flows)
+            .map_max_entries("HOPS", room.endpoints)
+            .map_max_entries("ADDRESSES", room.addresses)
+            .map_max_entries("VIP_COUNTERS", room.vips)
+            .map_max_entries("ENDPOINT_COUNTERS", room.endpoints)
+            .load(OBJECT)
+            .map_err(|error| refusal("maps", &error))?;
+        program(&mut ebpf, kind)?.load().map_err(|error| refusal("program", &error))?;
+        Ok(Self { ebpf, kind, links: Vec::new() })
+    }
+
+    /// As [`load`](Self::load), with as little room as there can be: to see whether it is granted.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_to_load(kind: Kind) -> Result<(), String> {
+        Self::load(kind, Room { vips: 1, addresses: 1, endpoints: 1, flows: 64 }).map(drop)
+    }
+
+    /// Where outer headers come from.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn set_outer(&mut self, source: OuterSource) -> Result<(), String> {
+        let mut map: Array<&mut MapData, [u32; OUTER_WORDS]> = self.map("OUTER")?;
+        map.set(0, outer(source).words(), 0).map_err(|error| refusal("outer source", &error))
+    }
+
+    /// What packets to an address and port are: from now on, or with another table, at once and for all CPUs.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn set_vip(&mut self, address: SocketAddr, protocol: Transport, vip: Vip) -> Result<(), String> {
+        let number = match protocol {
+            Transport::Tcp => 6,
+            Transport::Udp => 17,
+        };
+        let mut map: HashMap<&mut MapData, VipKey, [u32; 2]> = self.map("VIPS")?;
+        let key = vip_key(words(address.ip()), number, address.port());
+        map.insert(key, vip.words(), 0).map_err(|error| refusal("VIPs", &error))
+    }
+
+    /// Writes the table that `vip` means, which must not be the one that counts. Slots name places of endpoints; `None`: nobody has any.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn set_table(&mut self, vip: Vip, slots: Option<&[u16]>) -> Result<(), String> {
+        let mut map: Array<&mut MapData, [u16; SLOTS_PER_BLOCK]> = self.map("TABLES")?;
+        for (at, index) in (vip.first_block()..).take(BLOCKS as usize).enumerate() {
+            let mut block = [NOBODY; SLOTS_PER_BLOCK];
+            let part = slots.and_then(|slots| slots.chunks(SLOTS_PER_BLOCK).nth(at)).unwrap_or_default();
+            block[..part.len()].copy_from_slice(part);
+            map.set(index, block, 0).map_err(|error| refusal("tables", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Who has a place.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn set_endpoint(&mut self, place: u16, address: IpAddr, generation: u16, keeps: bool) -> Result<(), String> {
+        let endpoint = Endpoint { address: words(address), generation, keeps };
+        let mut map: Array<&mut MapData, [u32; ENDPOINT_WORDS]> = self.map("ENDPOINTS")?;
+        map.set(place.into(), endpoint.words(), 0).map_err(|error| refusal("endpoints", &error))
+    }
+
+    /// Nothing has been counted of who has a place.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn forget_counts(&mut self, place: u16) -> Result<(), String> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error.to_string())?;
+        let zeros = PerCpuValues::try_from(vec![[0_u64; 2]; cpus]).map_err(|error| error.to_string())?;
+        let mut map: PerCpuArray<&mut MapData, [u64; 2]> = self.map("ENDPOINT_COUNTERS")?;
+        map.set(place.into(), zeros, 0).map_err(|error| refusal("counters", &error))
+    }
+
+    /// Whom packets are unwrapped for, one more.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn unwrap_for(&mut self, address: IpAddr) -> Result<(), String> {
+        let mut map: HashMap<&mut MapData, Address, u32> = self.map("ADDRESSES")?;
+        map.insert(words(address), 1, 0).map_err(|error| refusal("addresses", &error))
+    }
+
+    /// What a CPU would learn of the way to who has a place: for tests and measurements, which have no neighbours.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn teach(&mut self, place: u16, hop: Hop) -> Result<(), String> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error.to_string())?;
+        let hops = PerCpuValues::try_from(vec![hop.words(); cpus]).map_err(|error| error.to_string())?;
+        let mut map: PerCpuArray<&mut MapData, [u32; HOP_WORDS]> = self.map("HOPS")?;
+        map.set(place.into(), hops, 0).map_err(|error| refusal("hops", &error))
+    }
+
+    /// Lets it see an interface's packets from now on; tells which mode was granted.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<&'static str, String> {
+        let (link, name) = attach(program(&mut self.ebpf, self.kind)?, interface, mode)?;
+        self.links.push(link);
+        Ok(name)
+    }
+
+    /// Packets by what became of them, over all CPUs.
+    #[must_use]
+    pub fn counts(&self) -> Vec<Count> {
+        let count = |map, at, name, verdict| {
+            let [packets, octets] = self.sum(map, at);
+            Count { name, verdict, packets, octets }
+        };
+        match self.kind {
+            Kind::Balance => {
+                let outcomes = Outcome::ALL.iter();
+                outcomes.map(|of| count("COUNTS", *of as u32, of.name(), of.verdict())).collect()
+            }
+            Kind::Decap => {
+                let decaps = Decap::ALL.iter();
+                decaps.map(|of| count("DECAPS", *of as u32, of.name(), of.verdict())).collect()
+            }
+            Kind::Floor => Vec::new(),
+        }
+    }
+
+    /// What a VIP has seen, over all CPUs.
+    #[must_use]
+    pub fn vip_counts(&self, number: u32) -> VipCounts {
+        let [packets, octets, flows, moved] = self.sum::<VIP_COUNTS>("VIP_COUNTERS", number);
+        VipCounts { packets, octets, flows, moved }
+    }
+
+    /// Packets and octets that went to who has a place, over all CPUs.
+    #[must_use]
+    pub fn endpoint_counts(&self, place: u16) -> [u64; 2] {
+        self.sum("ENDPOINT_COUNTERS", place.into())
+    }
+
+    fn sum<const N: usize>(&self, map: &str, at: u32) -> [u64; N]
+    where
+        [u64; N]: Pod,
+    {
+        let counters = self.ebpf.map(map).and_then(|map| PerCpuArray::<_, [u64; N]>::try_from(map).ok());
+        let cpus = counters.and_then(|counters| counters.get(&at, 0).ok());
+        let mut sum = [0; N];
+        for cpu in cpus.iter().flat_map(|cpus| cpus.iter()) {
+            sum.iter_mut().zip(cpu).for_each(|(sum, more)| *sum += more);
+        }
+        sum
+    }
+
+    /// Runs it over a packet `repeat` times, as it would run if the packet came in: each time over what the time before has made of it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn try_on(&mut self, packet: &[u8], repeat: u32) -> Result<Tried, String> {
+        // Outer headers, for each time.
+        let mut out = vec![0; packet.len() + limits::OUTER_OCTETS_MAX * repeat as usize];
+        let options =
+            TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), repeat, ..TestRunOptions::new() };
+        let ran = program(&mut self.ebpf, self.kind)?.test_run(options).map_err(|error| refusal("trying", &error))?;
+        out.truncate(ran.data_size_out as usize);
+        Ok(Tried { action: ran.return_value, packet: out, each: ran.duration })
+    }
+
+    fn map<'a, M: TryFrom<&'a mut aya::maps::Map>>(&'a mut self, name: &str) -> Result<M, String> {
+        let map = self.ebpf.map_mut(name).and_then(|map| M::try_from(map).ok());
+        map.ok_or_else(|| format!("the object has no {name}"))
+    }
+}
+
+/// An address as its words lie in a packet.
+fn words(address: IpAddr) -> Address {
+    match address.to_canonical() {
+        IpAddr::V4(address) => mapped(address.into()),
+        IpAddr::V6(address) => words_v6(address.into()),
+    }
+}
+
+fn words_v6(address: u128) -> Address {
+    [96, 64, 32, 0].map(|shift| ((address >> shift) as u32).to_be())
+}
+
+fn outer(source: OuterSource) -> Outer {
+    let rest = |prefix: u8| u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
+    let [_, _, _, v4] = words(source.v4.network());
+    let rest_v4 = rest(96 + source.v4.bits()) as u32;
+    Outer { v4: [v4, rest_v4.to_be()], v6: [words(source.v6.network()), words_v6(rest(source.v6.bits()))] }
+}
+
+fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut Xdp, String> {
+    ebpf.program_mut(kind.name())
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| format!("the object has no program `{}`", kind.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_a_network_and_what_is_left_of_it() {
+        let of = |v4: &str, v6: &str| outer(OuterSource { v4: v4.parse().unwrap(), v6: v6.parse().unwrap() });
+        let Outer { v4, v6 } = of("172.16.0.0/16", "100::/64");
+        assert_eq!(v4.map(u32::from_be), [0xac10_0000, 0xffff]);
+        assert_eq!(v6[0].map(u32::from_be), [0x0100_0000, 0, 0, 0]);
+        assert_eq!(v6[1].map(u32::from_be), [0, 0, u32::MAX, u32::MAX]);
+        let Outer { v4, v6 } = of("10.0.0.7", "2001:db8::7");
+        assert_eq!(v4.map(u32::from_be), [0x0a00_0007, 0]);
+        assert_eq!(v6[1], [0; 4]);
+    }
+}

@@ -1,0 +1,146 @@
+//! What `[balance]`, `[[vip]]` and `[decap]` must mean.
+
+use super::Meaning;
+use crate::limits;
+use crate::snapshot::address::{Address, Bind, Cidr};
+use crate::snapshot::endpoint::Source;
+use crate::snapshot::literal::Listed;
+use crate::snapshot::report::Code;
+use crate::snapshot::schema::{BalanceDoc, DecapDoc, VipDoc};
+
+/// Octets of an interface's name, its NUL left out (`IFNAMSIZ`).
+const INTERFACE_NAME_MAX: usize = 15;
+
+impl Meaning<'_> {
+    pub(super) fn balance(&mut self) {
+        let document = self.document;
+        self.stands("balance", &document.balance.interfaces);
+        match (document.balance.interfaces.is_empty(), document.vip.is_empty()) {
+            (true, false) => self.report(
+                Code::NoEffect,
+                path!["vip", 0_usize],
+                "nothing is balanced: [balance] names no interface",
+                "add [balance] with interfaces = [\"eth0\"]",
+            ),
+            (false, true) => self.report(
+                Code::NoEffect,
+                path!["balance", "interfaces"],
+                "there is nothing to balance",
+                "add a [[vip]]",
+            ),
+            _ => {}
+        }
+        if document.balance != BalanceDoc::default() {
+            self.outer_source("balance", &document.balance.source);
+        }
+        let addresses = document.vip.iter().enumerate().flat_map(|(at, vip)| {
+            let address = move |(index, addr): (usize, &Bind)| {
+                (format!("{addr}/{}", vip.protocol.text()), path!["vip", at, "addr", index].to_vec())
+            };
+            vip.addr.0.iter().enumerate().map(address)
+        });
+        self.twice("the address", addresses);
+        for (at, vip) in document.vip.iter().enumerate() {
+            self.vip(at, vip);
+        }
+    }
+
+    pub(super) fn decap(&mut self) {
+        let decap = &self.document.decap;
+        self.stands("decap", &decap.interfaces);
+        if *decap == DecapDoc::default() {
+            return;
+        }
+        self.outer_source("decap", &decap.source);
+        if decap.addresses.0.is_empty() {
+            let message = "packets are unwrapped for nobody: `addresses` names none";
+            self.report(Code::MissingKey, path!["decap"], message, "list the addresses of the balancer's VIPs");
+        }
+        for (at, address) in decap.addresses.0.iter().enumerate() {
+            if address.bits() != whole(address) {
+                let message = format!("`{address}` is a network");
+                self.report(Code::BadValue, path!["decap", "addresses", at], message, "write each address");
+            }
+        }
+    }
+
+    /// Whether interfaces have names, and no other program of ours.
+    pub(super) fn interfaces(&mut self, section: &'static str, interfaces: &[String]) {
+        for (at, name) in interfaces.iter().enumerate() {
+            let is_name = !name.is_empty()
+                && name.len() <= INTERFACE_NAME_MAX
+                && !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control());
+            if !is_name {
+                let message = format!("`{name}` is no interface's name");
+                self.report(Code::BadValue, path![section, "interfaces", at], message, "`ip link` lists them");
+            }
+        }
+        let names = interfaces.iter().enumerate();
+        self.twice("the interface", names.map(|(at, name)| (name.clone(), path![section, "interfaces", at].to_vec())));
+    }
+
+    fn stands(&mut self, section: &'static str, interfaces: &[String]) {
+        if interfaces.is_empty() {
+            if self.written(path![section]) {
+                let message = format!("[{section}] stands nowhere: `interfaces` names none");
+                self.report(Code::NoEffect, path![section], message, "write interfaces = [\"eth0\"]");
+            }
+            return;
+        }
+        self.interfaces(section, interfaces);
+        let document = self.document;
+        let before: &[(&str, &[String])] =
+            &[("shield", &document.shield.interfaces), ("balance", &document.balance.interfaces)];
+        for (other, theirs) in before.iter().take_while(|(other, _)| *other != section) {
+            for (at, name) in interfaces.iter().enumerate().filter(|(_, name)| theirs.contains(name)) {
+                let message = format!("`{name}` has the program of [{other}] already: an interface has one");
+                let advice = format!("take it out of [{section}] or of [{other}]");
+                self.report(Code::Conflict, path![section, "interfaces", at], message, advice);
+            }
+        }
+    }
+
+    fn outer_source(&mut self, section: &'static str, source: &Listed<Cidr>) {
+        let of = |is_v4: bool| source.0.iter().filter(|network| network.network().is_ipv4() == is_v4).count();
+        let was_refused = source.0.is_empty() && !self.is_empty_list(path![section, "source"]);
+        if [of(true), of(false)] != [1, 1] && !was_refused {
+            let message = "outer headers come from one IPv4 and one IPv6 network";
+            self.report(Code::BadValue, path![section, "source"], message, "[\"172.16.0.0/16\", \"100::/64\"]");
+        }
+    }
+
+    fn vip(&mut self, at: usize, vip: &VipDoc) {
+        if vip.addr.0.is_empty() && self.is_empty_list(path!["vip", at, "addr"]) {
+            self.report(Code::BadValue, path!["vip", at, "addr"], "a VIP needs an address", "write \"192.0.2.1:443\"");
+        }
+        for (index, address) in vip.addr.0.iter().enumerate() {
+            let is_one = matches!(address, Bind::Tcp(address) if !address.ip().is_unspecified() && address.port() != 0);
+            if !is_one {
+                let message = format!("`{address}` is not one address and port");
+                self.report(Code::BadValue, path!["vip", at, "addr", index], message, "write \"192.0.2.1:443\"");
+            }
+        }
+        self.pool_exists(&vip.pool, path!["vip", at, "pool"]);
+        let document = self.document;
+        for (pool, doc) in document.pool.iter().enumerate().filter(|(_, doc)| doc.name == vip.pool) {
+            let is_socket = |source: &Source| matches!(source, Source::Address(Address::Unix(_)));
+            if let Some(unix) = doc.endpoints.iter().position(|endpoint| is_socket(&endpoint.0.source)) {
+                let message = format!("packets of the VIP `{}` cannot be sent to a Unix socket", vip.name);
+                self.report(Code::Conflict, path!["pool", pool, "endpoints", unix], message, "write an address");
+            }
+        }
+    }
+
+    pub(super) fn vip_count(&mut self) {
+        let (count, max) = (self.document.vip.len(), limits::VIPS_MAX);
+        if count > max {
+            let advice = format!("at most {max} are supported");
+            self.report(Code::BadValue, path!["vip", max], format!("{count} of [[vip]]"), advice);
+        }
+    }
+}
+
+/// Bits of one address.
+fn whole(address: &Cidr) -> u8 {
+    if address.network().is_ipv4() { 32 } else { 128 }
+}

@@ -1,0 +1,111 @@
+//! `[balance]`, `[[vip]]` and `[decap]` as an operator meets them: what is refused and how, and what is understood.
+
+use penstock::snapshot::{self, Compiled, Forward, Report, Snapshot, Transport, XdpMode};
+
+fn read(more: &str) -> Result<Compiled, Report> {
+    let text = format!(
+        "[[listen]]\nname = \"web\"\naddr = \":80\"\n[[pool]]\nname = \"api\"\nendpoints = [\"a:1\"]\n[[pool]]\nname = \"far\"\n\
+         endpoints = [\"10.0.0.1:80\"]\n[[pool]]\nname = \"local\"\nendpoints = [\"unix:/run/a\"]\n[[route]]\npool = \"api\"\n{more}\n"
+    );
+    snapshot::read("edge.toml", &text)
+}
+
+fn understood(more: &str) -> Snapshot {
+    read(more).unwrap_or_else(|report| panic!("{}", report.render())).snapshot
+}
+
+const VIP: &str = "[[vip]]\nname = \"v\"\naddr = \"192.0.2.1:443\"\npool = \"far\"\n";
+
+#[test]
+fn what_cannot_work_is_refused_once_and_with_advice() {
+    let vip = |lines: &str| format!("[balance]\ninterfaces = [\"eth0\"]\n[[vip]]\nname = \"v\"\n{lines}");
+    let balance = |lines: &str| format!("[balance]\n{lines}\n{VIP}");
+    let decap = |lines: &str| format!("[decap]\ninterfaces = [\"eth0\"]\n{lines}");
+    let address = "addr = \"192.0.2.1:443\"";
+    for (lines, message, advice) in [
+        (VIP.to_owned(), "[balance] names no interface", "interfaces = [\"eth0\"]"),
+        ("[balance]\ninterfaces = [\"eth0\"]".to_owned(), "nothing to balance", "[[vip]]"),
+        ("[balance]\nmode = \"native\"".to_owned(), "[balance] stands nowhere", "interfaces = [\"eth0\"]"),
+        (balance("interfaces = [\"eth/0\"]"), "`eth/0` is no interface's name", "`ip link`"),
+        (balance("interfaces = [\"eth0\", \"eth0\"]"), "the interface `eth0` is there twice", "line "),
+        (balance("interfaces = [\"eth0\"]\nsource = \"10.0.0.0/8\""), "one IPv4 and one IPv6 network", "100::/64"),
+        (
+            format!("[shield]\ninterfaces = [\"eth1\", \"eth0\"]\n{}", balance("interfaces = [\"eth0\"]")),
+            "`eth0` has the program of [shield] already",
+            "take it out",
+        ),
+        (vip(&format!("{address}\npool = \"farr\"")), "there is no pool `farr`", "`far`"),
+        (vip("addr = \":443\"\npool = \"far\""), "`:443` is not one address and port", "192.0.2.1:443"),
+        (vip("addr = \"0.0.0.0:443\"\npool = \"far\""), "is not one address and port", "192.0.2.1:443"),
+        (vip("addr = \"unix:/run/v\"\npool = \"far\""), "is not one address and port", "192.0.2.1:443"),
+        (vip(&format!("{address}\npool = \"local\"")), "cannot be sent to a Unix socket", "write an address"),
+        (vip(&format!("{address}\nforward = \"nat\"\npool = \"far\"")), "`nat`", "dsr"),
+        (
+            format!("{}{}", balance("interfaces = [\"eth0\"]"), VIP.replace("\"v\"", "\"w\"")),
+            "the address `192.0.2.1:443/tcp` is there twice",
+            "line ",
+        ),
+        (format!("{}{}", balance("interfaces = [\"eth0\"]"), VIP.replace(":443", ":80")), "the VIP `v`", "line "),
+        (decap(""), "`addresses` names none", "VIPs"),
+        (decap("addresses = \"192.0.2.0/24\""), "`192.0.2.0/24` is a network", "each address"),
+        (decap("addresses = \"192.0.2.1\"\nsource = \"100::/64\""), "one IPv4 and one IPv6 network", "100::/64"),
+        (
+            format!("{}\n{}", balance("interfaces = [\"eth0\"]"), decap("addresses = \"192.0.2.1\"")),
+            "`eth0` has the program of [balance] already",
+            "take it out",
+        ),
+    ] {
+        let found = match read(&lines) {
+            Ok(compiled) => compiled.report.render(),
+            Err(report) => report.render(),
+        };
+        assert!(found.contains(message) && found.contains(advice), "{lines}\n---\n{found}");
+        // Pools that this case does not lead to.
+        let others = found.matches("nothing leads to the pool").count();
+        assert_eq!(found.matches("-->").count() - others, 1, "one problem, said once\n{lines}\n---\n{found}");
+    }
+}
+
+#[test]
+fn there_is_none_until_it_has_an_interface() {
+    let snapshot = understood("");
+    assert_eq!((snapshot.balance, snapshot.decap), (None, None));
+}
+
+#[test]
+fn all_of_it_is_understood() {
+    let text = "[balance]\ninterfaces = [\"eth0\", \"eth1\"]\nmode = \"generic\"\nsource = [\"10.9.0.0/16\", \"fd00::/64\"]\n\
+                [decap]\ninterfaces = [\"eth2\"]\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\n\
+                [[vip]]\nname = \"web\"\naddr = [\"192.0.2.1:443\", \"[2001:db8::1]:443\"]\nprotocol = \"udp\"\nforward = \"gue\"\npool = \"far\"\n";
+    let compiled = read(&format!("{text}{VIP}").replace("\"192.0.2.1:443\"\npool", "\"192.0.2.9:443\"\npool"));
+    let compiled = compiled.unwrap_or_else(|report| panic!("{}", report.render()));
+    let balance = compiled.snapshot.balance.clone().expect("a balancer");
+    assert_eq!((balance.interfaces.len(), balance.mode), (2, XdpMode::Generic));
+    assert_eq!(
+        (balance.source.v4.to_string(), balance.source.v6.to_string()),
+        ("10.9.0.0/16".into(), "fd00::/64".into())
+    );
+    let [web, plain] = &*balance.vips else { panic!("two VIPs") };
+    assert_eq!((&*web.name, web.addresses.len(), web.protocol, web.forward), ("web", 2, Transport::Udp, Forward::Gue));
+    assert_eq!((plain.protocol, plain.forward), (Transport::Tcp, Forward::Ipip));
+    assert_eq!(&*compiled.snapshot[web.pool].name, "far");
+    let decap = compiled.snapshot.decap.clone().expect("a decapsulator");
+    assert_eq!((decap.addresses.len(), decap.source.v4.to_string()), (2, "172.16.0.0/16".into()));
+
+    for printed in [snapshot::print(&compiled.document), snapshot::complete(&compiled.document)] {
+        let again = snapshot::read("again.toml", &printed).unwrap_or_else(|report| panic!("{}", report.render()));
+        assert_eq!(again.snapshot.balance, compiled.snapshot.balance, "{printed}");
+        assert_eq!(again.snapshot.decap, compiled.snapshot.decap, "{printed}");
+    }
+}
+
+/// A pool that only a VIP leads to is nobody's that requests could go to.
+#[test]
+fn without_routes_requests_go_to_the_pool_that_no_vip_has() {
+    let text = format!(
+        "[balance]\ninterfaces = [\"eth0\"]\n[[listen]]\nname = \"web\"\naddr = \":80\"\n[[pool]]\nname = \"api\"\nendpoints = [\"a:1\"]\n\
+         [[pool]]\nname = \"far\"\nendpoints = [\"10.0.0.1:80\"]\n{VIP}"
+    );
+    let compiled = snapshot::read("edge.toml", &text).unwrap_or_else(|report| panic!("{}", report.render()));
+    assert_eq!(compiled.snapshot.routes.len(), 1);
+}
