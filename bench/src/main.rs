@@ -13,6 +13,7 @@ mod chaos;
 mod echo;
 mod far;
 mod flags;
+mod flood;
 mod floors;
 mod grpc;
 mod l4;
@@ -51,6 +52,10 @@ cargo xtask bench h1 [options]      HTTP/1.1: CPU time per request of each proxy
   --no-syscalls       leave out the rounds under strace
   --without-penstock  measure rivals only
   --smoke             one second with 64 connections: proves that the machinery works, measures nothing
+
+cargo xtask bench samehost [options]    HTTP/1.1 to an origin on this host, without TCP in between (penstock-same-host) and with it
+
+  --scenarios LIST    of c64, c1 (100 B), 16k (64 connections), 1m (16) (default all); otherwise as for h1
 
 cargo xtask bench tls [options]     HTTP/1.1 over TLS: CPU time per request, and per handshake
 cargo xtask bench h2 [options]      HTTP/2 over TLS to an origin that speaks HTTP/1.1
@@ -91,6 +96,13 @@ cargo xtask bench attacks [options] attacks over HTTP/2: how much longer a clien
   --rate R            requests a second of the client that behaves (default 500)
   --proxy-cpu N, --load-cpu N, --without-penstock, --seed N, --json FILE, --smoke    as for h1
 
+cargo xtask bench flood [options]   SYNs from made-up addresses: what standing and new connections notice, in network namespaces (needs root)
+
+  --rivals LIST       of nginx (default it)      --modes LIST    of native, generic: how the shield stands (default both)
+  --rate N            SYNs a second (default 200000)              --seconds N     (default 10)
+  --strict            fail unless, behind the shield, p99 is at most 1.5 times what it was, and 99 % of new connections are served
+  --proxy-cpu N, --load-cpu N, --without-penstock, --json FILE, --smoke    as for h1
+
 cargo xtask bench xdp [options]     the XDP programs over made-up packets (BPF_PROG_TEST_RUN): ns a packet, over the floor
 
   --samples N         of each case and of the floor, in turn; the median counts (default 400)
@@ -129,6 +141,7 @@ fn main() -> ExitCode {
     let (what, rest) = words.split_first().map_or(("help", &[][..]), |(what, rest)| (what.as_str(), rest));
     let outcome = match what {
         "h1" => suite::run(scenario::H1, rest),
+        "samehost" => suite::run(scenario::SAME_HOST, rest),
         "tls" => suite::run(scenario::TLS, rest),
         "h2" => suite::run(scenario::H2, rest),
         "h3" => suite::run(scenario::H3, rest),
@@ -138,6 +151,7 @@ fn main() -> ExitCode {
         "ws" => ws::run(rest),
         "l4" => l4::run(rest),
         "attacks" => attacks::run(rest),
+        "flood" => flood::run(rest),
         "xdp" => xdp::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
@@ -147,6 +161,8 @@ fn main() -> ExitCode {
         "handshakes" => load::handshakes::main(rest),
         "calls" => grpc::calls::main(rest),
         "origin" => origin::main(rest),
+        "flood-clients" => flood::clients_main(rest),
+        "flood-syns" => flood::syns_main(rest),
         "l4-load" => l4::load::main(rest),
         "l4-origin" => l4::origin::main(rest),
         "ws-load" => ws::load::main(rest),

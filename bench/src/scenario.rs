@@ -75,6 +75,19 @@ pub(crate) const H1: Suite = Suite {
     smoke: ("c64", "epoll-relay"),
 };
 
+/// `bench samehost`: the shortcut to endpoints of this host, against itself switched off and against rivals.
+pub(crate) const SAME_HOST: Suite = Suite {
+    name: "samehost",
+    scenarios: &[
+        C64,
+        Scenario { name: "c1", connections: 1, ..C64 },
+        Scenario { name: "16k", path: "/16k", body: 16 << 10, ..C64 },
+        Scenario { name: "1m", connections: 16, path: "/1m", body: 1 << 20, ..C64 },
+    ],
+    rivals: "penstock-same-host,nginx,haproxy",
+    smoke: ("c64", "penstock-same-host"),
+};
+
 /// `bench tls`: HTTP/1.1 over TLS. ECDSA P-256 for everybody, TLS 1.3, and X25519 in handshakes.
 pub(crate) const TLS: Suite = Suite {
     name: "tls",

@@ -239,6 +239,73 @@ fn who_does_not_heed_its_limit_is_dropped_for_a_while() {
     });
 }
 
+/// Lives outside while the body runs, and makes the outer end of the cable take what a native program sends: a veth does for a peer alone that has
+/// one, too.
+fn with_a_native_peer(net: &Net, origin: &Origin, body: impl FnOnce()) {
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            net.outside(move || {
+                let shield = "[shield]\ninterfaces = [\"street0\"]\nmode = \"native\"";
+                let _engine = Setup::new(Driver::Epoll).origin(origin).more(shield).start();
+                ready.send(()).unwrap();
+                // Ends when the body has, however that does.
+                let _ = is_done.recv();
+            });
+        });
+        is_ready.recv().expect("an engine outside");
+        body();
+        drop(done);
+    });
+}
+
+/// Real clients connect through cookies, over IPv4 and IPv6: first with a kernel that makes one for each SYN, then while a flood keeps the queue full.
+fn cookies(mode: &'static str) {
+    run(Sharing::Shared, move || {
+        let Some(net) = Net::enter() else { return };
+        let origin = Origin::standard();
+        with_a_native_peer(&net, &origin, || {
+            let Some(engine) = shielded(&origin, mode, "syn_cookies = \"auto\"") else { return };
+            let kernel = |when: &str| std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", when).unwrap();
+            assert!(served(&net, GOOD) && served(&net, GOOD_V6));
+            assert_eq!(seen(&engine, "cookie", "answer"), 0, "there is room");
+            assert_eq!(engine.status()["shield"][0]["syn_cookies"], "ready");
+
+            kernel("2");
+            for (nth, from) in (1..).zip([GOOD, GOOD_V6, GOOD, GOOD_V6]) {
+                assert!(served(&net, from), "{from}");
+                assert!(seen(&engine, "cookie", "answer") >= nth, "{from} came in without a cookie");
+            }
+            until("it is told", PATIENCE, || engine.err().contains("SYNs are answered with cookies"));
+            assert_eq!(engine.metrics().sum("shield_syn_cookies"), 1);
+
+            kernel("1");
+            let before = seen(&engine, "cookie", "answer");
+            let begun = Instant::now();
+            let mut flood = net.outside(|| SynFlood::new(door()));
+            while begun.elapsed() < PATIENCE && seen(&engine, "cookie", "answer") < before + 1_000 {
+                (0..2_000).for_each(|_| flood.send(250));
+            }
+            let after = seen(&engine, "cookie", "answer");
+            assert!(after >= before + 1_000, "{before}, and then {after}");
+            for from in [GOOD, GOOD_V6, GOOD, GOOD_V6] {
+                assert!(served(&net, from), "{from}, while the queue is full");
+            }
+        });
+    });
+}
+
+#[test]
+fn clients_connect_through_cookies_native() {
+    cookies("native");
+}
+
+#[test]
+fn clients_connect_through_cookies_generic() {
+    cookies("generic");
+}
+
 /// A flood of SYNs from 250 made-up sources, bounded in number and time, with the shield and without it: connections that stand are served, and new ones come in.
 #[test]
 fn a_flood_of_syns_harms_nobody_else() {

@@ -57,7 +57,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Of the microseconds that each answer took.
-    fn of(mut times: Vec<f64>, errors: u64, seconds: f64) -> Self {
+    pub(crate) fn of(mut times: Vec<f64>, errors: u64, seconds: f64) -> Self {
         times.sort_by(f64::total_cmp);
         let last = times.len().saturating_sub(1);
         let at = |share: f64| times.get(((times.len() as f64 * share) as usize).min(last)).copied();
@@ -73,7 +73,7 @@ impl Seen {
         })
     }
 
-    fn from_json(value: &Value) -> Option<Self> {
+    pub(crate) fn from_json(value: &Value) -> Option<Self> {
         let number = |name: &str| value.get(name)?.as_f64();
         let count = |name: &str| value.get(name)?.as_u64();
         Some(Self {

@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Bare,
     /// With all of them, and a health check.
     Full,
+    /// With the shortcut to endpoints of this host.
+    Near,
     Nginx,
     Haproxy,
     H2o,
@@ -81,6 +83,7 @@ impl Kind {
         Self::TokioUringRelay,
         Self::Bare,
         Self::Full,
+        Self::Near,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -88,6 +91,7 @@ impl Kind {
             Self::Penstock => "penstock",
             Self::Bare => "penstock-bare",
             Self::Full => "penstock-full",
+            Self::Near => "penstock-same-host",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::H2o => "h2o",
@@ -110,7 +114,7 @@ impl Kind {
     /// Installs what is missing; the path of the program.
     pub(crate) fn program(self) -> Outcome<PathBuf> {
         match self {
-            Self::Penstock | Self::Bare | Self::Full => penstock::program(),
+            Self::Penstock | Self::Bare | Self::Full | Self::Near => penstock::program(),
             Self::Nginx => debian("nginx"),
             Self::Haproxy => debian("haproxy"),
             Self::H2o => debian("h2o"),
@@ -146,6 +150,7 @@ impl Kind {
             Self::Penstock => penstock::launch(program, site),
             Self::Bare => penstock::launch_with(program, site, penstock::BARE),
             Self::Full => penstock::launch_with(program, site, penstock::FULL),
+            Self::Near => penstock::launch_with(program, site, penstock::NEAR),
             Self::Nginx => nginx::launch(program, site),
             Self::Haproxy => haproxy::launch(program, site),
             Self::H2o => h2o::launch(program, site),
@@ -160,7 +165,7 @@ impl Kind {
     pub(crate) fn version(self, program: &Path) -> String {
         let arguments = match self {
             Self::Nginx | Self::Haproxy => "-v",
-            Self::H2o | Self::Envoy | Self::Penstock | Self::Bare | Self::Full => "--version",
+            Self::H2o | Self::Envoy | Self::Penstock | Self::Bare | Self::Full | Self::Near => "--version",
             Self::Caddy => "version",
             Self::EpollRelay => return "plain epoll, one thread, no HTTP (this binary)".to_owned(),
             Self::TokioUringRelay => return "tokio-uring 0.5, no HTTP (this binary)".to_owned(),

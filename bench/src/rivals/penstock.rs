@@ -57,6 +57,14 @@ retry = { tries = 1 }
 pool = \"origin\"
 ";
 
+/// What `serve` stands for, and requests that skip TCP.
+pub(super) const NEAR: &str = "\
+same_host = \"auto\"
+
+[[route]]
+pool = \"origin\"
+";
+
 /// The same with all that protects origins: shared load, a breaker by counts and rates, retries, outliers, probes, limits of the
 /// pool, of endpoints and of clients, and a class.
 pub(super) const FULL: &str = "\

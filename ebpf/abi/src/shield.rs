@@ -88,6 +88,8 @@ pub const VERDICTS: u64 = 1 << 3;
 pub const RATES: u64 = 1 << 4;
 /// Packets that cannot be meant are dropped.
 pub const SANE: u64 = 1 << 5;
+/// SYNs are answered with a cookie where a listener's queue is full.
+pub const COOKIES: u64 = 1 << 6;
 
 /// What the program must know. All words have 64 bits, so that there is no padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -160,6 +162,8 @@ pub enum Reason {
     Fragment,
     /// Passed: its ports stand behind more extension headers than are read, or its protocol is neither TCP nor UDP.
     Unread,
+    /// Answered: a SYN to a listener whose queue is full, with a cookie.
+    Cookie,
     /// Its source is on the deny list.
     Denied,
     /// The engine has denied its source for a while.
@@ -184,12 +188,13 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in their order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Other,
         Self::Passed,
         Self::Allowed,
         Self::Fragment,
         Self::Unread,
+        Self::Cookie,
         Self::Denied,
         Self::OverLimit,
         Self::PacketRate,
@@ -209,6 +214,16 @@ impl Reason {
         self as u32 >= Self::Denied as u32
     }
 
+    /// What becomes of a packet outside of a dry run.
+    #[must_use]
+    pub const fn verdict(self) -> &'static str {
+        match self {
+            Self::Cookie => "answer",
+            _ if self.drops() => "drop",
+            _ => "pass",
+        }
+    }
+
     /// The word for it in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -218,6 +233,7 @@ impl Reason {
             Self::Allowed => "allowed",
             Self::Fragment => "fragment",
             Self::Unread => "unread",
+            Self::Cookie => "cookie",
             Self::Denied => "denied",
             Self::OverLimit => "over_limit",
             Self::PacketRate => "packet_rate",

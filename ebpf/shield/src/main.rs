@@ -2,26 +2,28 @@
 //!
 //! ```text
 //! Ethernet, VLAN ─► IPv4 | IPv6 ─► lists ─► fragment? ─► TCP | UDP ─► a listener's port? ─► can it be meant?
-//!                                                                  ─► denied for a while? ─► the source's buckets
+//!                                                                  ─► denied for a while? ─► the source's buckets ─► a cookie?
 //! ```
 //!
 //! What holds: each packet is counted under one [`Reason`], which decides over it, and dropped only for those that say so and outside of a dry run.
-//! Nothing is written into a packet. What cannot be read because it is unusual (more extension headers than we read, other protocols)
+//! Nothing is written into a packet but the answer to a SYN, which is made of it ([`mod@cookie`]). What cannot be read because it is unusual (more extension headers than we read, other protocols)
 //! passes; what cannot be read because it is cut off is dropped.
 
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod cookie;
+
 use core::arch::asm;
 use core::ptr;
 
 use abi::shield::{
-    BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, BUCKETS, Bucket, COUNTERS, DRY_RUN, LISTED_ALLOW, LISTED_DENY,
-    LISTS_V4, LISTS_V6, Note, PORT_WORDS, Ports, RATES, Reason, SANE, Settings, Step, VERDICTS, counter_of,
-    counter_of_note, port_bit, source_v4,
+    BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, BUCKETS, Bucket, COOKIES, COUNTERS, DRY_RUN, LISTED_ALLOW,
+    LISTED_DENY, LISTS_V4, LISTS_V6, Note, PORT_WORDS, Ports, RATES, Reason, SANE, Settings, Step, VERDICTS,
+    counter_of, counter_of_note, port_bit, source_v4,
 };
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_get_buff_len};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::lpm_trie::Key;
@@ -102,7 +104,11 @@ pub fn shield(ctx: XdpContext) -> u32 {
     };
     let dry_run = flags & DRY_RUN != 0;
     count(&ctx, counter_of(reason, dry_run));
-    if reason.drops() && !dry_run { XDP_DROP } else { XDP_PASS }
+    match reason {
+        Reason::Cookie => XDP_TX,
+        _ if reason.drops() && !dry_run => XDP_DROP,
+        _ => XDP_PASS,
+    }
 }
 
 #[inline(always)]
@@ -128,9 +134,18 @@ fn judge(ctx: &XdpContext, flags: u64) -> Result<Reason, Reason> {
     if flags & SANE != 0 {
         meant(&network, &transport)?;
     }
-    if flags & (VERDICTS | RATES) == 0 {
-        return Ok(Reason::Passed);
+    if flags & (VERDICTS | RATES) != 0 {
+        heeds(&network, &transport, is_udp, flags)?;
     }
+    if flags & COOKIES != 0 && transport.opens && !is_udp {
+        return Ok(cookie::cookie(ctx, network.at));
+    }
+    Ok(Reason::Passed)
+}
+
+/// Whether a source may send this now.
+#[inline(always)]
+fn heeds(network: &Network, transport: &Transport, is_udp: bool, flags: u64) -> Result<(), Reason> {
     // SAFETY: a helper without arguments. The coarse clock moves every few milliseconds, which a burst covers, and costs a tenth of the other one.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     if flags & VERDICTS != 0 && is_denied(network.key, now) {
@@ -138,9 +153,12 @@ fn judge(ctx: &XdpContext, flags: u64) -> Result<Reason, Reason> {
     }
     if flags & RATES != 0 {
         let opens = transport.opens && (!is_udp || is_protected(Ports::Quic, transport.port));
-        return Ok(within_rates(network.key, now, is_udp, opens));
+        return match within_rates(network.key, now, is_udp, opens) {
+            Reason::Passed => Ok(()),
+            reason => Err(reason),
+        };
     }
-    Ok(Reason::Passed)
+    Ok(())
 }
 
 /// What to look at. The settings are looked up each time that they are read: an address that is kept beside numbers comes to lie where one
@@ -429,6 +447,12 @@ fn count(ctx: &XdpContext, counter: u32) {
         }
     }
 }
+
+/// Cookies are the kernel's for programs alone that may be used under its licence, as what is under MIT's may.
+// SAFETY: the section that loaders read it from.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,43 +1,35 @@
 //! The engine: its workers, as the control thread holds them.
 
+mod thread;
 mod vips;
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender as ReadySender, channel};
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ring::{DriverChoice, Granted, Now, Options, Ring, Sender, SpinPolicy};
+use ring::{Granted, Now, Sender};
 
+pub(crate) use self::thread::driver;
+use self::thread::{Started, work};
 use crate::balance::Balance;
 use crate::cores;
 use crate::limits;
 use crate::oversight::Oversight;
 use crate::qos;
 use crate::quic;
+use crate::samehost::SameHost;
 use crate::shield::Shield;
-use crate::snapshot::{Also, Bind, Driver, ListenerProtocol, PoolId, RouteId, Snapshot, Spin};
-use crate::steer::{Datagrams, Inboxes, Mode, Neighbours, Sockets, Steering};
+use crate::snapshot::{Also, Bind, ListenerProtocol, PoolId, RouteId, Snapshot};
+use crate::steer::{Datagrams, Mode, Neighbours, Steering};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
 use crate::tls::{self, OriginationFiles, Originations, Terminators};
 use crate::upstream::{Admin, BreakerOrder, Breakers, Discovery, Homes, Lending, Roster, Selections, policy_now};
-use crate::worker::{Message, Plan, Worker};
-
-/// What a worker says when it has started.
-pub struct Started {
-    pub granted: Granted,
-    mail: Sender<Message>,
-    /// From each other worker to this one.
-    ways: Vec<Option<Sender<quic::Astray>>>,
-    /// What programs choose among, and the sending ends of its mailboxes from each other worker.
-    sockets: Sockets,
-    inboxes: Inboxes,
-    go: ReadySender<Option<Neighbours>>,
-}
+use crate::worker::{Message, Plan};
 
 /// A running engine.
 pub struct Engine {
@@ -50,6 +42,7 @@ pub struct Engine {
     homes: Arc<Homes>,
     steering: Steering,
     shield: Shield,
+    same_host: SameHost,
     balance: Balance,
     roster: Roster,
     oversight: Oversight,
@@ -93,6 +86,7 @@ impl Engine {
             lending: Lending::new(cpus.len()),
             steering: Steering::prepare(snapshot.engine.steering, cpus.len(), groups(snapshot)),
             shield: Shield::default(),
+            same_host: SameHost::prepare(snapshot),
             balance: Balance::default(),
             roster: Roster::new(snapshot, cpus.len(), now()),
             oversight: Oversight::new(snapshot, originations.clone(), quic.clone(), now()),
@@ -118,6 +112,7 @@ impl Engine {
         for pool in (0..snapshot.pools.len()).map(|at| PoolId(at as u16)) {
             engine.oversight.follow(pool, &engine.roster.members(pool), now());
         }
+        engine.same_host.raise(snapshot);
         engine.start_workers()?;
         engine.shield = Shield::raise(snapshot);
         engine.balance = Balance::raise(snapshot);
@@ -181,6 +176,9 @@ impl Engine {
             snapshot: Arc::clone(&self.snapshot),
             cells: Arc::clone(&self.cells[index]),
             members: self.roster.pools().cloned().collect(),
+            switches: (0..self.snapshot.pools.len())
+                .map(|at| self.same_host.switch(PoolId(at as u16)).cloned())
+                .collect(),
             log: self.log.as_ref().map(Log::writer),
             qos: Arc::clone(&self.qos),
             tls: self.terminators.configs(),
@@ -253,6 +251,17 @@ impl Engine {
     /// To say whom it denies.
     pub fn shield_mut(&mut self) -> &mut Shield {
         &mut self.shield
+    }
+
+    /// What skips TCP on this host.
+    #[must_use]
+    pub fn same_host(&self) -> &SameHost {
+        &self.same_host
+    }
+
+    /// To turn it on or off.
+    pub fn same_host_mut(&mut self) -> &mut SameHost {
+        &mut self.same_host
     }
 
     #[must_use]
@@ -466,6 +475,7 @@ impl Engine {
         lines.extend(self.granted.missing.iter().map(|missing| format!("  goes without: {missing}")));
         lines.extend(self.steering.lines());
         lines.extend(self.shield.lines());
+        lines.extend(self.same_host.lines(&self.snapshot));
         lines.extend(self.balance.lines());
         lines.extend(tls::unpublished(&self.snapshot).iter().map(|note| format!("  note: {note}")));
         for listener in &self.snapshot.listeners {
@@ -527,63 +537,6 @@ fn groups(snapshot: &Snapshot) -> Vec<Option<String>> {
 
 fn now() -> policy::Now {
     policy_now(ring::monotonic())
-}
-
-/// A worker's thread.
-fn work(plan: Plan, cpu: usize, ready: &ReadySender<io::Result<Started>>) {
-    let snapshot = Arc::clone(&plan.snapshot);
-    let (index, count, hands_over) = (plan.index, plan.count, plan.hands_over);
-    let opened = ring::pin_to(cpu)
-        .and_then(|()| Ring::new(Options { driver: driver(&snapshot), spin: spin(&snapshot) }).map_err(no_ring))
-        .and_then(|ring| {
-            let (worker, mail, receiver, ways, mesh) = ring.block_on(async move {
-                let (mail, receiver) = ring::mailbox(limits::MAILBOX);
-                let mesh = if hands_over { Neighbours::inboxes(index, count) } else { Default::default() };
-                let worker = Worker::open(plan)?;
-                let ways = worker.ways_from_others(count);
-                io::Result::Ok((worker, mail, receiver, ways, mesh))
-            })?;
-            Ok((ring, worker, mail, receiver, ways, mesh))
-        });
-    match opened {
-        Err(error) => drop(ready.send(Err(error))),
-        Ok((ring, mut worker, mail, receiver, ways, (senders, inboxes))) => {
-            let (go, may_go) = channel();
-            let (granted, sockets) = (ring.granted(), worker.sockets());
-            if ready.send(Ok(Started { granted, mail, ways, sockets, inboxes: senders, go })).is_ok()
-                && let Ok(neighbours) = may_go.recv()
-            {
-                ring.block_on(async move {
-                    if let Some(neighbours) = neighbours {
-                        worker.meet(neighbours, inboxes);
-                    }
-                    worker.run(receiver).await;
-                });
-            }
-        }
-    }
-}
-
-/// Names the culprit: the bare errno of `io_uring_setup` tells nobody anything.
-fn no_ring(error: io::Error) -> io::Error {
-    let why = "the kernel or a seccomp profile refuses io_uring; use driver \"auto\" or \"epoll\" (`penstock doctor` tells more)";
-    io::Error::new(error.kind(), format!("no ring: {error}: {why}"))
-}
-
-pub(crate) fn driver(snapshot: &Snapshot) -> DriverChoice {
-    match snapshot.engine.driver {
-        Driver::Auto => DriverChoice::Auto,
-        Driver::Uring => DriverChoice::Uring,
-        Driver::Epoll => DriverChoice::Epoll,
-    }
-}
-
-fn spin(snapshot: &Snapshot) -> SpinPolicy {
-    match snapshot.engine.spin {
-        Spin::Auto => SpinPolicy::Auto,
-        Spin::Off => SpinPolicy::Off,
-        Spin::For(span) => SpinPolicy::Fixed(span),
-    }
 }
 
 /// As many descriptors as the hard limit grants: each connection is one, and each upstream connection another.

@@ -19,6 +19,7 @@ pub mod listen;
 pub mod oversight;
 pub mod qos;
 pub mod quic;
+pub mod samehost;
 pub mod session;
 pub mod shield;
 pub mod snapshot;

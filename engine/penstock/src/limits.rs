@@ -534,6 +534,25 @@ pub const SHIELD_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Clients that go on though they are turned away, on their way to the shield: it takes them twenty times a second.
 pub const OVERRUN_TOLD_MAX: usize = 256;
 
+// ── The same-host shortcut ──────────────────────────────────────────────────────────────────────────────────────────
+
+/// Bytes that an end sends by the shortcut until the other one has spoken: what waits unread is in no socket's account, so it must be little. Most
+/// messages are less, and what is more goes by TCP from there on.
+pub const SAME_HOST_BUDGET: u32 = 64 * 1024;
+
+/// Bytes of a request, as it came, that may go by the shortcut: half of the budget, because fields may be added. An endpoint that asks the kernel
+/// how much there is to read (`FIONREAD`) would not hear of what is beyond the budget.
+pub const SAME_HOST_REQUEST_MAX: u64 = 32 * 1024;
+
+/// Bytes of an answer from which on it counts as large: three quarters of the budget, because fields are not counted.
+pub const SAME_HOST_ANSWER_LARGE: u64 = 48 * 1024;
+
+/// Connections that take the shortcut at a time; others are plain. The kernel keeps 300 bytes for each, when they are there.
+pub const SAME_HOST_CONNECTIONS_MAX: u32 = 1 << 15;
+
+/// How long a step of the shortcut's trial at the start may take: it is microseconds, on a host that has stalled a second.
+pub const SAME_HOST_TRIAL_STEP: Duration = Duration::from_secs(2);
+
 // ── The balancer ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// VIPs: what Katran has. Each has two tables, 258 KiB in the kernel.

@@ -13,6 +13,7 @@ use crate::limits;
 use crate::listen::{self, Gate};
 use crate::qos::{self, Qos};
 use crate::quic;
+use crate::samehost::Switch;
 use crate::session::Sessions;
 use crate::snapshot::{Bind, ListenerId, ListenerProtocol, PoolId, ProxyProtocol, RouteId, Snapshot};
 use crate::steer::{self, Inbox, Neighbours, Seat, Sockets};
@@ -30,6 +31,8 @@ pub struct Plan {
     pub cells: Arc<WorkerCells>,
     /// Who is in each pool at the start.
     pub members: Vec<Members>,
+    /// Whether requests of each pool skip TCP on this host, where they could.
+    pub switches: Vec<Option<Arc<Switch>>>,
     pub log: Option<Writer>,
     pub qos: Arc<qos::Shared>,
     /// What each listener offers by TLS at the start.
@@ -103,6 +106,7 @@ impl Worker {
             snapshot,
             cells,
             members,
+            switches,
             log,
             qos,
             selections,
@@ -120,17 +124,8 @@ impl Worker {
         } = plan;
         let place = quic.place(index as u16);
         let caller = Rc::new(quic::Caller::new(quic.clone(), place));
-        let clusters: Rc<[Rc<Cluster>]> = snapshot
-            .pools
-            .iter()
-            .zip(&members)
-            .enumerate()
-            .map(|(at, (pool, members))| {
-                let tls = originations.of(PoolId(at as u16));
-                let approach = tls.map(|tls| Approach { tls, caller: Rc::clone(&caller) });
-                Rc::new(Cluster::new(pool, approach, members, (index, count), seed.wrapping_add(at as u64)))
-            })
-            .collect();
+        let approach = |pool| originations.of(pool).map(|tls| Approach { tls, caller: Rc::clone(&caller) });
+        let clusters = make_clusters(&snapshot, &members, switches, approach, (index, count), seed);
         let qos = Rc::new(Qos::new(qos, &snapshot, index, seed));
         attend(&qos, &snapshot, &clusters);
         let rooms = Rc::clone(&qos);
@@ -362,6 +357,25 @@ impl Worker {
             cluster.follow(&self.snapshot[pool], members, &self.cells.counters);
         }
     }
+}
+
+/// A cluster for each pool, met as `approach` says.
+fn make_clusters(
+    snapshot: &Snapshot,
+    members: &[Members],
+    switches: Vec<Option<Arc<Switch>>>,
+    approach: impl Fn(PoolId) -> Option<Approach>,
+    place: (usize, usize),
+    seed: u64,
+) -> Rc<[Rc<Cluster>]> {
+    let pools = snapshot.pools.iter().zip(members).zip(switches).enumerate();
+    pools
+        .map(|(at, ((pool, members), switch))| {
+            let approach = approach(PoolId(at as u16));
+            let cluster = Cluster::new(pool, approach, members, place, seed.wrapping_add(at as u64));
+            Rc::new(cluster.with_switch(switch))
+        })
+        .collect()
 }
 
 /// Lets those who wait for an endpoint know when one has a place.

@@ -34,6 +34,7 @@ fn what_cannot_work_is_refused_once_and_with_advice() {
         ("interfaces = [\"a-name-too-long-to-be\"]", "is no interface's name", "`ip link`"),
         ("interfaces = [\"eth0\", \"eth0\"]", "the interface `eth0` is there twice", "line "),
         ("interfaces = [\"eth0\"]\nmode = \"natve\"", "`natve`", "native"),
+        ("interfaces = [\"eth0\"]\nsyn_cookies = \"atuo\"", "`atuo`", "auto"),
         ("interfaces = [\"eth0\"]\ndeny = [\"10.0.0.1/8\"]", "beyond its prefix", "10.0.0.0/8"),
         ("interfaces = [\"eth0\"]\nsyns = { burst = 5 }", "`syns` has no `rate`", "rate = "),
         ("interfaces = [\"eth0\"]\nsyns = { rate = \"5/s\", burst = 0 }", "`burst` cannot be 0", "from 1"),

@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::{Outcome, place, shell};
 
 /// The packages of programs in `ebpf/`. Each makes one object, which the engine has built in.
-const PACKAGES: &[&str] = &["steer", "shield", "lookup", "balance"];
+const PACKAGES: &[&str] = &["steer", "shield", "lookup", "samehost", "balance"];
 
 const TARGET: &str = "bpfel-unknown-none";
 

@@ -26,6 +26,7 @@ const FLOORS: &[(&str, u8)] = &[
     // Beside the path of a request: they name no room but the shared ones.
     ("steer", 14),
     ("shield", 14),
+    ("samehost", 14),
     ("balance", 14),
     ("cores", 14),
     ("bpf", 15),

@@ -48,6 +48,7 @@ pub(super) fn metrics(engine: &Engine) -> String {
     super::grpc::metrics(engine, &mut out);
     super::steering::metrics(engine, &mut out);
     super::shield::metrics(engine, &mut out);
+    super::samehost::metrics(engine, &mut out);
     super::balance::metrics(engine, &mut out);
     let uptime =
         std::iter::once(("version=\"".to_owned() + env!("CARGO_PKG_VERSION") + "\"", engine.uptime().as_secs()));

@@ -10,6 +10,7 @@ mod grpc;
 mod metrics;
 mod order;
 mod qos;
+mod samehost;
 mod selection;
 mod shield;
 mod show;
@@ -222,8 +223,9 @@ fn change(request: &Request, engine: &Shared) -> Answer {
         "/set/breaker" => What::Breaker,
         "/set/route" => What::Route,
         "/set/shield" => What::Shield,
+        "/set/same-host" => What::SameHost,
         _ => {
-            let known = "what can be set: /set/endpoint, /set/breaker, /set/route, /set/shield";
+            let known = "what can be set: /set/endpoint, /set/breaker, /set/route, /set/shield, /set/same-host";
             return Answer::refusal(Status::NOT_FOUND, known);
         }
     };

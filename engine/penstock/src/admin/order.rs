@@ -19,6 +19,8 @@ pub(super) enum What {
     Route,
     /// Whether a network's packets are dropped.
     Shield,
+    /// Whether a pool's requests skip TCP on this host.
+    SameHost,
 }
 
 /// Why an order is not followed.
@@ -51,6 +53,9 @@ pub(super) fn follow(engine: &mut Engine, what: What, content: &[u8], who: &str)
     }
     if what == What::Shield {
         return super::shield::follow(engine, order.name, order.to, who);
+    }
+    if what == What::SameHost {
+        return super::samehost::follow(engine, order.name, order.to, who);
     }
     let (what, order) = match order.to.strip_prefix("breaker=") {
         Some(to) if what == What::Endpoint => (What::Breaker, Order { to, ..order }),
@@ -155,7 +160,7 @@ fn change(what: What, before: Admin, to: &str) -> Result<Admin, String> {
     let words: &[&str] = match what {
         What::Endpoint => &["drain", "ready", "maint", "weight=N", "weight=auto", "breaker=open|closed|auto"],
         What::Breaker | What::Route => &["open", "closed", "auto"],
-        What::Shield => &[],
+        What::Shield | What::SameHost => &[],
     };
     match (what, to) {
         (What::Endpoint, "ready") => Ok(Admin { state: AdminState::Ready, ..before }),
@@ -192,7 +197,7 @@ fn text(what: What, before: Admin, after: Admin) -> String {
         What::Endpoint if before.weight != after.weight => {
             before.weight.map_or_else(|| "weight=auto".into(), |weight| format!("weight={weight}"))
         }
-        What::Endpoint | What::Shield => before.state.text().into(),
+        What::Endpoint | What::Shield | What::SameHost => before.state.text().into(),
     }
 }
 

@@ -12,7 +12,11 @@ use crate::telemetry::prometheus;
 pub(super) fn interfaces(engine: &Engine) -> Vec<Value> {
     let shield = engine.shield();
     let does = if shield.is_dry() { "counts" } else { "drops" };
-    let row = |(interface, mode)| json!({ "interface": interface, "mode": mode, "does": does, "networks": shield.networks() });
+    let cookies = shield.syn_cookies();
+    let row = |(interface, mode)| {
+        let networks = shield.networks();
+        json!({ "interface": interface, "mode": mode, "does": does, "networks": networks, "syn_cookies": cookies })
+    };
     shield.interfaces().map(row).collect()
 }
 
@@ -45,6 +49,9 @@ pub(super) fn metrics(engine: &Engine, out: &mut String) {
         .map(|(interface, mode)| (format!("interface={},mode=\"{mode}\"", prometheus::label(interface)), 1));
     let help = "Where the XDP shield stands, and in which mode.";
     prometheus::family(out, "penstock_shield", "gauge", help, attached);
+    let answering = std::iter::once((String::new(), u64::from(shield.syn_cookies() == "answering")));
+    let help = "Whether SYNs are answered with cookies, as a listener's queue is full.";
+    prometheus::family(out, "penstock_shield_syn_cookies", "gauge", help, answering);
     let networks = std::iter::once((String::new(), shield.networks() as u64));
     prometheus::family(out, "penstock_shield_networks", "gauge", "Networks on the XDP shield's lists.", networks);
     let denied = std::iter::once((String::new(), shield.denied(ring::now()).len() as u64));

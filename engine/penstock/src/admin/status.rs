@@ -47,6 +47,7 @@ pub(super) fn status(engine: &Engine) -> Value {
         "listeners": listeners(engine),
         "programs": super::steering::rows(engine),
         "shield": super::shield::interfaces(engine),
+        "same_host": super::samehost::rows(engine),
         "balance": super::balance::interfaces(engine),
         "classes": super::qos::classes(engine),
         "routes": super::selection::routes(engine),
@@ -61,7 +62,18 @@ fn goes_without(engine: &Engine) -> Vec<String> {
     let balance = engine.balance().refused().iter().cloned();
     let shield = engine.shield().refused().iter().map(|why| format!("XDP shield ({why})"));
     let further = engine.steering().further_refused().map(|why| format!("further addresses ({why})"));
-    engine.granted().missing.iter().cloned().chain(steering).chain(further).chain(shield).chain(balance).collect()
+    let same_host = engine.same_host().refused().map(|why| format!("same-host shortcut ({why})"));
+    engine
+        .granted()
+        .missing
+        .iter()
+        .cloned()
+        .chain(steering)
+        .chain(further)
+        .chain(shield)
+        .chain(balance)
+        .chain(same_host)
+        .collect()
 }
 
 fn cores(engine: &Engine) -> Vec<Value> {

@@ -14,6 +14,7 @@ use ring::{Now, Timer};
 
 use super::relay::{Exchange, write_head};
 use super::tries::{Attempt, Tries};
+use crate::limits;
 use crate::upstream::{Cluster, Lease, Wanted, policy_now};
 
 /// The second copy's connection, on which its answer has begun.
@@ -113,6 +114,7 @@ async fn run(exchange: Exchange<'_>, mut out: Out<'_>) -> Option<Ahead> {
         connect: way.connect(),
         fresh: false,
         upgrade: false,
+        short: exchange.request.bytes.len() as u64 <= limits::SAME_HOST_REQUEST_MAX,
         path: exchange.peer.path(),
     };
     let mut lease = match out.cluster.lease(wanted, &mut timer, &door.cells).await {

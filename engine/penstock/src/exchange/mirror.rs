@@ -144,7 +144,8 @@ impl Shadow {
         let Self { snapshot, pool, cluster, endpoint, path, connect, method, framing, head, copy, .. } = self;
         let (pool, counters) = (&snapshot[pool], &copy.permit.cells.counters);
         let mut timer = Timer::new();
-        let wanted = Wanted { endpoint: &endpoint, pool, connect, fresh: false, upgrade: false, path };
+        let short = (head.len() + copy.body.len()) as u64 <= limits::SAME_HOST_REQUEST_MAX;
+        let wanted = Wanted { endpoint: &endpoint, pool, connect, fresh: false, upgrade: false, short, path };
         let mut lease = match cluster.lease(wanted, &mut timer, &copy.permit.cells).await {
             Ok(lease) => lease,
             Err(error) => return (&error).into(),
@@ -154,9 +155,10 @@ impl Shadow {
         if !send(&mut lane, lead, &copy.body) {
             return Class::Shed;
         }
-        let class = answer(&mut lane).await;
+        let mut content = 0;
+        let class = answer(&mut lane, &mut content).await;
         if matches!(class, Class::Answered(_)) {
-            cluster.give_back(lease, pool, counters);
+            cluster.give_back(lease, pool, content as u64, counters);
         }
         class
     }
@@ -173,9 +175,9 @@ fn send(lane: &mut Lane<'_, Client>, lead: Option<Buf>, body: &[u8]) -> bool {
 }
 
 /// Reads an answer to its end, or to as much as is worth the connection.
-async fn answer(lane: &mut Lane<'_, Client>) -> Class {
+async fn answer(lane: &mut Lane<'_, Client>, content: &mut usize) -> Class {
     let mut fields = Fields::with_limit(limits::FIELDS_MAX);
-    let (mut status, mut content) = (0, 0);
+    let mut status = 0;
     loop {
         match poll_fn(|cx| lane.poll_read(cx, &mut fields)).await {
             Ok(Read::Head(head)) => {
@@ -183,8 +185,8 @@ async fn answer(lane: &mut Lane<'_, Client>) -> Class {
                 status = head.status.code();
             }
             Ok(Read::Data(data)) => {
-                content += data.len();
-                if content > limits::MIRROR_ANSWER_BYTES_MAX {
+                *content += data.len();
+                if *content > limits::MIRROR_ANSWER_BYTES_MAX {
                     break;
                 }
             }

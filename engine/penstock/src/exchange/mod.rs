@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use policy::Outcome;
 use proto::h1::{RequestHead, Server};
-use proto::http::Version;
+use proto::http::{Framing, Method, Version};
 use proto::ws;
 use ring::{Buf, Now, Timer};
 
@@ -40,6 +40,7 @@ use self::route::{Passed, Routed, Way};
 use self::tries::Tries;
 pub use self::tunnel::{Tunnelled, tunnel};
 use crate::conn::{Index, Lane};
+use crate::limits;
 use crate::snapshot::{Fallback, Target};
 use crate::telemetry::access_log::Line;
 use crate::tls::Secured;
@@ -185,6 +186,7 @@ fn ask<'a>(
                 connect: exchange.way.connect(),
                 fresh: attempt.fresh,
                 upgrade: !request.head.upgrade.is_empty(),
+                short: is_short(request, lane),
                 path: peer.path(),
             };
             let mut lease = match tries.cluster().lease(wanted, timer, &door.cells).await {
@@ -202,7 +204,7 @@ fn ask<'a>(
                     let outcome = attempt.outcome(class);
                     tries.ended(&attempt, &outcome);
                     place.end(&outcome);
-                    tries.give_back(lease, &door.cells.counters);
+                    tries.give_back(lease, settled.bytes, &door.cells.counters);
                     return outcome;
                 }
                 Relayed::Upgraded(agreed) => {
@@ -216,7 +218,7 @@ fn ask<'a>(
                 }
                 Relayed::GivenUp(outcome) => {
                     tries.given_up(&attempt, &outcome);
-                    tries.give_back(lease, &door.cells.counters);
+                    tries.give_back(lease, settled.bytes, &door.cells.counters);
                 }
                 Relayed::Unanswered(class) => {
                     drop(lease);
@@ -230,6 +232,18 @@ fn ask<'a>(
             }
         }
     }
+}
+
+/// The whole request is here, and little enough to be sent without waiting for anybody.
+fn is_short(request: &Request, lane: &Lane<'_, Server>) -> bool {
+    let content = match request.head.framing {
+        Framing::None => 0,
+        Framing::Length(length) => length,
+        Framing::Chunked | Framing::UntilClose => return false,
+    };
+    let here = content == 0 || lane.is_body_read() || lane.here() as u64 >= content;
+    let leaves = !request.head.upgrade.is_empty() || request.head.method == Method::Connect;
+    here && !leaves && content.saturating_add(request.bytes.len() as u64) <= limits::SAME_HOST_REQUEST_MAX
 }
 
 /// No endpoint can have the request. True when one may after this: it has waited, or what stands in for the pool has its own. If not, it

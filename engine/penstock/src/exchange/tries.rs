@@ -159,9 +159,9 @@ impl<'a> Tries<'a> {
         self.cluster
     }
 
-    /// A connection that has done what it was taken for.
-    pub(super) fn give_back(&self, lease: Lease, counters: &Counters) {
-        self.cluster.give_back(lease, self.pool, counters);
+    /// A connection that has done what it was taken for: it has brought so many bytes of content.
+    pub(super) fn give_back(&self, lease: Lease, content: u64, counters: &Counters) {
+        self.cluster.give_back(lease, self.pool, content, counters);
     }
 
     /// What stands in for the pool, when no endpoint of it can have the request. A pool that is full is not replaced: there would be no

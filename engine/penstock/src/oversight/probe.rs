@@ -56,7 +56,7 @@ pub(super) async fn probe(
         Some(by) => upstream::call(by, name, &addresses, None, timeout, &mut timer)
             .await
             .map(|link| Reached::Quic(Box::new(link))),
-        None => match upstream::dial(&addresses, timeout, &mut timer).await {
+        None => match upstream::dial(&addresses, None, timeout, &mut timer).await {
             Ok(stream) => {
                 let (header, tls) = (proxy_header(pool.proxy_protocol, None), by.map(|by| &*by.tls));
                 let secured = upstream::secure(stream, header, tls, name, begun + timeout, &mut timer).await;

@@ -84,7 +84,7 @@ async fn reach(
         let begun = ring::now();
         let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true };
         let endpoint = cluster.pick(&choice, policy_now(begun), counters).ok()?;
-        let dialled = cluster.dial(&endpoint, header(), settings.timeouts.connect, timer, counters).await;
+        let dialled = cluster.dial(&endpoint, None, header(), settings.timeouts.connect, timer, counters).await;
         let class = dialled.as_ref().map_or_else(Class::from, |_| Class::Answered(StatusClass::Success));
         let outcome = Outcome::new(ring::now().since(begun), class);
         if let Ok((stream, held)) = dialled {

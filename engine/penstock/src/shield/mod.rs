@@ -10,6 +10,7 @@
 //! Where the program is not granted the engine serves without it, and says so ([`Shield::lines`]). Nothing is pinned: program, maps and
 //! attachments end with the process, however that ends.
 
+mod cookies;
 mod lists;
 mod program;
 
@@ -18,7 +19,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use abi::shield::{
-    BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, Bucket, DRY_RUN, LISTS_V4, LISTS_V6, Ports, RATES, SANE,
+    BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, Bucket, COOKIES, DRY_RUN, LISTS_V4, LISTS_V6, Ports, RATES, SANE,
     SOURCE_BITS_V6, Settings, VERDICTS,
 };
 use policy::RateSettings;
@@ -26,9 +27,10 @@ use ring::Now;
 
 pub use program::{Count, Listed, Program, Tried};
 
+use self::cookies::Pressure;
 use self::lists::{Lists, Table, difference};
 use crate::limits;
-use crate::snapshot::{Bind, Cidr, ListenerProtocol, Shield as Wish, Snapshot};
+use crate::snapshot::{Bind, Cidr, ListenerProtocol, Shield as Wish, Snapshot, SynCookies};
 
 /// The shield as the control thread holds it.
 #[derive(Default)]
@@ -51,6 +53,8 @@ struct Raised {
     denied: BTreeMap<IpAddr, Now>,
     /// What the program was told last.
     settings: Settings,
+    /// Of SYNs on listeners' queues; `None` where cookies are not ours to send.
+    pressure: Option<Pressure>,
 }
 
 /// A denial, for the operator's eye.
@@ -96,7 +100,11 @@ impl Shield {
         let standing = self.raised.as_ref().map(|raised| {
             let places: Vec<_> =
                 raised.interfaces.iter().map(|(interface, mode)| format!("{interface} ({mode})")).collect();
-            let counts = if raised.wish.dry_run { "only counts what it would drop" } else { "drops" };
+            let counts = match (raised.wish.dry_run, &raised.pressure) {
+                (true, _) => "only counts what it would drop",
+                (false, None) => "drops",
+                (false, Some(_)) => "drops, and answers SYNs that find no room with cookies",
+            };
             format!("  shield: XDP on {}, {} networks listed; it {counts}", places.join(", "), raised.table.len())
         });
         let refused = self.refused.iter().map(|why| format!("  goes without: XDP shield ({why})"));
@@ -118,6 +126,16 @@ impl Shield {
     #[must_use]
     pub fn is_dry(&self) -> bool {
         self.raised.as_ref().is_some_and(|raised| raised.wish.dry_run)
+    }
+
+    /// What becomes of SYNs for which a listener has no room.
+    #[must_use]
+    pub fn syn_cookies(&self) -> &'static str {
+        match self.raised.as_ref().and_then(|raised| raised.pressure.as_ref()) {
+            None => "off",
+            Some(pressure) if pressure.is_high() => "answering",
+            Some(_) => "ready",
+        }
     }
 
     /// What it has seen; nothing where there is none.
@@ -211,7 +229,14 @@ impl Raised {
             table: Table::new(),
             denied: BTreeMap::new(),
             settings: Settings::default(),
+            pressure: None,
         };
+        if wish.syn_cookies == SynCookies::Auto && !wish.dry_run {
+            match cookies::granted() {
+                Ok(()) => raised.pressure = Some(Pressure::default()),
+                Err(why) => refused.push(format!("SYN cookies: {why}")),
+            }
+        }
         let mut news = Vec::new();
         raised.lists.look(ring::monotonic(), &mut news);
         raised.apply()?;
@@ -227,6 +252,9 @@ impl Raised {
     fn look(&mut self, now: Now, news: &mut Vec<String>) -> Result<(), String> {
         if self.lists.look(now, news) {
             self.apply()?;
+        }
+        if let Some(pressure) = &mut self.pressure {
+            news.extend(pressure.look(self.program.cookies()));
         }
         let before = self.denied.len();
         let program = &mut self.program;
@@ -284,6 +312,7 @@ impl Raised {
             (LISTS_V6, lists(false)),
             (VERDICTS, !self.denied.is_empty()),
             (RATES, has_rates),
+            (COOKIES, self.pressure.is_some()),
         ] {
             settings.flags |= if is_set { flag } else { 0 };
         }

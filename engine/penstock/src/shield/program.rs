@@ -42,9 +42,11 @@ pub struct Count {
 }
 
 /// What became of a packet that was only tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tried {
     pub dropped: bool,
+    /// What would leave in its place, where it is answered.
+    pub answer: Option<Vec<u8>>,
     /// On average; the kernel counts whole nanoseconds.
     pub each: Duration,
 }
@@ -166,6 +168,14 @@ impl Program {
         self.links.retain(|(name, _)| **name != *interface);
     }
 
+    /// SYNs that were answered, over all CPUs.
+    #[must_use]
+    pub fn cookies(&self) -> u64 {
+        let counters = self.ebpf.map("COUNTS").and_then(|map| PerCpuArray::<_, [u64; 2]>::try_from(map).ok());
+        let cpus = counters.and_then(|counters| counters.get(&counter_of(Reason::Cookie, false), 0).ok());
+        cpus.iter().flat_map(|cpus| cpus.iter()).map(|[packets, _]| packets).sum()
+    }
+
     /// What has been seen, over all CPUs: every reason, what a dry run let pass as far as there is any, and every note.
     #[must_use]
     pub fn counts(&self) -> Vec<Count> {
@@ -179,10 +189,8 @@ impl Program {
             let [packets, octets] = sum(counter);
             Count { name, verdict, packets, octets }
         };
-        let reasons = Reason::ALL.iter().map(|reason| {
-            let verdict = if reason.drops() { "drop" } else { "pass" };
-            count(reason.name(), Some(verdict), counter_of(*reason, false))
-        });
+        let reasons =
+            Reason::ALL.iter().map(|reason| count(reason.name(), Some(reason.verdict()), counter_of(*reason, false)));
         let dry = Reason::ALL.iter().filter(|reason| reason.drops());
         let dry = dry.map(|reason| count(reason.name(), Some("would_drop"), counter_of(*reason, true)));
         let notes = Note::ALL.iter().map(|note| count(note.name(), None, counter_of_note(*note)));
@@ -194,10 +202,15 @@ impl Program {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn try_on(&mut self, packet: &[u8], repeat: u32) -> Result<Tried, String> {
-        let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::new() };
+        // An answer is longer than what it answers by an option at most.
+        let mut left = vec![0; packet.len() + 4];
+        let options =
+            TestRunOptions { data_in: Some(packet), data_out: Some(&mut left), repeat, ..TestRunOptions::new() };
         let ran = program(&mut self.ebpf)?.test_run(options).map_err(|error| refusal("trying", &error))?;
-        // XDP_DROP is 1, XDP_PASS 2.
-        Ok(Tried { dropped: ran.return_value == 1, each: ran.duration })
+        // XDP_DROP is 1, XDP_PASS 2, XDP_TX 3.
+        left.truncate(ran.data_size_out as usize);
+        let answer = (ran.return_value == 3).then_some(left);
+        Ok(Tried { dropped: ran.return_value == 1, answer, each: ran.duration })
     }
 
     fn map<'a, M: TryFrom<&'a mut aya::maps::Map>>(&'a mut self, name: &str) -> Result<M, String> {

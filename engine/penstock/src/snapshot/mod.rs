@@ -62,8 +62,8 @@ pub use route::{
 };
 pub use schema::{
     AccessFormat, Balance, ClassDoc, ClientAuth, Congestion, Document, Driver, Forward, Forwarded, LimitDoc,
-    LimitFields, ListenDoc, PaceDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, Steering,
-    TlsVersion, Transport, XdpMode, json_schema,
+    LimitFields, ListenDoc, PaceDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, SameHost,
+    Steering, SynCookies, TlsVersion, Transport, XdpMode, json_schema,
 };
 pub use share::{Candidate, Share, Sticky};
 

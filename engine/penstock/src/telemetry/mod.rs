@@ -190,6 +190,8 @@ counters! {
     upstream_connect_nanoseconds_total: "counter",
     /// Upstream connections let go between two exchanges: worn, too old or too many, closed by the endpoint, or wanted elsewhere.
     upstream_discarded_total: "counter",
+    /// Requests over connections that were made for the same-host shortcut.
+    same_host_requests_total: "counter",
     /// Upstream connections lying idle.
     upstream_idle: "gauge",
     /// Upstream connections that came from another worker, because their endpoint has as many as it may.

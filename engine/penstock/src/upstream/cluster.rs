@@ -21,6 +21,7 @@ use super::list::seats;
 use super::view::View;
 use super::{Affinity, Member, Members, policy_now, proxy_header};
 use crate::limits;
+use crate::samehost::Switch;
 use crate::snapshot::{self, PoolProtocol};
 use crate::telemetry::{Counters, WorkerCells};
 
@@ -51,6 +52,8 @@ pub struct Cluster {
     workers: usize,
     /// Where idle connections may go to other workers and come from them.
     pub(super) lender: OnceCell<Lender>,
+    /// Whether requests to endpoints on this host skip TCP, where they could.
+    pub(super) switch: Option<Arc<Switch>>,
 }
 
 /// What an exchange wants of a lease.
@@ -63,6 +66,8 @@ pub struct Wanted<'a> {
     pub fresh: bool,
     /// The request asks for something else than HTTP.
     pub upgrade: bool,
+    /// It is here as a whole, and at most [`limits::SAME_HOST_REQUEST_MAX`] bytes.
+    pub short: bool,
     /// From where to where the client connected.
     pub path: Option<(SocketAddr, SocketAddr)>,
 }
@@ -142,6 +147,7 @@ impl Cluster {
             approach,
             told_at: Cell::new(None),
             lender: OnceCell::new(),
+            switch: None,
         };
         cluster.follow(pool, members, &Counters::default());
         cluster
@@ -466,13 +472,15 @@ impl Cluster {
         if wanted.pool.protocol != PoolProtocol::Http11 {
             return ring::pooled(self.share(&wanted, timer, cells)).await;
         }
+        let near = self.near_for(&wanted);
         let Wanted { endpoint, pool, connect, fresh, path, .. } = wanted;
-        if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, &cells.counters) {
+        cells.counters.same_host_requests_total.add(u64::from(near.is_some()));
+        if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, near.is_some(), &cells.counters) {
             return Ok(lease);
         }
         let header = proxy_header(pool.proxy_protocol, path);
-        let (stream, held) = ring::pooled(self.dial(endpoint, header, connect, timer, &cells.counters)).await?;
-        Ok(Lease::of_own(stream, held, endpoint))
+        let (stream, held) = ring::pooled(self.dial(endpoint, near, header, connect, timer, &cells.counters)).await?;
+        Ok(Lease::of_own(stream, held, endpoint, near.is_some()))
     }
 }
 

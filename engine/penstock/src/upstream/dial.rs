@@ -49,13 +49,18 @@ pub struct Approach {
 
 type Attempt<T> = Pin<Box<dyn Future<Output = Result<T, DialError>>>>;
 
-/// Connects to the first of `addresses` that answers.
+/// Connects to the first of `addresses` that answers, with a socket of this `priority`.
 ///
 /// # Errors
 /// Nothing to connect to, no time left, or the last attempt's error.
-pub async fn dial(addresses: &[Address], patience: Duration, timer: &mut Timer) -> Result<Stream, DialError> {
+pub async fn dial(
+    addresses: &[Address],
+    priority: Option<u32>,
+    patience: Duration,
+    timer: &mut Timer,
+) -> Result<Stream, DialError> {
     let attempt = |address: Address| -> Attempt<Stream> {
-        Box::pin(async move { Stream::connect(&address).await.map_err(DialError::Failed) })
+        Box::pin(async move { Stream::connect_as(&address, priority).await.map_err(DialError::Failed) })
     };
     race(addresses, ring::now() + patience, timer, attempt).await
 }
@@ -192,23 +197,28 @@ pub async fn secure(
 }
 
 impl Cluster {
-    /// A new stream to an endpoint, and its place among those that the endpoint may have. A PROXY `header` is the first that it hears.
+    /// A new stream to an endpoint, and its place among those that the endpoint may have: one that skips TCP where there is a token for that. A PROXY
+    /// `header` is the first that it hears.
     pub async fn dial(
         &self,
         endpoint: &Endpoint,
+        near: Option<u32>,
         header: Option<Buf>,
         patience: Duration,
         timer: &mut Timer,
         counters: &Counters,
     ) -> Result<(Transport, Held), DialError> {
-        self.dial_by(self.approach.as_ref().map(|by| &*by.tls), endpoint, header, patience, timer, counters).await
+        let tls = self.approach.as_ref().map(|by| &*by.tls);
+        self.dial_by(tls, endpoint, near, header, patience, timer, counters).await
     }
 
     /// As [`dial`](Self::dial), met by TLS as `tls` says.
+    #[allow(clippy::too_many_arguments, reason = "what a connection is made from")]
     pub(super) async fn dial_by(
         &self,
         tls: Option<&Origination>,
         endpoint: &Endpoint,
+        near: Option<u32>,
         header: Option<Buf>,
         patience: Duration,
         timer: &mut Timer,
@@ -217,7 +227,7 @@ impl Cluster {
         let authority = &endpoint.authority;
         let dialled = async |addresses: &[Address], timer: &mut Timer| {
             let begun = ring::now();
-            let stream = dial(addresses, patience, timer).await?;
+            let stream = dial(addresses, near, patience, timer).await?;
             secure(stream, header, tls, authority, begun + patience, timer).await
         };
         self.reach_out(endpoint, timer, counters, dialled).await

@@ -1,6 +1,6 @@
 //! An endpoint as one worker sees it, and the few that a request has failed at.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::Member;
 use super::pool::Idle;
 use super::shared::{AdminState, BreakerOrder, EndpointCell, EndpointShared, Health, Held, Spoken};
 use super::sharing::Sharing;
+use super::shortcut::Shortcut;
 use crate::limits;
 use crate::snapshot::{EndpointLimits, Pool};
 
@@ -27,6 +28,7 @@ pub struct Endpoint {
     pub(super) shared: Arc<EndpointShared>,
     pub(super) idle: RefCell<Vec<Idle>>,
     pub(super) sharing: Sharing,
+    pub(super) shortcut: Shortcut,
     /// Where connections are made to; several are tried in turn.
     addresses: RefCell<Box<[ring::Address]>>,
     breaker: RefCell<Breaker>,
@@ -54,6 +56,7 @@ impl Endpoint {
             shared: Arc::clone(&member.shared),
             idle: RefCell::default(),
             sharing: Sharing::default(),
+            shortcut: Shortcut::default(),
             addresses: RefCell::new(member.addresses.clone()),
             breaker: RefCell::new(breaker),
             latency: Cell::default(),
@@ -82,6 +85,7 @@ impl Endpoint {
         self.limits.set(member.limits.or(self.limits_of_pool));
         if *self.addresses.borrow() != member.addresses {
             self.addresses.borrow_mut().clone_from(&member.addresses);
+            self.shortcut.moved();
         }
     }
 
@@ -295,6 +299,15 @@ impl Endpoint {
         self.shared.compare(self.worker, outcome);
         self.cell().turned(breaker.state(now));
         self.cell().learnt(latency.nanos(now) as u64);
+    }
+
+    pub(super) fn addresses_now(&self) -> Ref<'_, Box<[ring::Address]>> {
+        self.addresses.borrow()
+    }
+
+    /// It has as many connections as it may.
+    pub(super) fn has_all_connections(&self) -> bool {
+        self.limits.get().connections.is_some_and(|most| self.shared.connections() >= most)
     }
 
     /// Where connections are made to now.

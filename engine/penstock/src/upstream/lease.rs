@@ -33,14 +33,16 @@ pub(super) struct Own {
     pub(super) requests: u32,
     /// When the connection was made.
     pub(super) made: ring::Now,
+    /// It was made to skip TCP: only short requests go over it.
+    pub(super) near: bool,
     /// Its place among those that the endpoint may have.
     pub(super) held: Held,
 }
 
 impl Own {
     /// A connection that has just been made.
-    pub(super) fn new(stream: Transport, held: Held) -> Self {
-        Self { conn: Conn::new(stream), requests: 0, made: ring::now(), held }
+    pub(super) fn new(stream: Transport, held: Held, near: bool) -> Self {
+        Self { conn: Conn::new(stream), requests: 0, made: ring::now(), near, held }
     }
 }
 
@@ -75,8 +77,8 @@ impl Wire {
 
 impl Lease {
     /// Of a connection of HTTP/1 that has just been made.
-    pub(super) fn of_own(stream: Transport, held: Held, endpoint: &Rc<Endpoint>) -> Self {
-        Self { wire: Wire::Own(Own::new(stream, held)), endpoint: Rc::clone(endpoint), reused: false }
+    pub(super) fn of_own(stream: Transport, held: Held, endpoint: &Rc<Endpoint>, near: bool) -> Self {
+        Self { wire: Wire::Own(Own::new(stream, held, near)), endpoint: Rc::clone(endpoint), reused: false }
     }
 
     /// Writes a request's head. What of it is to be sent by the caller, on its own or before content, is returned.

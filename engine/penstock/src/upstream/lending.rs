@@ -50,6 +50,7 @@ struct Lent {
     requests: u32,
     made: ring::Now,
     since: ring::Now,
+    near: bool,
     held: Held,
 }
 
@@ -218,7 +219,7 @@ impl Cluster {
 impl Endpoint {
     /// An idle connection for another worker. One that cannot move is closed: its place is of use, too.
     async fn part_with(&self, reuse: &Reuse, counters: &Counters) -> Option<Lent> {
-        let idle = self.pop_idle(reuse, counters)?;
+        let idle = self.pop_idle(reuse, |_| true, counters)?;
         let lent = Lent::of(idle).await;
         counters.upstream_discarded_total.add(u64::from(lent.is_none()));
         lent
@@ -226,8 +227,8 @@ impl Endpoint {
 
     /// Takes in what another worker has lent.
     async fn adopt(&self, lent: Lent, reuse: &Reuse, counters: &Counters) {
-        let Lent { socket, requests, made, since, held } = lent;
-        let mut own = Own { conn: Conn::new(socket.into_stream()), requests, made, held };
+        let Lent { socket, requests, made, since, near, held } = lent;
+        let mut own = Own { conn: Conn::new(socket.into_stream()), requests, made, near, held };
         own.conn.stream.watch();
         // What has come on the way is seen before a request could take it for its answer.
         ring::yield_now().await;
@@ -244,9 +245,9 @@ impl Endpoint {
 impl Lent {
     /// `None`, and it is closed: it has TLS on it, or something has come.
     async fn of(idle: Idle) -> Option<Self> {
-        let Idle { own: Own { conn, requests, made, held }, since } = idle;
+        let Idle { own: Own { conn, requests, made, near, held }, since } = idle;
         let socket = conn.stream.into_stream()?.detach().await?;
-        Some(Self { socket, requests, made, since, held })
+        Some(Self { socket, requests, made, since, near, held })
     }
 }
 

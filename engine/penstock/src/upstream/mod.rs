@@ -21,6 +21,7 @@ mod pool;
 mod selection;
 mod shared;
 mod sharing;
+mod shortcut;
 mod token;
 mod view;
 

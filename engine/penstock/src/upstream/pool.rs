@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::endpoint::Endpoint;
 use super::lease::{Own, Wire};
 use super::{Cluster, Lease, policy_now};
+use crate::limits;
 use crate::snapshot::{Pool, PoolProtocol, ProxyProtocol, Reuse};
 use crate::telemetry::{Counters, WorkerCells};
 use policy::Standing;
@@ -34,18 +35,26 @@ impl Idle {
 }
 
 impl Endpoint {
-    pub(super) fn take_idle(this: &Rc<Self>, settings: &Pool, counters: &Counters) -> Option<Lease> {
-        let idle = this.pop_idle(&settings.reuse, counters)?;
+    /// One that skips TCP (`near`) or does not. Where no connection may be made any more, a plain one does for both, and one that skips TCP makes
+    /// room for one that does not.
+    pub(super) fn take_idle(this: &Rc<Self>, settings: &Pool, near: bool, counters: &Counters) -> Option<Lease> {
+        let any = || this.has_all_connections().then(|| this.pop_idle(&settings.reuse, |_| true, counters)).flatten();
+        let idle = this.pop_idle(&settings.reuse, |own| own.near == near, counters).or_else(any)?;
+        if idle.own.near && !near {
+            counters.upstream_discarded_total.add(1);
+            return None;
+        }
         counters.upstream_reused_total.add(1);
         Some(Lease { wire: Wire::Own(idle.own), endpoint: Rc::clone(this), reused: true })
     }
 
-    /// The one that was parked last and is still good; those found bad are let go of.
-    pub(super) fn pop_idle(&self, reuse: &Reuse, counters: &Counters) -> Option<Idle> {
+    /// Of those that are fit, the one that was parked last and is still good; those found bad are let go of.
+    pub(super) fn pop_idle(&self, reuse: &Reuse, is_fit: impl Fn(&Own) -> bool, counters: &Counters) -> Option<Idle> {
         let mut all = self.idle.borrow_mut();
         let before = all.len();
         let mut found = None;
-        while let Some(mut idle) = all.pop() {
+        while let Some(at) = all.iter().rposition(|idle| is_fit(&idle.own)) {
+            let mut idle = all.remove(at);
             if idle.is_good(reuse, ring::now()) {
                 found = Some(idle);
                 break;
@@ -72,8 +81,8 @@ impl Endpoint {
         counters.upstream_discarded_total.add(idle.len() as u64);
     }
 
-    /// Where connections are lent (`lends`), who wants one asks for it.
-    fn sweep(&self, reuse: &Reuse, lends: bool, counters: &Counters) {
+    /// Where connections are lent (`lends`), who wants one asks for it. Those that skip TCP go where that is off (not `near`).
+    fn sweep(&self, reuse: &Reuse, lends: bool, near: bool, counters: &Counters) {
         let now = ring::now();
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
@@ -81,7 +90,7 @@ impl Endpoint {
             self.sharing.drain();
             idle.clear();
         }
-        idle.retain_mut(|idle| idle.is_good(reuse, now));
+        idle.retain_mut(|idle| (near || !idle.own.near) && idle.is_good(reuse, now));
         if !lends && !idle.is_empty() && self.wanted_elsewhere().is_some() {
             let half = idle.len().div_ceil(2);
             idle.drain(..half);
@@ -94,16 +103,19 @@ impl Endpoint {
 }
 
 impl Cluster {
-    /// Takes a connection back after its exchange: parks it if it can carry another one.
-    pub fn give_back(&self, lease: Lease, settings: &Pool, counters: &Counters) {
+    /// Takes a connection back after its exchange, whose answer had so many bytes of content: parks it if it can carry another one.
+    pub fn give_back(&self, lease: Lease, settings: &Pool, content: u64, counters: &Counters) {
         let Lease { wire: Wire::Own(mut own), endpoint, .. } = lease else { return };
         own.requests += 1;
+        endpoint.answered(content);
+        // What has gone by TCP once goes on so.
+        let fallen = own.near && (content >= limits::SAME_HOST_ANSWER_LARGE || self.near().is_none());
         let reuse = &settings.reuse;
         let worn = reuse.max_requests.is_some_and(|most| own.requests >= most)
             || reuse.max_age.is_some_and(|most| ring::now().since(own.made) >= most);
         let somebodys = settings.proxy_protocol != ProxyProtocol::Off;
         let full = endpoint.idle.borrow().len() >= reuse.max_idle as usize;
-        let unwanted = worn || full || somebodys || !endpoint.keeps_connections();
+        let unwanted = worn || full || fallen || somebodys || !endpoint.keeps_connections();
         let conn = &mut own.conn;
         let good = conn.machine.is_reusable() && conn.is_quiet() && conn.stream.unsent() == 0;
         if unwanted || !good {
@@ -121,8 +133,8 @@ impl Cluster {
     /// Lets go of connections that have been idle for too long, that the origin has closed, or that lead to an endpoint
     /// where nobody is thought to be.
     pub fn sweep(&self, settings: &Pool, counters: &Counters) {
-        let lends = self.lends();
-        self.endpoints().iter().for_each(|endpoint| endpoint.sweep(&settings.reuse, lends, counters));
+        let (lends, near) = (self.lends(), self.near().is_some());
+        self.endpoints().iter().for_each(|endpoint| endpoint.sweep(&settings.reuse, lends, near, counters));
     }
 
     /// Begins to make connections ready until every endpoint has as many idle ones as the pool wants. An endpoint that
@@ -142,11 +154,13 @@ impl Cluster {
                 let (cluster, endpoint, cells) = (Rc::clone(this), Rc::clone(endpoint), Arc::clone(cells));
                 let connect = settings.timeouts.connect;
                 ring::spawn(async move {
-                    let dialled = cluster.dial(&endpoint, None, connect, &mut Timer::new(), &cells.counters).await;
+                    let near = cluster.near().filter(|_| endpoint.skips_tcp());
+                    let dialled =
+                        cluster.dial(&endpoint, near, None, connect, &mut Timer::new(), &cells.counters).await;
                     endpoint.warming.set(endpoint.warming.get() - 1);
                     let Ok((stream, held)) = dialled else { return };
                     if endpoint.keeps_connections() {
-                        let mut own = Own::new(stream, held);
+                        let mut own = Own::new(stream, held, near.is_some());
                         own.conn.stream.watch();
                         endpoint.park(Idle { since: own.made, own }, &cells.counters);
                     }

@@ -234,7 +234,7 @@ impl Cluster {
                 cells.counters.upstream_reused_total.add(1);
                 return Ok(lease(wire, true));
             }
-            if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, &cells.counters) {
+            if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, false, &cells.counters) {
                 return Ok(lease);
             }
             if endpoint.sharing.dialling.get() == 0 || endpoint.sharing.wants_http1.get() {
@@ -251,7 +251,7 @@ impl Cluster {
             drop(dialling);
             return Ok(lease(wire, false));
         }
-        let (transport, held) = self.dial(endpoint, None, connect, timer, &cells.counters).await?;
+        let (transport, held) = self.dial(endpoint, None, None, connect, timer, &cells.counters).await?;
         let chosen = transport.secured().map(|secured| secured.http2);
         match (chosen, pool.protocol) {
             (Some(false), PoolProtocol::Http2) => {
@@ -261,7 +261,7 @@ impl Cluster {
             }
             (Some(false), _) | (None, PoolProtocol::Auto | PoolProtocol::Http11) => {
                 endpoint.sharing.wants_http1.set(true);
-                return Ok(Lease::of_own(transport, held, endpoint));
+                return Ok(Lease::of_own(transport, held, endpoint, false));
             }
             (Some(true), _) | (None, PoolProtocol::Http2 | PoolProtocol::Http3) => {
                 endpoint.sharing.wants_http1.set(false)
@@ -312,13 +312,14 @@ impl Cluster {
         cells: &Arc<WorkerCells>,
     ) -> Result<Lease, DialError> {
         let Wanted { endpoint, pool, fresh, .. } = *wanted;
-        if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, &cells.counters) {
+        if !fresh && let Some(lease) = Endpoint::take_idle(endpoint, pool, false, &cells.counters) {
             return Ok(lease);
         }
         let http1 = self.approach.as_ref().map(|by| by.tls.of_http1());
         let left = deadline.since(ring::now());
-        let (transport, held) = self.dial_by(http1.as_ref(), endpoint, None, left, timer, &cells.counters).await?;
-        Ok(Lease::of_own(transport, held, endpoint))
+        let (transport, held) =
+            self.dial_by(http1.as_ref(), endpoint, None, None, left, timer, &cells.counters).await?;
+        Ok(Lease::of_own(transport, held, endpoint, false))
     }
 }
 

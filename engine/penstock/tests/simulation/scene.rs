@@ -184,6 +184,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
     let cells: Arc<WorkerCells> = Arc::default();
     let roster = Roster::new(&snapshot, 1, policy::Now::ZERO);
     let plan = Plan {
+        switches: snapshot.pools.iter().map(|_| None).collect(),
         qos: qos::Shared::new(&snapshot, 1),
         originations: Originations::default(),
         quic: penstock::quic::Keys::new(&snapshot.engine.quic).expect("there is randomness").repeatable(seed),

@@ -2,6 +2,7 @@
 
 mod address;
 mod listener;
+mod priority;
 mod reuseport;
 mod socket;
 mod stream;
@@ -9,6 +10,7 @@ mod udp;
 
 pub use address::Address;
 pub use listener::{ListenOptions, Listener};
+pub use priority::{connect_with_priority, set_priority};
 pub use reuseport::{FilterInstruction, attach_reuseport_filter};
 pub use socket::Socket;
 pub use stream::{Stream, linger};

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,9 +28,20 @@ impl Stream {
 
     /// Connects to `address`.
     pub async fn connect(address: &Address) -> io::Result<Self> {
+        Self::connect_as(address, None).await
+    }
+
+    /// As [`connect`](Self::connect), with a socket of this priority (`SO_PRIORITY`) as far as that is granted.
+    pub async fn connect_as(address: &Address, priority: Option<u32>) -> io::Result<Self> {
         let stream = reactor::with(|reactor| {
             let storage = address.to_storage()?;
-            let fd = reactor.driver.borrow_mut().socket(address)?;
+            let mut driver = reactor.driver.borrow_mut();
+            let fd = driver.socket(address)?;
+            if let Some(priority) = priority.filter(|_| driver.is_real()) {
+                // SAFETY: the socket was opened just now, and is closed by the table at the earliest.
+                let _ = super::set_priority(unsafe { BorrowedFd::borrow_raw(fd) }, priority);
+            }
+            drop(driver);
             let mut table = reactor.table.borrow_mut();
             let stream = Self::new(table.add_stream(fd));
             table.connect(stream.index, storage);

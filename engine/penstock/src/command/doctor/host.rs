@@ -19,6 +19,8 @@ pub(super) struct Host {
     pub(super) shield: Result<(), String>,
     /// Whether the program for further addresses of listeners may be loaded.
     pub(super) lookup: Result<(), String>,
+    /// Why the same-host shortcut cannot be loaded, or fails its trial, if so.
+    pub(super) same_host: Result<(), String>,
     /// Why the XDP balancer and decapsulator cannot be loaded, if so.
     pub(super) balance: Vec<(Balance, Result<(), String>)>,
 }
@@ -32,6 +34,7 @@ impl Host {
             programs: load_programs(),
             shield: crate::shield::Program::load().map(drop),
             lookup: crate::steer::Lookup::load().map(drop),
+            same_host: crate::samehost::probe(),
             balance: Balance::ALL.map(|kind| (kind, crate::balance::Program::try_to_load(kind))).into(),
         }
     }
@@ -46,6 +49,7 @@ impl Host {
             programs: Kind::ALL.map(|kind| (kind, Ok(()))).into(),
             shield: Ok(()),
             lookup: Ok(()),
+            same_host: Ok(()),
             balance: Balance::ALL.map(|kind| (kind, Ok(()))).into(),
         }
     }

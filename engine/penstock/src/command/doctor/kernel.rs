@@ -42,6 +42,7 @@ pub(super) fn findings(host: &Host) -> Vec<Finding> {
     findings.extend(programs(host));
     findings.push(shield(host));
     findings.push(lookup(host));
+    findings.push(same_host(host));
     findings.extend(balance(host));
     findings.extend([cpus(host), cpu_limit(host), clock(host)]);
     findings
@@ -226,6 +227,15 @@ fn lookup(host: &Host) -> Finding {
     Finding::judge(host.lookup.is_ok(), State::Warn, "bpf lookup", found, "loads").costs(
         "listeners get nothing of what stands in `also`",
         "hold CAP_BPF and CAP_NET_ADMIN; boot a kernel with CONFIG_BPF_SYSCALL=y, 5.9 or newer",
+    )
+}
+
+fn same_host(host: &Host) -> Finding {
+    let found =
+        host.same_host.as_ref().map_or_else(|why| format!("refused: {why}"), |()| "passes its trial".to_owned());
+    Finding::judge(host.same_host.is_ok(), State::Warn, "bpf same host", found, "passes its trial").costs(
+        "`same_host` has no effect: endpoints on this host are reached by TCP",
+        "hold CAP_BPF and CAP_NET_ADMIN; mount cgroup v2; boot a kernel with CONFIG_BPF_SYSCALL=y and CONFIG_BPF_STREAM_PARSER=y, 5.15 or newer",
     )
 }
 

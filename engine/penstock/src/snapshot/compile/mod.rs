@@ -82,6 +82,8 @@ pub struct EngineSettings {
     pub spin: Spin,
     pub via: ViaName,
     pub server: ServerPolicy,
+    /// What the shortcut to endpoints of this host is limited to; `None`: all of the host.
+    pub same_host_cgroup: Option<PathBuf>,
     pub quic: QuicSettings,
 }
 
@@ -223,6 +225,7 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
             spin: document.engine.spin.0,
             via: document.engine.via.0.clone(),
             server: document.engine.server.0.clone(),
+            same_host_cgroup: document.engine.same_host_cgroup.as_ref().map(PathBuf::from),
             quic: QuicSettings {
                 secrets: document.engine.quic.secrets.as_ref().map(PathBuf::from),
                 server: document.engine.quic.server,

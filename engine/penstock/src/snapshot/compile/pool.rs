@@ -15,7 +15,9 @@ use crate::limits;
 use crate::snapshot::endpoint::Endpoint;
 use crate::snapshot::literal::HostPolicy;
 use crate::snapshot::repetition::{CopyAfter, PerTry, RetryCause};
-use crate::snapshot::schema::{Balance, FallbackDoc, HedgeDoc, PoolDoc, PoolProtocol, ProxyProtocol, RetryDoc};
+use crate::snapshot::schema::{
+    Balance, FallbackDoc, HedgeDoc, PoolDoc, PoolProtocol, ProxyProtocol, RetryDoc, SameHost,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
@@ -42,6 +44,7 @@ pub struct Pool {
     pub admission: Admission,
     pub timeouts: Timeouts,
     pub proxy_protocol: ProxyProtocol,
+    pub same_host: SameHost,
     pub resolve_every: Duration,
 }
 
@@ -103,6 +106,7 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
             idle: time(&doc.timeout.idle),
         },
         proxy_protocol: doc.proxy_protocol,
+        same_host: doc.same_host,
         resolve_every: time(&doc.resolve_every),
     }
 }

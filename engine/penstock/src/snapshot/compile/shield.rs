@@ -7,7 +7,7 @@ use policy::RateSettings;
 
 use super::qos::rate_settings;
 use super::{Networks, networks, time};
-use crate::snapshot::schema::{ShieldDoc, ShieldRateDoc, XdpMode};
+use crate::snapshot::schema::{ShieldDoc, ShieldRateDoc, SynCookies, XdpMode};
 
 /// The XDP shield, on at least one interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub struct Shield {
     /// Of each source.
     pub packets: Option<RateSettings>,
     pub syns: Option<RateSettings>,
+    pub syn_cookies: SynCookies,
     pub initials: Option<RateSettings>,
     pub over_limit: Option<OverLimit>,
 }
@@ -53,6 +54,7 @@ pub(super) fn shield(doc: &ShieldDoc) -> Option<Shield> {
         deny_files: doc.deny_files.iter().map(PathBuf::from).collect(),
         packets: rate(&doc.packets),
         syns: rate(&doc.syns),
+        syn_cookies: doc.syn_cookies,
         initials: rate(&doc.initials),
         over_limit,
     })

@@ -8,7 +8,7 @@ use crate::snapshot::literal::{Text, Time};
 use crate::snapshot::quantity::Size;
 use crate::snapshot::repetition::{CopyAfter, PerTry, RetryCause};
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::PoolDoc;
+use crate::snapshot::schema::{PoolDoc, PoolProtocol, ProxyProtocol, SameHost};
 use crate::snapshot::text::Step;
 
 impl Meaning<'_> {
@@ -77,6 +77,7 @@ impl Meaning<'_> {
             );
         }
         self.division(at, pool);
+        self.same_host(at, pool);
         self.pool_tls(at, pool);
         let times: [(&[Step<'_>], &Text<Time>); 5] = [
             (path!["pool", at, "timeout", "connect"], &pool.timeout.connect),
@@ -123,6 +124,24 @@ impl Meaning<'_> {
                 "no route and no tcp listener names it",
             );
         }
+    }
+
+    /// What `same_host` must mean.
+    fn same_host(&mut self, at: usize, pool: &PoolDoc) {
+        if pool.same_host == SameHost::Off {
+            return;
+        }
+        let why = if pool.protocol != PoolProtocol::Http11
+            || pool.tls.ca.is_some()
+            || pool.endpoints.iter().any(|endpoint| endpoint.0.tls)
+        {
+            "the shortcut is for HTTP/1.1 in the clear"
+        } else if pool.proxy_protocol != ProxyProtocol::Off {
+            "connections with a PROXY header carry one client's requests, and are not worth the shortcut"
+        } else {
+            return;
+        };
+        self.report(Code::Conflict, path!["pool", at, "same_host"], why, "leave it out");
     }
 
     /// What `hedge` must mean.

@@ -29,6 +29,8 @@ pub struct EngineDoc {
     pub via: Text<ViaName>,
     /// What becomes of a response's `Server` field.
     pub server: Text<ServerPolicy>,
+    /// The directory of the cgroup v2 to which `same_host` of pools is limited: the engine and those endpoints must be in it. All of the host unless given.
+    pub same_host_cgroup: Option<String>,
     /// QUIC, under HTTP/3, of all listeners.
     pub quic: QuicDoc,
 }

@@ -32,14 +32,14 @@ pub(super) use listen::SniDoc;
 pub use listen::{Congestion, ListenDoc, Protocol};
 pub(super) use outlier::{OutlierCause, OutlierDoc};
 pub(super) use pool::{FallbackDoc, HedgeDoc, RetryDoc};
-pub use pool::{PoolDoc, PoolProtocol, ProxyProtocol};
+pub use pool::{PoolDoc, PoolProtocol, ProxyProtocol, SameHost};
 pub use queue::QueueDoc;
 pub(super) use route::{
     AdaptiveDoc, HeadersDoc, MirrorDoc, RedirectDoc, RedirectQuery, RespondDoc, RewriteDoc, RouteTimeouts,
 };
 pub use route::{Forwarded, RouteDoc};
-pub use shield::XdpMode;
 pub(super) use shield::{ShieldDoc, ShieldRateDoc};
+pub use shield::{SynCookies, XdpMode};
 pub(super) use vip::{BalanceDoc, DecapDoc, VipDoc};
 pub use vip::{Forward, Transport};
 

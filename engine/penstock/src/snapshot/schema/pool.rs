@@ -80,6 +80,9 @@ pub struct PoolDoc {
     /// Tells endpoints who the client is, with a PROXY header on each connection, before TLS where there is TLS. Connections are then not
     /// shared by clients.
     pub proxy_protocol: ProxyProtocol,
+    /// Whether requests to endpoints on this host skip TCP, by eBPF programs where they can be loaded. `auto`: requests that are short and here as
+    /// a whole do, where answers are mostly short as well; others take a plain connection. For endpoints of HTTP/1.1 in the clear.
+    pub same_host: SameHost,
     /// The longest that a name is believed: it is resolved again when its records' time to live ends, and no later than this.
     pub resolve_every: Text<Time>,
 }
@@ -109,6 +112,7 @@ impl Default for PoolDoc {
             queue: QueueDoc::default(),
             timeout: PoolTimeouts::default(),
             proxy_protocol: ProxyProtocol::default(),
+            same_host: SameHost::default(),
             resolve_every: Text::secs(10),
         }
     }
@@ -166,6 +170,15 @@ pub enum ProxyProtocol {
     Off,
     V1,
     V2,
+}
+
+/// Whether endpoints on this host are reached without TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SameHost {
+    #[default]
+    Off,
+    Auto,
 }
 
 /// Which connections are kept for the next request.

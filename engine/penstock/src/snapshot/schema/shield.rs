@@ -30,6 +30,9 @@ pub struct ShieldDoc {
     pub packets: ShieldRateDoc,
     /// TCP connections that each source may open: its SYNs.
     pub syns: ShieldRateDoc,
+    /// `auto`: while a listener's queue of half-open connections is full, SYNs are answered in XDP with the kernel's cookies; the interface has
+    /// to send what XDP answers. `off`: the kernel answers them, as `net.ipv4.tcp_syncookies` says.
+    pub syn_cookies: SynCookies,
     /// QUIC connections that each source may open with listeners of HTTP/3: its Initials, of which a client repeats what is lost.
     pub initials: ShieldRateDoc,
     /// Who is turned away by a route's `limit` too often is dropped for a while.
@@ -48,6 +51,7 @@ impl Default for ShieldDoc {
             deny_files: Vec::new(),
             packets: ShieldRateDoc::default(),
             syns: ShieldRateDoc::default(),
+            syn_cookies: SynCookies::default(),
             initials: ShieldRateDoc::default(),
             over_limit: OverLimitDoc::default(),
         }
@@ -62,6 +66,15 @@ pub enum XdpMode {
     Auto,
     Native,
     Generic,
+}
+
+/// Whether the shield answers SYNs when there is no room to remember them; else the kernel does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SynCookies {
+    #[default]
+    Off,
+    Auto,
 }
 
 /// How much each source may send.

@@ -59,13 +59,13 @@ impl Pair {
 
     async fn lease(&self, worker: usize, endpoint: &Rc<Endpoint>) -> Result<Lease, DialError> {
         let (pool, connect) = (&self.snapshot.pools[0], Duration::from_secs(5));
-        let wanted = Wanted { endpoint, pool, connect, fresh: false, upgrade: false, path: None };
+        let wanted = Wanted { endpoint, pool, connect, fresh: false, upgrade: false, short: false, path: None };
         self.clusters[worker].lease(wanted, &mut Timer::new(), &self.cells[worker]).await
     }
 
     fn give_back(&self, worker: usize, lease: Lease) {
         self.clusters[worker].record(&lease.endpoint, now(), &Outcome::answered(Duration::from_millis(1), 200));
-        self.clusters[worker].give_back(lease, &self.snapshot.pools[0], &self.cells[worker].counters);
+        self.clusters[worker].give_back(lease, &self.snapshot.pools[0], 0, &self.cells[worker].counters);
     }
 
     /// A connection for a worker, as soon as there is one: as the queue does it.
