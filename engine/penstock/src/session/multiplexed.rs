@@ -155,6 +155,12 @@ fn begin<M: Multiplexed<Role = Server>>(door: &Rc<Door>, peer: &Rc<Peer>, arriva
 }
 
 async fn serve<M: Multiplexed<Role = Server>>(door: Rc<Door>, peer: Rc<Peer>, mut stream: M::Stream, request: Request) {
+    // A request that was given up in the same breath costs no endpoint anything (CVE-2023-44487).
+    if poll_fn(|cx| Poll::Ready(M::lane(&mut stream).poll_broken(cx).is_ready())).await {
+        door.cells.counters.requests_total.add(1);
+        door.cells.counters.requests_abandoned_total.add(1);
+        return;
+    }
     exchange::serve(&door, &mut M::lane(&mut stream), request, &peer, &mut Timer::new()).await;
 }
 
