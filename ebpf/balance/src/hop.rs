@@ -18,7 +18,7 @@ pub(crate) const fn is_v4([a, b, c, _]: Address) -> bool {
     (a | b) == 0 && c == 0xffff_u32.to_be()
 }
 
-/// The way to an endpoint: what this CPU was told a moment ago, or else the kernel's word. Its tables know routes and neighbours; an answer costs as much as all the rest here.
+/// The way to an endpoint: what this CPU was told a moment ago, or else the kernel's word. Its tables know routes and neighbours, and change seldom.
 #[inline(always)]
 pub(crate) fn hop(ctx: &XdpContext, number: u32, endpoint: Address, way: Forward, now: u64) -> Result<Hop, Outcome> {
     let now = (now >> 20) as u32;
