@@ -13,15 +13,18 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+#[cfg(feature = "cookies")]
 mod cookie;
 
 use core::arch::asm;
 use core::ptr;
 
+#[cfg(feature = "cookies")]
+use abi::shield::COOKIES;
 use abi::shield::{
-    BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, BUCKETS, Bucket, COOKIES, COUNTERS, DRY_RUN, LISTED_ALLOW,
-    LISTED_DENY, LISTS_V4, LISTS_V6, Note, PORT_WORDS, Ports, RATES, Reason, SANE, Settings, Step, VERDICTS,
-    counter_of, counter_of_note, port_bit, source_v4,
+    BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, BUCKETS, Bucket, COUNTERS, DRY_RUN, LISTED_ALLOW, LISTED_DENY,
+    LISTS_V4, LISTS_V6, Note, PORT_WORDS, Ports, RATES, Reason, SANE, Settings, Step, VERDICTS, counter_of,
+    counter_of_note, port_bit, source_v4,
 };
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_get_buff_len};
@@ -137,6 +140,7 @@ fn judge(ctx: &XdpContext, flags: u64) -> Result<Reason, Reason> {
     if flags & (VERDICTS | RATES) != 0 {
         heeds(&network, &transport, is_udp, flags)?;
     }
+    #[cfg(feature = "cookies")]
     if flags & COOKIES != 0 && transport.opens && !is_udp {
         return Ok(cookie::cookie(ctx, network.at));
     }

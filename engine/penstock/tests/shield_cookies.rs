@@ -58,7 +58,7 @@ fn kernel_makes_cookies(when: u8) {
 }
 
 fn program(settings: Settings) -> Option<Program> {
-    let mut program = match Program::load() {
+    let mut program = match Program::load_with_cookies() {
         Ok(program) => program,
         Err(why) if why.contains("CAP_BPF") || why.contains("not supported") => {
             println!("SKIPPED: {why}");

@@ -9,8 +9,15 @@ use std::process::Command;
 
 use crate::{Outcome, place, shell};
 
-/// The packages of programs in `ebpf/`. Each makes one object, which the engine has built in.
-const PACKAGES: &[&str] = &["steer", "shield", "lookup", "samehost", "balance"];
+/// The packages of programs in `ebpf/`, each with the feature that it is built with, if any. Each makes one object, which the engine has built in.
+const PROGRAMS: &[(&str, Option<&str>)] = &[
+    ("steer", None),
+    ("shield", None),
+    ("shield", Some("cookies")),
+    ("lookup", None),
+    ("samehost", None),
+    ("balance", None),
+];
 
 const TARGET: &str = "bpfel-unknown-none";
 
@@ -38,9 +45,10 @@ pub fn run(arguments: &[String]) -> Outcome {
         }
         Err(why) => return Err(why),
     };
-    for package in PACKAGES {
-        let object = format!("ebpf/{package}/{package}.o");
-        let built = tools.build(package)?;
+    for &(package, feature) in PROGRAMS {
+        let kind = feature.map(|feature| format!("-{feature}")).unwrap_or_default();
+        let object = format!("ebpf/{package}/{package}{kind}.o");
+        let built = tools.build(package, feature)?;
         if check { compare(&object, &built, &tools)? } else { replace(&object, &built, &tools)? }
     }
     Ok(())
@@ -111,7 +119,7 @@ impl Tools {
     }
 
     /// The bytes of a package's object.
-    fn build(&self, package: &str) -> Outcome<Vec<u8>> {
+    fn build(&self, package: &str, feature: Option<&str>) -> Outcome<Vec<u8>> {
         let target = self.directory.join("build");
         let mut cargo = shell::cargo(if self.compiler.is_some() { "" } else { "+nightly" });
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -119,6 +127,7 @@ impl Tools {
             std::env::join_paths(std::iter::once(self.directory.join("tools/bin")).chain(std::env::split_paths(&path)));
         cargo
             .args(["build", "--quiet", "--locked", "--release", "--target", TARGET])
+            .args(feature.iter().flat_map(|feature| ["--features", feature]))
             .current_dir(place::root().join("ebpf").join(package))
             .env("CARGO_TARGET_DIR", &target)
             .env("PATH", path.map_err(|error| error.to_string())?)

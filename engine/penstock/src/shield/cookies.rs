@@ -50,18 +50,25 @@ impl Pressure {
     }
 }
 
-/// Whether the kernel makes cookies, and believes them.
+/// CAP_SYS_ADMIN and CAP_PERFMON, by which the verifier trusts whoever loads a program: it gives up on this one otherwise.
+const TRUSTED: u64 = 1 << 21 | 1 << 38;
+
+/// Whether the kernel makes cookies, believes them, and may be given the program that asks for them.
 ///
 /// # Errors
 /// A sentence for the operator.
 pub(super) fn granted() -> Result<(), String> {
-    judge(std::fs::read_to_string(Path::new("/proc/sys/net/ipv4/tcp_syncookies")).ok().as_deref())
+    let read = |path: &str| std::fs::read_to_string(Path::new(path)).ok();
+    judge(read("/proc/sys/net/ipv4/tcp_syncookies").as_deref(), read("/proc/self/status").as_deref())
 }
 
-fn judge(setting: Option<&str>) -> Result<(), String> {
+fn judge(setting: Option<&str>, status: Option<&str>) -> Result<(), String> {
+    let held = status.and_then(|status| status.lines().find_map(|line| line.strip_prefix("CapEff:")));
+    let held = held.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     match setting.map(str::trim) {
         None => Err("the kernel has none, which needs CONFIG_SYN_COOKIES=y".to_owned()),
         Some("0") => Err("net.ipv4.tcp_syncookies is 0, and has to be 1".to_owned()),
+        Some(_) if held & TRUSTED == 0 => Err("the program that asks for them needs CAP_PERFMON".to_owned()),
         Some(_) => Ok(()),
     }
 }
@@ -89,8 +96,13 @@ mod tests {
 
     #[test]
     fn cookies_are_the_kernels_to_grant() {
-        assert!(judge(Some("1\n")).is_ok() && judge(Some("2")).is_ok());
-        assert!(judge(Some("0\n")).unwrap_err().contains("has to be 1"));
-        assert!(judge(None).unwrap_err().contains("CONFIG_SYN_COOKIES"));
+        let (root, perfmon, bpf) =
+            ("Name:\tx\nCapEff:\t000001ffffffffff\n", "CapEff:\t000000c000001000\n", "CapEff:\t0000008000001000\n");
+        for trusted in [root, perfmon] {
+            assert!(judge(Some("1\n"), Some(trusted)).is_ok() && judge(Some("2"), Some(trusted)).is_ok());
+        }
+        assert!(judge(Some("1\n"), Some(bpf)).unwrap_err().contains("CAP_PERFMON"));
+        assert!(judge(Some("0\n"), Some(root)).unwrap_err().contains("has to be 1"));
+        assert!(judge(None, Some(root)).unwrap_err().contains("CONFIG_SYN_COOKIES"));
     }
 }

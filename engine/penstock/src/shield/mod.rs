@@ -219,7 +219,16 @@ impl Shield {
 impl Raised {
     /// `None` where no interface takes it: `refused` says why.
     fn new(wish: &Wish, ports: &[(Ports, u16)], refused: &mut Vec<String>) -> Result<Option<Self>, String> {
-        let mut program = Program::load()?;
+        let wants_cookies = wish.syn_cookies == SynCookies::Auto && !wish.dry_run;
+        let cookies = wants_cookies.then(|| cookies::granted().and_then(|()| Program::load_with_cookies()));
+        let (mut program, pressure) = match cookies {
+            Some(Ok(program)) => (program, Some(Pressure::default())),
+            Some(Err(why)) => {
+                refused.push(format!("SYN cookies: {why}"));
+                (Program::load()?, None)
+            }
+            None => (Program::load()?, None),
+        };
         program.protect(ports.iter().copied())?;
         let mut raised = Self {
             wish: wish.clone(),
@@ -229,14 +238,8 @@ impl Raised {
             table: Table::new(),
             denied: BTreeMap::new(),
             settings: Settings::default(),
-            pressure: None,
+            pressure,
         };
-        if wish.syn_cookies == SynCookies::Auto && !wish.dry_run {
-            match cookies::granted() {
-                Ok(()) => raised.pressure = Some(Pressure::default()),
-                Err(why) => refused.push(format!("SYN cookies: {why}")),
-            }
-        }
         let mut news = Vec::new();
         raised.lists.look(ring::monotonic(), &mut news);
         raised.apply()?;

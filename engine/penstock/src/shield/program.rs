@@ -20,6 +20,9 @@ use crate::snapshot::{Cidr, XdpMode};
 /// Built by `cargo xtask ebpf` and committed; CI compares it with its source.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/shield/shield.o");
 
+/// The same, and it answers SYNs.
+static WITH_COOKIES: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/shield/shield-cookies.o");
+
 /// The program's name in the object, and in `bpftool prog`.
 const NAME: &str = "shield";
 
@@ -64,6 +67,18 @@ impl Program {
     /// # Errors
     /// A sentence for the operator: which step was refused, and what that needs.
     pub fn load() -> Result<Self, String> {
+        Self::of(OBJECT)
+    }
+
+    /// As [`load`](Self::load), one that can answer SYNs with cookies. Without CAP_PERFMON that is refused, after the verifier has been busy for seconds.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_cookies() -> Result<Self, String> {
+        Self::of(WITH_COOKIES)
+    }
+
+    fn of(object: &[u8]) -> Result<Self, String> {
         let mut ebpf = EbpfLoader::new()
             // Nothing in the program depends on how the kernel lays out its structures.
             .btf(None)
@@ -71,7 +86,7 @@ impl Program {
             .map_max_entries("LIST_V6", limits::SHIELD_NETWORKS_MAX)
             .map_max_entries("DENIED", limits::SHIELD_DENIED_MAX)
             .map_max_entries("SOURCES", limits::SHIELD_SOURCES)
-            .load(OBJECT)
+            .load(object)
             .map_err(|error| refusal("maps", &error))?;
         program(&mut ebpf)?.load().map_err(|error| refusal("program", &error))?;
         Ok(Self { ebpf, links: Vec::new() })
