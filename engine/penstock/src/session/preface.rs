@@ -11,12 +11,17 @@ use ring::Timer;
 use crate::conn::Conn;
 
 /// Whether a first line with no version of HTTP asks for no path either: then it is of another language altogether, and least of all would somebody
-/// understand an answer of HTTP/1 who meant to begin with HTTP/2's preface (RFC 9113 §3.4).
+/// understand an answer of HTTP/1 who meant to begin with HTTP/2's preface (RFC 9113 §3.4). A PROXY header that is not believed here is of a
+/// balancer before us, whose requests follow: those who ask shall see that they were refused.
 pub(super) fn is_neither(said: &[u8]) -> bool {
     let line = said.split(|&byte| byte == b'\r' || byte == b'\n').find(|line| !line.is_empty()).unwrap_or_default();
     let mut words = line.split(|&byte| byte == b' ').skip(1);
     let (Some(target), Some(version)) = (words.next(), words.next()) else { return false };
-    !target.contains(&b'/') && !version.is_empty() && !version.to_ascii_lowercase().starts_with(b"http/")
+    let is_balancer = line.starts_with(b"PROXY ");
+    !is_balancer
+        && !target.contains(&b'/')
+        && !version.is_empty()
+        && !version.to_ascii_lowercase().starts_with(b"http/")
 }
 
 /// Whether the connection begins as HTTP/2 does (RFC 9113 §3.4). Whatever is received meanwhile stays to be read; a client that says nothing, or not
@@ -54,6 +59,7 @@ mod tests {
             assert!(is_neither(other.as_bytes()), "{other}");
         }
         for http in [
+            "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\nGET / HTTP/1.1\r\n\r\n",
             "GET / HTTP/3.0\r\n\r\n",
             "GET a http/1.1\r\n\r\n",
             "GET / HTTQ/1.1\r\n\r\n",
