@@ -8,14 +8,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use abi::{ConnectionIds, Destination, Form, Place, Route};
+use abi::{ConnectionIds, Place, Route};
 use bytes::BytesMut;
 use quinn_proto::{
-    ClientConfig, ConnectError, ConnectionHandle, ConnectionId, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming,
-    ServerConfig, Transmit,
+    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, ServerConfig,
+    Transmit,
 };
 use ring::{Received, Sent, UdpOptions, UdpSocket};
 
+use super::ids::called_in;
 use super::link::{Inbox, Link};
 use super::proof::Proof;
 use super::{Keys, config, instant};
@@ -72,14 +73,6 @@ impl Newcomer {
     #[must_use]
     pub fn is_proved(&self) -> bool {
         self.incoming.remote_address_validated() || !self.incoming.may_retry()
-    }
-}
-
-/// The id in a long header, which is the client's own choice until it has heard from us.
-fn chosen(datagram: &[u8]) -> Option<ConnectionId> {
-    match abi::destination(datagram)? {
-        Destination { form: Form::Long, id } if id.len() <= abi::ID_LEN_MAX => Some(ConnectionId::new(id)),
-        Destination { .. } => None,
     }
 }
 
@@ -218,7 +211,7 @@ impl Endpoint {
         let wire = &mut *self.wire.borrow_mut();
         wire.clear();
         let (now, ecn) = (instant(ring::now()), EcnCodepoint::from_bits(ecn));
-        let (id, bytes) = (chosen(&datagram), datagram.len() as u64);
+        let (id, bytes) = (called_in(&datagram), datagram.len() as u64);
         let event = self.machine.borrow_mut().handle(now, from, to, ecn, datagram, wire);
         match event {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {

@@ -2,8 +2,8 @@
 //!
 //! A client that comes back from another port (a NAT has forgotten it, RFC 9000 §9.3) is a stranger by its address, and maybe another worker's. It
 //! still says the id that the endpoint had told it in the open, with its handshake. What holds here:
-//! * All workers share a listener's table. It is asked when a flow begins and told when an endpoint first says an id, and so once or twice a
-//!   connection and never for a datagram.
+//! * All workers share a listener's table. It is asked when a flow begins, or an id is first said on one; it is told when an endpoint first says one.
+//!   So a connection meets its lock a few times, and datagrams do not.
 //! * It is bounded: ids are kept in two halves, and when the younger one is full, the older one is forgotten.
 //! * It decides who is asked, and nothing else: the flow is a new one, so that the endpoint sees its client's path change and validates it.
 
@@ -11,45 +11,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use abi::Form;
-
 use crate::limits;
+use crate::quic::{self, ConnectionId};
 use crate::snapshot::{ListenerId, ListenerProtocol, Snapshot};
-
-/// The longest id of QUIC version 1 (RFC 9000 §17.2).
-const ID_MAX: usize = 20;
-
-/// A connection id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct QuicId {
-    len: u8,
-    bytes: [u8; ID_MAX],
-}
-
-impl QuicId {
-    /// `None` for one that tells nothing, or is longer than any may be.
-    fn new(id: &[u8]) -> Option<Self> {
-        let mut bytes = [0; ID_MAX];
-        bytes.get_mut(..id.len()).filter(|place| !place.is_empty())?.copy_from_slice(id);
-        Some(Self { len: id.len() as u8, bytes })
-    }
-
-    /// What an endpoint calls itself in a datagram, if it does.
-    #[must_use]
-    pub fn told_in(datagram: &[u8]) -> Option<Self> {
-        abi::source(datagram).and_then(Self::new)
-    }
-
-    /// Whether this is whom a client's datagram calls.
-    #[must_use]
-    pub fn is_called_in(&self, datagram: &[u8]) -> bool {
-        let id = &self.bytes[..usize::from(self.len)];
-        match abi::destination(datagram) {
-            Some(abi::Destination { form: Form::Long, id: called }) => called == id,
-            _ => datagram.get(1..).is_some_and(|rest| rest.starts_with(id)),
-        }
-    }
-}
 
 /// The tables of all listeners, for all workers.
 #[derive(Debug)]
@@ -78,15 +42,15 @@ pub struct Table(Mutex<Halves>);
 
 #[derive(Debug, Default)]
 struct Halves {
-    young: HashMap<QuicId, SocketAddr>,
-    old: HashMap<QuicId, SocketAddr>,
+    young: HashMap<ConnectionId, SocketAddr>,
+    old: HashMap<ConnectionId, SocketAddr>,
     /// A bit for each length that an id here has or had.
     lengths: u32,
 }
 
 impl Table {
     /// The endpoint at this address has called itself so.
-    pub fn learn(&self, id: QuicId, endpoint: SocketAddr) {
+    pub fn learn(&self, id: ConnectionId, endpoint: SocketAddr) {
         let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         halves.put(id, endpoint);
     }
@@ -95,32 +59,30 @@ impl Table {
     #[must_use]
     pub fn find(&self, datagram: &[u8]) -> Option<SocketAddr> {
         let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match abi::destination(datagram) {
-            Some(abi::Destination { form: Form::Long, id }) => halves.take(QuicId::new(id)?),
+        match quic::called_in(datagram) {
+            Some(id) => halves.take(id),
             // A short header does not tell how long its id is.
-            _ if datagram.first().is_some_and(|first| first & 0x80 == 0) => {
+            None if datagram.first().is_some_and(|first| first & 0x80 == 0) => {
                 let lengths = halves.lengths;
-                (1..=ID_MAX)
-                    .filter(|len| lengths & 1 << len != 0)
-                    .filter_map(|len| QuicId::new(datagram.get(1..=len)?))
-                    .find_map(|id| halves.take(id))
+                let known = (1..=abi::ID_LEN_MAX).filter(|len| lengths & 1 << len != 0);
+                known.filter_map(|len| quic::id(datagram.get(1..=len)?)).find_map(|id| halves.take(id))
             }
-            _ => None,
+            None => None,
         }
     }
 }
 
 impl Halves {
-    fn put(&mut self, id: QuicId, endpoint: SocketAddr) {
+    fn put(&mut self, id: ConnectionId, endpoint: SocketAddr) {
         if self.young.len() >= limits::UDP_HOMES_HALF {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(id, endpoint);
-        self.lengths |= 1 << id.len;
+        self.lengths |= 1 << id.len();
     }
 
     /// What is asked for is young again.
-    fn take(&mut self, id: QuicId) -> Option<SocketAddr> {
+    fn take(&mut self, id: ConnectionId) -> Option<SocketAddr> {
         if let Some(endpoint) = self.young.get(&id) {
             return Some(*endpoint);
         }
@@ -155,7 +117,7 @@ mod tests {
     fn ids_of_several_lengths_lead_home() {
         let table = Table::default();
         for (port, id) in [(1, &[1; 8][..]), (2, &[2; 20]), (3, &[3; 1])] {
-            table.learn(QuicId::told_in(&told(id)).expect("an id"), endpoint(port));
+            table.learn(quic::told_in(&told(id)).expect("an id"), endpoint(port));
         }
         assert_eq!(table.find(&short(&[1; 8])), Some(endpoint(1)));
         assert_eq!(table.find(&short(&[2; 20])), Some(endpoint(2)));
@@ -165,29 +127,29 @@ mod tests {
         let mut handshake = vec![0xe0, 0, 0, 0, 1, 8];
         handshake.extend([1; 8]);
         assert_eq!(table.find(&handshake), Some(endpoint(1)));
-        let id = QuicId::told_in(&told(&[1; 8])).expect("an id");
-        assert!(id.is_called_in(&handshake) && id.is_called_in(&short(&[1; 8])));
-        assert!(!id.is_called_in(&short(&[2; 8])) && !id.is_called_in(&handshake[..13]) && !id.is_called_in(&[]));
+        let id = quic::told_in(&told(&[1; 8])).expect("an id");
+        assert!(quic::is_called_in(id, &handshake) && quic::is_called_in(id, &short(&[1; 8])));
+        assert!(![&short(&[2; 8])[..], &handshake[..13], &[]].iter().any(|other| quic::is_called_in(id, other)));
     }
 
     #[test]
     fn what_is_cut_off_or_too_long_leads_nowhere() {
         let table = Table::default();
-        table.learn(QuicId::told_in(&told(&[5; 8])).expect("an id"), endpoint(1));
+        table.learn(quic::told_in(&told(&[5; 8])).expect("an id"), endpoint(1));
         for whole in [short(&[5; 8]), told(&[5; 8])] {
             for cut in 0..whole.len() {
-                let _ = (table.find(&whole[..cut]), QuicId::told_in(&whole[..cut]));
+                let _ = (table.find(&whole[..cut]), quic::told_in(&whole[..cut]));
             }
         }
         assert_eq!(table.find(&short(&[5; 8])[..8]), None, "an id is whole or none");
-        assert_eq!((QuicId::told_in(&told(&[])), QuicId::told_in(&told(&[1; 21]))), (None, None));
-        assert_eq!(QuicId::told_in(&short(&[5; 8])), None);
+        assert_eq!((quic::told_in(&told(&[])), quic::told_in(&told(&[1; 21]))), (None, None));
+        assert_eq!(quic::told_in(&short(&[5; 8])), None);
     }
 
     #[test]
     fn it_is_bounded_and_keeps_what_is_asked_for() {
         let table = Table::default();
-        let id = |number: u32| QuicId::new(&number.to_be_bytes()).expect("four octets");
+        let id = |number: u32| quic::id(&number.to_be_bytes()).expect("four octets");
         let most = limits::UDP_HOMES_HALF as u32;
         for number in 0..5 * most {
             table.learn(id(number), endpoint(1));

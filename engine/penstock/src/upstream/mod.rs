@@ -38,7 +38,7 @@ pub use self::cluster::{Choice, Cluster, Impatient, Repetition, Waiting, Wanted}
 pub use self::dial::{Approach, DialError, call, dial, secure};
 pub use self::discovery::{Discovery, Report};
 pub use self::endpoint::{Endpoint, Tried};
-pub use self::homes::{Homes, QuicId};
+pub use self::homes::Homes;
 pub use self::lease::Lease;
 pub use self::lending::{Lending, join};
 pub use self::list::{Badges, Members, PoolLoad};

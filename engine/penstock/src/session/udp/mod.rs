@@ -32,8 +32,9 @@ use super::Sessions;
 use crate::exchange::{Door, affinity_of_bytes};
 use crate::limits;
 use crate::qos::HeldClient;
+use crate::quic::{self, ConnectionId};
 use crate::snapshot::{self, ListenerProtocol, PoolId};
-use crate::upstream::{Choice, Endpoint, Held, QuicId, Tried, policy_now};
+use crate::upstream::{Choice, Endpoint, Held, Tried, policy_now};
 
 /// Whose datagrams belong together: those from a client to one of our addresses.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -71,11 +72,13 @@ struct Flow {
     /// How long the first reply took.
     latency: Cell<Option<Duration>>,
     /// What the endpoint has last called itself, where that matters.
-    called: Cell<Option<QuicId>>,
+    called: Cell<Option<ConnectionId>>,
     /// The beginning of another id that a client of it has used since, and that leads nowhere else.
     other: Cell<[u8; 8]>,
     /// What leaves to the endpoint when all that is here has been received.
     joined: Cell<Option<Joined>>,
+    /// Another flow has its path.
+    replaced: Cell<bool>,
     /// Who passes replies on.
     task: Cell<Option<TaskRef>>,
     _held: Held,
@@ -139,7 +142,10 @@ impl Flows {
         counters.connections_total.add(1);
         counters.udp_flows_total.add(1);
         let flow = Rc::new(flow);
-        self.0.open.borrow_mut().insert(path, Rc::clone(&flow));
+        let before = self.0.open.borrow_mut().insert(path, Rc::clone(&flow));
+        if let Some(before) = before {
+            before.give_way();
+        }
         ring::spawn(run(Rc::clone(&self.0), path, Rc::clone(&flow), pool, flows, held));
         Some(flow)
     }
@@ -169,7 +175,7 @@ impl Shared {
         let Some(homes) = self.door.homes.of(self.door.listener) else { return true };
         let Some(id) = flow.called.get() else { return true };
         let beginning = said.get(1..9).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
-        if id.is_called_in(said) || beginning == flow.other.get() {
+        if quic::is_called_in(id, said) || beginning == flow.other.get() {
             return true;
         }
         let elsewhere = homes.find(said).is_some_and(|at| at != flow.to);
@@ -182,7 +188,7 @@ impl Shared {
     /// An endpoint has told a client what it wants to be called by.
     fn hear_names(&self, flow: &Flow, said: &[u8]) {
         if let Some(homes) = self.door.homes.of(self.door.listener)
-            && let Some(id) = QuicId::told_in(said)
+            && let Some(id) = quic::told_in(said)
             && flow.called.replace(Some(id)) != Some(id)
         {
             homes.learn(id, flow.to);
@@ -261,8 +267,17 @@ impl Flow {
             called: Cell::default(),
             other: Cell::default(),
             joined: Cell::default(),
+            replaced: Cell::default(),
             task: Cell::default(),
             _held: held,
+        }
+    }
+
+    /// Another flow has its path. It ends now and not in its time: a client that says two connections' ids by turns would have any number of them.
+    fn give_way(&self) {
+        self.replaced.set(true);
+        if let Some(task) = self.task.get() {
+            ring::wake(task);
         }
     }
 
@@ -368,7 +383,7 @@ impl Flow {
             (false, _) => settings.idle,
         };
         let due = self.active.get() + patience;
-        if due <= ring::now() || !self.endpoint.takes_flows() {
+        if due <= ring::now() || self.replaced.get() || !self.endpoint.takes_flows() {
             return Poll::Ready(());
         }
         timer.set(due);
