@@ -1,10 +1,56 @@
-//! What the rooms that load eBPF programs have in common: a refusal of the kernel's as a sentence for the operator, and how XDP programs come
-//! to their interfaces.
+//! What the rooms that load eBPF programs have in common: a refusal of the kernel's as a sentence for the operator, what is in an object, what was
+//! counted, and how XDP programs come to their interfaces.
 
+use std::net::Ipv6Addr;
+
+use aya::maps::{Map, PerCpuArray};
 use aya::programs::links::FdLink;
-use aya::programs::{Xdp, XdpMode as AttachMode};
+use aya::programs::{Program, Xdp, XdpMode as AttachMode};
+use aya::{Ebpf, Pod};
 
 use crate::snapshot::XdpMode;
+
+/// A program of an object, as what it is.
+///
+/// # Errors
+/// There is none of that name and kind.
+pub fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
+where
+    &'a mut P: TryFrom<&'a mut Program>,
+{
+    let program = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+    program.ok_or_else(|| format!("the object has no program `{name}`"))
+}
+
+/// A map of an object, as what it is.
+///
+/// # Errors
+/// There is none of that name and kind.
+pub fn map<'a, M: TryFrom<&'a mut Map>>(ebpf: &'a mut Ebpf, name: &str) -> Result<M, String> {
+    let map = ebpf.map_mut(name).and_then(|map| M::try_from(map).ok());
+    map.ok_or_else(|| format!("the object has no {name}"))
+}
+
+/// What was counted at a place of a map, over all CPUs.
+#[must_use]
+pub fn sum<const N: usize>(ebpf: &Ebpf, name: &str, at: u32) -> [u64; N]
+where
+    [u64; N]: Pod,
+{
+    let counters = ebpf.map(name).and_then(|map| PerCpuArray::<_, [u64; N]>::try_from(map).ok());
+    let cpus = counters.and_then(|counters| counters.get(&at, 0).ok());
+    let mut sum = [0; N];
+    for cpu in cpus.iter().flat_map(|cpus| cpus.iter()) {
+        sum.iter_mut().zip(cpu).for_each(|(sum, more)| *sum += more);
+    }
+    sum
+}
+
+/// An address as its words lie in a packet.
+#[must_use]
+pub fn words(address: Ipv6Addr) -> [u32; 4] {
+    [96, 64, 32, 0].map(|shift| ((u128::from(address) >> shift) as u32).to_be())
+}
 
 /// Lets a program see an interface's packets until the link is dropped; tells which mode was granted.
 ///

@@ -10,9 +10,9 @@ use abi::balance::{
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::links::FdLink;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader, Pod};
+use aya::{Ebpf, EbpfLoader};
 
-use crate::bpf::{attach, refusal};
+use crate::bpf::{self, attach, refusal};
 use crate::limits;
 use crate::snapshot::{OuterSource, Transport, XdpMode};
 
@@ -220,7 +220,7 @@ impl Program {
     #[must_use]
     pub fn counts(&self) -> Vec<Count> {
         let count = |map, at, name, verdict| {
-            let [packets, octets] = self.sum(map, at);
+            let [packets, octets] = bpf::sum(&self.ebpf, map, at);
             Count { name, verdict, packets, octets }
         };
         match self.kind {
@@ -239,27 +239,14 @@ impl Program {
     /// What a VIP has seen, over all CPUs.
     #[must_use]
     pub fn vip_counts(&self, number: u32) -> VipCounts {
-        let [packets, octets, flows, moved] = self.sum::<VIP_COUNTS>("VIP_COUNTERS", number);
+        let [packets, octets, flows, moved] = bpf::sum::<VIP_COUNTS>(&self.ebpf, "VIP_COUNTERS", number);
         VipCounts { packets, octets, flows, moved }
     }
 
     /// Packets and octets that went to who has a place, over all CPUs.
     #[must_use]
     pub fn endpoint_counts(&self, place: u16) -> [u64; 2] {
-        self.sum("ENDPOINT_COUNTERS", place.into())
-    }
-
-    fn sum<const N: usize>(&self, map: &str, at: u32) -> [u64; N]
-    where
-        [u64; N]: Pod,
-    {
-        let counters = self.ebpf.map(map).and_then(|map| PerCpuArray::<_, [u64; N]>::try_from(map).ok());
-        let cpus = counters.and_then(|counters| counters.get(&at, 0).ok());
-        let mut sum = [0; N];
-        for cpu in cpus.iter().flat_map(|cpus| cpus.iter()) {
-            sum.iter_mut().zip(cpu).for_each(|(sum, more)| *sum += more);
-        }
-        sum
+        bpf::sum(&self.ebpf, "ENDPOINT_COUNTERS", place.into())
     }
 
     /// Runs it over a packet `repeat` times, as it would run if the packet came in: each time over what the time before has made of it.
@@ -277,8 +264,7 @@ impl Program {
     }
 
     fn map<'a, M: TryFrom<&'a mut aya::maps::Map>>(&'a mut self, name: &str) -> Result<M, String> {
-        let map = self.ebpf.map_mut(name).and_then(|map| M::try_from(map).ok());
-        map.ok_or_else(|| format!("the object has no {name}"))
+        bpf::map(&mut self.ebpf, name)
     }
 }
 
@@ -286,25 +272,19 @@ impl Program {
 fn words(address: IpAddr) -> Address {
     match address.to_canonical() {
         IpAddr::V4(address) => mapped(address.into()),
-        IpAddr::V6(address) => words_v6(address.into()),
+        IpAddr::V6(address) => bpf::words(address),
     }
-}
-
-fn words_v6(address: u128) -> Address {
-    [96, 64, 32, 0].map(|shift| ((address >> shift) as u32).to_be())
 }
 
 fn outer(source: OuterSource) -> Outer {
     let rest = |prefix: u8| u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
     let [_, _, _, v4] = words(source.v4.network());
     let rest_v4 = rest(96 + source.v4.bits()) as u32;
-    Outer { v4: [v4, rest_v4.to_be()], v6: [words(source.v6.network()), words_v6(rest(source.v6.bits()))] }
+    Outer { v4: [v4, rest_v4.to_be()], v6: [words(source.v6.network()), bpf::words(rest(source.v6.bits()).into())] }
 }
 
 fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut Xdp, String> {
-    ebpf.program_mut(kind.name())
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| format!("the object has no program `{}`", kind.name()))
+    bpf::program(ebpf, kind.name())
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::path::Path;
 
 use abi::samehost::{Count, Settings};
-use aya::maps::{Array, MapData, PerCpuArray, SockHash};
+use aya::maps::{Array, MapData, SockHash};
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, SkMsg, SockOps};
 use aya::{Ebpf, EbpfLoader};
 
-use crate::bpf::refusal;
+use crate::bpf::{self, refusal};
 use crate::limits;
 
 /// Built by `cargo xtask ebpf` and committed; CI compares it with its source.
@@ -41,10 +41,7 @@ impl Program {
         let sockets = ebpf.map("SOCKETS").and_then(|map| SockHash::<_, [u32; 12]>::try_from(map).ok());
         let sockets = sockets.ok_or_else(|| "the object has no SOCKETS".to_owned())?;
         let sockets = sockets.fd().try_clone().map_err(|error| refusal("sockets", &error))?;
-        let send: &mut SkMsg = ebpf
-            .program_mut("send")
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| "the object has no program `send`".to_owned())?;
+        let send: &mut SkMsg = bpf::program(&mut ebpf, "send")?;
         send.load().map_err(|error| refusal("program", &error))?;
         send.attach(&sockets).map_err(|error| refusal("sockets", &error))?;
         Ok(Self { ebpf, link: None })
@@ -56,8 +53,7 @@ impl Program {
     /// As [`load`](Self::load).
     pub fn attach(&mut self, cgroup: &Path, token: u32) -> Result<(), String> {
         let settings = Settings { token, budget: limits::SAME_HOST_BUDGET };
-        let map = self.ebpf.map_mut("SETTINGS").and_then(|map| Array::<&mut MapData, u64>::try_from(map).ok());
-        let mut map = map.ok_or_else(|| "the object has no SETTINGS".to_owned())?;
+        let mut map: Array<&mut MapData, u64> = bpf::map(&mut self.ebpf, "SETTINGS")?;
         map.set(0, settings.word(), 0).map_err(|error| refusal("settings", &error))?;
         let group = File::open(cgroup).map_err(|error| format!("{}: {error}", cgroup.display()))?;
         let meet = meet(&mut self.ebpf)?;
@@ -73,14 +69,11 @@ impl Program {
     /// What has been counted of something, over all CPUs.
     #[must_use]
     pub fn count(&self, what: Count) -> u64 {
-        let counters = self.ebpf.map("COUNTS").and_then(|map| PerCpuArray::<_, u64>::try_from(map).ok());
-        let cpus = counters.as_ref().and_then(|counters| counters.get(&(what as u32), 0).ok());
-        cpus.map_or(0, |cpus| cpus.iter().sum())
+        let [count] = bpf::sum(&self.ebpf, "COUNTS", what as u32);
+        count
     }
 }
 
 fn meet(ebpf: &mut Ebpf) -> Result<&mut SockOps, String> {
-    ebpf.program_mut("meet")
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| "the object has no program `meet`".to_owned())
+    bpf::program(ebpf, "meet")
 }

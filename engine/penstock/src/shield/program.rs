@@ -8,12 +8,12 @@ use abi::shield::{
     port_bit, source_v4, source_v6,
 };
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData};
 use aya::programs::links::FdLink;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
-use crate::bpf::{attach, refusal};
+use crate::bpf::{self, attach, refusal};
 use crate::limits;
 use crate::snapshot::{Cidr, XdpMode};
 
@@ -132,13 +132,7 @@ impl Program {
             IpAddr::V4(address) => {
                 self.list_in("LIST_V4", &Key::new(bits, u32::from_ne_bytes(address.octets())), value)
             }
-            IpAddr::V6(address) => {
-                let octets = address.octets();
-                let words: [u32; 4] = std::array::from_fn(|at| {
-                    u32::from_ne_bytes([octets[4 * at], octets[4 * at + 1], octets[4 * at + 2], octets[4 * at + 3]])
-                });
-                self.list_in("LIST_V6", &Key::new(bits, words), value)
-            }
+            IpAddr::V6(address) => self.list_in("LIST_V6", &Key::new(bits, bpf::words(address)), value),
         }
     }
 
@@ -186,22 +180,15 @@ impl Program {
     /// SYNs that were answered, over all CPUs.
     #[must_use]
     pub fn cookies(&self) -> u64 {
-        let counters = self.ebpf.map("COUNTS").and_then(|map| PerCpuArray::<_, [u64; 2]>::try_from(map).ok());
-        let cpus = counters.and_then(|counters| counters.get(&counter_of(Reason::Cookie, false), 0).ok());
-        cpus.iter().flat_map(|cpus| cpus.iter()).map(|[packets, _]| packets).sum()
+        let [packets, _] = bpf::sum(&self.ebpf, "COUNTS", counter_of(Reason::Cookie, false));
+        packets
     }
 
     /// What has been seen, over all CPUs: every reason, what a dry run let pass as far as there is any, and every note.
     #[must_use]
     pub fn counts(&self) -> Vec<Count> {
-        let counters = self.ebpf.map("COUNTS").and_then(|map| PerCpuArray::<_, [u64; 2]>::try_from(map).ok());
-        let sum = |counter: u32| {
-            let cpus = counters.as_ref().and_then(|counters| counters.get(&counter, 0).ok());
-            let cpus = cpus.iter().flat_map(|cpus| cpus.iter());
-            cpus.fold([0, 0], |[packets, octets], [more, larger]| [packets + more, octets + larger])
-        };
         let count = |name, verdict, counter| {
-            let [packets, octets] = sum(counter);
+            let [packets, octets] = bpf::sum(&self.ebpf, "COUNTS", counter);
             Count { name, verdict, packets, octets }
         };
         let reasons =
@@ -229,8 +216,7 @@ impl Program {
     }
 
     fn map<'a, M: TryFrom<&'a mut aya::maps::Map>>(&'a mut self, name: &str) -> Result<M, String> {
-        let map = self.ebpf.map_mut(name).and_then(|map| M::try_from(map).ok());
-        map.ok_or_else(|| format!("the object has no {name}"))
+        bpf::map(&mut self.ebpf, name)
     }
 }
 
@@ -242,7 +228,5 @@ fn key_of(source: IpAddr) -> u64 {
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, String> {
-    ebpf.program_mut(NAME)
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| format!("the object has no program `{NAME}`"))
+    bpf::program(ebpf, NAME)
 }

@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use abi::{Found, RULE_WORDS, RULES_MAX, Rule};
-use aya::maps::{Array, MapData, PerCpuArray, SockMap};
+use aya::maps::{Array, MapData, SockMap};
 use aya::programs::SkLookup;
 use aya::{Ebpf, EbpfLoader};
 
-use crate::bpf::refusal;
+use crate::bpf::{self, refusal};
 use crate::snapshot::Also;
 
 /// Built by `cargo xtask ebpf` and committed; CI compares it with its source.
@@ -42,13 +42,9 @@ impl Lookup {
     pub fn lead(rules: &[(Also, BorrowedFd<'_>)]) -> Result<Self, String> {
         let mut lookup = Self::load()?;
         for (at, (also, socket)) in (0..).zip(rules.iter().take(RULES_MAX)) {
-            let map = lookup.ebpf.map_mut("SOCKETS").ok_or_else(|| "the object has no SOCKETS".to_owned())?;
-            let mut sockets: SockMap<&mut MapData> =
-                SockMap::try_from(map).map_err(|error| refusal("sockets", &error))?;
+            let mut sockets: SockMap<&mut MapData> = bpf::map(&mut lookup.ebpf, "SOCKETS")?;
             sockets.set(at, socket, 0).map_err(|error| refusal("sockets", &error))?;
-            let map = lookup.ebpf.map_mut("RULES").ok_or_else(|| "the object has no RULES".to_owned())?;
-            let mut table: Array<&mut MapData, [u32; RULE_WORDS]> =
-                Array::try_from(map).map_err(|error| refusal("rules", &error))?;
+            let mut table: Array<&mut MapData, [u32; RULE_WORDS]> = bpf::map(&mut lookup.ebpf, "RULES")?;
             table.set(at, rule(also, at).words(), 0).map_err(|error| refusal("rules", &error))?;
         }
         let namespace = File::open("/proc/self/ns/net").map_err(|error| format!("/proc/self/ns/net: {error}"))?;
@@ -57,17 +53,15 @@ impl Lookup {
     }
 
     fn program(&mut self) -> Result<&mut SkLookup, String> {
-        let program = self.ebpf.program_mut("lookup").ok_or_else(|| "the object has no program".to_owned())?;
-        program.try_into().map_err(|error| refusal("program", &error))
+        bpf::program(&mut self.ebpf, "lookup")
     }
 
     /// How often what was found, over all CPUs.
     #[must_use]
     pub fn found(&self) -> Vec<(&'static str, u64)> {
-        let counters = self.ebpf.map("FOUND").and_then(|map| PerCpuArray::<_, u64>::try_from(map).ok());
         let count = |found: Found| {
-            let cpus = counters.as_ref().and_then(|counters| counters.get(&(found as u32), 0).ok());
-            cpus.map_or(0, |cpus| cpus.iter().sum())
+            let [count] = bpf::sum(&self.ebpf, "FOUND", found as u32);
+            count
         };
         Found::ALL.iter().map(|found| (found.name(), count(*found))).collect()
     }
@@ -80,13 +74,9 @@ fn rule(also: &Also, socket: u32) -> Rule {
         IpAddr::V6(address) => (address, u32::from(also.network.bits())),
     };
     let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-    let words = |bits: u128| {
-        let bytes = bits.to_be_bytes();
-        std::array::from_fn(|at| u32::from_ne_bytes(std::array::from_fn(|byte| bytes[at * 4 + byte])))
-    };
     Rule {
-        network: words(u128::from(address) & mask),
-        mask: words(mask),
+        network: bpf::words((u128::from(address) & mask).into()),
+        mask: bpf::words(mask.into()),
         first: also.first.into(),
         last: also.last.into(),
         socket,
@@ -102,9 +92,7 @@ mod tests {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
             IpAddr::V6(address) => address,
         };
-        let bytes = address.octets();
-        let words = std::array::from_fn(|at| u32::from_ne_bytes(std::array::from_fn(|byte| bytes[at * 4 + byte])));
-        rule(&also.parse().unwrap(), 0).takes(words, port)
+        rule(&also.parse().unwrap(), 0).takes(bpf::words(address), port)
     }
 
     #[test]

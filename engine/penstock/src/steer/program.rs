@@ -4,12 +4,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use abi::{CONFIGS, ConnectionIds, GENERATIONS_HELD, Group, SEAT_WORDS, Verdict};
-use aya::maps::{Array, Map, MapData, PerCpuArray, ReusePortSockArray};
+use aya::maps::{Array, Map, MapData, ReusePortSockArray};
 use aya::programs::SkReuseport;
 use aya::{Ebpf, EbpfLoader};
 use ring::SharedWords;
 
-use crate::bpf::refusal;
+use crate::bpf::{self, refusal};
 
 /// Built by `cargo xtask ebpf` and committed; CI compares it with its source.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/steer/steer.o");
@@ -110,7 +110,7 @@ impl Program {
     /// As [`load`](Self::load).
     pub fn configure(&mut self, datagrams: &Datagrams) -> Result<(), String> {
         let first = datagrams.ids.first().ok_or_else(|| "no keys of connection ids".to_owned())?;
-        let mut ids: Array<&mut MapData, [u64; 7]> = array(&mut self.ebpf, "IDS")?;
+        let mut ids: Array<&mut MapData, [u64; 7]> = bpf::map(&mut self.ebpf, "IDS")?;
         for config in 0..u32::from(CONFIGS) {
             let known = datagrams.ids.iter().find(|ids| u32::from(ids.config()) == config);
             let of = known.unwrap_or(&ConnectionIds::NONE);
@@ -155,37 +155,28 @@ impl Program {
 
     fn seat(&mut self, generation: u32, worker: u32, socket: BorrowedFd<'_>) -> Result<(), String> {
         let index = self.group.socket_of(generation, worker);
-        match self.ebpf.map_mut("SOCKETS").map(ReusePortSockArray::try_from) {
-            Some(Ok(mut sockets)) => sockets.set(index, &socket, 0).map_err(|error| refusal("sockets", &error)),
-            _ => Err("the object has no SOCKETS".to_owned()),
-        }
+        let mut sockets: ReusePortSockArray<&mut MapData> = bpf::map(&mut self.ebpf, "SOCKETS")?;
+        sockets.set(index, &socket, 0).map_err(|error| refusal("sockets", &error))
     }
 
     /// Writes down what there is of the group.
     fn tell(&mut self) -> Result<(), String> {
         let words = self.group.words();
-        let mut group: Array<&mut MapData, [u32; 6]> = array(&mut self.ebpf, "GROUP")?;
+        let mut group: Array<&mut MapData, [u32; 6]> = bpf::map(&mut self.ebpf, "GROUP")?;
         group.set(0, words, 0).map_err(|error| refusal("group", &error))
     }
 
     /// How often it said what, over all CPUs.
     #[must_use]
     pub fn verdicts(&self) -> Vec<(&'static str, u64)> {
-        let counters = self.ebpf.map("VERDICTS").and_then(|map| PerCpuArray::<_, u64>::try_from(map).ok());
         let count = |verdict: Verdict| {
-            let cpus = counters.as_ref().and_then(|counters| counters.get(&(verdict as u32), 0).ok());
-            cpus.map_or(0, |cpus| cpus.iter().sum())
+            let [count] = bpf::sum(&self.ebpf, "VERDICTS", verdict as u32);
+            count
         };
         Verdict::ALL.iter().map(|verdict| (verdict.name(), count(*verdict))).collect()
     }
 }
 
 fn program(ebpf: &mut Ebpf, kind: Kind) -> Result<&mut SkReuseport, String> {
-    ebpf.program_mut(kind.name())
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| format!("the object has no program `{}`", kind.name()))
-}
-
-fn array<'a, V: aya::Pod>(ebpf: &'a mut Ebpf, name: &str) -> Result<Array<&'a mut MapData, V>, String> {
-    ebpf.map_mut(name).and_then(|map| Array::try_from(map).ok()).ok_or_else(|| format!("the object has no {name}"))
+    bpf::program(ebpf, kind.name())
 }
