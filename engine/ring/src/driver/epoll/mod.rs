@@ -164,12 +164,11 @@ impl Epoll {
 
     /// `fd` goes to another thread's set.
     pub(crate) fn forget(&mut self, fd: Fd) {
-        let Some(descriptor) = self.descriptors.get_mut(fd as usize) else { return };
-        let watched = std::mem::take(descriptor).watched;
-        if watched {
-            // What is not in the set any more need not be taken out of it.
+        if self.descriptors.get(fd as usize).is_some_and(|descriptor| descriptor.watched) {
             self.control(libc::EPOLL_CTL_DEL, fd, 0);
-            self.descriptors[fd as usize].watched = false;
+        }
+        if let Some(descriptor) = self.descriptors.get_mut(fd as usize) {
+            *descriptor = Descriptor::default();
         }
     }
 
