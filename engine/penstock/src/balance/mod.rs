@@ -64,6 +64,8 @@ struct Followed {
     origins: Vec<Origin>,
     /// Of each slot, whose it is by its place in `origins`; `None`: nobody's.
     slots: Option<Vec<u16>>,
+    /// Why it is not what its pool has now, as far as that was told.
+    refused: Option<String>,
 }
 
 /// A decapsulator that stands on at least one interface.
@@ -151,10 +153,14 @@ impl Balance {
         }
         let told = raised.follow(vip, origins);
         let name = &raised.wish.vips[vip].name;
-        Some(match told {
-            Ok(serving) => format!("VIP `{name}`: {serving} endpoints serve"),
-            Err(why) => format!("VIP `{name}`: {why}"),
-        })
+        match told {
+            Ok(serving) => Some(format!("VIP `{name}`: {serving} endpoints serve")),
+            Err(why) => {
+                // It is tried again and again.
+                let news = format!("VIP `{name}`: {why}");
+                (raised.vips[vip].refused.replace(why.clone()) != Some(why)).then_some(news)
+            }
+        }
     }
 
     /// What is due now and then: neighbours that the kernel does not know are asked for.
@@ -223,7 +229,7 @@ impl Raised {
             for address in &vip.addresses {
                 program.set_vip(*address, vip.protocol, target)?;
             }
-            vips.push(Followed { target, origins: Vec::new(), slots: None });
+            vips.push(Followed { target, origins: Vec::new(), slots: None, refused: None });
         }
         let places = Places::new(limits::VIP_ENDPOINTS_MAX as usize);
         let mut raised = Self { wish: wish.clone(), program, interfaces: Vec::new(), vips, places, unanswered: 0 };
@@ -258,7 +264,7 @@ impl Raised {
             self.program.set_endpoint(gone.number, Ipv6Addr::UNSPECIFIED.into(), gone.generation, false)?;
         }
         let serving = origins.iter().filter(|origin| origin.weight > 0).count();
-        *followed = Followed { target, origins, slots };
+        *followed = Followed { target, origins, slots, refused: None };
         Ok(serving)
     }
 }
