@@ -229,7 +229,7 @@ impl Cluster {
     /// As [`pick`](Self::pick), of the endpoint at an address, which has begun something before that is not over; `None` where it may not go on.
     pub fn resume(&self, at: SocketAddr, now: Now) -> Option<Rc<Endpoint>> {
         let is_there = |endpoint: &&Rc<Endpoint>| {
-            endpoint.takes_flows() && endpoint.addresses().iter().any(|address| address.inet() == Some(at))
+            endpoint.takes_flows() && endpoint.addresses_now().iter().any(|address| address.inet() == Some(at))
         };
         let endpoint = self.endpoints().iter().find(is_there).cloned()?;
         self.begin(&endpoint, now);

@@ -63,9 +63,7 @@ impl<H> Flow<H> {
             stuck: None,
         }
     }
-}
 
-impl<H> Flow<H> {
     /// The end of our message has been put, or waits for the content before it.
     pub(super) fn is_finished(&self) -> bool {
         self.mail.finished || self.tail.is_some()
@@ -75,9 +73,7 @@ impl<H> Flow<H> {
     fn waits(&self) -> bool {
         self.mail.outbox_bytes > 0
     }
-}
 
-impl<H> Flow<H> {
     /// Gives the front of what waits to QUIC, as far as it is taken: large pieces with their memory, so that they are not copied.
     fn give(&mut self, link: &mut Link) -> Result<usize, WriteError> {
         let outbox = &mut self.mail.outbox;

@@ -34,7 +34,7 @@ use crate::limits;
 use crate::qos::HeldClient;
 use crate::quic::{self, ConnectionId};
 use crate::snapshot::{self, ListenerProtocol, PoolId};
-use crate::upstream::{Choice, Endpoint, Held, Tried, policy_now};
+use crate::upstream::{Choice, Cluster, Endpoint, Held, Tried, policy_now};
 
 /// Whose datagrams belong together: those from a client to one of our addresses.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -158,16 +158,9 @@ impl Shared {
         let at = door.homes.of(door.listener)?.find(said)?;
         let (cluster, begun) = (door.cluster(pool), ring::now());
         let endpoint = cluster.resume(at, policy_now(begun))?;
-        match open(&endpoint) {
-            Ok(way) => {
-                door.cells.counters.udp_flows_moved_total.add(1);
-                Some(Flow::new(endpoint, way, begun))
-            }
-            Err(_) => {
-                cluster.record(&endpoint, policy_now(begun), &Outcome::new(Duration::ZERO, Class::Shed));
-                None
-            }
-        }
+        let flow = flow_to(cluster, &endpoint, begun)?;
+        door.cells.counters.udp_flows_moved_total.add(1);
+        Some(flow)
     }
 
     /// A datagram belongs to the flow of its path. One of QUIC may be another client's, that a NAT has given the port of one that is gone.
@@ -231,14 +224,22 @@ fn reach(door: &Door, pool: PoolId, client: IpAddr) -> Option<Flow> {
     for _ in 0..settings.retry.policy.tries {
         let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true };
         let endpoint = cluster.pick(&choice, policy_now(begun), &door.cells.counters).ok()?;
-        if let Ok(way) = open(&endpoint) {
-            return Some(Flow::new(endpoint, way, begun));
+        if let Some(flow) = flow_to(cluster, &endpoint, begun) {
+            return Some(flow);
         }
-        // No socket, or no address: nothing was asked of it.
-        cluster.record(&endpoint, policy_now(begun), &Outcome::new(Duration::ZERO, Class::Shed));
         tried.add(&endpoint);
     }
     None
+}
+
+/// A flow to an endpoint that was picked for it.
+fn flow_to(cluster: &Cluster, endpoint: &Rc<Endpoint>, begun: Now) -> Option<Flow> {
+    let flow = open(endpoint).map(|way| Flow::new(Rc::clone(endpoint), way, begun));
+    if flow.is_err() {
+        // No socket, or no address: nothing was asked of it.
+        cluster.record(endpoint, policy_now(begun), &Outcome::new(Duration::ZERO, Class::Shed));
+    }
+    flow.ok()
 }
 
 fn open(endpoint: &Endpoint) -> io::Result<(UdpSocket, SocketAddr, Held)> {
