@@ -2,6 +2,9 @@
 //!
 //! Where the program cannot be loaded (no capabilities, a kernel without it) each test says so and proves nothing.
 
+mod granted;
+mod packets;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -11,6 +14,9 @@ use abi::shield::{
 };
 use penstock::shield::{Listed, Program};
 
+use self::granted::granted;
+use self::packets::{tcp, udp};
+
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 const PORT: u16 = 443;
@@ -18,14 +24,7 @@ const SECOND: u64 = 1_000_000_000;
 
 /// A program that is loaded and protects port 443, or `None` where this process may not load one.
 fn shield(settings: Settings) -> Option<Program> {
-    let mut program = match Program::load() {
-        Ok(program) => program,
-        Err(why) if why.contains("CAP_BPF") || why.contains("not supported") => {
-            println!("SKIPPED: {why}");
-            return None;
-        }
-        Err(why) => panic!("{why}"),
-    };
+    let mut program = granted(Program::load())?;
     program.protect([(Ports::Tcp, PORT), (Ports::Udp, PORT), (Ports::Quic, PORT), (Ports::Udp, 53)]).unwrap();
     program.tell(&settings).unwrap();
     Some(program)
@@ -78,46 +77,12 @@ fn frame(tags: &[u16], kind: u16, rest: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// IPv4 with these options (of whole words) around a transport header.
 fn ipv4(from: &str, to: &str, protocol: u8, fragment: u16, options: &[u8], rest: &[u8]) -> Vec<u8> {
-    let words = 5 + options.len() / 4;
-    let total = (words * 4 + rest.len()) as u16;
-    let mut packet = vec![0x40 | words as u8, 0];
-    packet.extend(total.to_be_bytes());
-    packet.extend([0, 1]);
-    packet.extend(fragment.to_be_bytes());
-    packet.extend([64, protocol, 0, 0]);
-    packet.extend(v4(from).octets());
-    packet.extend(v4(to).octets());
-    packet.extend(options);
-    packet.extend(rest);
-    packet
+    packets::ipv4(v4(from), v4(to), protocol, fragment, options, rest)
 }
 
 fn ipv6(from: &str, to: &str, next: u8, rest: &[u8]) -> Vec<u8> {
-    let mut packet = vec![0x60, 0, 0, 0];
-    packet.extend((rest.len() as u16).to_be_bytes());
-    packet.extend([next, 64]);
-    packet.extend(v6(from).octets());
-    packet.extend(v6(to).octets());
-    packet.extend(rest);
-    packet
-}
-
-fn tcp(from: u16, to: u16, flags: u8) -> Vec<u8> {
-    let mut header = from.to_be_bytes().to_vec();
-    header.extend(to.to_be_bytes());
-    header.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    header
-}
-
-fn udp(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
-    let mut header = from.to_be_bytes().to_vec();
-    header.extend(to.to_be_bytes());
-    header.extend(((8 + payload.len()) as u16).to_be_bytes());
-    header.extend([0, 0]);
-    header.extend(payload);
-    header
+    packets::ipv6(v6(from), v6(to), next, rest)
 }
 
 fn tcp4(from: &str, flags: u8) -> Vec<u8> {

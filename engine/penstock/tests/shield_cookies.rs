@@ -2,6 +2,8 @@
 //!
 //! Where there are no namespaces, or the program cannot be loaded, each test says so and proves nothing.
 
+mod granted;
+
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -10,6 +12,8 @@ use std::process::Command;
 use abi::shield::{BUCKET_SYNS, Bucket, COOKIES, Ports, RATES, SANE, Settings};
 use penstock::shield::Program;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use self::granted::granted;
 
 const SYN: u8 = 0x02;
 const PORT: u16 = 443;
@@ -58,14 +62,7 @@ fn kernel_makes_cookies(when: u8) {
 }
 
 fn program(settings: Settings) -> Option<Program> {
-    let mut program = match Program::load_with_cookies() {
-        Ok(program) => program,
-        Err(why) if why.contains("CAP_BPF") || why.contains("not supported") => {
-            println!("SKIPPED: {why}");
-            return None;
-        }
-        Err(why) => panic!("{why}"),
-    };
+    let mut program = granted(Program::load_with_cookies())?;
     program.protect([(Ports::Tcp, PORT)]).unwrap();
     program.tell(&settings).unwrap();
     Some(program)
