@@ -14,6 +14,7 @@ use crate::flags::Flags;
 use crate::grpc;
 use crate::load::own;
 use crate::process::{self, Running, Scratch, myself, words};
+use crate::rivals::nginx;
 use crate::scenario::Over;
 
 /// Which origin.
@@ -103,15 +104,10 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
 
 fn configuration(folder: &Path, address: SocketAddr) -> String {
     let (root, body) = (folder.display(), "x".repeat(100));
+    let preamble = nginx::preamble(&root, 1, 16_384, 8_192);
     format!(
         "\
-daemon off;
-user root;
-pid {root}/pid;
-error_log {root}/error.log crit;
-worker_processes 1;
-worker_rlimit_nofile 16384;
-events {{ worker_connections 8192; }}
+{preamble}
 http {{
     access_log off;
     keepalive_timeout 600s;

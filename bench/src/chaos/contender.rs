@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use xtask::Outcome;
 
 use crate::process::{Cpus, Running, Scratch, free_address, get, words, write_file};
-use crate::rivals::Kind;
+use crate::rivals::{Kind, nginx};
 
 /// A proxy that runs, or none at all: then clients go straight to the origins.
 pub(crate) struct Contender {
@@ -163,15 +163,10 @@ fn nginx(site: &Site<'_>) -> String {
     let (listen, root, workers) = (site.listen, site.folder.display(), site.cpus.count());
     let servers: String =
         site.addresses().iter().map(|origin| format!("        server {origin} max_fails=0;\n")).collect();
+    let preamble = nginx::preamble(&root, workers, 16_384, 4_096);
     format!(
         "\
-daemon off;
-user root;
-pid {root}/pid;
-error_log {root}/error.log crit;
-worker_processes {workers};
-worker_rlimit_nofile 16384;
-events {{ worker_connections 4096; }}
+{preamble}
 http {{
     access_log off;
     keepalive_timeout 600s;

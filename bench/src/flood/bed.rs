@@ -10,7 +10,7 @@ use xtask::Outcome;
 use super::{Case, Clients, Settings, syns};
 use crate::load::Seen;
 use crate::process::{Running, Scratch, myself, pinned_command, words, write_file};
-use crate::rivals::Kind;
+use crate::rivals::{Kind, nginx};
 
 const DOOR: &str = "10.78.0.1:8080";
 const ORIGIN: &str = "127.0.0.1:9001";
@@ -228,15 +228,10 @@ endpoints = [\"{ORIGIN}\"]
 }
 
 fn nginx(root: &str) -> String {
+    let preamble = nginx::preamble(root, 1, 16_384, 8_192);
     format!(
         "\
-daemon off;
-user root;
-pid {root}/pid;
-error_log {root}/error.log crit;
-worker_processes 1;
-worker_rlimit_nofile 16384;
-events {{ worker_connections 8192; }}
+{preamble}
 http {{
     access_log off;
     keepalive_requests 1000000000;

@@ -8,7 +8,7 @@ use xtask::{Outcome, install};
 
 use super::load::Transport;
 use crate::process::{self, Running, Scratch, free_address, words, write_file};
-use crate::rivals::Kind;
+use crate::rivals::{Kind, nginx};
 
 /// Where Debian puts what makes nginx pass streams through.
 const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
@@ -83,16 +83,11 @@ fn written(folder: &Path, name: &str, text: &str) -> Outcome<PathBuf> {
 
 fn nginx(folder: &Path, listen: SocketAddr, to: SocketAddr) -> String {
     let root = folder.display();
+    let preamble = nginx::preamble(&root, 1, 16_384, 8_192);
     format!(
         "\
 load_module {STREAM_MODULE};
-daemon off;
-user root;
-pid {root}/pid;
-error_log {root}/error.log crit;
-worker_processes 1;
-worker_rlimit_nofile 16384;
-events {{ worker_connections 8192; }}
+{preamble}
 stream {{
     proxy_timeout 600s;
     proxy_buffer_size 64k;

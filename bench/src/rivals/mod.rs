@@ -7,7 +7,7 @@ mod envoy;
 mod floor;
 mod h2o;
 mod haproxy;
-mod nginx;
+pub(crate) mod nginx;
 mod penstock;
 
 use std::ffi::OsString;

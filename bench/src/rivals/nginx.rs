@@ -1,5 +1,6 @@
 //! nginx from Debian, for HTTP/3 from its unstable release. Keep-alive to the origin has to be asked for: HTTP/1.1, no `Connection` header, a pool.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use xtask::Outcome;
@@ -24,6 +25,21 @@ proxy_pass http://origin;
             proxy_busy_buffers_size 128k;
             proxy_max_temp_file_size 0;";
 
+/// How every configuration of nginx here begins: in the foreground, with all that it writes below `root`, and so many workers, descriptors and
+/// connections a worker.
+pub(crate) fn preamble(root: impl Display, workers: usize, descriptors: usize, connections: usize) -> String {
+    format!(
+        "\
+daemon off;
+user root;
+pid {root}/pid;
+error_log {root}/error.log crit;
+worker_processes {workers};
+worker_rlimit_nofile {descriptors};
+events {{ worker_connections {connections}; }}"
+    )
+}
+
 /// Buffers hold a head and 512 KiB of body, so that nothing touches a disk and a large answer moves in large pieces.
 fn configuration(site: &Site<'_>) -> String {
     let Site { listen, to, folder, .. } = site;
@@ -43,15 +59,10 @@ fn configuration(site: &Site<'_>) -> String {
     let (backlog, quic) = if site.over == Over::H3 { ("", " quic_gso on;") } else { (" backlog=4096", "") };
     let pass = if site.over == Over::Grpc { "grpc_pass grpc://origin;" } else { PROXY };
     let connections = 2 * CONNECTIONS_MAX;
+    let preamble = preamble(&root, 1, 16_384, connections);
     format!(
         "\
-daemon off;
-user root;
-pid {root}/pid;
-error_log {root}/error.log crit;
-worker_processes 1;
-worker_rlimit_nofile 16384;
-events {{ worker_connections {connections}; }}
+{preamble}
 http {{
     access_log off;
     keepalive_timeout 600s;

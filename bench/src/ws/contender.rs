@@ -7,7 +7,7 @@ use xtask::Outcome;
 
 use super::load::{self, Plan};
 use crate::process::{Cpus, Running, Scratch, free_address, words, write_file};
-use crate::rivals::Kind;
+use crate::rivals::{Kind, nginx};
 use crate::tls::Identity;
 
 /// What a run's contenders have in common.
@@ -99,15 +99,10 @@ fn nginx(site: &Site<'_>) -> String {
     let Site { listen, to, connections, workers, identity, folder } = site;
     let (root, cert, key) = (folder.display(), identity.cert.display(), identity.key.display());
     let connections = 2 * connections;
+    let preamble = nginx::preamble(&root, *workers, 20_000, connections);
     format!(
         "\
-daemon off;
-user root;
-pid {root}/pid;
-error_log {root}/error.log crit;
-worker_processes {workers};
-worker_rlimit_nofile 20000;
-events {{ worker_connections {connections}; }}
+{preamble}
 http {{
     access_log off;
     client_body_temp_path {root}/body;
