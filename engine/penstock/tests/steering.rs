@@ -2,6 +2,8 @@
 //!
 //! Where programs cannot be loaded (no capabilities, a kernel without them) each test says so and proves nothing.
 
+mod granted;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -11,6 +13,8 @@ use std::time::Duration;
 use abi::{ConnectionIds, ID_LEN, NEWCOMER_LOAD, Place, SEAT_GIVEN, SEAT_WORDS, worker_of};
 use penstock::steer::{Datagrams, Kind, Program, Seat};
 use socket2::{Domain, Socket, Type};
+
+use self::granted::granted;
 
 const WORKERS: usize = 4;
 const SERVER: u16 = 7;
@@ -22,14 +26,7 @@ fn ids() -> ConnectionIds {
 
 /// A loaded program, or `None` where this process may not load one.
 fn load(kind: Kind) -> Option<Program> {
-    match Program::load(kind, WORKERS) {
-        Ok(program) => Some(program),
-        Err(why) if why.contains("CAP_BPF") || why.contains("not supported") => {
-            println!("SKIPPED: {why}");
-            None
-        }
-        Err(why) => panic!("{why}"),
-    }
+    granted(Program::load(kind, WORKERS))
 }
 
 /// A reuseport group on a fresh port of the loopback, one socket a worker.

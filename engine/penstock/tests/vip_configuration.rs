@@ -1,5 +1,6 @@
 //! `[balance]`, `[[vip]]` and `[decap]` as an operator meets them: what is refused and how, and what is understood.
 
+use penstock::limits;
 use penstock::snapshot::{self, Compiled, Forward, Report, Snapshot, Transport, XdpMode};
 
 fn read(more: &str) -> Result<Compiled, Report> {
@@ -64,6 +65,20 @@ fn what_cannot_work_is_refused_once_and_with_advice() {
         let others = found.matches("nothing leads to the pool").count();
         assert_eq!(found.matches("-->").count() - others, 1, "one problem, said once\n{lines}\n---\n{found}");
     }
+}
+
+#[test]
+fn there_are_so_many_and_no_more() {
+    let with = |count: usize| {
+        let vip = |at: usize| {
+            format!("[[vip]]\nname = \"v{at}\"\naddr = \"192.0.{}.{}:443\"\npool = \"far\"\n", at / 256, at % 256)
+        };
+        let vips: String = (0..count).map(vip).collect();
+        read(&format!("[balance]\ninterfaces = [\"eth0\"]\n{vips}"))
+    };
+    assert!(with(limits::VIPS_MAX).is_ok());
+    let refused = with(limits::VIPS_MAX + 1).unwrap_err().render();
+    assert!(refused.contains("513 of [[vip]]") && refused.contains("at most 512"), "{refused}");
 }
 
 #[test]

@@ -79,4 +79,23 @@ mod tests {
             assert!(text.parse::<Also>().is_err(), "{text}");
         }
     }
+
+    /// The kernel looks at each of them: so many, over all listeners.
+    #[test]
+    fn there_are_so_many_and_no_more() {
+        let with = |count: usize| {
+            let networks: Vec<String> = (0..count).map(|at| format!("\"10.0.{at}.0/24:80\"")).collect();
+            let (one, rest) = networks.split_at(1);
+            let text = format!(
+                "[[listen]]\nname = \"a\"\naddr = \":80\"\nalso = [{}]\n[[listen]]\nname = \"b\"\naddr = \":81\"\nalso = [{}]\n\
+                 [[pool]]\nname = \"p\"\nendpoints = [\"10.0.0.1:80\"]\n[[route]]\npool = \"p\"\n",
+                one.join(", "),
+                rest.join(", ")
+            );
+            crate::snapshot::read("edge.toml", &text)
+        };
+        assert!(with(crate::limits::LISTEN_ALSO_MAX).is_ok());
+        let refused = with(crate::limits::LISTEN_ALSO_MAX + 1).unwrap_err().render();
+        assert!(refused.contains("65 networks are too many") && refused.contains("64 are the most"), "{refused}");
+    }
 }
