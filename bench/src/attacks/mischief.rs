@@ -1,5 +1,7 @@
 //! What HTTP/2 is known to be attacked with, as bytes: an opening, and a unit that is said over and over.
 
+use std::time::Duration;
+
 use proto::h2::ErrorCode;
 use proto::h2::frame::{END_HEADERS, END_STREAM, Kind};
 use proto::h2::settings::INITIAL_WINDOW_SIZE;
@@ -14,6 +16,8 @@ pub(super) struct Attack {
     pub(super) connections: usize,
     /// Our SETTINGS.
     pub(super) settings: &'static [(u16, u32)],
+    /// It is under way for so long before it is looked at.
+    pub(super) head_start: Duration,
     /// Units that each connection says a tick.
     pub(super) units: u32,
     /// The nth unit of a connection; the first is the opening, too.
@@ -21,7 +25,14 @@ pub(super) struct Attack {
 }
 
 /// A flood: eight connections, 40,000 units a second in all.
-const FLOOD: Attack = Attack { name: "", connections: 8, settings: &[], units: 25, unit: |_| Vec::new() };
+const FLOOD: Attack = Attack {
+    name: "",
+    connections: 8,
+    settings: &[],
+    head_start: Duration::from_millis(300),
+    units: 25,
+    unit: |_| Vec::new(),
+};
 
 pub(super) const ATTACKS: &[Attack] = &[
     // CVE-2023-44487.
@@ -57,11 +68,13 @@ pub(super) const ATTACKS: &[Attack] = &[
         unit: |nth| if nth == 0 { post(1, "/100") } else { made(Kind::Data, 0, 1, &[]) },
         ..FLOOD
     },
-    // CVE-2019-9511: a thousand answers of a MiB, of which each gets a byte now and then.
+    // CVE-2019-9511: a thousand answers of a MiB, of which each gets a byte now and then. The origin that everybody shares is busy with them for a
+    // second, through whichever proxy; what they do to the proxy comes after that.
     Attack {
         name: "slow-readers",
         connections: 10,
         settings: &[(INITIAL_WINDOW_SIZE, 1)],
+        head_start: Duration::from_secs(3),
         units: 1,
         unit: |nth| match nth {
             0 => (0..100).flat_map(|nth| get(stream(nth), "/1m")).collect(),

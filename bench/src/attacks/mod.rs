@@ -31,8 +31,8 @@ const VALUED: &[&str] =
     &["--rivals", "--attacks", "--rounds", "--seconds", "--rate", "--proxy-cpu", "--load-cpu", "--seed", "--json"];
 const BARE: &[&str] = &["--without-penstock", "--smoke"];
 
-/// An attack is under way for so long before it is looked at.
-const HEAD_START: Duration = Duration::from_millis(300);
+/// An attack goes on for so long after the client has its last answer.
+const AFTER: Duration = Duration::from_millis(300);
 
 struct Settings {
     contenders: Vec<Kind>,
@@ -174,14 +174,14 @@ fn round(
         Ok(alone) => alone,
         Err(why) => return Ok(Err(format!("alone: {why}"))),
     };
-    let time = HEAD_START + span + HEAD_START;
-    let attack = attacker::Process::start(attack, contender.address, &identity.cert, time, settings.load_cpu)?;
-    std::thread::sleep(HEAD_START);
+    let time = attack.head_start + span + AFTER;
+    let under_way = attacker::Process::start(attack, contender.address, &identity.cert, time, settings.load_cpu)?;
+    std::thread::sleep(attack.head_start);
     let used = meter::cpu_ns(&processes);
     let beside = ask();
     let cpu = meter::cpu_ns(&processes).saturating_sub(used) as f64 / 1e9 / settings.seconds;
     let grown = meter::anonymous(&processes).saturating_sub(before);
-    let tally = attack.finish()?;
+    let tally = under_way.finish()?;
     Ok(beside.map(|beside| Round { alone, beside, tally, grown, cpu }).map_err(|why| format!("beside it: {why}")))
 }
 
