@@ -9,6 +9,7 @@ use harness::{
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use serde_json::Value;
 
 on_each_driver! {
     /// curl by both versions, by every kind of key, with answers of every size, and uploads.
@@ -41,6 +42,29 @@ on_each_driver! {
         assert_eq!(ran.code, Some(35), "{}", ran.err);
         place.engine.until_metric("tls_handshakes_incompatible_total", 1);
         assert_eq!(place.client().get("/").text(), "hello\n");
+    }
+
+    /// testssl.sh finds nothing wrong with what is the default that it calls worse than low.
+    fn testssl_finds_nothing_above_low(driver) {
+        let place = Place::new(driver, Kind::Ecdsa, "");
+        let told = place.folder.path().join("findings.json");
+        let (url, ca) = (format!("https://localhost:{}", place.engine.address.port()), &place.authority.file);
+        let report = ["--quiet", "--color", "0", "--warnings", "batch", "--nodns", "none", "--ip", "127.0.0.1"];
+        let checks = ["--protocols", "--std", "--fs", "--server-preference", "--server-defaults", "--vulnerable"];
+        let tool = Tool::new("testssl", 90).args(report).args(checks).args(["--add-ca", &ca.display().to_string()]);
+        let ran = tool.args(["--jsonfile", &told.display().to_string(), &url]).run();
+        let text = std::fs::read_to_string(&told).unwrap_or_else(|error| panic!("{error}: {}{}", ran.text(), ran.err));
+        let findings: Vec<Value> = serde_json::from_str(&text).expect("what it tells is JSON");
+        let of = |id: &str| findings.iter().find(|one| one["id"] == id).unwrap_or_else(|| panic!("no {id}: {text}"));
+        assert!(of("TLS1_3")["finding"].as_str().is_some_and(|finding| finding.starts_with("offered")), "{text}");
+        assert_eq!(of("TLS1_2")["finding"], "not offered", "{text}");
+        assert_eq!(of("cert_chain_of_trust")["severity"], "OK", "{text}");
+        // Of the test's certificate, and of the tool.
+        let known = ["cert_validityPeriod", "cert_revocation", "engine_problem"];
+        let ours = |id: &Value| !known.iter().any(|known| id == known);
+        let bad = |severity: &Value| !["OK", "INFO", "LOW"].iter().any(|known| severity == known);
+        let worse: Vec<&Value> = findings.iter().filter(|one| ours(&one["id"]) && bad(&one["severity"])).collect();
+        assert!(worse.is_empty(), "{worse:#?}");
     }
 
     /// One connection, many requests, pipelined ones too; the origin is told that it was https.

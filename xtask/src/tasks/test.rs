@@ -12,6 +12,7 @@ const TOOLS: &[Tool] = &[
     ("wrk", "wrk"),
     ("curl", "curl"),
     ("openssl", "openssl"),
+    ("testssl", "testssl.sh"),
     ("python3", "python3"),
     ("ip", "iproute2"),
     ("strace", "strace"),
