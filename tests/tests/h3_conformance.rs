@@ -1,7 +1,7 @@
 //! What RFC 9114 §§4-7, RFC 9204 and RFC 9218 oblige an endpoint to reject, and to bear, as it is said on the wire. The rows stand in
 //! `tests/python/h3_conformance.py`, each with its section and the code that must come back.
 
-use harness::{H3Door, Origin, on_each_driver};
+use harness::{H3Door, Origin, Setup, on_each_driver};
 
 on_each_driver! {
     /// Breaches that end the connection.
@@ -31,5 +31,15 @@ on_each_driver! {
         door.play("h3_conformance.py", "borne");
         assert_eq!(door.engine.metrics().sum("h3_faults_total"), 0);
         door.engine.until_idle();
+    }
+
+    /// Datagrams (RFC 9297) that must not be; and a door that takes none at all.
+    fn datagrams(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::of(Setup::new(driver).origin(&origin).listen_line("http3.datagrams = true"), "");
+        door.play("h3_datagrams.py", "rejected");
+        assert_eq!(door.engine.metrics().sum("h3_faults_total"), 6);
+        door.engine.until_idle();
+        H3Door::new(driver, &origin).play("h3_datagrams.py", "off");
     }
 }

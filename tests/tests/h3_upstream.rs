@@ -4,8 +4,8 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use harness::{
-    Authority, Driver, Engine, Folder, Kind, Origin, PATIENCE, Setup, Tool, free_address, on_each_driver, pattern,
-    python, script, until,
+    Authority, Driver, Engine, Folder, H3Door, Kind, Origin, PATIENCE, Setup, Tool, free_address, on_each_driver,
+    pattern, python, script, until,
 };
 
 on_each_driver! {
@@ -240,6 +240,60 @@ on_each_driver! {
         drop(client);
         engine.until_idle();
     }
+
+    /// Datagrams of requests (RFC 9297), between aioquic and aioquic.
+    fn datagrams_between_two_that_take_them(driver) {
+        let (door, _origin) = masque(driver);
+        door.play("h3_datagrams.py", "passes");
+        let metrics = door.engine.metrics();
+        // Of the one that comes when its tunnel is over nobody is told.
+        assert_eq!(metrics.sum("http_datagrams_total"), 2 * (2 * 7) + 2);
+        assert_eq!(metrics.sum("http_datagrams_dropped_total"), 0);
+        assert_eq!(metrics.sum("h3_faults_total"), 0);
+        door.engine.until_idle();
+    }
+
+    fn datagrams_that_come_before_their_tunnel_are_kept_within_a_bound(driver) {
+        let (door, _origin) = masque(driver);
+        door.play("h3_datagrams.py", "ahead");
+        let metrics = door.engine.metrics();
+        assert_eq!(metrics.sum("http_datagrams_dropped_total"), 200 - 64);
+        door.engine.until_idle();
+    }
+
+    /// To an endpoint of HTTP/1.1, which has nothing but bytes.
+    fn datagrams_become_capsules(driver) {
+        let origin = Origin::start(|peer| {
+            let Ok(request) = peer.wire.head() else { return };
+            assert_eq!(request.field("upgrade"), Some("connect-udp"));
+            peer.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\n\r\n");
+            while let Ok(byte) = peer.wire.take(1) {
+                peer.send(byte);
+            }
+        });
+        let door = H3Door::of(Setup::new(driver).origin(&origin).listen_line("http3.datagrams = true"), "");
+        door.play("h3_datagrams.py", "capsules");
+        let metrics = door.engine.metrics();
+        let (gone, dropped) = (metrics.sum("http_datagrams_total"), metrics.sum("http_datagrams_dropped_total"));
+        assert_eq!((gone, dropped), (2, 1));
+        door.engine.until_idle();
+    }
+}
+
+/// A door that takes datagrams, before an aioquic that does; it serves already.
+fn masque(driver: Driver) -> (H3Door, Ending) {
+    let folder = Folder::new();
+    let authority = Authority::new(&folder, "ca");
+    let issued = authority.issue(&folder, "back", &["127.0.0.1"], Kind::Ecdsa);
+    let port = free_address().port();
+    let words = ["origin".into(), issued.cert.into_os_string(), issued.key.into_os_string(), port.to_string().into()];
+    let origin = Command::new(python()).arg(script("h3_datagrams.py")).args(words).spawn().expect("python");
+    let lines = format!("tls = {{ ca = {:?} }}\nprotocol = \"h3\"", authority.file);
+    let setup = Setup::new(driver).to(&format!("https://127.0.0.1:{port}")).pool_line(&lines);
+    let door = H3Door::of(setup.listen_line("http3.datagrams = true"), "");
+    let mut client = door.authority.connect(door.engine.address, "localhost");
+    until("it serves", PATIENCE, || client.get("/").status() == 200);
+    (door, Ending(origin))
 }
 
 /// A process that ends with its test.

@@ -27,6 +27,7 @@ use crate::snapshot::{Also, Bind, ListenerProtocol, PoolId, RouteId, Snapshot};
 use crate::steer::{Datagrams, Mode, Neighbours, Steering};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
+use crate::telemetry::qlog::Qlog;
 use crate::tls::{self, OriginationFiles, Originations, Terminators};
 use crate::upstream::{Admin, BreakerOrder, Breakers, Discovery, Homes, Lending, Roster, Selections, policy_now};
 use crate::worker::{Message, Plan};
@@ -58,6 +59,7 @@ pub struct Engine {
     mail: Vec<Sender<Message>>,
     threads: Vec<JoinHandle<()>>,
     log: Option<Log>,
+    qlog: Option<Arc<Qlog>>,
     begun: Now,
     draining: bool,
 }
@@ -76,6 +78,7 @@ impl Engine {
         let originations = Originations::load(snapshot).map_err(|wrong| io::Error::other(wrong.to_string()))?;
         let quic = quic::Keys::new(&snapshot.engine.quic)?;
         let log = snapshot.access_log.as_ref().map(Log::start).transpose()?;
+        let qlog = snapshot.qlog.as_ref().map(Qlog::start).transpose()?;
         let mut engine = Self {
             snapshot: Arc::clone(snapshot),
             cells: cpus.iter().map(|_| Arc::new(WorkerCells::new(snapshot.routes.len()))).collect(),
@@ -100,6 +103,7 @@ impl Engine {
             mail: Vec::new(),
             threads: Vec::new(),
             log,
+            qlog,
             begun: ring::monotonic(),
             draining: false,
             cpus,
@@ -180,6 +184,7 @@ impl Engine {
                 .map(|at| self.same_host.switch(PoolId(at as u16)).cloned())
                 .collect(),
             log: self.log.as_ref().map(Log::writer),
+            qlog: self.qlog.clone(),
             qos: Arc::clone(&self.qos),
             tls: self.terminators.configs(),
             originations: self.originations.clone(),
@@ -228,6 +233,12 @@ impl Engine {
     #[must_use]
     pub fn breakers(&self) -> &Breakers {
         &self.breakers
+    }
+
+    /// Whose connections of HTTP/3 are written down, where any may be.
+    #[must_use]
+    pub fn qlog(&self) -> Option<&Qlog> {
+        self.qlog.as_deref()
     }
 
     /// How connections find their worker.

@@ -200,6 +200,15 @@ pub const QUIC_SEGMENTS_MAX: usize = 44;
 /// Sends of a connection in one turn; after those others have theirs.
 pub const QUIC_SENDS_A_TURN: usize = 4;
 
+/// Datagrams of a connection (RFC 9221) that have come and were not looked at, and that wait to be sent, each: what 100 Mbit/s brings in 5 ms. What
+/// is beyond is dropped.
+pub const QUIC_DATAGRAM_BYTES: usize = 64 << 10;
+
+/// Datagrams of a request (RFC 9297) that wait for the other side, and their bytes; the newest is dropped. A tunnel that has not come about holds
+/// as much of what is sent ahead.
+pub const HTTP3_DATAGRAMS_MAX: usize = 64;
+pub const HTTP3_DATAGRAM_BYTES_MAX: usize = 64 << 10;
+
 /// Content of so many bytes keeps its memory until QUIC has no more use for it; less is not worth it.
 pub const QUIC_LENT_BYTES_MIN: usize = 16 << 10;
 
@@ -216,7 +225,7 @@ pub const QUIC_STUCK: Duration = Duration::from_secs(30);
 pub const HTTP3: proto::h3::Limits = proto::h3::Limits { heads: HEADS, ..proto::h3::Limits::DEFAULT };
 
 /// What an endpoint of HTTP/3 may do.
-pub const HTTP3_UPSTREAM: proto::h3::Limits = HTTP3;
+pub const HTTP3_UPSTREAM: proto::h3::Limits = proto::h3::Limits { datagrams: true, ..HTTP3 };
 
 /// Bytes of datagrams that may wait in each direction of a flow: what 1 Gbit/s brings in 2 ms. The listener's own socket has more, for all of them.
 pub const FLOW_BUFFER: usize = 256 << 10;
@@ -468,6 +477,18 @@ pub const SPIN_MAX: Duration = Duration::from_millis(1);
 
 /// Access log lines a worker may be ahead of the writer: 4096 × 512 bytes = 2 MiB. Then lines are dropped, and counted.
 pub const ACCESS_LOG_QUEUE: usize = 4096;
+
+/// Batches of qlog on their way to its writer, of 16 KiB: 4 MiB. Then records are dropped, and counted.
+pub const QLOG_QUEUE: usize = 256;
+
+/// Networks whose connections are written down: a list that is gone through at each handshake.
+pub const QLOG_CLIENTS_MAX: usize = 64;
+
+/// Files that `log.qlog` may have: each is a connection, with 16 KiB that wait to be written.
+pub const QLOG_FILES_MAX: u32 = 10_000;
+
+/// The least that such a file is worth: a handshake and a few requests.
+pub const QLOG_FILE_MIN: u64 = 16 << 10;
 
 /// How often a worker looks after its pools, hands its log lines over and publishes its counts.
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);

@@ -19,6 +19,7 @@ use crate::snapshot::{Bind, ListenerId, ListenerProtocol, PoolId, ProxyProtocol,
 use crate::steer::{self, Inbox, Neighbours, Seat, Sockets};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
+use crate::telemetry::qlog::Qlog;
 use crate::tls::{Originations, ServerConfig};
 use crate::upstream::{
     self, Approach, Breakers, Cluster, Homes, Lending, Members, RouteBreaker, Selecting, Selection, Selections,
@@ -34,6 +35,8 @@ pub struct Plan {
     /// Whether requests of each pool skip TCP on this host, where they could.
     pub switches: Vec<Option<Arc<Switch>>>,
     pub log: Option<Writer>,
+    /// Writes connections of HTTP/3 down.
+    pub qlog: Option<Arc<Qlog>>,
     pub qos: Arc<qos::Shared>,
     /// What each listener offers by TLS at the start.
     pub tls: Vec<Option<Arc<ServerConfig>>>,
@@ -94,6 +97,7 @@ pub struct Worker {
     accepting: Rc<Cell<usize>>,
     desk: Rc<Desk>,
     log: Option<Rc<RefCell<Writer>>>,
+    qlog: Option<Arc<Qlog>>,
 }
 
 impl Worker {
@@ -108,6 +112,7 @@ impl Worker {
             members,
             switches,
             log,
+            qlog,
             qos,
             selections,
             breakers,
@@ -177,6 +182,7 @@ impl Worker {
             accepting: Rc::default(),
             desk: Rc::new(Desk::new(seed)),
             log: log.map(|log| Rc::new(RefCell::new(log))),
+            qlog,
         };
         for (at, tls) in tls.into_iter().enumerate() {
             worker.open_listener(ListenerId(at as u16), tls, count)?;
@@ -250,6 +256,10 @@ impl Worker {
             if let Some(descriptor) = socket.descriptor() {
                 let name = format!("{} over UDP (`{}`)", socket.local()?, listener.name);
                 self.sockets.datagrams.push((name, descriptor.try_clone_to_owned()?));
+            }
+            if let (Some(qlog), Some(http3)) = (&self.qlog, &listener.http3) {
+                let (qlog, cells) = (Arc::clone(qlog), Arc::clone(&self.cells));
+                endpoint.record(quic::Recorder { qlog, http3: http3.clone(), cells });
             }
             self.endpoints.push((id, Rc::clone(&endpoint)));
             ring::spawn(listen::quic::serve(gate, endpoint));

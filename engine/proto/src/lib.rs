@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod capsule;
 mod compression;
 pub mod event;
 pub mod grpc;

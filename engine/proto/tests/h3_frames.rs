@@ -4,7 +4,7 @@ mod quic;
 
 use proto::Malformed;
 use proto::h1::{Client, Refused, Server};
-use proto::h3::{Abort, ErrorCode, Limits, Out, Priority, StreamId, frame::INTEGER_MAX};
+use proto::h3::{Abort, Datagram, ErrorCode, Limits, Out, Priority, StreamId, frame::INTEGER_MAX};
 use proto::http::{Framing, Method};
 use quic::*;
 use std::time::Duration;
@@ -394,4 +394,32 @@ fn rfc9114_4_1_1_what_is_cancelled_is_over_for_both() {
     rig.feed(0, &headers(POST)[..3], false).unwrap();
     assert_eq!(rig.connection.peer_reset(rig.now, StreamId(0), ErrorCode::REQUEST_CANCELLED, &mut rig.out), Ok(None));
     assert!(rig.connection.is_idle());
+}
+
+#[test]
+fn rfc9297_2_1_datagrams_have_a_stream() {
+    let limits = Limits { streams: 10, datagrams: true, ..Limits::DEFAULT };
+    let met = |bytes: &[u8]| {
+        let mut rig = Rig::<Server>::new(limits);
+        let whose = rig.connection.datagram(rig.now, bytes, &mut rig.out).map_err(|fault| fault.code);
+        assert_eq!(whose.is_err(), rig.connection.is_finished());
+        whose
+    };
+    let quarter = |quarter: u64| integer(quarter);
+    for (section, bytes, expected) in [
+        ("2.1: no stream", vec![], Err(ErrorCode::DATAGRAM_ERROR)),
+        ("2.1: half of one", vec![0xc0, 0, 0], Err(ErrorCode::DATAGRAM_ERROR)),
+        ("2.1: beyond all", quarter(1 << 60), Err(ErrorCode::DATAGRAM_ERROR)),
+        ("2.1: beyond the limit", quarter(10), Err(ErrorCode::ID_ERROR)),
+        ("2.1: the last that may come", quarter(9), Ok(Datagram::Nobodys)),
+    ] {
+        assert_eq!(met(&bytes), expected, "{section}");
+    }
+    // One that was opened raises the limit, and has no head yet.
+    let mut rig = Rig::<Server>::new(limits);
+    rig.connection.opened(rig.now, StreamId(8), &mut rig.out).unwrap();
+    for of in [2, 12] {
+        assert_eq!(rig.connection.datagram(rig.now, &quarter(of), &mut rig.out), Ok(Datagram::Nobodys));
+    }
+    assert!(!rig.connection.put_datagram_head(StreamId(8), &mut Vec::new()), "the client takes none");
 }

@@ -9,6 +9,7 @@ mod breakers;
 mod grpc;
 mod metrics;
 mod order;
+mod qlog;
 mod qos;
 mod samehost;
 mod selection;
@@ -224,8 +225,10 @@ fn change(request: &Request, engine: &Shared) -> Answer {
         "/set/route" => What::Route,
         "/set/shield" => What::Shield,
         "/set/same-host" => What::SameHost,
+        "/set/qlog" => What::Qlog,
         _ => {
-            let known = "what can be set: /set/endpoint, /set/breaker, /set/route, /set/shield, /set/same-host";
+            let known =
+                "what can be set: /set/endpoint, /set/breaker, /set/route, /set/shield, /set/same-host, /set/qlog";
             return Answer::refusal(Status::NOT_FOUND, known);
         }
     };

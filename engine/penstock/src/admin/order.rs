@@ -21,6 +21,8 @@ pub(super) enum What {
     Shield,
     /// Whether a pool's requests skip TCP on this host.
     SameHost,
+    /// Whether connections of a network's clients are written down.
+    Qlog,
 }
 
 /// Why an order is not followed.
@@ -56,6 +58,9 @@ pub(super) fn follow(engine: &mut Engine, what: What, content: &[u8], who: &str)
     }
     if what == What::SameHost {
         return super::samehost::follow(engine, order.name, order.to, who);
+    }
+    if what == What::Qlog {
+        return super::qlog::follow(engine, order.name, order.to, who);
     }
     let (what, order) = match order.to.strip_prefix("breaker=") {
         Some(to) if what == What::Endpoint => (What::Breaker, Order { to, ..order }),
@@ -160,7 +165,7 @@ fn change(what: What, before: Admin, to: &str) -> Result<Admin, String> {
     let words: &[&str] = match what {
         What::Endpoint => &["drain", "ready", "maint", "weight=N", "weight=auto", "breaker=open|closed|auto"],
         What::Breaker | What::Route => &["open", "closed", "auto"],
-        What::Shield | What::SameHost => &[],
+        What::Shield | What::SameHost | What::Qlog => &[],
     };
     match (what, to) {
         (What::Endpoint, "ready") => Ok(Admin { state: AdminState::Ready, ..before }),
@@ -197,7 +202,7 @@ fn text(what: What, before: Admin, after: Admin) -> String {
         What::Endpoint if before.weight != after.weight => {
             before.weight.map_or_else(|| "weight=auto".into(), |weight| format!("weight={weight}"))
         }
-        What::Endpoint | What::Shield | What::SameHost => before.state.text().into(),
+        What::Endpoint | What::Shield | What::SameHost | What::Qlog => before.state.text().into(),
     }
 }
 

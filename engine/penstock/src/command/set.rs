@@ -14,17 +14,18 @@ use std::process::ExitCode;
   penstock set breaker 10.0.0.1:80 open          nothing goes to it, whatever evidence says
   penstock set route checkout breaker=open       its requests get the route's fallback
   penstock set shield 203.0.113.0/24 deny=1h     its packets are dropped for an hour
-  penstock set same-host api off                 its requests go to endpoints on this host by TCP")]
+  penstock set same-host api off                 its requests go to endpoints on this host by TCP
+  penstock set qlog 198.51.100.7 on              its next connections of HTTP/3 are written down")]
 pub(super) struct SetArgs {
     /// What to change
     what: What,
-    /// The endpoint, as `penstock show endpoints` calls it; or the route, as `penstock show routes` does; `shield`: a network or an
-    /// address; `same-host`: a pool
+    /// The endpoint, as `penstock show endpoints` calls it; or the route, as `penstock show routes` does; `shield` and `qlog`: a
+    /// network or an address; `same-host`: a pool
     #[arg(value_name = "NAME")]
     name: String,
     /// `endpoint`: drain, ready, maint, weight=N, weight=auto, or breaker=open, breaker=closed, breaker=auto. `breaker`: open, closed or
     /// auto, which is the same. `route`: breaker=open, breaker=closed or breaker=auto. `shield`: deny,
-    /// deny=TIME or clear. `same-host`: auto or off
+    /// deny=TIME or clear. `same-host`: auto or off. `qlog`: on or off
     #[arg(value_name = "CHANGE")]
     to: String,
     /// Its pool, where several have an endpoint of that name
@@ -50,6 +51,8 @@ enum What {
     Shield,
     /// Whether a pool's requests skip TCP on this host
     SameHost,
+    /// Whether connections of a network's clients are written down as qlog
+    Qlog,
 }
 
 pub(super) fn set(args: &SetArgs) -> ExitCode {
@@ -79,6 +82,9 @@ fn told(done: &Value) -> String {
     }
     if done["same_host"].is_string() {
         return format!("pool {}: same host {} (was {})\n", word("same_host"), word("is"), word("was"));
+    }
+    if let Some(network) = done.get("qlog") {
+        return format!("qlog of {}: {} (was {})\n", cell("network", network), word("is"), word("was"));
     }
     if let Some(network) = done.get("network") {
         return format!("network {}: {} (was {})\n", cell("network", network), word("is"), word("was"));

@@ -15,11 +15,16 @@ pub(super) const KEY: &[u8] = b"sec-websocket-key";
 pub(super) const ACCEPT: &[u8] = b"sec-websocket-accept";
 const EXTENSIONS: &[u8] = b"sec-websocket-extensions";
 
+/// Protocols whose streams are capsules (RFC 9298 §3.4, RFC 9484 §4.4).
+const CAPSULES: [&[u8]; 2] = [b"connect-udp", b"connect-ip"];
+
 /// What follows HTTP on both connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Agreed {
     /// Bytes that nobody here reads.
     Bytes,
+    /// Capsules (RFC 9297 §3), among which datagrams may go where they cannot go by themselves.
+    Capsules,
     /// Frames; with permessage-deflate or without.
     WebSocket { deflate: bool },
 }
@@ -66,7 +71,8 @@ pub(super) fn accept_to_add(request: &Request, head: &ResponseHead) -> Option<[u
 /// What a 101 agrees to. `None`: it answers something that was not asked, or without having understood it.
 pub(super) fn agreed(request: &Request, head: &ResponseHead, bytes: &[u8], fields: &Fields) -> Option<Agreed> {
     if !is_websocket(head.upgrade, bytes) {
-        return Some(Agreed::Bytes);
+        let capsules = CAPSULES.iter().any(|name| head.upgrade.of(bytes).eq_ignore_ascii_case(name));
+        return Some(if capsules { Agreed::Capsules } else { Agreed::Bytes });
     }
     let key = request.key.as_deref()?;
     if !head.version.is_multiplexed() {

@@ -7,7 +7,7 @@ use abi::Place;
 use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
-    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, QlogStream, ServerConfig, TransportConfig,
     ValidationTokenConfig, VarInt,
 };
 
@@ -34,12 +34,21 @@ pub fn server(tls: &tls::ServerConfig, http3: &Http3, keys: &Keys) -> Result<Arc
     tokens.log(Arc::clone(&keys.used) as _).sent(1);
     let mut config = ServerConfig::new(Arc::new(crypto), Arc::clone(&keys.token));
     config
-        .transport_config(Arc::new(transport(http3.streams, limits::QUIC_WINDOW, http3.congestion)))
+        .transport_config(Arc::new(of_clients(http3)))
         .validation_token_config(tokens)
         .max_incoming(limits::QUIC_INCOMING_MAX)
         .incoming_buffer_size(limits::QUIC_INCOMING_BYTES)
         .incoming_buffer_size_total(limits::QUIC_INCOMING_BYTES_ALL);
     Ok(Arc::new(config))
+}
+
+/// The same listener's, for a connection of which `stream` is told.
+pub(super) fn recorded(server: &ServerConfig, http3: &Http3, stream: Option<QlogStream>) -> Arc<ServerConfig> {
+    let mut transport = of_clients(http3);
+    transport.qlog_stream(stream);
+    let mut server = server.clone();
+    server.transport_config(Arc::new(transport));
+    Arc::new(server)
 }
 
 /// How an endpoint is called, which is asked this by TLS. It may begin no requests of its own.
@@ -49,7 +58,7 @@ pub fn server(tls: &tls::ServerConfig, http3: &Http3, keys: &Keys) -> Result<Arc
 pub fn client(tls: Arc<rustls::ClientConfig>) -> Result<ClientConfig, rustls::Error> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|_| without_suite())?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport(0, limits::QUIC_WINDOW_UPSTREAM, Congestion::Cubic)));
+    config.transport_config(Arc::new(transport(0, limits::QUIC_WINDOW_UPSTREAM, Congestion::Cubic, true)));
     Ok(config)
 }
 
@@ -57,7 +66,11 @@ fn without_suite() -> rustls::Error {
     rustls::Error::General("no TLS_AES_128_GCM_SHA256, with which QUIC begins".to_owned())
 }
 
-fn transport(streams: u16, window: u32, congestion: Congestion) -> TransportConfig {
+fn of_clients(http3: &Http3) -> TransportConfig {
+    transport(http3.streams, limits::QUIC_WINDOW, http3.congestion, http3.datagrams)
+}
+
+fn transport(streams: u16, window: u32, congestion: Congestion, datagrams: bool) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(limits::QUIC_DATAGRAM_MAX);
     let mut transport = TransportConfig::default();
@@ -70,7 +83,8 @@ fn transport(streams: u16, window: u32, congestion: Congestion) -> TransportConf
         .send_window(limits::QUIC_SEND_WINDOW_MIN)
         .max_idle_timeout(IdleTimeout::try_from(limits::QUIC_SILENCE).ok())
         .mtu_discovery_config(Some(mtu))
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(datagrams.then_some(limits::QUIC_DATAGRAM_BYTES))
+        .datagram_send_buffer_size(limits::QUIC_DATAGRAM_BYTES);
     transport
 }
 

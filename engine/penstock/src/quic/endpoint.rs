@@ -19,7 +19,10 @@ use ring::{Received, Sent, UdpOptions, UdpSocket};
 use super::ids::called_in;
 use super::link::{Inbox, Link};
 use super::proof::Proof;
-use super::{Keys, config, instant};
+use super::{Keys, Trace, config, instant};
+use crate::snapshot::Http3;
+use crate::telemetry::WorkerCells;
+use crate::telemetry::qlog::Qlog;
 
 /// A datagram that came to another worker than its connection's: a client has moved, and the kernel chooses by addresses.
 #[derive(Debug)]
@@ -53,6 +56,17 @@ pub struct Endpoint {
     at: usize,
     /// For what belongs to other workers, where there are any.
     carrier: OnceCell<Carrier>,
+    /// What is shown to clients.
+    shown: RefCell<Option<Arc<ServerConfig>>>,
+    /// Writes connections down, where that may be asked for.
+    recorder: OnceCell<Recorder>,
+}
+
+/// What is needed to write a listener's connections down.
+pub struct Recorder {
+    pub qlog: Arc<Qlog>,
+    pub http3: Http3,
+    pub cells: Arc<WorkerCells>,
 }
 
 /// A client that wants to connect.
@@ -109,7 +123,7 @@ impl Endpoint {
     fn new(socket: UdpSocket, at: usize, keys: &Keys, place: Place, server: Option<Arc<ServerConfig>>) -> Rc<Self> {
         let config = Arc::new(config::endpoint(keys, place));
         Rc::new(Self {
-            machine: RefCell::new(quinn_proto::Endpoint::new(config, server, true, None)),
+            machine: RefCell::new(quinn_proto::Endpoint::new(config, server.clone(), true, None)),
             socket,
             inboxes: RefCell::default(),
             newcomers: RefCell::default(),
@@ -119,6 +133,8 @@ impl Endpoint {
             place,
             at,
             carrier: OnceCell::new(),
+            shown: RefCell::new(server),
+            recorder: OnceCell::new(),
         })
     }
 
@@ -144,6 +160,7 @@ impl Endpoint {
 
     /// Shows something else to clients from now on.
     pub fn show(&self, server: Arc<ServerConfig>) {
+        self.shown.replace(Some(Arc::clone(&server)));
         self.machine.borrow_mut().set_server_config(Some(server));
     }
 
@@ -173,6 +190,22 @@ impl Endpoint {
     /// What belongs to other workers is brought to them from now on.
     pub fn carry(&self, carrier: Carrier) {
         let _ = self.carrier.set(carrier);
+    }
+
+    /// Connections are written down from now on, of whom that is asked.
+    pub fn record(&self, recorder: Recorder) {
+        let _ = self.recorder.set(recorder);
+    }
+
+    /// What is written of a client's connection, and what it is served with for that; nothing of most.
+    fn trace(&self, newcomer: &Newcomer) -> Option<(Trace, Arc<ServerConfig>)> {
+        let Recorder { qlog, http3, cells } = self.recorder.get()?;
+        let (client, id) = (newcomer.address(), *newcomer.incoming.orig_dst_cid());
+        if !qlog.wants(client.ip()) {
+            return None;
+        }
+        let (trace, stream) = Trace::begin(qlog.begin(&id.to_string(), cells)?, id, client, ring::now());
+        Some((trace, config::recorded(self.shown.borrow().as_ref()?, http3, stream)))
     }
 
     /// Hands out one batch of datagrams.
@@ -242,9 +275,10 @@ impl Endpoint {
             true => Proof::given(),
             false => Proof::wanted(*newcomer.incoming.orig_dst_cid(), newcomer.heard),
         };
-        let accepted = self.machine.borrow_mut().accept(newcomer.incoming, instant(ring::now()), wire, None);
+        let (trace, server) = self.trace(&newcomer).unzip();
+        let accepted = self.machine.borrow_mut().accept(newcomer.incoming, instant(ring::now()), wire, server);
         match accepted {
-            Ok((handle, connection)) => Some(Link::new(self, handle, connection, proof)),
+            Ok((handle, connection)) => Some(Link::new(self, handle, connection, proof).traced(trace)),
             Err(error) => {
                 if let Some(transmit) = error.response {
                     self.answer(&transmit, wire);

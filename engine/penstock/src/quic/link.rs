@@ -16,7 +16,7 @@ use ring::{Now, Sent, TaskRef, Timer};
 
 use super::proof::Proof;
 use super::window::SendWindow;
-use super::{Endpoint, instant};
+use super::{Endpoint, Trace, instant};
 use crate::limits;
 use crate::tls::Secured;
 
@@ -43,6 +43,8 @@ pub enum Notice {
     /// The handshake is finished.
     Connected,
     Stream(StreamEvent),
+    /// There are datagrams to be taken.
+    Datagrams,
     /// It is over.
     Lost(ConnectionError),
 }
@@ -60,6 +62,8 @@ pub struct Link {
     /// Something was read that lets the peer send more.
     owes: bool,
     window: SendWindow,
+    /// What is written of it, and where the peer was when it was last looked at.
+    trace: Option<Box<(Trace, SocketAddr)>>,
 }
 
 impl Link {
@@ -76,7 +80,20 @@ impl Link {
             drained: false,
             owes: false,
             window: SendWindow::new(ring::now()),
+            trace: None,
         }
+    }
+
+    /// What happens is written there.
+    pub(super) fn traced(mut self, trace: Option<Trace>) -> Self {
+        self.trace = trace.map(|trace| Box::new((trace, self.peer())));
+        self
+    }
+
+    /// What is written of it, where that was asked for.
+    #[must_use]
+    pub fn trace(&self) -> Option<&Trace> {
+        self.trace.as_deref().map(|(trace, _)| trace)
     }
 
     /// Takes in what has come, and does what time asks for. To be called by the one task that pumps the connection.
@@ -96,6 +113,14 @@ impl Link {
             self.quic.set_send_window(window);
         }
         self.tell_endpoint();
+        let peer = self.peer();
+        if let Some((trace, before)) = self.trace.as_deref_mut() {
+            let before = std::mem::replace(before, peer);
+            if before != peer {
+                trace.moved(now, before, peer);
+            }
+            trace.advance(now);
+        }
     }
 
     /// Ids are given out and taken back.
@@ -117,14 +142,21 @@ impl Link {
             return match self.quic.poll()? {
                 Event::Connected => {
                     self.settle_handshake();
+                    if let Some(trace) = self.trace() {
+                        trace.connected(ring::now());
+                    }
                     Some(Notice::Connected)
                 }
                 Event::ConnectionLost { reason } => {
                     self.settle_handshake();
+                    if let Some(trace) = self.trace() {
+                        trace.closed(ring::now(), &reason);
+                    }
                     Some(Notice::Lost(reason))
                 }
                 Event::Stream(event) => Some(Notice::Stream(event)),
-                Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => continue,
+                Event::DatagramReceived => Some(Notice::Datagrams),
+                Event::HandshakeDataReady | Event::DatagramsUnblocked => continue,
             };
         }
     }
@@ -146,7 +178,7 @@ impl Link {
                         self.untold = Some(event);
                         break Some(Ok(()));
                     }
-                    Some(Notice::Stream(_)) => {}
+                    Some(Notice::Stream(_) | Notice::Datagrams) => {}
                     None if now >= deadline => break Some(Err(ConnectionError::TimedOut)),
                     None => break None,
                 }
@@ -222,6 +254,9 @@ impl Link {
 
     /// Ends the connection, and tells the peer with this code of the application.
     pub fn close(&mut self, now: Now, code: u64) {
+        if let Some(trace) = self.trace() {
+            trace.close(now, code);
+        }
         let code = VarInt::from_u64(code).unwrap_or(VarInt::MAX);
         self.quic.close(instant(now), code, Bytes::new());
     }
@@ -276,6 +311,21 @@ impl Link {
         // What was read lets the peer send more, and that is sent with whatever comes next, or by the pump.
         self.owes |= chunks.finalize().should_transmit();
         read.map(|chunk| chunk.map(|chunk| chunk.bytes))
+    }
+
+    /// The next datagram that has come (RFC 9221).
+    pub fn take_datagram(&mut self) -> Option<Bytes> {
+        self.quic.datagrams().recv()
+    }
+
+    /// How long a datagram may be, as far as the path and the peer are known; `None`: the peer takes none.
+    pub fn datagram_max(&mut self) -> Option<usize> {
+        self.quic.datagrams().max_size()
+    }
+
+    /// Sends a datagram, soon or never: false when there are too many that wait, or it is too long.
+    pub fn send_datagram(&mut self, bytes: Bytes) -> bool {
+        self.quic.datagrams().send(bytes, false).is_ok()
     }
 
     /// Whether something was read that the peer has to be told of.

@@ -20,15 +20,17 @@ mod ids;
 mod keys;
 mod link;
 mod proof;
+mod trace;
 mod window;
 
 pub use self::caller::Caller;
 pub use self::carriage::{Ways, receive_from_all};
 pub use self::config::{client, server};
-pub use self::endpoint::{Astray, Carrier, Endpoint, Newcomer};
+pub use self::endpoint::{Astray, Carrier, Endpoint, Newcomer, Recorder};
 pub use self::ids::{called_in, id, is_called_in, told_in};
 pub use self::keys::Keys;
 pub use self::link::{Link, Notice};
+pub use self::trace::{Frame, Trace};
 pub use abi::Place;
 pub use quinn_proto::{
     ClientConfig, ConnectionError, ConnectionId, Dir, ReadError, ServerConfig, StreamEvent, StreamId, WriteError,

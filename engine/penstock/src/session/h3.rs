@@ -31,8 +31,12 @@ pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, arrived: Arrived
 
 async fn serve(door: &Rc<Door>, sessions: &Rc<Sessions>, link: Link, peer: Peer) {
     door.cells.counters.h3_connections_total.add(1);
-    let streams = door.listener().http3.as_ref().map_or(limits::HTTP3.streams, |http3| http3.streams);
-    let connection = h3::Multiplex::new(link, Limits { streams, ..limits::HTTP3 });
+    let limits = door.listener().http3.as_ref().map_or(limits::HTTP3, |http3| Limits {
+        streams: http3.streams,
+        datagrams: http3.datagrams,
+        ..limits::HTTP3
+    });
+    let connection = h3::Multiplex::new(link, limits);
     if multiplexed::run(door, sessions, connection, peer).await == Ended::Fault {
         door.cells.counters.h3_faults_total.add(1);
     }

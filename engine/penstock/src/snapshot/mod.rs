@@ -38,8 +38,8 @@ pub use compile::{
     AccessLog, Action, Admission, Balancer, Candidates, Certificate, Class, ClassId, CookieRule, Decap, Division,
     EngineSettings, Fallback, Fixed, Flows, HeaderRule, HeaderRules, HealthProbe, Http3, Limit, Listener, ListenerId,
     ListenerProtocol, ListenerTls, Mirror, Networks, OuterSource, OverLimit, Pace, Paces, Pool, PoolId, PoolTls,
-    PoolTransparency, ProbeAsk, QuicSettings, Redirect, Retry, Reuse, Rewrite, Route, RouteBreaker, RouteQos, Shield,
-    Snapshot, SniTable, Stickiness, Target, Timeouts, Trust, Vip, WebSockets,
+    PoolTransparency, ProbeAsk, QlogSettings, QuicSettings, Redirect, Retry, Reuse, Rewrite, Route, RouteBreaker,
+    RouteQos, Shield, Snapshot, SniTable, Stickiness, Target, Timeouts, Trust, Vip, WebSockets,
 };
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, EndpointLimits, Nameserver, Source};

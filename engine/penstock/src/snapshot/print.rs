@@ -1,6 +1,6 @@
 //! A document as canonical TOML: sections in the schema's order, what lies deeper inline, defaults left out or all said.
 
-use super::schema::{AccessDoc, ClassDoc, Document, ListenDoc, PoolDoc, RouteDoc, VipDoc};
+use super::schema::{AccessDoc, ClassDoc, Document, ListenDoc, PoolDoc, QlogDoc, RouteDoc, VipDoc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt::Write;
@@ -31,6 +31,7 @@ fn defaults() -> [(&'static str, Value); 9] {
     let document = Document::default();
     let mut log = value(&document.log);
     log["access"] = value(&AccessDoc::default());
+    log["qlog"] = value(&QlogDoc::default());
     [
         ("engine", value(&document.engine)),
         ("log", log),

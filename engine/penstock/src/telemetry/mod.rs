@@ -7,6 +7,7 @@ pub mod access_log;
 mod grpc;
 mod histogram;
 pub mod prometheus;
+pub mod qlog;
 mod websocket;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -132,6 +133,16 @@ counters! {
     quic_passed_on_total: "counter",
     /// Of such, those that were lost because the way there was full.
     quic_passed_on_lost_total: "counter",
+    /// Datagrams of requests (RFC 9297) that went on: as they came, or as capsules.
+    http_datagrams_total: "counter",
+    /// Those that were dropped: too many waited, or one was too long for the other path.
+    http_datagrams_dropped_total: "counter",
+    /// Connections of HTTP/3 with clients that are or were written down as qlog.
+    qlog_connections_total: "counter",
+    /// Those that should have been, but there were as many at a time as there may be files.
+    qlog_refused_total: "counter",
+    /// Records of qlog that were not written: the file was full, or the disk behind.
+    qlog_records_dropped_total: "counter",
     /// Connections of HTTP/2 and HTTP/3 to endpoints, each shared by many requests.
     upstream_shared: "gauge",
     /// Of those, the ones of HTTP/3.

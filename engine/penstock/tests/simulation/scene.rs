@@ -197,6 +197,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         cells: Arc::clone(&cells),
         members: roster.pools().cloned().collect(),
         log: None,
+        qlog: None,
         seats: Vec::new(),
         hands_over: false,
         index: 0,

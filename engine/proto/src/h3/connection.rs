@@ -6,9 +6,12 @@
 //! heads are appended to the caller's bytes of their stream; content never passes through here.
 
 mod control;
+mod datagram;
 mod read;
 mod requests;
 mod write;
+
+pub use datagram::Datagram;
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -39,6 +42,8 @@ pub struct Limits {
     pub blocked_streams: u16,
     /// A server takes extended CONNECT (RFC 9220).
     pub connect_protocol: bool,
+    /// Datagrams of requests are taken (RFC 9297); QUIC's have to be, too.
+    pub datagrams: bool,
 }
 
 impl Limits {
@@ -49,6 +54,7 @@ impl Limits {
         header_table: TABLE_SIZE_MAX as u16,
         blocked_streams: 16,
         connect_protocol: true,
+        datagrams: false,
     };
 
     /// What our own counters can express: of streams, twice as many as are allowed.
@@ -127,6 +133,8 @@ pub struct Connection<R: Role> {
     going: Going,
     /// The lowest request that a client has not opened; what a final GOAWAY tells.
     unopened: u64,
+    /// The lowest request that no stream was opened for, refused or not.
+    beyond: u64,
     /// The first request, or push, that the peer said it would not look at.
     peer_first: Option<u64>,
     /// What a client's last MAX_PUSH_ID said.
@@ -187,6 +195,7 @@ impl<R: Role> Connection<R> {
             greeted: false,
             going: Going::No,
             unopened: 0,
+            beyond: 0,
             peer_first: None,
             max_push: None,
             early: [(INTEGER_MAX, Priority::default()); EARLY_MAX],
@@ -198,16 +207,21 @@ impl<R: Role> Connection<R> {
     /// Puts what our three streams of one direction begin with (RFC 9114 §6.2.1, RFC 9204 §4.2): once, before anything else. The caller opens
     /// them and writes there what is in `out`, now and after each call. A client may go on with requests at once.
     pub fn start(&mut self, out: &mut Out) {
-        let Limits { heads, header_table, blocked_streams, connect_protocol, .. } = self.limits;
+        let Limits { heads, header_table, blocked_streams, connect_protocol, datagrams, .. } = self.limits;
         put_integer(CONTROL_STREAM, &mut out.control);
-        let common = [
+        let mut entries = vec![
             (settings::MAX_FIELD_SECTION_SIZE, list_limits(&heads).bytes as u64),
             (settings::QPACK_MAX_TABLE_CAPACITY, u64::from(header_table)),
             (settings::QPACK_BLOCKED_STREAMS, u64::from(blocked_streams)),
             (settings::GREASE, 0),
-            (settings::ENABLE_CONNECT_PROTOCOL, u64::from(connect_protocol)),
         ];
-        put_settings(&mut out.control, &common[..if R::ANSWERS { 5 } else { 4 }]);
+        if R::ANSWERS {
+            entries.push((settings::ENABLE_CONNECT_PROTOCOL, u64::from(connect_protocol)));
+        }
+        if datagrams {
+            entries.push((settings::H3_DATAGRAM, 1));
+        }
+        put_settings(&mut out.control, &entries);
         put_integer(ENCODER_STREAM, &mut out.encoder);
         put_integer(DECODER_STREAM, &mut out.decoder);
     }

@@ -27,6 +27,7 @@ macro_rules! codes {
 
 codes! {
     NO_ERROR = 0x100, "H3_NO_ERROR";
+    DATAGRAM_ERROR = 0x33, "H3_DATAGRAM_ERROR";
     GENERAL_PROTOCOL_ERROR = 0x101, "H3_GENERAL_PROTOCOL_ERROR";
     INTERNAL_ERROR = 0x102, "H3_INTERNAL_ERROR";
     STREAM_CREATION_ERROR = 0x103, "H3_STREAM_CREATION_ERROR";
@@ -63,7 +64,7 @@ impl ErrorCode {
             Self::QPACK_DECOMPRESSION_FAILED | Self::QPACK_ENCODER_STREAM_ERROR | Self::QPACK_DECODER_STREAM_ERROR => {
                 h2::ErrorCode::COMPRESSION_ERROR
             }
-            Self(0x101..=0x110) => h2::ErrorCode::PROTOCOL_ERROR,
+            Self::DATAGRAM_ERROR | Self(0x101..=0x110) => h2::ErrorCode::PROTOCOL_ERROR,
             _ => h2::ErrorCode::NO_ERROR,
         }
     }

@@ -115,7 +115,7 @@ mod streams;
 
 pub use crate::multiplexed::{HeadSpace, Priority, ledger};
 pub use crate::role::{Client, Role, Server};
-pub use connection::{Connection, Limits, Said, Step};
+pub use connection::{Connection, Datagram, Limits, Said, Step};
 pub use error::{ErrorCode, Fault};
 pub use frame::DataHead;
 pub use settings::PeerSettings;

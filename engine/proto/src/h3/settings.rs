@@ -13,6 +13,8 @@ pub struct PeerSettings {
     pub max_field_section_size: u64,
     /// RFC 9220 §3.
     pub enable_connect_protocol: bool,
+    /// RFC 9297 §2.1.1.
+    pub datagrams: bool,
 }
 
 impl PeerSettings {
@@ -21,6 +23,7 @@ impl PeerSettings {
         qpack_blocked_streams: 0,
         max_field_section_size: INTEGER_MAX,
         enable_connect_protocol: false,
+        datagrams: false,
     };
 
     /// Takes in a payload.
@@ -53,6 +56,8 @@ impl PeerSettings {
                 return Err(settings_error("ENABLE_CONNECT_PROTOCOL is neither 0 nor 1 (RFC 9220 3)"));
             }
             ENABLE_CONNECT_PROTOCOL => self.enable_connect_protocol = value == 1,
+            H3_DATAGRAM if value > 1 => return Err(settings_error("H3_DATAGRAM is neither 0 nor 1 (RFC 9297 2.1.1)")),
+            H3_DATAGRAM => self.datagrams = value == 1,
             0x0 | 0x2..=0x5 => return Err(settings_error("a setting of HTTP/2 (RFC 9114 7.2.4.1)")),
             _ => {}
         }
@@ -88,6 +93,7 @@ pub const QPACK_MAX_TABLE_CAPACITY: u64 = 0x1;
 pub const MAX_FIELD_SECTION_SIZE: u64 = 0x6;
 pub const QPACK_BLOCKED_STREAMS: u64 = 0x7;
 pub const ENABLE_CONNECT_PROTOCOL: u64 = 0x8;
+pub const H3_DATAGRAM: u64 = 0x33;
 
 /// One that means nothing, so that nobody gets used to there being none (RFC 9114 §7.2.4.1).
 pub const GREASE: u64 = 0x1f * 0x70656e + 0x21;
@@ -112,6 +118,7 @@ mod tests {
             (&[][..], Ok(())),
             (&[(0x1, 0), (0x6, 9), (0x7, 100), (0x8, 1)], Ok(())),
             (&[(0x1, INTEGER_MAX), (GREASE, INTEGER_MAX), (0x33, 1)], Ok(())),
+            (&[(0x33, 2)], Err(ErrorCode::SETTINGS_ERROR)),
             (&[(0x8, 2)], Err(ErrorCode::SETTINGS_ERROR)),
             (&[(0x7, 1), (0x7, 1)], Err(ErrorCode::SETTINGS_ERROR)),
             (&[(GREASE, 1), (GREASE, 1)], Err(ErrorCode::SETTINGS_ERROR)),

@@ -53,6 +53,8 @@ pub(super) struct Stream {
     pub(super) connect: bool,
     /// Extended (RFC 9220).
     pub(super) extended: bool,
+    /// It has a use for datagrams (RFC 9297 §2).
+    pub(super) datagrams: bool,
     pub(super) interims: u8,
     pub(super) method: Method,
     pub(super) priority: Priority,
@@ -80,6 +82,7 @@ impl Stream {
             deaf: false,
             connect: false,
             extended: false,
+            datagrams: false,
             interims: 0,
             method: Method::Other,
             priority: Priority::default(),

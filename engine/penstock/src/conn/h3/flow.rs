@@ -6,12 +6,13 @@ use proto::h3::{self as wire, Abort, Connection, ErrorCode, Fault, Out, Said, fr
 use proto::{Event, Malformed};
 use ring::{Buf, Now};
 
+use super::datagrams::Queue;
 use super::{Hub, clock, name};
 use crate::conn::mail::{Inbound, Mail};
 use crate::conn::shelf::Kept;
 use crate::conn::{Speaks, append, cut, pass};
 use crate::limits;
-use crate::quic::{Link, ReadError, StreamId, WriteError, stream};
+use crate::quic::{Frame, Link, ReadError, StreamId, WriteError, stream};
 
 /// A request's stream.
 pub(super) struct Flow<H> {
@@ -33,6 +34,7 @@ pub(super) struct Flow<H> {
     lent: Option<Bytes>,
     /// What waits has made no progress since.
     pub(super) stuck: Option<Now>,
+    pub(super) datagrams: Option<Box<Queue>>,
 }
 
 /// One of the peer's streams in one direction.
@@ -61,6 +63,7 @@ impl<H> Flow<H> {
             tail: None,
             lent: None,
             stuck: None,
+            datagrams: None,
         }
     }
 
@@ -227,6 +230,16 @@ impl<R: Speaks> Hub<R> {
     }
 
     fn take_event(&mut self, at: usize, event: Event<R::Head>, kept: Kept) {
+        if let Some(trace) = self.link.trace() {
+            let frame = match (&event, &kept) {
+                (Event::Head(_), _) | (Event::End { .. }, Kept::Trailers(_)) => Some(Frame::Headers),
+                (Event::Data { payload, .. }, _) => Some(Frame::Data(*payload)),
+                _ => None,
+            };
+            if let Some(frame) = frame {
+                trace.parsed(ring::now(), self.flows[at].id.into(), frame);
+            }
+        }
         let flow = &mut self.flows[at];
         match (event, kept) {
             (Event::Head(head), Kept::Head(text, index)) => flow.mail.inbox.push_back(Inbound::Head(head, text, index)),
@@ -261,6 +274,11 @@ impl<R: Speaks> Hub<R> {
     fn heed(&mut self, said: Said<R::Head>) {
         match said {
             Said::Prioritised(id) => self.prioritise(id),
+            Said::Settings => {
+                if let Some(trace) = self.link.trace() {
+                    trace.settings(ring::now(), self.machine.peer_settings());
+                }
+            }
             // Of a request that a peer which leaves has not looked at.
             Said::Stream(id, Event::Reset(why)) => {
                 if let Some(at) = self.find(stream(id.0)) {
@@ -399,6 +417,7 @@ impl<R: Speaks> Hub<R> {
         said.clear();
         let outcome = say(&mut self.machine, name(self.flows[at].id), &mut self.out, &mut said);
         if outcome.is_ok() {
+            self.note_created(at, Frame::Headers);
             self.put(at, &said);
             if !self.machine.is_writable(name(self.flows[at].id)) {
                 self.all_said(at);
@@ -416,6 +435,9 @@ impl<R: Speaks> Hub<R> {
         said.clear();
         let outcome = self.machine.finish(name(id), trailers, &mut said, &mut self.out);
         if outcome.is_ok() {
+            if !said.is_empty() {
+                self.note_created(at, Frame::Headers);
+            }
             if self.flows[at].owed > 0 {
                 self.flows[at].tail = Some(Buf::copy_of(&said));
             } else {
@@ -444,9 +466,16 @@ impl<R: Speaks> Hub<R> {
         }
     }
 
+    fn note_created(&self, at: usize, frame: Frame) {
+        if let Some(trace) = self.link.trace() {
+            trace.created(ring::now(), self.flows[at].id.into(), frame);
+        }
+    }
+
     /// Puts content, which has been counted, as a frame.
     pub(super) fn put_content(&mut self, at: usize, mut content: Buf) {
         debug_assert!(content.len() <= self.flows[at].owed, "content that was not counted");
+        self.note_created(at, Frame::Data(content.len()));
         self.flows[at].owed = self.flows[at].owed.saturating_sub(content.len());
         let mut head = std::mem::take(&mut self.said);
         head.clear();

@@ -11,6 +11,7 @@
 //! * Everything that one turn puts leaves in as few sends as it fits in.
 //! * A stream that an exchange lets go of is finished if all was said, and reset if not.
 
+mod datagrams;
 mod flow;
 mod stream;
 
@@ -24,6 +25,7 @@ use proto::Malformed;
 use proto::h3::{Client, Connection, ErrorCode, Fault, Limits, Out};
 use ring::{Now, TaskRef, Timer};
 
+pub use self::datagrams::Sending;
 use self::flow::{Flow, OneWay};
 pub use self::stream::Stream;
 use super::shelf::Shelf;
@@ -338,11 +340,13 @@ impl<R: Speaks> Hub<R> {
         now: Now,
         arrived: &mut impl FnMut(Arrival<Multiplex<R>>),
     ) -> Result<(), Ended> {
+        let mut datagrams = false;
         while let Some(notice) = self.link.poll_notice() {
             match notice {
                 // Some wait for it.
                 Notice::Connected => self.flows.iter().for_each(|flow| flow.mail.wake()),
                 Notice::Lost(_) => return Err(Ended::Gone),
+                Notice::Datagrams => datagrams = true,
                 Notice::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
                     while let Some(id) = self.link.accept(Dir::Bi) {
                         self.opened(id, now)?;
@@ -381,6 +385,10 @@ impl<R: Speaks> Hub<R> {
             if self.find(id).is_some_and(|at| !self.flows[at].begun) {
                 self.begin(this, id, now, arrived)?;
             }
+        }
+        // After the requests that came with them.
+        if datagrams {
+            self.take_datagrams(now).map_err(|fault| self.broke(fault))?;
         }
         Ok(())
     }

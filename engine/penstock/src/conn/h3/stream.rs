@@ -21,7 +21,7 @@ use crate::tls::Secured;
 pub struct Stream<R: Speaks> {
     connection: Multiplex<R>,
     /// `None`: nothing has been asked yet.
-    id: Option<StreamId>,
+    pub(super) id: Option<StreamId>,
     /// The text of the head that was read last.
     head: Option<Buf>,
     /// What we say will never be complete.
@@ -33,12 +33,12 @@ impl<R: Speaks> Stream<R> {
         Self { connection, id: Some(id), head: None, aborted: false }
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Hub<R>) -> T) -> T {
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Hub<R>) -> T) -> T {
         act(&mut self.connection.hub.borrow_mut())
     }
 
     /// Acts on the flow; `None` when the stream is gone.
-    fn with_flow<T>(&self, act: impl FnOnce(&mut Flow<R::Head>) -> T) -> Option<T> {
+    pub(super) fn with_flow<T>(&self, act: impl FnOnce(&mut Flow<R::Head>) -> T) -> Option<T> {
         self.with(|hub| {
             let at = hub.find(self.id?)?;
             Some(act(&mut hub.flows[at]))

@@ -4,6 +4,7 @@
 //! when both have ended, when either breaks, or when nothing has moved for too long. Where a 101 has agreed to a WebSocket, its frames are
 //! looked at ([`websocket`]).
 
+mod datagrams;
 mod websocket;
 
 use std::future::poll_fn;
@@ -11,14 +12,18 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use proto::capsule::Boundary;
 use proto::h1::{Server, Trailers};
 use ring::{Appetite, Buf, Timer};
 
+use self::datagrams::Datagrams;
 use super::Door;
 use super::admit::Paced;
 use super::half::{Cut, Half, Piece, Sink, Source};
 use super::route::Way;
 use super::upgrade::Agreed;
+use crate::conn::h3::Sending;
 use crate::conn::{Lane, Speaks, Transport, bulk_bytes};
 use crate::limits;
 use crate::qos::Direction;
@@ -51,6 +56,17 @@ pub trait Pipe {
     fn send(&mut self, buf: Buf) -> io::Result<()>;
     /// Nothing follows.
     fn finish(&mut self);
+    /// The next datagram that came beside the bytes.
+    fn take_datagram(&mut self) -> Option<Bytes> {
+        None
+    }
+    /// How many were dropped since this was last asked.
+    fn take_datagrams_dropped(&mut self) -> u64 {
+        0
+    }
+    fn send_datagram(&mut self, _datagram: &[u8]) -> Sending {
+        Sending::Never
+    }
 }
 
 impl Pipe for Transport {
@@ -133,6 +149,18 @@ impl<R: Speaks> Pipe for Lane<'_, R> {
             Self::H3(stream) => drop(stream.finish(&Trailers::default())),
         }
     }
+
+    fn take_datagram(&mut self) -> Option<Bytes> {
+        if let Self::H3(stream) = self { stream.take_datagram() } else { None }
+    }
+
+    fn take_datagrams_dropped(&mut self) -> u64 {
+        if let Self::H3(stream) = self { stream.take_datagrams_dropped() } else { 0 }
+    }
+
+    fn send_datagram(&mut self, datagram: &[u8]) -> Sending {
+        if let Self::H3(stream) = self { stream.send_datagram(datagram) } else { Sending::Never }
+    }
 }
 
 /// Joins two ends until both have ended. `first_up` goes before everything else; what is `paced` goes at its pace, each way by itself.
@@ -145,6 +173,21 @@ pub async fn tunnel(
     idle: Duration,
     paced: Option<&Paced<'_>>,
 ) -> Tunnelled {
+    join(door, down, up, first_up, timer, idle, paced, None).await
+}
+
+/// As [`tunnel`], with datagrams beside.
+#[allow(clippy::too_many_arguments, reason = "what a tunnel has, and what goes beside it")]
+async fn join(
+    door: &Door,
+    down: &mut impl Pipe,
+    up: &mut impl Pipe,
+    first_up: Option<Buf>,
+    timer: &mut Timer,
+    idle: Duration,
+    paced: Option<&Paced<'_>>,
+    datagrams: Option<Datagrams<'_>>,
+) -> Tunnelled {
     let counters = &door.cells.counters;
     counters.tunnels_total.add(1);
     counters.tunnels_open.add(1);
@@ -156,6 +199,7 @@ pub async fn tunnel(
         downward: Half::new(None, paced.map(|paced| paced.pacing(Direction::Down))),
         ended: [false; 2],
         moved: ring::now(),
+        datagrams,
     };
     let cut = poll_fn(|cx| halves.poll(down, up, timer, idle, cx)).await;
     counters.tunnels_open.sub(1);
@@ -181,7 +225,9 @@ pub(super) async fn upgraded(
             (passed.down, passed.cut)
         }
         _ => {
-            let tunnelled = tunnel(door, down, &mut up, None, timer, way.timeouts.idle, paced).await;
+            let beside = Datagrams::new(&door.cells.counters, agreed == Agreed::Capsules);
+            let idle = way.timeouts.idle;
+            let tunnelled = join(door, down, &mut up, None, timer, idle, paced, Some(beside)).await;
             (tunnelled.down, Cuts { client: tunnelled.cut, endpoint: tunnelled.cut })
         }
     };
@@ -206,6 +252,7 @@ struct Halves<'a> {
     downward: Half<'a>,
     ended: [bool; 2],
     moved: ring::Now,
+    datagrams: Option<Datagrams<'a>>,
 }
 
 impl Halves<'_> {
@@ -219,10 +266,17 @@ impl Halves<'_> {
         cx: &mut Context<'_>,
     ) -> Poll<bool> {
         let before = self.upward.bytes + self.downward.bytes;
-        let broken = Self::poll_half(&mut self.upward, &mut self.ended[0], down, up, cx)
-            || Self::poll_half(&mut self.downward, &mut self.ended[1], up, down, cx);
+        let [upward, downward] =
+            self.datagrams.as_mut().map_or([None, None], |beside| beside.ways.each_mut().map(Some));
+        let broken = Self::poll_half(&mut self.upward, &mut self.ended[0], down, up, upward, cx)
+            || Self::poll_half(&mut self.downward, &mut self.ended[1], up, down, downward, cx);
         if broken {
             return Poll::Ready(true);
+        }
+        if let Some(beside) = &self.datagrams
+            && beside.pass(down, up, self.ended, cx)
+        {
+            self.moved = ring::now();
         }
         if self.ended == [true; 2]
             && let Poll::Ready(sent) = both_sent(down, up, cx)
@@ -251,12 +305,13 @@ impl Halves<'_> {
         ended: &mut bool,
         from: &mut impl Pipe,
         to: &mut impl Pipe,
+        capsules: Option<&mut Boundary>,
         cx: &mut Context<'_>,
     ) -> bool {
         if *ended {
             return false;
         }
-        match half.poll(&mut Raw(from), &mut Raw(to), cx) {
+        match half.poll(&mut Raw(from, None), &mut Raw(to, capsules), cx) {
             Poll::Pending => false,
             Poll::Ready(Ok(())) => {
                 *ended = true;
@@ -282,7 +337,8 @@ fn appetite_after(piece: &Buf) -> Appetite {
     if bulk { Appetite::Bulk(bulk_bytes()) } else { Appetite::Any }
 }
 
-struct Raw<'a, P>(&'a mut P);
+/// A pipe, and where it is among the capsules that it is sent, if that matters.
+struct Raw<'a, P>(&'a mut P, Option<&'a mut Boundary>);
 
 impl<P: Pipe> Source for Raw<'_, P> {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>> {
@@ -313,6 +369,9 @@ impl<P: Pipe> Sink for Raw<'_, P> {
     }
 
     fn send(&mut self, buf: Buf) {
+        if let Some(boundary) = &mut self.1 {
+            boundary.pass(buf.bytes());
+        }
         // Who is not there any more says so when there shall be more.
         let _ = self.0.send(buf);
     }

@@ -52,6 +52,8 @@ pub struct Http3 {
     /// Requests that one connection may have under way.
     pub streams: u16,
     pub congestion: Congestion,
+    /// Datagrams of requests are taken (RFC 9297).
+    pub datagrams: bool,
     /// For how long clients of other versions are told of it; `None`: they are not.
     pub advertised: Option<Duration>,
 }
@@ -138,6 +140,7 @@ pub(super) fn listener(doc: &ListenDoc, classes: &[Class], pool_id: impl Fn(&str
             Http3 {
                 streams: doc.http3.streams as u16,
                 congestion: doc.http3.congestion,
+                datagrams: doc.http3.datagrams,
                 advertised: Some(time(&doc.http3.advertise)).filter(|advertised| !advertised.is_zero()),
             }
         }),

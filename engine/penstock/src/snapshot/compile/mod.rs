@@ -57,6 +57,8 @@ pub struct Snapshot {
     pub engine: EngineSettings,
     pub access_log: Option<AccessLog>,
     /// `None`: there is none.
+    pub qlog: Option<QlogSettings>,
+    /// `None`: there is none.
     pub shield: Option<Shield>,
     /// `None`: there is none.
     pub balance: Option<Balancer>,
@@ -103,6 +105,17 @@ pub struct AccessLog {
     /// `None`: standard output.
     pub path: Option<PathBuf>,
     pub format: AccessFormat,
+}
+
+/// Whose connections of HTTP/3 are written down, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QlogSettings {
+    pub folder: PathBuf,
+    /// From the start.
+    pub clients: Vec<Cidr>,
+    pub files: u32,
+    /// Bytes of each.
+    pub file_max: u64,
 }
 
 /// A set of networks.
@@ -233,6 +246,7 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
             },
         },
         access_log: access_log(document),
+        qlog: qlog(document),
         shield: shield::shield(&document.shield),
         balance: vip::balance(&document.balance, &document.vip, pool_id),
         decap: vip::decap(&document.decap),
@@ -266,6 +280,16 @@ fn access_log(document: &Document) -> Option<AccessLog> {
         path => Some(PathBuf::from(path)),
     };
     Some(AccessLog { path, format: access.format })
+}
+
+fn qlog(document: &Document) -> Option<QlogSettings> {
+    let qlog = &document.log.qlog;
+    Some(QlogSettings {
+        folder: qlog.folder.as_ref()?.into(),
+        clients: qlog.clients.0.clone(),
+        files: qlog.files,
+        file_max: qlog.file_max.0.0,
+    })
 }
 
 const fn time(text: &Text<Time>) -> Duration {

@@ -42,6 +42,7 @@ pub(super) fn meaning(document: &Document, tree: &Node, text: &str, files: &File
     meaning.keyed_limits();
     meaning.where_everything_goes();
     meaning.access_log();
+    meaning.qlog();
     meaning.shield();
     meaning.balance();
     meaning.decap();
@@ -196,6 +197,31 @@ impl Meaning<'_> {
                 "add path = \"-\"",
             );
         }
+    }
+
+    fn qlog(&mut self) {
+        let qlog = &self.document.log.qlog;
+        let table = path!["log", "qlog"];
+        match qlog.folder.as_deref() {
+            None => {
+                let why = |key: &str| format!("`{key}` for connections that are not written down");
+                self.idle(table, &["clients", "files", "file_max"], why, "add folder = \"/var/log/penstock/qlog\"");
+            }
+            Some("") => {
+                let message = "the folder's path is empty";
+                self.report(
+                    Code::BadValue,
+                    path!["log", "qlog", "folder"],
+                    message,
+                    "leave it out to write nothing down",
+                );
+            }
+            Some(_) => {}
+        }
+        self.within(path!["log", "qlog", "files"], qlog.files.into(), 1, limits::QLOG_FILES_MAX.into());
+        self.within(path!["log", "qlog", "file_max"], qlog.file_max.0.0, limits::QLOG_FILE_MIN, 1 << 30);
+        let count = qlog.clients.0.len() as u64;
+        self.within(path!["log", "qlog", "clients"], count, 0, limits::QLOG_CLIENTS_MAX as u64);
     }
 
     fn counts(&mut self) {

@@ -3,9 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::address::Address;
+use crate::snapshot::address::{Address, Cidr};
 use crate::snapshot::endpoint::Nameserver;
 use crate::snapshot::literal::{Cores, Listed, ServerPolicy, Spin, Text, Time, ViaName};
+use crate::snapshot::quantity::Size;
 
 /// The process as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -89,6 +90,8 @@ pub enum Steering {
 pub struct LogDoc {
     /// The access log: a line an exchange.
     pub access: AccessDoc,
+    /// qlog: a file a connection of HTTP/3, of clients that are asked about. Off unless `folder` names one.
+    pub qlog: QlogDoc,
 }
 
 /// The access log: a line an exchange.
@@ -104,6 +107,30 @@ pub struct AccessDoc {
 impl Default for AccessDoc {
     fn default() -> Self {
         Self { path: "off".into(), format: AccessFormat::default() }
+    }
+}
+
+/// qlog (draft-ietf-quic-qlog-main-schema, version 0.3 as JSON-SEQ): what happened on each connection of HTTP/3 with a client that is asked about:
+/// packets, loss, congestion, moves, frames. Neither fields nor content are in it. Off unless `folder` names one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct QlogDoc {
+    /// Where the files go, each named after the connection id that its client chose first; made if it is not there. Those that are there already
+    /// count among `files`.
+    pub folder: Option<String>,
+    /// Whose connections are written down from the start. `penstock set qlog NETWORK on` says so of others while the engine runs, and `off` ends it
+    /// for connections from then on.
+    pub clients: Listed<Cidr>,
+    /// How many files there may be: the one begun first goes when another one is begun. So many connections may also be written down at a time;
+    /// further ones are not, and counted.
+    pub files: u32,
+    /// How long each file may become; what happens after that is not written, and counted.
+    pub file_max: Text<Size>,
+}
+
+impl Default for QlogDoc {
+    fn default() -> Self {
+        Self { folder: None, clients: Listed::default(), files: 64, file_max: Text(Size(4 << 20)) }
     }
 }
 

@@ -139,13 +139,22 @@ pub struct Http3Doc {
     /// How much is sent before it is acknowledged: `cubic` (RFC 9438), as TCP does; `newreno` (RFC 9002), which is gentler; `bbr`, which measures bandwidth and
     /// goes on through loss that is no congestion, and is experimental.
     pub congestion: Congestion,
+    /// Whether datagrams of requests are taken (RFC 9297), as UDP by CONNECT has them (RFC 9298): those of an extended CONNECT that is granted, but for
+    /// WebSockets, go on to an endpoint of HTTP/3 that takes them too. Where the endpoint takes none, or speaks another version, they become capsules.
+    pub datagrams: bool,
     /// How long clients of HTTP/1 and 2 may remember that HTTP/3 is spoken here (`Alt-Svc`, RFC 7838). Zero: they are not told.
     pub advertise: Text<Time>,
 }
 
 impl Default for Http3Doc {
     fn default() -> Self {
-        Self { enabled: true, streams: 100, congestion: Congestion::default(), advertise: Text::secs(24 * 60 * 60) }
+        Self {
+            enabled: true,
+            streams: 100,
+            congestion: Congestion::default(),
+            datagrams: false,
+            advertise: Text::secs(24 * 60 * 60),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub use balance::Balance;
 pub(super) use balance::{SameSite, StickyDoc};
 pub(super) use breaker::{BreakerDoc, RouteBreakerDoc};
 pub use classes::{ClassDoc, PaceDoc};
-pub(super) use engine::AccessDoc;
+pub(super) use engine::{AccessDoc, QlogDoc};
 pub use engine::{AccessFormat, Driver, Steering};
 use engine::{EngineDoc, LogDoc};
 pub(super) use health::HealthDoc;

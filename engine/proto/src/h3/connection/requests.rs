@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::read::{WholeSection, decompression};
-use super::{Abort, Connection, Going, Said, Step, UNTOLD_MAX, ms};
+use super::{Abort, Connection, Going, Said, Step, UNTOLD_MAX, datagram, ms};
 use crate::h1::{RequestHead, ResponseHead};
 use crate::h3::error::{ErrorCode, Fault};
 use crate::h3::qpack::{Decoder, Section};
@@ -69,6 +69,7 @@ impl Connection<Server> {
         stream.method = head.method;
         stream.connect = head.method == Method::Connect || !head.upgrade.is_empty();
         stream.extended = !head.upgrade.is_empty();
+        stream.datagrams = datagram::has_use(head.upgrade.of(&space.text));
         stream.incoming_left = promised(head.framing);
         if !stream.prioritised
             && let Some(field) = space.fields.find(b"priority", &space.text)
@@ -166,6 +167,7 @@ impl<R: Role> Connection<R> {
         if self.streams.find(stream.0).is_some() {
             return Ok(());
         }
+        self.beyond = self.beyond.max(stream.0 + 4);
         let refused = matches!(self.going, Going::Final(first) if stream.0 >= first) || self.is_full();
         if refused {
             // We said that we would not look at it (RFC 9114 §5.2), or it is one too many; it is safe elsewhere.

@@ -1,6 +1,6 @@
 //! Heads, content and ends as they leave (RFC 9114 §4.1).
 
-use super::Connection;
+use super::{Connection, datagram};
 use crate::h1::{Refused, RequestHead, RequestRewrite, Respond, ResponseHead, ResponseRewrite, Trailers};
 use crate::h3::error::ErrorCode;
 use crate::h3::frame::{DataHead, Kind};
@@ -51,6 +51,7 @@ impl Connection<Client> {
         entry.method = if extended { Method::Connect } else { head.method };
         entry.connect = asked.is_connect();
         entry.extended = extended;
+        entry.datagrams = datagram::has_use(asked.upgrade);
         entry.upgrade = extended.then(|| asked.upgrade.into());
         entry.outgoing_left = promised(rewrite.framing);
         self.streams.insert(stream.0, entry);

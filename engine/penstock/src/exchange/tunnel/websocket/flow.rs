@@ -87,7 +87,7 @@ impl<'a> Flow<'a> {
     fn receive(&mut self, from: &mut impl Pipe, cx: &mut Context<'_>) -> Poll<io::Result<Option<Buf>>> {
         let Some(shape) = &mut self.shape else { return from.poll_recv(cx) };
         if !self.told {
-            let piece = shape.poll_piece(&mut Raw(from), cx);
+            let piece = shape.poll_piece(&mut Raw(from, None), cx);
             return piece.map(|piece| piece.map(|piece| piece.data).map_err(|_| io::ErrorKind::ConnectionReset.into()));
         }
         match shape.take_rest() {
