@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use harness::{
     Authority, Client, Driver, End, Engine, Folder, Kind, Origin, PATIENCE, Setup, TlsClient, Tool, Wire, free_address,
-    on_each_driver, until,
+    on_each_driver, pattern, until,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -108,7 +108,9 @@ on_each_driver! {
         let said = hello("a.example");
         let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n";
         for (number, size) in [1, 100, usize::MAX].into_iter().enumerate() {
-            let all = [&header[..], &said, b"and more"].concat();
+            // The last one goes on, in pieces that are large.
+            let more = pattern(1, if size == usize::MAX { 6 << 20 } else { 100 });
+            let all = [&header[..], &said, &more].concat();
             let mut client = Client::connect(door);
             for piece in all.chunks(size.min(all.len())) {
                 client.send(piece);
@@ -117,6 +119,7 @@ on_each_driver! {
             assert!(origin.received()[number] == all, "{size}");
         }
         engine.until_idle();
+        assert!(engine.metrics().sum("tunnel_spliced_in_bytes_total") > 0);
     }
 
     /// Slow, endless, gone, garbage, nearly right: each is closed, by its reason counted, and nobody is dialled for it.

@@ -17,13 +17,14 @@ pub(crate) use self::thread::driver;
 use self::thread::{Started, work};
 use crate::balance::Balance;
 use crate::cores;
+use crate::exchange::Splicing;
 use crate::limits;
 use crate::oversight::Oversight;
 use crate::qos;
 use crate::quic;
 use crate::samehost::SameHost;
 use crate::shield::Shield;
-use crate::snapshot::{Also, Bind, ListenerProtocol, PoolId, RouteId, Snapshot};
+use crate::snapshot::{Also, Bind, ListenerProtocol, PoolId, RouteId, Snapshot, Splice};
 use crate::steer::{Datagrams, Mode, Neighbours, Steering};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
@@ -193,6 +194,7 @@ impl Engine {
             breakers: Arc::clone(&self.breakers),
             lending: Arc::clone(&self.lending),
             homes: Arc::clone(&self.homes),
+            splicing: (self.snapshot.engine.splice == Splice::Auto).then(|| Splicing::among(self.cpus.len())),
             seats: self.steering.seats(index),
             hands_over: self.steering.mode() == Mode::HandOver,
             index,

@@ -70,6 +70,21 @@ pub const BUFFERS_SCARCE_FROM: usize = 256 << 20;
 /// Unsent bytes of one stream from which its source is not read any further: one buffer leaves while the next one fills.
 pub const UNSENT_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of a tunnel's direction, in pieces of [`BULK_FROM`] or more, after which it is spliced: what is shorter ends before it has paid.
+pub const SPLICE_AFTER_BYTES: u64 = 256 << 10;
+
+/// Small pieces in a row after which it is copied again: a stream in bulk has gaps, and a talk that follows on bulk costs two calls more for each.
+pub const SPLICES_SMALL_MAX: u8 = 4;
+
+/// The size of a pipe, which is what one may hold of a stream whose reader has stopped: `splice` through 1 MiB costs two thirds of what it does through 256 KiB, and that is
+/// no less than copying. A user without privileges may have no larger one (`fs.pipe-max-size`).
+pub const PIPE_BYTES_MAX: usize = 1 << 20;
+pub const PIPE_BYTES_MIN: usize = 256 << 10;
+
+/// Pipes of all workers: half of the 64 MiB that the kernel grants a user without privileges (`fs.pipe-user-pages-soft`). A worker has one at least. Streams whose readers keep up
+/// share one; a pipe is a stream's own only while its reader does not.
+pub const PIPES_MAX: usize = 32;
+
 /// The final farewell to a client that still sends: as long as a lost FIN's second repetition, and as much as a burst of it.
 pub const LINGER: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES_MAX: usize = 1 << 20;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ring::{Now, Receiver, Sender};
 
-use crate::exchange::{Desk, Door};
+use crate::exchange::{Desk, Door, Splicing};
 use crate::limits;
 use crate::listen::{self, Gate};
 use crate::qos::{self, Qos};
@@ -49,6 +49,8 @@ pub struct Plan {
     /// How workers lend each other idle connections.
     pub lending: Arc<Lending>,
     pub homes: Arc<Homes>,
+    /// When tunnels are spliced; `None`: never.
+    pub splicing: Option<Splicing>,
     /// Its lines in what connections are steered by, one for each listening socket.
     pub seats: Vec<Seat>,
     /// It hands connections over to others, and they to it.
@@ -118,6 +120,7 @@ impl Worker {
             breakers,
             lending,
             homes,
+            splicing,
             seats,
             tls,
             originations,
@@ -180,7 +183,7 @@ impl Worker {
             sockets: Sockets::default(),
             steer: Rc::new(steer::Local::new(seats)),
             accepting: Rc::default(),
-            desk: Rc::new(Desk::new(seed)),
+            desk: Rc::new(Desk::new(seed, splicing)),
             log: log.map(|log| Rc::new(RefCell::new(log))),
             qlog,
         };

@@ -38,6 +38,7 @@ pub use exec::{Pooled, TaskRef, pooled};
 pub use mailbox::{Receiver, Sender, mailbox};
 pub use net::{Address, ListenOptions, Listener, Stream, linger};
 pub use net::{FilterInstruction, attach_reuseport_filter};
+pub use net::{Moved, Pipes, Splice};
 pub use net::{Received, Sent, Socket, Transmit, UdpCounts, UdpGranted, UdpOptions, UdpSocket};
 pub use net::{connect_with_priority, set_priority};
 pub use reactor::{Counts, Options, Ring};

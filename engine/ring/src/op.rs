@@ -48,6 +48,14 @@ pub(crate) enum Purpose {
     Connect {
         stream: u32,
     },
+    /// A stream has something to be read; stands in the place of its receive.
+    Arrived {
+        stream: u32,
+    },
+    /// A stream has room to be written to; stands in the place of its send.
+    Room {
+        stream: u32,
+    },
     /// Datagrams can be received.
     Readable {
         socket: u32,

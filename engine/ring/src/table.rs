@@ -18,6 +18,7 @@ use crate::slab::Slab;
 mod datagrams;
 mod detach;
 mod listeners;
+mod splices;
 mod waits;
 
 use datagrams::DatagramSlot;
@@ -95,8 +96,11 @@ struct Flags {
     listed: bool,
     fin_wanted: bool,
     reset: bool,
-    /// It is about to leave this ring: what receives is not armed anew.
+    /// Receiving ends, because the connection leaves this ring or is spliced: what receives is not armed anew.
     leaving: bool,
+    /// A receive would not wait, as was said since it was asked; and a send.
+    arrived: bool,
+    room: bool,
     heard: Heard,
 }
 
@@ -439,6 +443,8 @@ impl Table {
             Purpose::RecvOnce { stream } => self.received_once(stream, completion.result, owned, exec),
             Purpose::Accept { listener } => self.accepted(listener, &completion, exec),
             Purpose::Connect { stream } => self.connect_ended(stream, completion.result, exec),
+            Purpose::Arrived { stream } => self.told_of_arrival(stream, exec),
+            Purpose::Room { stream } => self.told_of_room(stream, exec),
             Purpose::Readable { socket } => self.datagrams_readable(socket, exec),
             Purpose::Writable { socket } => self.datagrams_writable(socket),
             Purpose::Poll { wait } => self.wait_ended(wait, completion.result, exec),

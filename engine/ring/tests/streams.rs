@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use ring::{Address, Appetite, Buf, DriverChoice, ListenOptions, Listener, Options, Ring, SpinPolicy, Stream};
+use ring::{
+    Address, Appetite, Buf, DriverChoice, ListenOptions, Listener, Moved, Options, Pipes, Ring, SpinPolicy, Splice,
+    Stream,
+};
 
 fn on_each_driver(test: impl AsyncFn() + Copy + 'static) {
     for driver in [DriverChoice::Uring, DriverChoice::Epoll] {
@@ -268,5 +271,134 @@ fn a_panicking_task_ends_alone() {
         ring::spawn(async { panic!("on purpose") });
         ring::sleep(Duration::from_millis(5)).await;
         assert_eq!(ring::counts().panics, 1);
+    });
+}
+
+/// Passes everything from one connection to another, spliced and copied in turn, until the first one ends.
+async fn pass_in_turns(from: &mut Stream, to: &mut Stream, pipes: &std::rc::Rc<Pipes>) -> usize {
+    let mut spliced = 0;
+    for turn in 0.. {
+        from.set_appetite(if turn % 2 == 0 { Appetite::Any } else { Appetite::Bulk(100_000) });
+        for _ in 0..3 {
+            let Some(buf) = from.recv().await.unwrap() else { return spliced };
+            to.send(buf);
+        }
+        // Settle, with what comes late.
+        std::future::poll_fn(|_| {
+            while let Some(Ok(Some(late))) = from.received() {
+                to.send(late);
+            }
+            Splice::poll_settled(from, to)
+        })
+        .await
+        .unwrap();
+        let mut splice = Splice::new(pipes);
+        let mut steps = 0;
+        while steps < 4 || !splice.is_empty() {
+            match std::future::poll_fn(|_| splice.poll_move(from, to)).await.unwrap() {
+                Moved::On { sent, .. } => spliced += sent,
+                Moved::Stuck => break,
+                Moved::NoPipe => panic!("there is one"),
+            }
+            steps += 1;
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn what_is_spliced_and_copied_in_turns_keeps_its_order() {
+    on_each_driver(async || {
+        let pipes = Pipes::new(1, 4 << 10, 64 << 10);
+        let ((mut writer, mut from), (mut to, mut reader)) = (pair().await, pair().await);
+        let sent = pattern(40 << 20);
+        let expected = sent.clone();
+        ring::spawn(async move {
+            for piece in sent.chunks(77_777) {
+                writer.send(Buf::copy_of(piece));
+                writer.sent(150_000).await.unwrap();
+            }
+            writer.finish();
+            assert!(writer.recv().await.unwrap().is_none());
+        });
+        let open = pipes.clone();
+        ring::spawn(async move {
+            let spliced = pass_in_turns(&mut from, &mut to, &pipes).await;
+            assert!(spliced > 4 << 20, "{spliced} bytes spliced");
+            to.finish();
+            to.sent(0).await.unwrap();
+        });
+        // A reader that falls behind now and then.
+        let mut got = Vec::new();
+        while let Some(buf) = reader.recv().await.unwrap() {
+            got.extend_from_slice(buf.bytes());
+            if got.len() % 7 == 0 {
+                ring::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        assert!(got == expected, "{} of {} bytes", got.len(), expected.len());
+        assert_eq!(open.open(), 1);
+    });
+}
+
+#[test]
+fn a_pipe_that_is_not_empty_is_nobody_elses() {
+    on_each_driver(async || {
+        let pipes = Pipes::new(1, 4 << 10, 1 << 20);
+        let ((mut writer, mut from), (mut to, reader)) = (pair().await, pair().await);
+        ring::spawn(async move {
+            while writer.sent(1 << 20).await.is_ok() {
+                writer.send(Buf::copy_of(&[7; 200_000]));
+            }
+        });
+        let mut splice = Splice::new(&pipes);
+        std::future::poll_fn(|_| Splice::poll_settled(&mut from, &mut to)).await.unwrap();
+        // Nobody reads: it fills what there is.
+        let moving = async {
+            loop {
+                std::future::poll_fn(|_| splice.poll_move(&mut from, &mut to)).await.unwrap();
+            }
+        };
+        assert!(ring::until(ring::now() + Duration::from_millis(300), moving).await.is_none());
+        assert_eq!((splice.is_empty(), pipes.open()), (false, 1));
+        let ((mut other, mut other_from), (mut other_to, _other_reader)) = (pair().await, pair().await);
+        other.send(Buf::copy_of(b"x"));
+        let mut second = Splice::new(&pipes);
+        let moved = std::future::poll_fn(|_| second.poll_move(&mut other_from, &mut other_to)).await.unwrap();
+        assert_eq!(moved, Moved::NoPipe);
+        assert_eq!(other_from.recv().await.unwrap().unwrap().bytes(), b"x");
+        drop((splice, from, to, reader));
+        assert_eq!(pipes.open(), 0);
+    });
+}
+
+#[test]
+fn a_spliced_stream_that_breaks_says_so() {
+    on_each_driver(async || {
+        let pipes = Pipes::new(1, 4 << 10, 1 << 20);
+        for breaks_first in [true, false] {
+            let ((writer, mut from), (mut to, reader)) = (pair().await, pair().await);
+            let mut splice = Splice::new(&pipes);
+            std::future::poll_fn(|_| Splice::poll_settled(&mut from, &mut to)).await.unwrap();
+            ring::spawn(async move {
+                let mut writer = writer;
+                if breaks_first {
+                    ring::sleep(Duration::from_millis(5)).await;
+                    return writer.reset();
+                }
+                reader.reset();
+                for _ in 0..20 {
+                    writer.send(Buf::copy_of(&[1; 10_000]));
+                    ring::sleep(Duration::from_millis(1)).await;
+                }
+            });
+            let broken = loop {
+                match std::future::poll_fn(|_| splice.poll_move(&mut from, &mut to)).await {
+                    Ok(Moved::On { .. }) => {}
+                    other => break other,
+                }
+            };
+            assert!(broken.is_err(), "{broken:?}");
+        }
     });
 }

@@ -116,6 +116,11 @@ impl Transport {
         self.tls.is_none().then_some(self.socket)
     }
 
+    /// As [`into_stream`](Self::into_stream), lent.
+    pub fn in_the_clear(&mut self) -> Option<&mut Stream> {
+        self.tls.is_none().then_some(&mut self.socket)
+    }
+
     /// Gives up TLS, and says something to a peer that has shown not to speak it.
     pub fn say_in_the_clear(&mut self, bytes: &[u8]) {
         self.tls = None;

@@ -9,6 +9,7 @@ use data_encoding::BASE64;
 use proto::http::Fields;
 use ring::TaskRef;
 
+use super::tunnel::{Splicer, Splicing};
 use crate::qos::{HeldClient, Qos};
 use crate::snapshot::{Listener, ListenerId, PoolId, Snapshot};
 use crate::telemetry::WorkerCells;
@@ -67,6 +68,8 @@ pub struct Desk {
     pub draining: Cell<bool>,
     /// Tunnels that end when it does.
     pub tunnels: Roll,
+    /// Carries large tunnels; `None`: they are copied.
+    pub splicer: Option<Splicer>,
 }
 
 /// Tasks that are to be woken when a drain begins.
@@ -108,7 +111,7 @@ impl Roll {
 impl Desk {
     /// `seed` is that of all chance on this worker.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, splicing: Option<Splicing>) -> Self {
         let fields = || RefCell::new(Fields::with_limit(crate::limits::FIELDS_MAX));
         Self {
             request_fields: fields(),
@@ -122,6 +125,7 @@ impl Desk {
             random: RefCell::new(policy::Random::new(seed)),
             draining: Cell::new(false),
             tunnels: Roll::default(),
+            splicer: splicing.map(Splicer::new),
         }
     }
 

@@ -38,7 +38,7 @@ use self::relay::{Exchange, Relayed};
 pub use self::respond::{Reason, refuse};
 use self::route::{Passed, Routed, Way};
 use self::tries::Tries;
-pub use self::tunnel::{Tunnelled, tunnel};
+pub use self::tunnel::{Splicer, Splicing, Tunnelled, tunnel};
 use crate::conn::{Index, Lane};
 use crate::limits;
 use crate::snapshot::{Fallback, Target};

@@ -63,7 +63,7 @@ pub use route::{
 pub use schema::{
     AccessFormat, Balance, ClassDoc, ClientAuth, Congestion, Document, Driver, Forward, Forwarded, LimitDoc,
     LimitFields, ListenDoc, PaceDoc, PoolDoc, PoolProtocol, Protocol, ProxyProtocol, QueueDoc, RouteDoc, SameHost,
-    Steering, SynCookies, TlsVersion, Transport, XdpMode, json_schema,
+    Splice, Steering, SynCookies, TlsVersion, Transport, XdpMode, json_schema,
 };
 pub use share::{Candidate, Share, Sticky};
 

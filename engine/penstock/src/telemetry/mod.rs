@@ -191,6 +191,14 @@ counters! {
     tunnels_total: "counter",
     /// Tunnels open.
     tunnels_open: "gauge",
+    /// Bytes of tunnels from clients that were spliced: nobody copied them.
+    tunnel_spliced_in_bytes_total: "counter",
+    /// Bytes of tunnels to clients that were spliced.
+    tunnel_spliced_out_bytes_total: "counter",
+    /// Times that a tunnel was to be spliced and no pipe was free: it was copied.
+    tunnel_no_pipe_total: "counter",
+    /// Pipes open for splicing, in use or not.
+    tunnel_pipes: "gauge",
     /// Exchanges that found an idle upstream connection.
     upstream_reused_total: "counter",
     /// Upstream connections attempted.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use penstock::exchange::Splicing;
 use penstock::qos;
 use penstock::snapshot::{self, EndpointLimits, PoolId, Snapshot};
 use penstock::telemetry::WorkerCells;
@@ -191,6 +192,8 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         selections: Selections::new(&snapshot, 1),
         breakers: Breakers::new(&snapshot, 1),
         lending: Lending::new(1),
+        // Soon and often: of what passes through a simulated tunnel, most is spliced.
+        splicing: Some(Splicing { after: 2_000, large: 200, pipes: 1 }),
         homes: Homes::new(&snapshot),
         tls: snapshot.listeners.iter().map(|one| one.tls.as_ref().map(|_| h3_client::server())).collect(),
         snapshot,

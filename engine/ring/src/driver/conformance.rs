@@ -4,11 +4,14 @@
 //! A scenario sees the `Driver` enum only, and is written as its callers have to be: receives may be short, multishot
 //! operations end when they like, and a completion of something that is over means nothing.
 
+mod splices;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use self::splices::{splices_keep_order_and_wait_for_room, streams_tell_what_they_are_ready_for};
 use super::sim::{self, Faults, World};
 use super::{Driver, Fd, Request, Token, Wait, epoll, uring};
 use crate::net::{Address, ListenOptions};
@@ -549,6 +552,8 @@ scenarios! {
     a_busy_stream_starves_nobody
     sleeps_as_long_as_asked
     descriptors_come_back
+    streams_tell_what_they_are_ready_for
+    splices_keep_order_and_wait_for_room
 }
 
 fn epoll_driver() -> Driver {

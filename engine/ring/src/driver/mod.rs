@@ -16,6 +16,7 @@
 mod conformance;
 mod datagram;
 pub(crate) mod epoll;
+mod pipe;
 pub mod sim;
 mod sys;
 pub(crate) mod uring;
@@ -29,6 +30,7 @@ use crate::net::{Address, ListenOptions, Transmit, UdpGranted, UdpOptions};
 #[cfg(test)]
 pub(crate) use datagram::pretended;
 pub(crate) use datagram::{Batch, SEGMENTS_MAX, SEND_BYTES_MAX};
+pub(crate) use pipe::Pipe;
 
 /// A file descriptor as its driver knows it: a real one, or a number in a simulated world.
 pub(crate) type Fd = i32;
@@ -60,6 +62,10 @@ pub(crate) enum Request {
     PollIn { fd: Fd },
     /// Completes once when datagrams can be sent on `fd`.
     PollOut { fd: Fd },
+    /// Completes once when a receive on the stream `fd` would not wait: bytes, the end, or an error.
+    Readable { fd: Fd },
+    /// Completes once when a send on the stream `fd` would not wait: room, or an error.
+    Writable { fd: Fd },
     /// Cancels the operation `target`. Its own completion is of no interest to anybody; the target still completes.
     Cancel { target: Token },
     /// Wakes another reactor that sleeps in its own ring (only for the uring driver; see `mailbox.rs`).
@@ -207,6 +213,45 @@ impl Driver {
                 datagram::send(fd, dual, transmit).inspect(|()| counts.sends += 1)
             }
             Self::Sim(sim) => sim.send_datagrams(fd, transmit),
+        }
+    }
+
+    /// A pipe for streams of this driver, of at most `most` bytes and at least `least`.
+    pub(crate) fn pipe(&self, least: usize, most: usize) -> io::Result<Pipe> {
+        match self {
+            Self::Uring(_) | Self::Epoll(_) => Pipe::open(least, most),
+            Self::Sim(_) => Ok(Pipe::simulated(most)),
+        }
+    }
+
+    /// Takes into `pipe` what has arrived at a stream, at once. `EAGAIN`: nothing has; `Readable` says when something does. 0: the end, or what can
+    /// be received only.
+    pub(crate) fn fill(&mut self, pipe: &mut Pipe, from: Fd) -> io::Result<usize> {
+        match self {
+            Self::Uring(uring) => {
+                uring.counts.calls += 1;
+                pipe.fill(from, true)
+            }
+            Self::Epoll(epoll) => {
+                epoll.counts.calls += 1;
+                pipe.fill(from, false)
+            }
+            Self::Sim(sim) => sim.fill(pipe, from),
+        }
+    }
+
+    /// Gives a stream what is in `pipe`, at once. `EAGAIN`: there is no room; `Writable` says when there is.
+    pub(crate) fn drain(&mut self, pipe: &mut Pipe, to: Fd) -> io::Result<usize> {
+        match self {
+            Self::Uring(uring) => {
+                uring.counts.calls += 1;
+                pipe.drain(to, true)
+            }
+            Self::Epoll(epoll) => {
+                epoll.counts.calls += 1;
+                pipe.drain(to, false)
+            }
+            Self::Sim(sim) => sim.drain(pipe, to),
         }
     }
 

@@ -5,6 +5,7 @@ mod listener;
 mod priority;
 mod reuseport;
 mod socket;
+mod splice;
 mod stream;
 mod udp;
 
@@ -13,5 +14,6 @@ pub use listener::{ListenOptions, Listener};
 pub use priority::{connect_with_priority, set_priority};
 pub use reuseport::{FilterInstruction, attach_reuseport_filter};
 pub use socket::Socket;
+pub use splice::{Moved, Pipes, Splice};
 pub use stream::{Stream, linger};
 pub use udp::{Received, Sent, Transmit, UdpCounts, UdpGranted, UdpOptions, UdpSocket};

@@ -18,7 +18,7 @@ use crate::timer::Timer;
 /// `poll_` functions must be polled by a task of this ring.
 #[derive(Debug)]
 pub struct Stream {
-    index: u32,
+    pub(super) index: u32,
 }
 
 impl Stream {

@@ -5,6 +5,7 @@
 //! looked at ([`websocket`]).
 
 mod datagrams;
+mod splice;
 mod websocket;
 
 use std::future::poll_fn;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proto::capsule::Boundary;
 use proto::h1::{Server, Trailers};
-use ring::{Appetite, Buf, Timer};
+use ring::{Appetite, Buf, Stream, Timer};
 
 use self::datagrams::Datagrams;
 use super::Door;
@@ -28,6 +29,8 @@ use crate::conn::{Lane, Speaks, Transport, bulk_bytes};
 use crate::limits;
 use crate::qos::Direction;
 use crate::upstream::Lease;
+use splice::{Counts, Passage, Run};
+pub use splice::{Splicer, Splicing};
 
 /// What went through.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,6 +70,8 @@ pub trait Pipe {
     fn send_datagram(&mut self, _datagram: &[u8]) -> Sending {
         Sending::Never
     }
+    /// What it is made of, where that is a stream in the clear and nothing of it has been read ahead.
+    fn socket(&mut self) -> Option<&mut Stream>;
 }
 
 impl Pipe for Transport {
@@ -93,6 +98,10 @@ impl Pipe for Transport {
 
     fn finish(&mut self) {
         self.finish();
+    }
+
+    fn socket(&mut self) -> Option<&mut Stream> {
+        self.in_the_clear()
     }
 }
 
@@ -161,6 +170,13 @@ impl<R: Speaks> Pipe for Lane<'_, R> {
     fn send_datagram(&mut self, datagram: &[u8]) -> Sending {
         if let Self::H3(stream) = self { stream.send_datagram(datagram) } else { Sending::Never }
     }
+
+    fn socket(&mut self) -> Option<&mut Stream> {
+        match self {
+            Self::H1(conn) if conn.unread().is_empty() => conn.stream.in_the_clear(),
+            Self::H1(_) | Self::H2(_) | Self::H3(_) => None,
+        }
+    }
 }
 
 /// Joins two ends until both have ended. `first_up` goes before everything else; what is `paced` goes at its pace, each way by itself.
@@ -194,17 +210,24 @@ async fn join(
     if let (Some(paced), Some(first)) = (paced, &first_up) {
         paced.gone(Direction::Up, first.len());
     }
+    let splicer = door.desk.splicer.as_ref();
+    let passage = |lead, direction, spliced_bytes| {
+        let half = Half::new(lead, paced.map(|paced| paced.pacing(direction)));
+        let counts = Counts { spliced_bytes, no_pipe: &counters.tunnel_no_pipe_total, pipes: &counters.tunnel_pipes };
+        Passage::new(half, splicer, counts)
+    };
     let mut halves = Halves {
-        upward: Half::new(first_up, paced.map(|paced| paced.pacing(Direction::Up))),
-        downward: Half::new(None, paced.map(|paced| paced.pacing(Direction::Down))),
-        ended: [false; 2],
+        upward: passage(first_up, Direction::Up, &counters.tunnel_spliced_in_bytes_total),
+        downward: passage(None, Direction::Down, &counters.tunnel_spliced_out_bytes_total),
         moved: ring::now(),
         datagrams,
     };
     let cut = poll_fn(|cx| halves.poll(down, up, timer, idle, cx)).await;
     counters.tunnels_open.sub(1);
-    let moved = Tunnelled { up: halves.upward.bytes, down: halves.downward.bytes, cut };
+    let moved = Tunnelled { up: halves.upward.half.bytes, down: halves.downward.half.bytes, cut };
     counters.bytes_in_total.add(moved.up);
+    drop(halves);
+    counters.tunnel_pipes.set(splicer.map_or(0, Splicer::pipes) as u64);
     moved
 }
 
@@ -248,9 +271,8 @@ struct Cuts {
 }
 
 struct Halves<'a> {
-    upward: Half<'a>,
-    downward: Half<'a>,
-    ended: [bool; 2],
+    upward: Passage<'a>,
+    downward: Passage<'a>,
     moved: ring::Now,
     datagrams: Option<Datagrams<'a>>,
 }
@@ -265,27 +287,26 @@ impl Halves<'_> {
         idle: Duration,
         cx: &mut Context<'_>,
     ) -> Poll<bool> {
-        let before = self.upward.bytes + self.downward.bytes;
+        let before = self.bytes();
         let [upward, downward] =
             self.datagrams.as_mut().map_or([None, None], |beside| beside.ways.each_mut().map(Some));
-        let broken = Self::poll_half(&mut self.upward, &mut self.ended[0], down, up, upward, cx)
-            || Self::poll_half(&mut self.downward, &mut self.ended[1], up, down, downward, cx);
-        if broken {
+        if self.upward.poll(down, up, upward, cx).is_ready() || self.downward.poll(up, down, downward, cx).is_ready() {
             return Poll::Ready(true);
         }
+        let ended = [self.upward.is_ended(), self.downward.is_ended()];
         if let Some(beside) = &self.datagrams
-            && beside.pass(down, up, self.ended, cx)
+            && beside.pass(down, up, ended, cx)
         {
             self.moved = ring::now();
         }
-        if self.ended == [true; 2]
+        if ended == [true; 2]
             && let Poll::Ready(sent) = both_sent(down, up, cx)
         {
             return Poll::Ready(!sent);
         }
         // Who waits for a turn is held up, and not silent.
         let turn = self.turn();
-        if turn.is_some() || self.upward.bytes + self.downward.bytes != before {
+        if turn.is_some() || self.bytes() != before {
             self.moved = ring::now();
         }
         timer.set(turn.unwrap_or(self.moved + idle));
@@ -295,31 +316,12 @@ impl Halves<'_> {
     /// When what waits for its pace may go on. One that has come, and finds no room, is nothing to wait for.
     fn turn(&self) -> Option<ring::Now> {
         let now = ring::now();
-        let pacings = [&self.upward, &self.downward].into_iter().filter_map(|half| half.pacing.as_ref());
+        let pacings = [&self.upward, &self.downward].into_iter().filter_map(|way| way.half.pacing.as_ref());
         pacings.filter_map(|pacing| pacing.turn_after(now)).min()
     }
 
-    /// Moves one direction; true when it broke.
-    fn poll_half(
-        half: &mut Half<'_>,
-        ended: &mut bool,
-        from: &mut impl Pipe,
-        to: &mut impl Pipe,
-        capsules: Option<&mut Boundary>,
-        cx: &mut Context<'_>,
-    ) -> bool {
-        if *ended {
-            return false;
-        }
-        match half.poll(&mut Raw(from, None), &mut Raw(to, capsules), cx) {
-            Poll::Pending => false,
-            Poll::Ready(Ok(())) => {
-                *ended = true;
-                to.finish();
-                false
-            }
-            Poll::Ready(Err(_)) => true,
-        }
+    fn bytes(&self) -> u64 {
+        self.upward.half.bytes + self.downward.half.bytes
     }
 }
 
@@ -352,6 +354,25 @@ impl<P: Pipe> Source for Raw<'_, P> {
             }
             Poll::Ready(Err(_)) => Poll::Ready(Err(Cut::Source(None))),
         }
+    }
+}
+
+/// Says no more once there was much.
+struct Counted<'a, P> {
+    pipe: &'a mut P,
+    run: &'a mut Run,
+}
+
+impl<P: Pipe> Source for Counted<'_, P> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>> {
+        if self.run.is_long() {
+            return Poll::Pending;
+        }
+        let piece = Raw(self.pipe, None).poll_piece(cx);
+        if let Poll::Ready(Ok(Piece { data: Some(data), .. })) = &piece {
+            self.run.came(data);
+        }
+        piece
     }
 }
 

@@ -41,7 +41,7 @@ use super::{
     address::Cidr,
     literal::{Cores, Listed, ServerPolicy, Spin, Text, Time, ViaName},
     route::{Asked, Found, RouteId, RouteTable},
-    schema::{AccessFormat, Document, Driver, PoolDoc, RouteDoc, Steering},
+    schema::{AccessFormat, Document, Driver, PoolDoc, RouteDoc, Splice, Steering},
 };
 use crate::snapshot::Address;
 
@@ -77,6 +77,8 @@ pub struct EngineSettings {
     pub cores: Cores,
     pub driver: Driver,
     pub steering: Steering,
+    /// Whether large tunnels are spliced.
+    pub splice: Splice,
     pub admin: Box<[Address]>,
     pub drain_timeout: Duration,
     /// None: those of the host.
@@ -232,6 +234,7 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
             cores: document.engine.cores.0.clone(),
             driver: document.engine.driver,
             steering: document.engine.steering,
+            splice: document.engine.tunnel.splice,
             admin: document.engine.admin.0.as_slice().into(),
             drain_timeout: time(&document.engine.drain_timeout.0),
             resolver: document.engine.resolver.0.iter().map(|server| server.0).collect(),

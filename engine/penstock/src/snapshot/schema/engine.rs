@@ -32,8 +32,27 @@ pub struct EngineDoc {
     pub server: Text<ServerPolicy>,
     /// The directory of the cgroup v2 to which `same_host` of pools is limited: the engine and those endpoints must be in it. All of the host unless given.
     pub same_host_cgroup: Option<String>,
+    /// TCP that is passed through, and what follows upgrades.
+    pub tunnel: TunnelDoc,
     /// QUIC, under HTTP/3, of all listeners.
     pub quic: QuicDoc,
+}
+
+/// TCP that is passed through, and what follows upgrades.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TunnelDoc {
+    /// Whether large streams that are in the clear on both sides go through a pipe of the kernel's (`splice(2)`), which costs less than copying them. `auto`: once a direction has brought
+    /// 256 KiB in large pieces, while a pipe is free, and unless it keeps to a pace. `off`: everything is copied; for kernels whose `splice` is not trusted, and to see what it is worth.
+    pub splice: Splice,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Splice {
+    #[default]
+    Auto,
+    Off,
 }
 
 /// QUIC of all listeners.

@@ -24,7 +24,7 @@ pub(super) use balance::{SameSite, StickyDoc};
 pub(super) use breaker::{BreakerDoc, RouteBreakerDoc};
 pub use classes::{ClassDoc, PaceDoc};
 pub(super) use engine::{AccessDoc, QlogDoc};
-pub use engine::{AccessFormat, Driver, Steering};
+pub use engine::{AccessFormat, Driver, Splice, Steering};
 use engine::{EngineDoc, LogDoc};
 pub(super) use health::HealthDoc;
 pub use limit::{LimitDoc, LimitFields};

@@ -91,11 +91,13 @@ impl Epoll {
             Request::AcceptMulti { fd }
             | Request::Recv { fd, .. }
             | Request::RecvMulti { fd }
-            | Request::PollIn { fd } => self.place(fd, Side::Read, Op { token, request, progress: 0 }),
+            | Request::PollIn { fd }
+            | Request::Readable { fd } => self.place(fd, Side::Read, Op { token, request, progress: 0 }),
             Request::Send { fd, .. }
             | Request::SendMsg { fd, .. }
             | Request::Connect { fd, .. }
-            | Request::PollOut { fd } => {
+            | Request::PollOut { fd }
+            | Request::Writable { fd } => {
                 self.place(fd, Side::Write, Op { token, request, progress: 0 });
             }
         }
@@ -242,6 +244,8 @@ impl Epoll {
             Request::AcceptMulti { .. } => self.try_accept(fd, op.token, &mut counted),
             Request::PollIn { .. } => self.try_poll(fd, op, Side::Read),
             Request::PollOut { .. } => self.try_poll(fd, op, Side::Write),
+            Request::Readable { .. } => self.try_ready(fd, op, Side::Read),
+            Request::Writable { .. } => self.try_ready(fd, op, Side::Write),
             Request::Connect { addr, len, .. } => self.try_connect(fd, op, addr, len),
             Request::Send { .. } | Request::SendMsg { .. } => self.try_send(fd, op),
             Request::Cancel { .. } | Request::Doorbell { .. } => unreachable!("never placed"),

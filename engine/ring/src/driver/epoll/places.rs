@@ -97,7 +97,8 @@ impl Epoll {
             return;
         }
         let op = self.slot(fd, side).expect("a placed operation is in its place");
-        let sent = if matches!(op.request, Request::Connect { .. }) { 0 } else { op.progress };
+        let sends = matches!(op.request, Request::Send { .. } | Request::SendMsg { .. });
+        let sent = if sends { op.progress } else { 0 };
         self.retire(fd, side);
         self.finished.push_back((target, if sent > 0 { sent as i32 } else { -libc::ECANCELED }));
     }

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::places::{Descriptor, Op, Side};
+use super::watch::WATCHED;
 use super::{Epoll, SCRATCH, Tried, check, negative};
 use crate::driver::{Completion, Fd, Request, Token};
 
@@ -94,19 +95,33 @@ impl Epoll {
 
     /// Polling asks anew each time, because the owner reads or writes the descriptor itself and the hint knows nothing of that.
     pub(super) fn try_poll(&mut self, fd: Fd, op: Op, side: Side) -> Tried {
-        let descriptor = &mut self.descriptors[fd as usize];
-        let (hint, event) = match side {
-            Side::Read => (&mut descriptor.readable, libc::EPOLLIN),
-            Side::Write => (&mut descriptor.writable, libc::EPOLLOUT),
-        };
+        let (hint, event) = self.hint(fd, side);
         if op.progress == 1 {
             return if *hint { Tried::Done(event) } else { Tried::Waits };
         }
         *hint = false;
-        let operation = if descriptor.watched { libc::EPOLL_CTL_MOD } else { libc::EPOLL_CTL_ADD };
         self.advance(fd, side, 1);
         let events = self.polled(fd);
-        self.control(operation, fd, events)
+        self.ask(fd, events)
+    }
+
+    /// As [`try_poll`](Self::try_poll), of a stream: other operations wait for it too, and go on being told.
+    pub(super) fn try_ready(&mut self, fd: Fd, op: Op, side: Side) -> Tried {
+        let (hint, event) = self.hint(fd, side);
+        if op.progress == 1 {
+            return if *hint { Tried::Done(event) } else { Tried::Waits };
+        }
+        *hint = false;
+        self.advance(fd, side, 1);
+        self.ask(fd, WATCHED)
+    }
+
+    fn hint(&mut self, fd: Fd, side: Side) -> (&mut bool, i32) {
+        let descriptor = &mut self.descriptors[fd as usize];
+        match side {
+            Side::Read => (&mut descriptor.readable, libc::EPOLLIN),
+            Side::Write => (&mut descriptor.writable, libc::EPOLLOUT),
+        }
     }
 
     /// What is polled for on `fd`: a poll of one side must not take the other side's away.

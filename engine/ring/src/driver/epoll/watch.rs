@@ -6,7 +6,8 @@ use super::{Epoll, Tried, check, negative};
 use crate::driver::Fd;
 
 /// What every stream and listener is watched for. `EPOLLPRI` and `EPOLLRDHUP` say that a short read may not be the last.
-const WATCHED: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET) as u32;
+pub(super) const WATCHED: u32 =
+    (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET) as u32;
 const READS: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLHUP | libc::EPOLLERR) as u32;
 const WRITES: u32 = (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR) as u32;
 const CAREFUL: u32 = (libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLHUP | libc::EPOLLERR) as u32;
@@ -25,6 +26,12 @@ impl Epoll {
             return Tried::Waits;
         }
         self.control(libc::EPOLL_CTL_ADD, fd, WATCHED)
+    }
+
+    /// Has what `fd` is ready for reported anew.
+    pub(super) fn ask(&mut self, fd: Fd, events: u32) -> Tried {
+        let watched = self.descriptors[fd as usize].watched;
+        self.control(if watched { libc::EPOLL_CTL_MOD } else { libc::EPOLL_CTL_ADD }, fd, events)
     }
 
     pub(super) fn control(&mut self, operation: i32, fd: Fd, events: u32) -> Tried {

@@ -37,6 +37,8 @@ pub struct Faults {
     pub send_late: f64,
     /// Harmless, per attempt of a send. The kernel takes a part now and the rest later.
     pub send_in_parts: f64,
+    /// Harmless, per splice out of a socket. It finds nothing although there is something (urgent data does that).
+    pub splice_stuck: f64,
     /// Harmless, per connection waiting to be accepted. A burst of up to 4 `-EMFILE` before it.
     pub accept_emfile: f64,
     /// Harmless. Bytes that one direction of a connection holds, chosen per connection from this range.
@@ -80,6 +82,7 @@ impl Faults {
             stale_completion: 0.0,
             send_late: 0.0,
             send_in_parts: 0.0,
+            splice_stuck: 0.0,
             accept_emfile: 0.0,
             buffer: (256 * 1024, 256 * 1024),
             datagram_loss: 0.0,
@@ -111,6 +114,7 @@ impl Faults {
             stale_completion: 0.05,
             send_late: 0.05,
             send_in_parts: 0.1,
+            splice_stuck: 0.05,
             accept_emfile: 0.05,
             buffer: (2 * 1024, 128 * 1024),
             datagram_loss: 0.01,
@@ -137,6 +141,7 @@ impl Faults {
             stale_completion: 0.2,
             send_late: 0.2,
             send_in_parts: 0.4,
+            splice_stuck: 0.2,
             accept_emfile: 0.1,
             buffer: (1, 16 * 1024),
             datagram_loss: 0.1,
@@ -197,6 +202,7 @@ impl Faults {
         faults.datagram_reorder = odds(wild.datagram_reorder);
         faults.datagram_full = odds(wild.datagram_full);
         faults.gso_refused = odds(wild.gso_refused);
+        faults.splice_stuck = odds(wild.splice_stuck);
         faults
     }
 

@@ -36,6 +36,7 @@ mod ops;
 mod postbox;
 mod replay;
 mod script;
+mod splice;
 mod trace;
 mod world;
 

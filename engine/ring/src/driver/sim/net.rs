@@ -211,6 +211,12 @@ impl Kernel {
         peer.map_or(0, |inbox| inbox.capacity.saturating_sub(inbox.bytes.len()))
     }
 
+    /// A send would not wait: there is room, or it would be told why not.
+    pub(super) fn writable(&self, id: SocketId) -> bool {
+        let socket = self.socket(id);
+        self.room(id) > 0 || socket.dead || socket.write_ended || socket.closed
+    }
+
     /// Takes up to `max` bytes that have arrived.
     pub(super) fn take(&mut self, id: SocketId, max: usize) -> Got {
         let socket = self.socket_mut(id);

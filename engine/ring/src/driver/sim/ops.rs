@@ -94,11 +94,13 @@ impl Kernel {
             Request::AcceptMulti { fd }
             | Request::Recv { fd, .. }
             | Request::RecvMulti { fd }
-            | Request::PollIn { fd } => (fd, true),
+            | Request::PollIn { fd }
+            | Request::Readable { fd } => (fd, true),
             Request::Send { fd, .. }
             | Request::SendMsg { fd, .. }
             | Request::Connect { fd, .. }
-            | Request::PollOut { fd } => (fd, false),
+            | Request::PollOut { fd }
+            | Request::Writable { fd } => (fd, false),
         };
         let socket = self.lookup(fd);
         if self.ops.contains_key(&token) {
@@ -161,13 +163,18 @@ impl Kernel {
             Request::AcceptMulti { .. } => self.attempt_accept(token, socket),
             Request::Send { .. } | Request::SendMsg { .. } => self.attempt_send(token, socket),
             Request::Connect { addr, len, .. } => self.attempt_connect(token, socket, addr, len),
-            Request::PollIn { .. } => {
+            Request::PollIn { .. } | Request::Readable { .. } => {
                 if self.socket(socket).readable() {
                     self.finish(token, libc::POLLIN.into(), Vec::new(), 0);
                 }
             }
             Request::PollOut { .. } => {
                 if self.takes_datagrams(socket) {
+                    self.finish(token, libc::POLLOUT.into(), Vec::new(), 0);
+                }
+            }
+            Request::Writable { .. } => {
+                if self.writable(socket) {
                     self.finish(token, libc::POLLOUT.into(), Vec::new(), 0);
                 }
             }
@@ -303,7 +310,7 @@ impl Kernel {
         self.finish(token, result, Vec::new(), 0);
     }
 
-    fn shortened(&mut self, socket: SocketId, len: usize) -> usize {
+    pub(super) fn shortened(&mut self, socket: SocketId, len: usize) -> usize {
         let there = len.min(self.socket(socket).arrived());
         if there > 1 && self.dice.chance(self.faults.short_receive) { self.dice.within(1..=there) } else { len }
     }
@@ -458,7 +465,9 @@ fn name_of(request: &Request) -> &'static str {
         Request::RecvMulti { .. } => "recv multishot",
         Request::Send { .. } | Request::SendMsg { .. } => "send",
         Request::Connect { .. } => "connect",
-        Request::PollIn { .. } | Request::PollOut { .. } => "poll",
+        Request::PollIn { .. } | Request::PollOut { .. } | Request::Readable { .. } | Request::Writable { .. } => {
+            "poll"
+        }
         Request::Cancel { .. } => "cancel",
         Request::Doorbell { .. } => "doorbell",
     }

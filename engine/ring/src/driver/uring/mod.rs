@@ -183,8 +183,10 @@ impl Uring {
             Request::Connect { fd, addr, len } => {
                 opcode::Connect::new(types::Fd(fd), addr.cast(), len).build().user_data(token)
             }
-            Request::PollIn { fd } => opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).build().user_data(token),
-            Request::PollOut { fd } => {
+            Request::PollIn { fd } | Request::Readable { fd } => {
+                opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).build().user_data(token)
+            }
+            Request::PollOut { fd } | Request::Writable { fd } => {
                 opcode::PollAdd::new(types::Fd(fd), libc::POLLOUT as u32).build().user_data(token)
             }
             Request::Cancel { target } => {

@@ -1,5 +1,7 @@
 //! Bytes that are passed through: TCP doors, upgrades, Unix sockets, and the PROXY header on both sides.
 
+mod splice;
+
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixListener;
