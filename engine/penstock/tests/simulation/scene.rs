@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -167,6 +168,14 @@ fn snapshot(scene: &Scene) -> Arc<Snapshot> {
     let which = kinds.into_iter().enumerate().map(|(at, kind)| usize::from(kind) << at).sum::<usize>();
     Arc::clone(SNAPSHOTS[which].get_or_init(compile))
 }
+
+/// Tunnels of all scenes so far, and how many bytes of theirs were spliced.
+pub(crate) fn spliced() -> (u64, u64) {
+    (TUNNELS.load(Ordering::Relaxed), SPLICED.load(Ordering::Relaxed))
+}
+
+static TUNNELS: AtomicU64 = AtomicU64::new(0);
+static SPLICED: AtomicU64 = AtomicU64::new(0);
 
 /// Plays a scene and sweeps up behind it.
 ///
@@ -366,6 +375,9 @@ fn gauges(cells: &WorkerCells, lists: &[Members]) -> Vec<String> {
     expect_zero("connections_open", counters.connections_open.get());
     expect_zero("requests_open", counters.requests_open.get());
     expect_zero("tunnels_open", counters.tunnels_open.get());
+    TUNNELS.fetch_add(counters.tunnels_total.get(), Ordering::Relaxed);
+    let spliced = counters.tunnel_spliced_in_bytes_total.get() + counters.tunnel_spliced_out_bytes_total.get();
+    SPLICED.fetch_add(spliced, Ordering::Relaxed);
     expect_zero("upstream_idle", counters.upstream_idle.get());
     expect_zero("upstream_shared", counters.upstream_shared.get());
     for member in lists.iter().flat_map(|members| members.iter()) {
