@@ -1,5 +1,7 @@
 //! What is tried again, and what is not: content sent twice, statuses, silence.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::{Origin, Setup, answer, on_each_driver, pattern};
@@ -83,6 +85,42 @@ on_each_driver! {
         let busy = Origin::answering(|_| Some(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy".to_vec()));
         let engine = Setup::new(driver).origin(&busy).pool_line(LINES).start();
         assert_eq!((engine.client().get("/").status(), engine.client().get("/").text()), (503, "busy".to_owned()));
+    }
+
+    /// Who asks to be left alone for a second is; and who asks for longer than `retry_after_max` has its answer passed on, with what it asks for.
+    fn an_endpoint_that_asks_for_time_gets_it(driver) {
+        for (asked, lines, waits) in [("1", "", true), ("2", "", false), ("2", "retry.retry_after_max = \"2s\"", true)] {
+            let head = format!("HTTP/1.1 503 Busy\r\nRetry-After: {asked}\r\nContent-Length: 4\r\n\r\nbusy");
+            let asked_for = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&asked_for);
+            let busy = Origin::answering(move |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+                Some(head.clone().into_bytes())
+            });
+            let good = Origin::standard();
+            let engine =
+                Setup::new(driver).origin(&busy).origin(&good).pool_line(LINES).pool_line(lines).start();
+            let mut client = engine.client();
+            let (mut waited, mut passed) = (0, 0);
+            for number in 0..4 {
+                let (before, begun) = (asked_for.load(Ordering::SeqCst), Instant::now());
+                let response = client.get("/");
+                let secs = begun.elapsed().as_secs_f64();
+                if asked_for.load(Ordering::SeqCst) == before {
+                    assert_eq!(response.status(), 200, "GET {number}, of the good one");
+                } else if waits {
+                    assert_eq!(response.status(), 200, "GET {number}, elsewhere in the end");
+                    let wanted: f64 = asked.parse().expect("written here");
+                    assert!((wanted..wanted + 1.0).contains(&secs), "{secs} s where {asked} were asked for");
+                    waited += 1;
+                } else {
+                    assert_eq!((response.status(), response.field("retry-after")), (503, Some(asked)));
+                    assert!(secs < 1.0, "{secs} s for an answer that is passed on");
+                    passed += 1;
+                }
+            }
+            assert!(waited + passed >= 1 && (waited > 0) == waits, "{waited} waited, {passed} passed on");
+        }
     }
 
     /// An origin that takes requests and says nothing holds a request up for its pool's patience, and not for the minute that an
