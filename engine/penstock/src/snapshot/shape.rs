@@ -178,9 +178,15 @@ fn accepts(schema: &Value, kind: &str) -> bool {
     }
 }
 
-/// The texts that an enumeration allows.
+/// The texts that an enumeration allows. Where a variant has a description of its own, each stands in a schema of its own.
 pub(super) fn choices(schema: &Value) -> Vec<&str> {
-    schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    let described = schema["oneOf"].as_array().into_iter().flatten();
+    std::iter::once(schema).chain(described).flat_map(texts).collect()
+}
+
+fn texts(schema: &Value) -> impl Iterator<Item = &str> {
+    let listed = schema["enum"].as_array().into_iter().flatten();
+    listed.chain([&schema["const"]]).filter_map(Value::as_str)
 }
 
 fn wanted(schema: &Value) -> &'static str {
@@ -218,4 +224,50 @@ fn first_sentence(schema: &Value) -> &str {
     let description = schema["description"].as_str().unwrap_or_default();
     let end = description.find(". ").unwrap_or(description.len());
     description[..end].trim_end_matches('.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemars::JsonSchema;
+
+    #[derive(JsonSchema)]
+    #[serde(rename_all = "kebab-case")]
+    #[allow(dead_code, reason = "its schema is what is looked at")]
+    enum Described {
+        /// The first.
+        One,
+        /// The second.
+        TheOther,
+        Third,
+    }
+
+    #[derive(JsonSchema)]
+    #[allow(dead_code, reason = "its schema is what is looked at")]
+    struct Doc {
+        choice: Described,
+        perhaps: Option<Described>,
+    }
+
+    /// What becomes of a text as the value of a key, and what is said of it.
+    fn read(key: &str, text: &str) -> (Option<Value>, Vec<String>) {
+        let settings =
+            schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+        let schema = settings.into_generator().into_root_schema_for::<Doc>().to_value();
+        let node = Node { kind: Kind::Text(text.into()), span: 0..1 };
+        let mut problems = Vec::new();
+        let value = Shape { problems: &mut problems }.value(&node, &schema["properties"][key], key);
+        (value, problems.into_iter().map(|problem| format!("{}: {}", problem.message, problem.advice)).collect())
+    }
+
+    #[test]
+    fn variants_may_have_descriptions() {
+        for key in ["choice", "perhaps"] {
+            for text in ["one", "the-other", "third"] {
+                assert_eq!(read(key, text), (Some(text.into()), Vec::new()), "{key}");
+            }
+            let wrong = format!("`for` is nothing that `{key}` can be: write one of: third, one, the-other");
+            assert!(matches!(read(key, "for"), (None, said) if said == [wrong.clone()]), "{:?}", read(key, "for"));
+        }
+    }
 }
