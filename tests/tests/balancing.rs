@@ -130,24 +130,13 @@ on_each_driver! {
             return;
         }
         let (origin, busy) = slow(Duration::from_millis(20));
-        let engine = Setup::new(driver)
-            .origin(&origin)
-            .pool_line("limits = { connections = 4 }\nqueue.for = \"60s\"\nqueue.target = \"60s\"")
-            .cores("0-1")
-            .start();
-        let mut clients = clients_of_each_worker(&engine, 4);
-        for round in 0..10 {
-            let clients = &mut clients[round % 2];
-            clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
-            clients.iter_mut().for_each(|client| assert_eq!(client.response(false).expect("an answer").status(), 200));
-        }
-        assert_eq!((origin.accepted(), origin.open()), (4, 4), "none was closed to make another one");
-        assert!(busy.most() <= 4);
-        let metrics = engine.metrics();
-        let (lent, borrowed) = (metrics.sum("upstream_lent_total"), metrics.sum("upstream_borrowed_total"));
-        assert!(lent == borrowed && borrowed >= 9, "{lent} lent, {borrowed} borrowed");
-        let shown: serde_json::Value = serde_json::from_str(&engine.page("/show/pools").text()).expect("a page of JSON");
-        assert_eq!((shown[0]["idle"].as_u64(), shown[0]["borrowed"].as_u64()), (Some(4), Some(borrowed)));
+        let setup = Setup::new(driver).origin(&origin).pool_line("limits = { connections = 4 }");
+        lends_four(setup, &origin, &busy);
+        // A line of a file says so, and nothing else does.
+        let folder = Folder::new();
+        let (origin, busy) = slow(Duration::from_millis(20));
+        let file = folder.write("pool", format!("{} connections=4\n", origin.address));
+        lends_four(Setup::new(driver).to(&format!("file:{}", file.display())), &origin, &busy);
     }
 
     /// TLS keeps a connection where it is: its place goes over, and the other worker makes its own.
@@ -232,6 +221,24 @@ on_each_driver! {
         let (reused, connects) = (metrics.sum("upstream_reused_total"), metrics.sum("upstream_connects_total"));
         assert!(reused as f64 / (reused + connects) as f64 >= 0.99, "{reused} reused, {connects} made");
     }
+}
+
+/// That four connections, which is all that there may be, serve the clients of two workers by turns.
+fn lends_four(setup: Setup, origin: &Origin, busy: &Busy) {
+    let engine = setup.pool_line("queue.for = \"60s\"\nqueue.target = \"60s\"").cores("0-1").start();
+    let mut clients = clients_of_each_worker(&engine, 4);
+    for round in 0..10 {
+        let clients = &mut clients[round % 2];
+        clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        clients.iter_mut().for_each(|client| assert_eq!(client.response(false).expect("an answer").status(), 200));
+    }
+    assert_eq!((origin.accepted(), origin.open()), (4, 4), "none was closed to make another one");
+    assert!(busy.most() <= 4);
+    let metrics = engine.metrics();
+    let (lent, borrowed) = (metrics.sum("upstream_lent_total"), metrics.sum("upstream_borrowed_total"));
+    assert!(lent == borrowed && borrowed >= 9, "{lent} lent, {borrowed} borrowed");
+    let shown: serde_json::Value = serde_json::from_str(&engine.page("/show/pools").text()).expect("a page of JSON");
+    assert_eq!((shown[0]["idle"].as_u64(), shown[0]["borrowed"].as_u64()), (Some(4), Some(borrowed)));
 }
 
 /// So many clients of each of two workers.

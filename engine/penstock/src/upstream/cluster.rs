@@ -257,10 +257,14 @@ impl Cluster {
 
     /// Every endpoint that would do has as much as it may. A place may come free.
     pub fn is_full(&self, now: Now) -> bool {
-        let endpoints = self.endpoints.borrow();
-        let mut standings = endpoints.iter().map(|endpoint| endpoint.standing(now, true));
-        let full = standings.clone().any(|standing| standing == Standing::Full)
-            && standings.all(|standing| standing != Standing::Ready);
+        let mut full = false;
+        for endpoint in self.endpoints.borrow().iter() {
+            match endpoint.standing(now, true) {
+                // Mostly the first one.
+                Standing::Ready => return false,
+                standing => full |= standing == Standing::Full,
+            }
+        }
         if full {
             self.borrow();
         }

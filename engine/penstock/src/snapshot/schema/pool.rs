@@ -12,7 +12,7 @@ use super::route::RespondDoc;
 use super::tls::PoolTlsDoc;
 use crate::limits;
 use crate::snapshot::division::HashKey;
-use crate::snapshot::endpoint::Endpoint;
+use crate::snapshot::endpoint::{Endpoint, Source};
 use crate::snapshot::limit::ConcurrencyLimit;
 use crate::snapshot::literal::{HostPolicy, Listed, Percent, Text, Time};
 use crate::snapshot::quantity::Size;
@@ -119,9 +119,10 @@ impl Default for PoolDoc {
 }
 
 impl PoolDoc {
-    /// Some endpoint has a limit.
+    /// Some endpoint has a limit, or may get one: by a line of a file.
     pub fn limits_endpoints(&self) -> bool {
-        self.limits != LimitsDoc::default() || self.endpoints.iter().any(|endpoint| !endpoint.0.limits.is_none())
+        let may_have = |endpoint: &Endpoint| !endpoint.limits.is_none() || matches!(endpoint.source, Source::File(_));
+        self.limits != LimitsDoc::default() || self.endpoints.iter().any(|endpoint| may_have(&endpoint.0))
     }
 }
 
