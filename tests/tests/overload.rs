@@ -247,6 +247,96 @@ on_each_driver! {
         assert!(each < Duration::from_millis(90), "{each:?} each");
     }
 
+    /// A strict class has the next place of its pool, however many wait.
+    alone fn a_strict_class_goes_before_all_others(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver)
+            .origin(&origin)
+            .listen_line("trusted = \"127.0.0.0/8\"\nclass_header = \"X-Class\"")
+            .pool_line("concurrency = 1\nqueue = { for = \"20s\", target = \"19s\" }")
+            .more("[classes.admin]\nstrict = true\n[classes.heavy]\nweight = 1000")
+            .start();
+        let flood: Vec<_> = (0..20)
+            .map(|number| {
+                let mut client = engine.client();
+                let class = if number % 2 == 0 { "heavy" } else { "default" };
+                client.send(format!("GET /slow/100 HTTP/1.1\r\nHost: a\r\nX-Class: {class}\r\n\r\n"));
+                client
+            })
+            .collect();
+        engine.until_metric("pool_waiting", 19);
+        let mut admin = engine.client();
+        for _ in 0..3 {
+            let begun = Instant::now();
+            assert_eq!(admin.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Class: admin\r\n\r\n").status(), 200);
+            // What is being served, and at the worst the one after it: this one came when its place was just taken.
+            assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+        }
+        assert!(engine.metrics().sum("pool_waiting") >= 5, "the others still wait");
+        flood.into_iter().for_each(|mut client| assert_eq!(client.response(false).expect("in its turn").status(), 200));
+    }
+
+    /// A pool that is full and whose queue is full is probed all the same, and in time: probes have connections of their own, and take no place.
+    alone fn probes_wait_for_nobody(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver)
+            .cores("0-1")
+            .origin(&origin)
+            .pool_line("concurrency = 2\nlimits = { requests = 2, connections = 2 }")
+            .pool_line("queue = { len = 2, for = \"20s\", target = \"19s\" }")
+            .pool_line("health = { http = \"/\", every = \"100ms\", timeout = \"2s\", fall = 1 }")
+            .start();
+        let mut flood = Vec::new();
+        until("nobody else may even wait", PATIENCE, || {
+            let mut client = engine.client();
+            client.send("GET /slow/6000 HTTP/1.1\r\nHost: a\r\n\r\n");
+            flood.push(client);
+            std::thread::sleep(Duration::from_millis(10));
+            engine.metrics().sum("class_unserved_total") >= 2
+        });
+        let (first, begun) = (engine.metrics(), Instant::now());
+        std::thread::sleep(Duration::from_secs(2));
+        let last = engine.metrics();
+        let due = begun.elapsed().as_millis() as u64 / 100;
+        let sent = last.since(&first, "endpoint_probes_total");
+        assert!((due * 8 / 10..=due * 12 / 10 + 1).contains(&sent), "{sent} probes, and {due} were due");
+        assert_eq!((last.sum("endpoint_probe_failures_total"), last.sum("endpoint_serving")), (0, 1));
+        assert_eq!((last.sum("pool_in_flight"), last.sum("pool_waiting") >= 2), (2, true), "all the while");
+    }
+
+    /// The admin endpoint has a thread of its own: it answers while every worker has more to do than it can, and takes no more connections.
+    alone fn the_admin_endpoint_answers_whatever_workers_do(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver)
+            .cores("0-1")
+            .origin(&origin)
+            .listen_line("max_connections = 32")
+            .pool_line("concurrency = 2\nqueue = { len = 1, for = \"20s\", target = \"19s\" }")
+            .start();
+        let stop = Arc::new(AtomicBool::new(false));
+        let flood: Vec<_> = (0..32)
+            .map(|_| {
+                let (mut client, stop) = (engine.client(), Arc::clone(&stop));
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::SeqCst) {
+                        (0..16).for_each(|_| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+                        (0..16).for_each(|_| drop(client.response(false)));
+                    }
+                })
+            })
+            .collect();
+        until("requests are turned away", PATIENCE, || engine.metrics().sum("class_unserved_total") > 100);
+        let longest = (0..40).map(|_| {
+            let begun = Instant::now();
+            assert!(engine.metrics().sum("requests_total") > 0);
+            begun.elapsed()
+        });
+        let longest = longest.max().expect("forty");
+        stop.store(true, Ordering::SeqCst);
+        flood.into_iter().for_each(|client| client.join().expect("no complaint"));
+        assert!(longest < Duration::from_secs(2), "{longest:?} for an answer");
+    }
+
     /// Content keeps to its bandwidth, and all of it arrives.
     alone fn content_goes_at_its_bandwidth(driver) {
         let (size, rate) = (3_000_000, 1_000_000.0);

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{
     Authority, Driver, Engine, Folder, Kind, Origin, PATIENCE, Setup, Tool, binary, free_address, on_each_driver,
@@ -15,6 +15,8 @@ use quinn_proto::ClientConfig;
 /// Of QUIC, and how often each comes from elsewhere.
 const CLIENTS: usize = 40;
 const MOVES: usize = 2;
+/// Bytes of a datagram that is worth a turn of its own.
+const LONG_DATAGRAM: usize = 1_000;
 const LONG_PATH: &str = "/bytes/60000";
 /// What they may take on a machine that does other things too.
 const LONG: Duration = Duration::from_secs(120);
@@ -175,6 +177,87 @@ on_each_driver! {
         assert_eq!((one.heard(), two.heard()), (3, 9));
     }
 
+    /// Twice as much as its class may carry: what comes through goes at the class's pace and in its order, and the rest is dropped and counted.
+    alone fn datagrams_keep_to_their_class(driver) {
+        let origin = Echo::start();
+        let engine = paced(driver, &origin, "bandwidth = \"500kB/s\"", "");
+        let client = Caller::new(engine.address);
+        let sender = client.0.try_clone().expect("a socket");
+        let begun = Instant::now();
+        let flood = std::thread::spawn(move || {
+            let mut sent = 0_u64;
+            while begun.elapsed() < Duration::from_secs(3) {
+                while sent < begun.elapsed().as_millis() as u64 {
+                    sender.send(&pattern(sent, LONG_DATAGRAM)).expect("it is sent");
+                    sent += 1;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            sent
+        });
+        let (mut heard, mut last, mut times) = (0_u64, 0, Vec::new());
+        client.0.set_read_timeout(Some(Duration::from_millis(500))).expect("a socket");
+        while let Ok(said) = client.hear() {
+            let number = (last..10_000).find(|&number| said == pattern(number, LONG_DATAGRAM)).expect("one of those sent");
+            (heard, last) = (heard + 1, number + 1);
+            times.push(begun.elapsed().as_secs_f64());
+        }
+        let sent = flood.join().expect("no complaint");
+        let (Some(first), Some(end)) = (times.first(), times.last()) else { panic!("nothing came through") };
+        let rate = (heard - 1) as f64 * LONG_DATAGRAM as f64 / (end - first);
+        assert!((490_000.0..510_000.0).contains(&rate), "{rate} bytes a second");
+        let metrics = engine.metrics();
+        let lost = sent - heard;
+        assert_eq!((metrics.sum("datagrams_in_total"), metrics.sum("datagrams_dropped_total")), (sent, lost));
+        assert_eq!(metrics.sum("class_unserved_total"), lost, "each with its reason");
+        assert!(metrics.sum("class_paced_total") > 1_000);
+    }
+
+    /// A burst is smoothed as far as a flow's datagrams have room to wait; what is beyond that is dropped at once.
+    fn so_many_datagrams_wait_and_no_more(driver) {
+        let origin = Echo::start();
+        // Of a faster one, more than a flow's room would leave in the time that a datagram waits.
+        let engine = paced(driver, &origin, "bandwidth = \"3MB/s\"", "");
+        let client = Caller::new(engine.address);
+        client.ask(b"hello");
+        (0..3_000).for_each(|number| client.send(&pattern(number, LONG_DATAGRAM)));
+        let full = "class_unserved_total{class=\"paced\",why=\"queue-full\"}";
+        until("some found no room", PATIENCE, || engine.metrics().sum(full) > 0);
+        client.0.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket");
+        until("there is room again", PATIENCE, || {
+            client.send(b"and now");
+            std::iter::from_fn(|| client.hear().ok()).any(|said| said == b"and now")
+        });
+    }
+
+    /// Flows begin at their class's rate: the next ones wait for a moment, and those behind them are dropped.
+    fn flows_begin_at_their_rate(driver) {
+        let origin = Echo::start();
+        let engine = paced(driver, &origin, "rate = \"20/s\"", "");
+        let clients: Vec<Caller> = (0..30).map(|_| Caller::new(engine.address)).collect();
+        let begun = Instant::now();
+        clients.iter().for_each(|client| client.send(b"hello"));
+        engine.until_metric("datagrams_in_total", 30);
+        let late = "class_unserved_total{class=\"paced\",why=\"turn-too-late\"}";
+        let begin = 30 - engine.metrics().sum(late);
+        assert!((1..=3 + begun.elapsed().as_millis() as u64 / 50).contains(&begin), "{begin} of 30");
+        engine.until_metric("udp_flows_total", begin);
+        until("each that has begun is heard", PATIENCE, || origin.heard() == begin);
+    }
+
+    /// A flow whose question waits for its turn is not over with the reply to the one before.
+    fn a_question_that_waits_is_replied_to(driver) {
+        let origin = Echo::start();
+        let engine = paced(driver, &origin, "per_client.bandwidth = \"14kB/s\"", "udp.replies = 1");
+        let client = Caller::new(engine.address);
+        for said in [[1; 700], [2; 700]] {
+            client.send(&said);
+        }
+        assert_eq!((client.hear().expect("at once"), client.hear().expect("in its turn")), (vec![1; 700], vec![2; 700]));
+        assert_eq!(engine.metrics().sum("udp_flows_total"), 1);
+        engine.until_metric("connections_open", 0);
+    }
+
     /// QUIC goes through as it is.
     fn quic_goes_through(driver) {
         let folder = Folder::new();
@@ -278,6 +361,12 @@ on_each_driver! {
         engine.terminate();
         assert!(engine.wait(PATIENCE).success());
     }
+}
+
+/// An engine whose datagrams are of a class with this pace.
+fn paced(driver: Driver, origin: &Echo, pace: &str, listen: &str) -> Engine {
+    let setup = Setup::new(driver).udp().to(&origin.address.to_string()).listen_line("class = \"paced\"");
+    setup.listen_line(listen).more(&format!("[classes.paced]\n{pace}")).start()
 }
 
 /// What passes datagrams of QUIC through, to two endpoints, and how clients connect.

@@ -443,6 +443,10 @@ pub const MIRROR_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Classes of requests, the default one included. Each has a queue of its own in every pool that is limited.
 pub const CLASSES_MAX: usize = 16;
 
+/// The share of a worker's work for a pool up to which a strict class goes before all others while they wait: a tenth is enough for them to see that they are served,
+/// and its queue's length is the most that can be before one of them.
+pub const STRICT_PERCENT: u8 = 90;
+
 /// A class's weight: a thousandth of the work is the least that is worth a class.
 pub const CLASS_WEIGHT_MAX: u64 = 1_000;
 
@@ -477,6 +481,13 @@ pub const ROUTE_LIMITS_MAX: usize = 8;
 
 /// The least that is received at once of content that keeps to a pace: a page.
 pub const PACED_BYTES_MIN: usize = 4 << 10;
+
+/// The longest that a datagram waits for its turn: a long round trip. Who speaks over datagrams sees by their loss that it is too fast, and later than that it has
+/// sent them again.
+pub const PACED_DATAGRAM_WAIT: Duration = Duration::from_millis(100);
+
+/// Bytes of datagrams of one socket that may wait for their turns, in each direction: as many as the socket itself holds.
+pub const PACED_DATAGRAMS_BYTES: usize = 4 << 20;
 
 /// The longest that a request waits for its turn where a class, route or client has a pace. Who is further back is told so
 /// at once: a person has left by then, and a connection that waits holds a buffer of 16 KiB.

@@ -58,13 +58,6 @@ fn one_problem_at_a_time() {
             "did you mean `bulk`?",
         ),
         (door("class = \"bulk\"\n[classes.bulk]"), "have the class of their route", "write it there"),
-        (
-            door(
-                "protocol = \"udp\"\npool = \"raw\"\nclass = \"bulk\"\n[[pool]]\nname = \"raw\"\nendpoints = [\"b:1\"]\n[classes.bulk]",
-            ),
-            "datagrams go at no pace",
-            "leave it out",
-        ),
         (door("class_header = \"X-Class\""), "nobody's class would be believed", "trusted = "),
         (
             "[[route]]\nredirect = { to = \"/x\" }\nrate = \"1/s\"\n[[route]]\npath = \"/y\"\npool = \"api\"".into(),

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::task::Poll;
+use std::time::Duration;
 
 use policy::Outcome;
 use proto::h1::Server;
@@ -73,7 +74,7 @@ impl Door {
         let counted = self.within_limits(request, peer, id, route)?;
         let turns = self.qos.turns(class, Some(id), || self.client_key(request, peer));
         if let Some(turns) = &turns
-            && let Some(turn) = turn(turns, cells)?
+            && let Some(turn) = turn(turns, limits::PACE_WAIT_MAX, cells)?
         {
             wait_for(turn, lane, timer).await?;
         }
@@ -82,8 +83,25 @@ impl Door {
         Ok(Admitted { paced, place, counted })
     }
 
-    /// Lets a connection in whose bytes nobody reads, when its turn has come. Its class is its listener's, or else that of its client's
-    /// network.
+    /// Lets a flow of datagrams begin: the class whose pace it keeps to, and when its turn comes, in a moment; `None` where it has no pace.
+    ///
+    /// # Errors
+    /// Its turn is too far off for a datagram to wait for it.
+    pub fn admit_flow(&self, client: IpAddr) -> Result<Option<(ClassId, Now)>, Reason> {
+        let class = self.class_of_bytes(Some(client));
+        let cells = &self.qos.cells().classes[usize::from(class.0)];
+        cells.requests.add(1);
+        let Some(turns) = self.qos.turns(class, None, || self.qos.client_key(client)) else { return Ok(None) };
+        let turn = turn(&turns, limits::PACED_DATAGRAM_WAIT, cells)?;
+        Ok(Some((class, turn.unwrap_or_else(ring::now))))
+    }
+
+    /// The class of what nobody reads: its listener's, or else that of its client's network.
+    fn class_of_bytes(&self, client: Option<IpAddr>) -> ClassId {
+        self.listener().class.or_else(|| client.and_then(|client| self.class_of(client))).unwrap_or_default()
+    }
+
+    /// Lets a connection in whose bytes nobody reads, when its turn has come.
     ///
     /// # Errors
     /// Its turn is too far off, or its client has gone before it came.
@@ -93,13 +111,12 @@ impl Door {
         client: Option<IpAddr>,
         timer: &mut Timer,
     ) -> Result<Option<Paced<'_>>, Reason> {
-        let class =
-            self.listener().class.or_else(|| client.and_then(|client| self.class_of(client))).unwrap_or_default();
+        let class = self.class_of_bytes(client);
         let cells = &self.qos.cells().classes[usize::from(class.0)];
         cells.requests.add(1);
         let key = || client.map_or(0, |client| self.qos.client_key(client));
         let Some(turns) = self.qos.turns(class, None, key) else { return Ok(None) };
-        if let Some(turn) = turn(&turns, cells)? {
+        if let Some(turn) = turn(&turns, limits::PACE_WAIT_MAX, cells)? {
             timer.set(turn);
             let waited = poll_fn(|cx| match timer.poll_expired() {
                 true => Poll::Ready(Ok(())),
@@ -244,9 +261,9 @@ impl Door {
     }
 }
 
-/// When a turn comes that has to be waited for.
-fn turn(turns: &Turns<'_>, cells: &ClassCells) -> Result<Option<Now>, Reason> {
-    let Some(turn) = turns.request() else {
+/// When a turn comes that has to be waited for, at most for `patience`.
+fn turn(turns: &Turns<'_>, patience: Duration, cells: &ClassCells) -> Result<Option<Now>, Reason> {
+    let Some(turn) = turns.request(patience) else {
         cells.crowded.add(1);
         return Err(Reason::Crowded);
     };

@@ -4,6 +4,8 @@
 //! So a rate is exact over all workers and divides evenly among those that always want more, a quantum each. What has no pace pays for none of
 //! this.
 
+use std::time::Duration;
+
 use policy::{Now, Reserved, Spacing};
 
 use super::keyed::{Keyed, Line, step};
@@ -63,11 +65,11 @@ impl<'a> Turns<'a> {
         Self { paced: [class, route], client }
     }
 
-    /// When the request's turn comes: now, or later. `None`: not within [`limits::PACE_WAIT_MAX`].
+    /// When the request's turn comes: now, or later. `None`: not within `patience`.
     #[must_use]
-    pub fn request(&self) -> Option<ring::Now> {
+    pub fn request(&self, patience: Duration) -> Option<ring::Now> {
         let now = super::now();
-        let latest = now.plus(limits::PACE_WAIT_MAX);
+        let latest = now.plus(patience);
         let mut at = now;
         // A client's own pace first: where it is too far ahead of that, it takes nobody else's turn.
         for paced in self.paced.into_iter().flatten() {
@@ -107,6 +109,26 @@ impl<'a> Turns<'a> {
             }
         }
         ring::Now::from_nanos(at.nanos())
+    }
+
+    /// When datagrams of so many bytes may go. `None`: not by `latest`, and then nobody else has lost a turn to them.
+    #[must_use]
+    pub fn datagrams(&self, direction: Direction, bytes: usize, latest: ring::Now) -> Option<ring::Now> {
+        let (now, units) = (super::now(), bytes as u64);
+        let latest = Now::from_nanos(latest.as_nanos());
+        let mut at = now;
+        // A client's own pace first, as with requests.
+        for paced in self.paced.into_iter().flatten() {
+            if let Some((spacing, cells)) = &paced.per_client.bytes {
+                at = at.max(take(cells[direction as usize].word(self.client), spacing, now, units, latest)?);
+            }
+        }
+        for paced in self.paced.into_iter().flatten() {
+            if let Some((spacing, cells)) = &paced.all.bytes {
+                at = at.max(take(&cells[direction as usize].0, spacing, now, units, latest)?);
+            }
+        }
+        Some(ring::Now::from_nanos(at.nanos()))
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod asker;
 mod client;
+mod datagrams;
 mod h2;
 mod h2_client;
 mod h2_origin;
@@ -118,6 +119,15 @@ fn simulation_paced_tunnels() {
     check("simulation_paced_tunnels", 20, |seed| {
         let faults = Faults::none();
         play(seed, &Scene { faults, web: false, shaped: true, steady: true, ..Scene::default() })
+    });
+}
+
+/// Datagrams of which too many come leave at their class's pace, within 2 % of virtual time, and in their order.
+#[test]
+fn simulation_paced_datagrams() {
+    check("simulation_paced_datagrams", 20, |seed| {
+        let faults = Faults::none();
+        play(seed, &Scene { faults, web: false, shaped: true, datagrams: true, ..Scene::default() })
     });
 }
 

@@ -18,10 +18,12 @@ use ring::sim::{Faults, Script, World};
 use ring::{Address, DriverChoice, Options, Ring, Sender};
 
 use crate::ledger::Ledger;
-use crate::{client, h2_client, h2_origin, h3_client, origin, tunnel};
+use crate::{client, datagrams, h2_client, h2_origin, h3_client, origin, tunnel};
 
 pub(crate) const WEB: &str = "10.0.0.1:80";
 pub(crate) const RAW: &str = "10.0.0.1:90";
+pub(crate) const DATAGRAMS: &str = "10.0.0.1:53";
+pub(crate) const DATAGRAMS_ORIGIN: &str = "10.3.0.9:53";
 pub(crate) const QUIC: &str = "10.0.0.1:443";
 
 const CONFIGURATION: &str = r#"
@@ -56,6 +58,20 @@ addr = "10.0.0.1:443"
 tls = { cert = "certificate.pem", key = "key.pem" }
 "#;
 
+/// For datagrams, which keep to a pace.
+const DATAGRAMS_LISTENER: &str = r#"
+[[listen]]
+name = "datagrams"
+addr = "10.0.0.1:53"
+protocol = "udp"
+pool = "datagrams"
+class = "slow"
+
+[[pool]]
+name = "datagrams"
+endpoints = ["10.3.0.9:53"]
+"#;
+
 /// For the pool of a scene that hedges: as many second copies as there can be.
 const HEDGE: &str = "timeout = { head = \"20s\" }\nhedge = { after = \"20ms\", budget = \"100%\" }";
 
@@ -82,6 +98,8 @@ pub(crate) struct Scene {
     pub(crate) shaped: bool,
     /// There is one, and it carries all that it may.
     pub(crate) steady: bool,
+    /// There is a door for datagrams, which keep to a pace.
+    pub(crate) datagrams: bool,
     pub(crate) rude_clients: bool,
     pub(crate) rude_origins: bool,
     /// Endpoints come and go all the time.
@@ -110,6 +128,7 @@ impl Default for Scene {
             tunnels: false,
             shaped: false,
             steady: false,
+            datagrams: false,
             rude_clients: false,
             rude_origins: false,
             moves: false,
@@ -140,7 +159,7 @@ pub(crate) fn address(text: &str) -> Address {
 }
 
 fn snapshot(scene: &Scene) -> Arc<Snapshot> {
-    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 32] = [const { OnceLock::new() }; 32];
+    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 64] = [const { OnceLock::new() }; 64];
     let compile = || {
         let mut text = CONFIGURATION.to_owned();
         if scene.candidates {
@@ -159,12 +178,15 @@ fn snapshot(scene: &Scene) -> Arc<Snapshot> {
         if scene.h3_clients {
             text.push_str(QUIC_LISTENER);
         }
+        if scene.datagrams {
+            text.push_str(DATAGRAMS_LISTENER);
+        }
         match snapshot::read_with("simulation", &text, &|_| Ok(Vec::new())) {
             Ok(compiled) => Arc::new(compiled.snapshot),
             Err(report) => panic!("{}", report.render()),
         }
     };
-    let kinds = [scene.hedges, scene.candidates, scene.h2_origins, scene.h3_clients, scene.shaped];
+    let kinds = [scene.hedges, scene.candidates, scene.h2_origins, scene.h3_clients, scene.shaped, scene.datagrams];
     let which = kinds.into_iter().enumerate().map(|(at, kind)| usize::from(kind) << at).sum::<usize>();
     Arc::clone(SNAPSHOTS[which].get_or_init(compile))
 }
@@ -348,6 +370,10 @@ fn people(world: &World, scene: &Scene, ledger: &Rc<Ledger>, size_max: usize) ->
         let listening = world.listen(&address("10.3.0.1:7000")).expect("free");
         world.spawn("steady end", move |host| tunnel::steady_origin(host, listening));
         clients.push(world.spawn("steady tunnel", tunnel::steady));
+    }
+    if scene.datagrams {
+        world.spawn("datagrams' origin", datagrams::origin);
+        clients.push(world.spawn("datagrams' client", datagrams::client));
     }
     if scene.tunnels {
         for number in 1..=2 {

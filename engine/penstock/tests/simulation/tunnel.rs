@@ -82,7 +82,7 @@ async fn converse(host: &Host, socket: &Socket, said: Vec<u8>, id: u64, strict: 
 }
 
 /// Of the class that tunnels of a shaped scene have: the stricter of its two.
-const PACE: u64 = 150_000;
+pub(crate) const PACE: u64 = 150_000;
 /// What a steady tunnel carries each way.
 const STEADY: usize = 300_000;
 

@@ -11,9 +11,11 @@
 //! * Each flow has a port of its own towards its endpoint, and hears nobody else on it.
 //! * Datagrams that arrived joined leave joined, in the memory in which they came; those of one flow that are received at once leave at once.
 //! * Where clients speak QUIC (`udp.quic`), one that comes from elsewhere has another flow to the same endpoint, by the id of its connection.
+//! * Where their class has a pace, datagrams wait for their turns ([`paced`]), for a moment and in a bounded queue.
 //! * An endpoint that is taken for down, or is no longer in its pool, loses its flows: the client's next datagram goes elsewhere.
 
 mod joined;
+mod paced;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -28,10 +30,11 @@ use policy::{Class, Outcome, StatusClass};
 use ring::{Now, Received, Sent, TaskRef, Timer, UdpOptions, UdpSocket};
 
 use self::joined::{Joined, Leaving, count};
+use self::paced::{Line, Pace, Whose};
 use super::Sessions;
-use crate::exchange::{Door, affinity_of_bytes};
+use crate::exchange::{Door, Reason, affinity_of_bytes};
 use crate::limits;
-use crate::qos::HeldClient;
+use crate::qos::{Direction, HeldClient};
 use crate::quic::{self, ConnectionId};
 use crate::snapshot::{self, ListenerProtocol, PoolId};
 use crate::upstream::{Choice, Cluster, Endpoint, Held, Tried, policy_now};
@@ -56,6 +59,12 @@ struct Shared {
     leaving: RefCell<Vec<Rc<Flow>>>,
     /// Memory for what leaves, which flows give back.
     spare: RefCell<Vec<Joined>>,
+    /// What waits for its turn, down and up.
+    lines: [RefCell<Line<Whose>>; 2],
+    /// When the first of them has it.
+    turn: RefCell<Timer>,
+    /// Who takes in what clients send, and lets go what has waited.
+    server: Cell<Option<TaskRef>>,
 }
 
 struct Flow {
@@ -63,7 +72,12 @@ struct Flow {
     socket: UdpSocket,
     endpoint: Rc<Endpoint>,
     to: SocketAddr,
-    begun: Now,
+    /// Whose pace it keeps to; `None`: nobody's.
+    pace: Option<Pace>,
+    /// Bytes that wait for their turns, down and up.
+    waits: [Cell<usize>; 2],
+    /// When the endpoint was first asked.
+    begun: Cell<Now>,
     /// When a datagram last went in either direction.
     active: Cell<Now>,
     /// Datagrams to the endpoint, and replies of it.
@@ -88,7 +102,8 @@ impl Flows {
     pub fn new(door: &Rc<Door>, sessions: &Rc<Sessions>, socket: UdpSocket) -> Self {
         let (door, sessions) = (Rc::clone(door), Rc::clone(sessions));
         let (open, leaving, spare) = (RefCell::default(), RefCell::default(), RefCell::default());
-        Self(Rc::new(Shared { door, sessions, socket, open, leaving, spare }))
+        let (lines, turn, server) = (Default::default(), RefCell::default(), Cell::default());
+        Self(Rc::new(Shared { door, sessions, socket, open, leaving, spare, lines, turn, server }))
     }
 
     /// Passes on what clients have sent; flows begin while there are fewer than `most`. To be polled by one task.
@@ -96,17 +111,20 @@ impl Flows {
     /// # Errors
     /// The socket's.
     pub fn poll_clients(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
-        let received = self.0.socket.poll_receive(cx, &mut |received| self.take(&received, most));
+        self.0.server.set(Some(ring::current_task()));
+        self.0.let_go();
+        let received = self.0.socket.poll_receive(cx, &mut |mut received| self.take(&mut received, most));
         for flow in self.0.leaving.borrow_mut().drain(..) {
             let Some(mut joined) = flow.joined.take() else { continue };
             let dropped = joined.leave(|leaving| flow.send(leaving));
             self.0.door.cells.counters.datagrams_dropped_total.add(dropped);
             self.0.give_back(joined);
         }
+        self.0.await_turn(cx);
         received
     }
 
-    fn take(&self, received: &Received<'_>, most: usize) {
+    fn take(&self, received: &mut Received<'_>, most: usize) {
         let shared = &self.0;
         let counters = &shared.door.cells.counters;
         let path = Path { client: received.from, to: received.to };
@@ -117,7 +135,11 @@ impl Flows {
         let known = known.filter(|flow| flow.goes_on() && shared.is_meant(flow, received.bytes));
         let flow = known.or_else(|| self.begin(path, received.bytes, most));
         match flow {
-            Some(flow) => counters.datagrams_dropped_total.add(shared.pass(&flow, received, count)),
+            Some(flow) => {
+                flow.active.set(ring::now());
+                let pass = |piece: &Received<'_>, count| shared.pass(&flow, piece, count);
+                counters.datagrams_dropped_total.add(shared.pace(&flow, path, Direction::Up, received, pass));
+            }
             None => counters.datagrams_dropped_total.add(count),
         }
     }
@@ -134,13 +156,18 @@ impl Flows {
             counters.connections_refused_total.add(1);
             return None;
         };
-        let Some(flow) = self.0.resume(pool, said).or_else(|| reach(door, pool, path.client.ip())) else {
+        let Ok(pace) = self.0.admit(path.client.ip()) else {
+            door.qos.release(door.listener, held);
+            return None;
+        };
+        let Some(mut flow) = self.0.resume(pool, said).or_else(|| reach(door, pool, path.client.ip())) else {
             counters.no_endpoint_total.add(1);
             door.qos.release(door.listener, held);
             return None;
         };
         counters.connections_total.add(1);
         counters.udp_flows_total.add(1);
+        flow.pace = pace;
         let flow = Rc::new(flow);
         let before = self.0.open.borrow_mut().insert(path, Rc::clone(&flow));
         if let Some(before) = before {
@@ -152,6 +179,58 @@ impl Flows {
 }
 
 impl Shared {
+    /// Whose pace a client's new flow keeps to, if anybody's.
+    ///
+    /// # Errors
+    /// Its turn is too far off.
+    fn admit(&self, client: IpAddr) -> Result<Option<Pace>, Reason> {
+        let begins = self.door.admit_flow(client)?;
+        Ok(begins.map(|(class, turn)| Pace { class, client: self.door.qos.client_key(client), turn }))
+    }
+
+    /// Lets those go that have waited until now.
+    fn let_go(&self) {
+        let counters = &self.door.cells.counters;
+        while let Some(mut due) = self.due(Direction::Up) {
+            let (flow, count) = (Rc::clone(&due.whose.flow), due.count());
+            let dropped = if flow.goes_on() { self.pass(&flow, &due.received(), count) } else { count };
+            counters.datagrams_dropped_total.add(dropped);
+        }
+        self.let_replies_go();
+    }
+
+    fn let_replies_go(&self) {
+        let Some(mut due) = self.due(Direction::Down) else { return };
+        let (mut joined, mut dropped) = (self.spare(), 0);
+        loop {
+            let path = due.whose.path;
+            dropped += joined.put(&due.received(), |leaving| self.reply(path, leaving));
+            let next = self.due(Direction::Down);
+            if next.as_ref().is_none_or(|next| next.whose.path != path) {
+                dropped += joined.leave(|leaving| self.reply(path, leaving));
+            }
+            let Some(next) = next else { break };
+            due = next;
+        }
+        self.door.cells.counters.datagrams_dropped_total.add(dropped);
+        self.give_back(joined);
+    }
+
+    /// Has the present task woken when the next turn comes.
+    fn await_turn(&self, cx: &Context<'_>) {
+        let Some(turn) = self.next_turn() else { return };
+        let mut timer = self.turn.borrow_mut();
+        timer.set(turn);
+        if timer.poll_expired() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Sends to a client. False: there was no room.
+    fn reply(&self, path: Path, leaving: Leaving<'_>) -> bool {
+        self.socket.send(&leaving.to(path.client, path.to)) != Sent::Full
+    }
+
     /// A flow to the endpoint that knows a client's connection, if it has one.
     fn resume(&self, pool: PoolId, said: &[u8]) -> Option<Flow> {
         let door = &self.door;
@@ -191,6 +270,9 @@ impl Shared {
     /// Passes a client's datagrams on, now or with those that follow: how many of them were dropped.
     fn pass(&self, flow: &Rc<Flow>, received: &Received<'_>, count: u64) -> u64 {
         flow.active.set(ring::now());
+        if flow.asked.get() == 0 {
+            flow.begun.set(ring::now());
+        }
         flow.asked.set(flow.asked.get() + count);
         let mut joined = flow.joined.take().unwrap_or_else(|| {
             self.leaving.borrow_mut().push(Rc::clone(flow));
@@ -260,7 +342,9 @@ impl Flow {
             socket,
             endpoint,
             to,
-            begun,
+            pace: None,
+            waits: Default::default(),
+            begun: Cell::new(begun),
             active: Cell::new(begun),
             asked: Cell::default(),
             replied: Cell::default(),
@@ -302,7 +386,7 @@ impl Flow {
         self.active.set(now);
         self.replied.set(self.replied.get() + count);
         if self.latency.get().is_none() {
-            self.latency.set(Some(now.since(self.begun)));
+            self.latency.set(Some(now.since(self.begun.get())));
         }
     }
 
@@ -345,7 +429,7 @@ async fn run(
 impl Flow {
     /// Passes replies on. Ready when the flow is over.
     fn poll(
-        &self,
+        self: &Rc<Self>,
         shared: &Shared,
         path: Path,
         settings: &snapshot::Flows,
@@ -354,9 +438,10 @@ impl Flow {
     ) -> Poll<()> {
         self.task.set(Some(ring::current_task()));
         let counters = &shared.door.cells.counters;
+        shared.let_replies_go();
         let mut joined = shared.spare();
-        let back = |leaving: Leaving<'_>| shared.socket.send(&leaving.to(path.client, path.to)) != Sent::Full;
-        let received = self.socket.poll_receive(cx, &mut |received| {
+        let back = |leaving: Leaving<'_>| shared.reply(path, leaving);
+        let received = self.socket.poll_receive(cx, &mut |mut received| {
             let count = count(received.bytes.len(), received.stride);
             // Whoever guesses the port is not the endpoint.
             if received.from != self.to {
@@ -366,7 +451,8 @@ impl Flow {
             shared.hear_names(self, received.bytes);
             counters.datagrams_out_total.add(count);
             counters.bytes_out_total.add(received.bytes.len() as u64);
-            counters.datagrams_dropped_total.add(joined.put(&received, back));
+            let put = |piece: &Received<'_>, _| joined.put(piece, back);
+            counters.datagrams_dropped_total.add(shared.pace(self, path, Direction::Down, &mut received, put));
         });
         counters.datagrams_dropped_total.add(joined.leave(back));
         shared.give_back(joined);
@@ -374,7 +460,9 @@ impl Flow {
             // There may be more, but first others have their turn.
             cx.waker().wake_by_ref();
         }
-        if self.owes(settings.replies) == Some(0) && self.replied.get() > 0 {
+        // What waits for its turn is still to be replied to.
+        let asks_more = self.waits[Direction::Up as usize].get() > 0;
+        if self.owes(settings.replies) == Some(0) && self.replied.get() > 0 && !asks_more {
             return Poll::Ready(());
         }
         let draining = shared.sessions.draining().is_some();
@@ -383,7 +471,10 @@ impl Flow {
             (false, 0) => settings.idle.min(limits::FLOW_UNREPLIED),
             (false, _) => settings.idle,
         };
-        let due = self.active.get() + patience;
+        let mut due = self.active.get() + patience;
+        if asks_more {
+            due = due.max(ring::now() + limits::PACED_DATAGRAM_WAIT);
+        }
         if due <= ring::now() || self.replaced.get() || !self.endpoint.takes_flows() {
             return Poll::Ready(());
         }

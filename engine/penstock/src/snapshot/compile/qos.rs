@@ -19,6 +19,8 @@ pub struct ClassId(pub u8);
 pub struct Class {
     pub name: Box<str>,
     pub weight: u16,
+    /// Goes before all others.
+    pub strict: bool,
     /// How long its requests may wait; the pool's time unless given.
     pub wait: Option<Duration>,
     pub clients: Networks,
@@ -99,6 +101,7 @@ fn class(name: &str, doc: &ClassDoc) -> Class {
     Class {
         name: name.into(),
         weight: doc.weight,
+        strict: doc.strict,
         wait: doc.queue.as_ref().map(time),
         clients: networks(&doc.clients),
         pace: Paces {

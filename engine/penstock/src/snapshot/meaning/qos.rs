@@ -4,13 +4,15 @@ use super::Meaning;
 use crate::limits;
 use crate::snapshot::compile::DEFAULT_CLASS;
 use crate::snapshot::limit::{ConcurrencyLimit, LimitKey, is_token};
-use crate::snapshot::literal::Time;
+use crate::snapshot::literal::{Text, Time};
+use crate::snapshot::quantity::{Bandwidth, Rate};
 use crate::snapshot::report::{Code, nearest};
-use crate::snapshot::schema::{LimitFields, ListenDoc, PoolDoc, Protocol, RouteDoc};
+use crate::snapshot::schema::{LimitFields, ListenDoc, PaceDoc, PoolDoc, Protocol, RouteDoc};
 use crate::snapshot::text::Step;
 
 impl Meaning<'_> {
     pub(super) fn classes(&mut self) {
+        self.strictness();
         let document = self.document;
         let count = document.classes.keys().filter(|name| *name != DEFAULT_CLASS).count() + 1;
         if count > limits::CLASSES_MAX {
@@ -30,6 +32,54 @@ impl Meaning<'_> {
             if let Some(queue) = &class.queue {
                 self.not_zero(path!["classes", name.as_str(), "queue"], queue);
             }
+            let (bandwidth, rate) = (class.bandwidth.as_ref(), class.rate.as_ref());
+            self.of_each_client(path!["classes", name.as_str(), "per_client"], bandwidth, rate, &class.per_client);
+        }
+    }
+
+    /// Who goes before all others: one class, where somebody waits.
+    fn strictness(&mut self) {
+        let document = self.document;
+        let mut strict = document.classes.iter().filter(|(_, class)| class.strict);
+        let Some((first, _)) = strict.next() else { return };
+        for (second, _) in strict {
+            let message = format!("`{first}` is strict already: only one can go before all others");
+            self.report(Code::Conflict, path!["classes", second.as_str(), "strict"], message, "give it a weight");
+        }
+        if self.written(path!["classes", first.as_str(), "weight"]) {
+            let message = "a strict class goes before all others, whatever it weighs";
+            self.report(Code::NoEffect, path!["classes", first.as_str(), "weight"], message, "leave it out");
+        }
+        let place = path!["classes", first.as_str(), "strict"];
+        let is_limited = |pool: &PoolDoc| pool.concurrency != ConcurrencyLimit::Off || pool.limits_endpoints();
+        if first == DEFAULT_CLASS && document.classes.len() == 1 {
+            let message = "there is no other class to go before";
+            self.report(Code::NoEffect, place, message, "leave it out");
+        } else if !document.pool.iter().any(is_limited) {
+            let message = "nobody waits, and so nobody goes first: no pool has a limit";
+            self.report(Code::NoEffect, place, message, "add concurrency = \"auto\" to a [[pool]], or limits");
+        }
+    }
+
+    /// Paces of each client, which none can reach when all together go no faster.
+    fn of_each_client(
+        &mut self,
+        table: &[Step<'_>],
+        bandwidth: Option<&Text<Bandwidth>>,
+        rate: Option<&Text<Rate>>,
+        each: &PaceDoc,
+    ) {
+        let reaches = |one: Rate, all: Rate| {
+            u128::from(one.count.get()) * all.per.as_nanos() >= u128::from(all.count.get()) * one.per.as_nanos()
+        };
+        let slow = bandwidth.zip(each.bandwidth.as_ref()).is_some_and(|(all, one)| one.0 >= all.0);
+        let seldom = rate.zip(each.rate.as_ref()).is_some_and(|(all, one)| reaches(one.0, all.0));
+        for (key, is_idle) in [("bandwidth", slow), ("rate", seldom)] {
+            if is_idle {
+                let message = format!("no client is ever as fast: all together have no more `{key}` than that");
+                let path = [table, &[Step::Key(key)]].concat();
+                self.report(Code::NoEffect, &path, message, "write less than for all, or leave it out");
+            }
         }
     }
 
@@ -41,13 +91,9 @@ impl Meaning<'_> {
         if let Some(name) = &door.class {
             let path = path!["listen", at, "class"];
             self.class_named(path, name);
-            let (why, advice) = match door.protocol {
-                Protocol::Http => ("requests of an http listener have the class of their route", "write it there"),
-                Protocol::Udp => ("datagrams go at no pace", "leave it out"),
-                Protocol::Tcp => ("", ""),
-            };
-            if !why.is_empty() {
-                self.report(Code::NoEffect, path, why, advice);
+            if door.protocol == Protocol::Http {
+                let message = "requests of an http listener have the class of their route";
+                self.report(Code::NoEffect, path, message, "write it there");
             }
         }
         let Some(name) = &door.class_header else { return };
@@ -82,6 +128,10 @@ impl Meaning<'_> {
                 "nobody waits for a pool without a limit",
                 "add concurrency = \"auto\", or limits",
             );
+        }
+        if limited && pool.queue.len == 0 {
+            let why = |key: &str| format!("`{key}` for those who wait, and `len` lets nobody wait");
+            self.idle(path!["pool", at, "queue"], &["for", "target", "interval"], why, "leave it out");
         }
         let classes = self.document.classes.values().filter_map(|class| class.queue.as_ref());
         let longest = classes.map(|queue| queue.0).fold(pool.queue.wait.0, Time::max);
@@ -121,6 +171,8 @@ impl Meaning<'_> {
         if let Some(name) = &route.class {
             self.class_named(path!["route", at, "class"], name);
         }
+        let (bandwidth, rate) = (route.bandwidth.as_ref(), route.rate.as_ref());
+        self.of_each_client(path!["route", at, "per_client"], bandwidth, rate, &route.per_client);
         if route.limit.len() > limits::ROUTE_LIMITS_MAX {
             let advice = format!("at most {} are supported", limits::ROUTE_LIMITS_MAX);
             self.report(Code::BadValue, path!["route", at, "limit"], format!("{} limits", route.limit.len()), advice);

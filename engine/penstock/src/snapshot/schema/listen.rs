@@ -53,8 +53,8 @@ pub struct ListenDoc {
     pub trusted: Listed<Cidr>,
     /// The field in which `trusted` clients name the class of a request. From anybody else it says nothing.
     pub class_header: Option<String>,
-    /// The class of a `tcp` door's connections: how fast their bytes go (`bandwidth`), and how fast they begin (`rate`). Unless given, it is that
-    /// of the client's network, or `default`.
+    /// The class of a `tcp` door's connections and of a `udp` door's flows: how fast their bytes go (`bandwidth`), and how fast they begin (`rate`). Unless given,
+    /// it is that of the client's network, or `default`.
     pub class: Option<String>,
     /// How long a client may take.
     pub timeout: ListenTimeouts,
