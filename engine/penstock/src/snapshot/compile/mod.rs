@@ -269,7 +269,16 @@ pub(super) fn only_http_pool(document: &Document) -> Option<&PoolDoc> {
 
 pub(super) fn http_pools(document: &Document) -> impl Iterator<Item = &PoolDoc> {
     let behind_tcp = |name: &str| document.listen.iter().any(|door| door.pools_of_bytes().any(|pool| pool == name));
-    let stands_in = |name: &str| document.pool.iter().any(|pool| pool.fallback.pool.as_deref() == Some(name));
+    let next = move |name: &str| document.pool.iter().find(|pool| pool.name == name)?.fallback.pool.as_deref();
+    // In a circle nobody stands in for anybody, which is reported as that.
+    let leads_to = move |from: &str, to: &str| {
+        let chain = std::iter::successors(Some(from), |name| next(name));
+        chain.take(document.pool.len() + 1).any(|name| name == to)
+    };
+    let stands_in = move |name: &str| {
+        let mut pools = document.pool.iter();
+        pools.any(|pool| pool.fallback.pool.as_deref() == Some(name) && !leads_to(name, &pool.name))
+    };
     let behind_vip = |name: &str| document.vip.iter().any(|vip| vip.pool == name);
     let is_led_to = move |name: &str| behind_tcp(name) || behind_vip(name) || stands_in(name);
     document.pool.iter().filter(move |pool| !is_led_to(&pool.name))

@@ -3,9 +3,10 @@
 use super::Meaning;
 use crate::limits;
 use crate::snapshot::division::{Bound, HashKey};
+use crate::snapshot::limit::ConcurrencyLimit;
 use crate::snapshot::literal::is_token;
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::{Balance, PoolDoc, ProxyProtocol, SameSite, StickyDoc};
+use crate::snapshot::schema::{Balance, PoolDoc, PoolProtocol, ProxyProtocol, SameSite, StickyDoc};
 
 /// Keys that only a sticky cookie has.
 const OF_COOKIES: [&str; 7] = ["ttl", "path", "domain", "secure", "http_only", "same_site", "secret"];
@@ -16,6 +17,7 @@ impl Meaning<'_> {
         self.spread(at, pool);
         self.stickiness(at, pool);
         self.reuse(at, pool);
+        self.limits_of_endpoints(at, pool);
         let zeroes = [("requests", pool.limits.requests), ("connections", pool.limits.connections)];
         for (key, _) in zeroes.into_iter().filter(|(_, limit)| *limit == Some(0)) {
             self.report(
@@ -187,8 +189,50 @@ impl Meaning<'_> {
         }
     }
 
+    /// Limits of which one keeps another from being reached.
+    fn limits_of_endpoints(&mut self, at: usize, pool: &PoolDoc) {
+        let path = path!["pool", at, "limits", "requests"];
+        let Some(requests) = pool.limits.requests else { return };
+        if let ConcurrencyLimit::Fixed(all) = pool.concurrency
+            && all < requests
+        {
+            let message = format!("no endpoint ever has {requests} requests: the pool works on {all} at one time");
+            self.report(Code::NoEffect, path, message, "write less, or more for `concurrency`");
+        }
+        if let Some(connections) = pool.limits.connections
+            && connections < requests
+            && pool.protocol == PoolProtocol::Http11
+        {
+            let message =
+                format!("no endpoint ever has {requests} requests: each takes one of {connections} connections");
+            self.report(Code::NoEffect, path, message, "write less, or more for `connections`");
+        }
+    }
+
     fn reuse(&mut self, at: usize, pool: &PoolDoc) {
         let of = |key: &'static str| path!["pool", at, "reuse", key].to_vec();
+        let table = path!["pool", at, "reuse"];
+        if pool.proxy_protocol != ProxyProtocol::Off {
+            let why =
+                |key: &str| format!("`{key}` for connections that are kept, and those with a PROXY header are not");
+            self.idle(table, &["idle", "max_idle", "max_requests", "max_age"], why, "leave it out");
+        } else if pool.reuse.max_idle == 0 && pool.protocol == PoolProtocol::Http11 {
+            let why = |key: &str| format!("`{key}` for connections that are kept, and `max_idle` keeps none");
+            self.idle(table, &["idle", "max_requests", "max_age"], why, "leave it out");
+        } else if pool.reuse.max_age.as_ref().is_some_and(|age| age.0 <= pool.reuse.idle.0) {
+            let why = |key: &str| format!("`{key}` is no shorter than `max_age`, which closes connections first");
+            self.idle(table, &["idle"], why, "write less, or leave it out");
+        }
+        if matches!(pool.protocol, PoolProtocol::Http2 | PoolProtocol::Http3) {
+            let why = |key: &str| {
+                format!("`{key}` is about connections of one request at a time, and here requests share them")
+            };
+            self.idle(table, &["max_idle"], why, "leave it out");
+        }
+        if pool.protocol != PoolProtocol::Http11 && pool.reuse.warm > 0 {
+            let message = "a connection that requests share is made by the first of them: none is made ready";
+            self.report(Code::NoEffect, &of("warm"), message, "leave it out, or write protocol = \"http/1.1\"");
+        }
         if let Some(age) = &pool.reuse.max_age {
             self.not_zero(&of("max_age"), age);
         }

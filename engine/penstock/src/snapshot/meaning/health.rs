@@ -30,6 +30,7 @@ impl Meaning<'_> {
             self.report(Code::BadValue, path!["pool", at, "health", "port"], "port 0 is none", "leave it out");
         }
         self.not_zero(path!["pool", at, "health", "timeout"], &health.timeout);
+        self.health_times(at, health);
         for (key, time) in [("every", Some(&health.every)), ("every_in_doubt", health.every_in_doubt.as_ref())] {
             if time.is_some_and(|time| time.0.0 < limits::PROBE_EVERY_MIN) {
                 let path = path!["pool", at, "health", key];

@@ -70,6 +70,7 @@ impl Meaning<'_> {
             );
         }
         self.flows(at, door);
+        self.other_protocols(at, door);
         self.further(at, door);
         self.within(
             path!["listen", at, "max_connections"],
@@ -92,6 +93,43 @@ impl Meaning<'_> {
             ("body", &door.timeout.body),
         ] {
             self.not_zero(path!["listen", at, "timeout", key], time);
+        }
+    }
+
+    /// What is said of protocols that it does not speak.
+    fn other_protocols(&mut self, at: usize, door: &ListenDoc) {
+        let (h2, h3) = (path!["listen", at, "http2"], path!["listen", at, "http3"]);
+        let of_h3 = ["streams", "congestion", "advertise"];
+        if door.protocol != Protocol::Http {
+            let why =
+                |key: &str| format!("`{key}` has no effect on a {} listener: it speaks no HTTP", door.protocol.text());
+            self.idle(h2, &["enabled", "streams"], why, "leave it out");
+            self.idle(h3, &["enabled"], why, "leave it out");
+            self.idle(h3, &of_h3, why, "leave it out");
+        } else {
+            let why = |key: &str| format!("`{key}` of what is not spoken: `enabled` is false");
+            if !door.http2.enabled {
+                self.idle(h2, &["streams"], why, "leave it out");
+            }
+            if !door.http3.enabled {
+                self.idle(h3, &of_h3, why, "leave it out");
+            } else if !door.tls.is_on() {
+                let why = |key: &str| format!("`{key}` of HTTP/3, which is not spoken without TLS");
+                self.idle(h3, &of_h3, why, "add `tls`, or leave it out");
+            }
+        }
+        let why = |key: &str| format!("`{key}` has no effect on a {} listener", door.protocol.text());
+        let table = path!["listen", at, "timeout"];
+        if door.protocol != Protocol::Http {
+            let advice = "the pool's timeout.idle counts: leave it out";
+            self.idle(table, &["keep_alive", "body", "body_rate"], why, advice);
+        }
+        let has_head = !door.sni.is_empty() || !door.proxy_protocol.from.0.is_empty();
+        if door.protocol == Protocol::Udp || door.protocol == Protocol::Tcp && !has_head {
+            self.idle(table, &["head"], why, "nothing is read of what passes: leave it out");
+        }
+        if door.protocol == Protocol::Udp {
+            self.idle(path!["listen", at], &["backlog"], why, "datagrams wait in the socket's buffer: leave it out");
         }
     }
 

@@ -16,6 +16,7 @@ mod qos;
 mod route;
 mod shield;
 mod sni;
+mod times;
 mod tls;
 mod vip;
 

@@ -3,10 +3,24 @@
 use super::Meaning;
 use crate::limits;
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::OutlierDoc;
+use crate::snapshot::schema::{OutlierCause, OutlierDoc, PoolDoc};
 
 impl Meaning<'_> {
-    pub(super) fn outlier(&mut self, at: usize, outlier: &OutlierDoc) {
+    pub(super) fn outlier(&mut self, at: usize, pool: &PoolDoc) {
+        let outlier = &pool.outlier;
+        let is_compared = |cause: &OutlierCause| matches!(cause, OutlierCause::SuccessRate | OutlierCause::Latency);
+        let compares = outlier.on.iter().position(is_compared);
+        let known = pool.endpoints.iter().all(|endpoint| endpoint.0.source.is_literal());
+        if let Some(index) = compares.filter(|_| known && pool.endpoints.len() < outlier.endpoints_min as usize) {
+            let (few, least) = (pool.endpoints.len(), outlier.endpoints_min);
+            let message = format!("{few} endpoints are not compared with each other: that takes {least}");
+            self.report(
+                Code::NoEffect,
+                path!["pool", at, "outlier", "on", index],
+                message,
+                "lower `endpoints_min`, or judge by `gateway` or `5xx`",
+            );
+        }
         if outlier.on.is_empty() && *outlier != OutlierDoc::default() {
             self.report(
                 Code::NoEffect,

@@ -97,9 +97,11 @@ impl Meaning<'_> {
                 "write at least \"1s\"",
             );
         }
+        self.resolution(at, pool);
+        self.pool_times(at, pool);
         self.fallback(at, pool);
         self.health(at, &pool.health);
-        self.outlier(at, &pool.outlier);
+        self.outlier(at, pool);
         let document = self.document;
         let known = |name: &str| document.pool.iter().any(|pool| pool.name == name);
         let used = |name: &str| {
@@ -123,6 +125,14 @@ impl Meaning<'_> {
                 format!("nothing leads to the pool `{}`", pool.name),
                 "no route and no tcp listener names it",
             );
+        }
+    }
+
+    /// How often names are asked for, where there are any.
+    fn resolution(&mut self, at: usize, pool: &PoolDoc) {
+        if !pool.endpoints.is_empty() && pool.endpoints.iter().all(|endpoint| endpoint.0.source.is_literal()) {
+            let why = |key: &str| format!("`{key}` for names, and all endpoints are addresses");
+            self.idle(path!["pool", at], &["resolve_every"], why, "leave it out");
         }
     }
 
@@ -155,8 +165,18 @@ impl Meaning<'_> {
             let message = "the soonest for what is learnt, and `after` is a time";
             self.report(Code::NoEffect, path!["pool", at, "hedge", "at_least"], message, "leave it out");
         }
-        if let CopyAfter::Fixed(after) = &after.0 {
-            self.sooner_than_the_head(at, pool, "hedge", "after", *after);
+        match &after.0 {
+            CopyAfter::Fixed(after) => self.sooner_than_the_head(at, pool, "hedge", "after", *after),
+            CopyAfter::Share(_) => self.sooner_than_the_head(at, pool, "hedge", "at_least", hedge.at_least.0),
+        }
+        if pool.endpoints.len() == 1 && pool.endpoints.iter().all(|endpoint| endpoint.0.source.is_literal()) {
+            let message = "a copy goes to another endpoint, and there is one";
+            self.report(
+                Code::NoEffect,
+                path!["pool", at, "hedge", "after"],
+                message,
+                "add an endpoint, or leave it out",
+            );
         }
         if hedge.budget.0.0 == 0 {
             let message = "a budget of nothing, and no copy is ever sent";
@@ -217,6 +237,24 @@ impl Meaning<'_> {
         }
         if let PerTry::Fixed(per_try) = &retry.per_try.0 {
             self.sooner_than_the_head(at, pool, "retry", "per_try", *per_try);
+        }
+        let pauses_first = retry.on.iter().any(|cause| matches!(cause.0, RetryCause::Status(_)));
+        if retry.tries > 1 && !retry.on.is_empty() && !pauses_first {
+            let why = |key: &str| format!("`{key}` for answers that are tried again, and `on` has no status");
+            self.idle(path!["pool", at, "retry"], &["retry_after_max"], why, "add 503 to `on`, or leave it out");
+            if retry.tries == 2 {
+                let why = |key: &str| format!("`{key}` for pauses, and a first retry for these causes makes none");
+                self.idle(
+                    path!["pool", at, "retry"],
+                    &["backoff", "backoff_max"],
+                    why,
+                    "write tries = 3, or leave it out",
+                );
+            }
+        }
+        if retry.on.is_empty() && retry.tries > 1 && self.is_empty_list(path!["pool", at, "retry", "on"]) {
+            let message = "no cause to try again: nothing is";
+            self.report(Code::NoEffect, path!["pool", at, "retry", "on"], message, "write tries = 1 instead");
         }
         if retry.tries == 1 {
             let keys =

@@ -94,6 +94,10 @@ impl Meaning<'_> {
                     "name another pool",
                 );
             }
+            if route.mirror.share.0.0 == 0 {
+                let message = "a share of 0%: no request is ever copied";
+                self.report(Code::NoEffect, path!["route", at, "mirror", "share"], message, "leave `mirror` out");
+            }
         } else if route.mirror != MirrorDoc::default() && !self.written(path!["route", at, "mirror", "pool"]) {
             self.report(Code::MissingKey, path!["route", at, "mirror"], "a mirror needs a `pool`", "name the pool");
         }
@@ -237,17 +241,6 @@ impl Meaning<'_> {
         }
     }
 
-    fn route_times(&mut self, at: usize, route: &RouteDoc) {
-        let times = &route.timeout;
-        for (key, time) in
-            [("connect", &times.connect), ("head", &times.head), ("idle", &times.idle), ("total", &times.total)]
-        {
-            if let Some(time) = time {
-                self.not_zero(path!["route", at, "timeout", key], time);
-            }
-        }
-    }
-
     fn websockets(&mut self, at: usize, doc: &WebSocketDoc) {
         for (key, time) in [("idle", &doc.idle), ("ping", &doc.ping), ("drain", &Some(doc.drain.clone()))] {
             if let Some(time) = time {
@@ -259,6 +252,19 @@ impl Meaning<'_> {
                 let message = format!("`{key}` cannot be zero: no message has a place in it");
                 self.report(Code::BadValue, path!["route", at, "websocket", key], message, "leave it out for no limit");
             }
+        }
+        if let (Some(idle), Some(ping)) = (&doc.idle, &doc.ping)
+            && ping.0 >= idle.0
+        {
+            let message = "no Ping is ever sent: who is silent for so long is past `idle`";
+            self.report(Code::NoEffect, path!["route", at, "websocket", "ping"], message, "write less than `idle`");
+        }
+        if let (Some(message_max), Some(frame_max)) = (&doc.message_max, &doc.frame_max)
+            && frame_max.0 >= message_max.0
+        {
+            let message = "no frame is as long: its message would be longer than `message_max`";
+            let path = path!["route", at, "websocket", "frame_max"];
+            self.report(Code::NoEffect, path, message, "write less than `message_max`, or leave it out");
         }
         let own = WebSocketDoc { inspect: doc.inspect, ..WebSocketDoc::default() };
         if !doc.inspect && *doc != own {
