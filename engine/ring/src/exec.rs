@@ -13,6 +13,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
@@ -231,11 +232,19 @@ pub struct Pooled<F: Future> {
 }
 
 /// Moves `future` into recycled memory.
+#[inline]
 pub fn pooled<F: Future>(future: F) -> Pooled<F> {
-    let memory = take_block(Layout::new::<F>()).cast::<F>();
-    // SAFETY: the block is valid for `F`'s layout and nobody else's.
-    unsafe { memory.write(future) };
-    Pooled { future: memory }
+    Pooled { future: moved(future) }
+}
+
+/// Moves `future` into a block. What it has not begun to use of itself need not be copied, if nobody would have to drop it on the way.
+#[inline]
+fn moved<F: Future>(future: F) -> NonNull<F> {
+    let future = ManuallyDrop::new(future);
+    let memory = take_block(Layout::new::<F>());
+    // SAFETY: the block is valid for `F`'s layout and nobody else's; `ManuallyDrop<F>` has that layout.
+    unsafe { memory.cast::<ManuallyDrop<F>>().write(future) };
+    memory.cast()
 }
 
 impl<F: Future> Future for Pooled<F> {
@@ -272,11 +281,8 @@ struct Methods {
 
 impl Body {
     fn new<F: Future<Output = ()> + 'static>(future: F) -> Self {
-        let memory = take_block(Layout::new::<F>());
-        // SAFETY: the block is valid for `F`'s layout.
-        unsafe { memory.cast::<F>().write(future) };
         Self {
-            memory,
+            memory: moved(future).cast(),
             methods: const {
                 &Methods {
                     // SAFETY: called by `Body` only, with the memory that holds an `F`, which never moves from there.

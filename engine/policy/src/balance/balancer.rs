@@ -129,6 +129,9 @@ impl Balancer {
         if self.members > endpoints.len() {
             return Err(NoPick::None);
         }
+        if let Some(pick) = self.only_one(endpoints, ask) {
+            return Ok(pick);
+        }
         let fresh = self.census_in == 0;
         if fresh {
             self.count(endpoints);
@@ -152,6 +155,14 @@ impl Balancer {
     #[must_use]
     pub fn panics(&self) -> bool {
         self.tiers.iter().any(|tier| tier.panic)
+    }
+
+    /// The endpoint of a pool that has no other one, if it is well: there is nothing to choose.
+    fn only_one(&self, endpoints: &impl Endpoints, ask: &Ask) -> Option<Pick> {
+        let [Tier { seats, .. }] = &*self.tiers else { return None };
+        let [Seat { index, weight: 1.., .. }] = **seats else { return None };
+        let well = endpoints.standing(index) == Standing::Ready && !ask.avoid.contains(index);
+        well.then_some(Pick { index, sticky: ask.prefer == Some(index), panic: false })
     }
 
     fn preferred(&self, endpoints: &impl Endpoints, ask: &Ask) -> Option<Pick> {
