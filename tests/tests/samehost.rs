@@ -294,3 +294,59 @@ fn it_is_refused_where_it_cannot_be() {
         assert_eq!(engine.metrics().since(&before, "same_host_requests_total"), 0);
     });
 }
+
+/// CAP_BPF and CAP_NET_ADMIN are all that the shortcut needs; without them requests go by TCP, and start line, `status` and `doctor` say so and why.
+#[test]
+fn two_capabilities_are_enough_and_without_them_it_is_said() {
+    run(Sharing::Shared, || {
+        let Some(setpriv) = xtask::place::program("setpriv").map(|path| path.display().to_string()) else {
+            println!("SKIPPED: giving capabilities away needs setpriv");
+            return;
+        };
+        let with = |set: &str| vec![setpriv.clone(), format!("--inh-caps={set}"), format!("--bounding-set={set}")];
+        let line = |tool: Tool| {
+            let text = tool.run().text();
+            text.lines().find(|line| line.contains(" bpf same host ")).expect("a line of its own").to_owned()
+        };
+        let doctor = |set: &str| {
+            let words = with(set);
+            line(Tool::new(&words[0], 30).args(&words[1..]).args([harness::binary().as_os_str(), "doctor".as_ref()]))
+        };
+        let granted = line(Tool::new(harness::binary(), 30).args(["doctor"]));
+        if !granted.starts_with("ok ") {
+            println!("SKIPPED: the shortcut is not granted here: {granted}");
+            return;
+        }
+        let origin = Origin::standard();
+        let setup = Setup::new(Driver::Epoll).origin(&origin).pool_line("same_host = \"auto\"");
+
+        const TWO: &str = "-all,+bpf,+net_admin";
+        assert!(doctor(TWO).starts_with("ok "), "{}", doctor(TWO));
+        let engine = setup.clone().launched_by(with(TWO)).start();
+        assert!(engine.err().contains("requests of `origins` take the shortcut"), "{}", engine.err());
+        let joined = seen(&engine, "joined");
+        let mut client = engine.client();
+        gets(&mut client, 100);
+        gets(&mut client, 100);
+        assert!(seen(&engine, "joined") > joined, "nothing went by the shortcut");
+        assert_eq!(engine.metrics().sum("same_host_requests_total"), 2);
+
+        for set in ["-all", "-all,+bpf", "-all,+net_admin"] {
+            assert!(
+                !doctor(set).starts_with("ok ") && doctor(set).contains("CAP_BPF and CAP_NET_ADMIN"),
+                "{}",
+                doctor(set)
+            );
+            let engine = setup.clone().launched_by(with(set)).start();
+            let said = engine.err();
+            assert!(
+                said.contains("goes without: same-host shortcut (needs CAP_BPF and CAP_NET_ADMIN"),
+                "{set}: {said}"
+            );
+            let without = engine.status()["goes_without"].to_string();
+            assert!(without.contains("same-host shortcut") && without.contains("CAP_BPF"), "{set}: {without}");
+            gets(&mut engine.client(), 100);
+            assert_eq!(engine.metrics().sum("same_host_requests_total"), 0);
+        }
+    });
+}
