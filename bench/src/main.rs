@@ -103,6 +103,13 @@ cargo xtask bench flood [options]   SYNs from made-up addresses: what standing a
   --strict            fail unless, behind the shield, p99 is at most 1.5 times what it was, and 99 % of new connections are served
   --proxy-cpu N, --load-cpu N, --without-penstock, --json FILE, --smoke    as for h1
 
+cargo xtask bench pushdown [options] CPU of the proxy for a client that asks a hundred times as often as it may: answered, and dropped by the shield (needs root)
+
+  --rivals LIST       of nginx, with limit_req (default it)      --modes LIST    of native, generic: how the shield stands (default both)
+  --limit N           requests a second that it may make (default 100)      --times N    (default 100)      --seconds N    (default 5)
+  --strict            fail unless it costs a tenth or less, dropped by the shield
+  --proxy-cpu N, --load-cpu N, --json FILE, --smoke    as for h1
+
 cargo xtask bench xdp [options]     the XDP programs over made-up packets (BPF_PROG_TEST_RUN): ns a packet, over the floor
 
   --samples N         of each case and of the floor, in turn; the median counts (default 400)
@@ -152,6 +159,7 @@ fn main() -> ExitCode {
         "l4" => l4::run(rest),
         "attacks" => attacks::run(rest),
         "flood" => flood::run(rest),
+        "pushdown" => flood::pushdown::run(rest),
         "xdp" => xdp::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
@@ -163,6 +171,7 @@ fn main() -> ExitCode {
         "origin" => origin::main(rest),
         "flood-clients" => flood::clients_main(rest),
         "flood-syns" => flood::syns_main(rest),
+        "pushdown-client" => flood::pushdown::main(rest),
         "l4-load" => l4::load::main(rest),
         "l4-origin" => l4::origin::main(rest),
         "ws-load" => ws::load::main(rest),

@@ -12,8 +12,8 @@ use crate::load::Seen;
 use crate::process::{Running, Scratch, myself, pinned_command, words, write_file};
 use crate::rivals::{Kind, nginx};
 
-const DOOR: &str = "10.78.0.1:8080";
-const ORIGIN: &str = "127.0.0.1:9001";
+pub(super) const DOOR: &str = "10.78.0.1:8080";
+pub(super) const ORIGIN: &str = "127.0.0.1:9001";
 const ADMIN: &str = "127.0.0.1:9901";
 
 /// Torn down when dropped, processes first.
@@ -26,13 +26,13 @@ pub(super) struct Bed {
 }
 
 /// The namespaces, by name.
-struct Spaces {
-    inner: String,
-    outer: String,
+pub(super) struct Spaces {
+    pub(super) inner: String,
+    pub(super) outer: String,
 }
 
 impl Spaces {
-    fn new() -> Outcome<Self> {
+    pub(super) fn new() -> Outcome<Self> {
         let name = |side: &str| format!("penstock-flood-{}-{side}", std::process::id());
         let spaces = Self { inner: name("in"), outer: name("out") };
         let (inner, outer) = (spaces.inner.as_str(), spaces.outer.as_str());
@@ -189,7 +189,7 @@ fn counter(text: &str, name: &str) -> Option<u64> {
     })
 }
 
-fn within(space: &str, line: &[OsString]) -> Vec<OsString> {
+pub(super) fn within(space: &str, line: &[OsString]) -> Vec<OsString> {
     let mut all = words([&"ip", &"netns", &"exec", &space]);
     all.extend_from_slice(line);
     all
@@ -208,7 +208,8 @@ fn shield(interface: &str, mode: Option<&str>) -> String {
     mode.map(of).unwrap_or_default()
 }
 
-fn engine(listen: &str, cpu: usize, shield: &str) -> String {
+/// A configuration with one listener and one origin, and more.
+pub(super) fn engine(listen: &str, cpu: usize, more: &str) -> String {
     format!(
         "\
 [engine]
@@ -223,7 +224,7 @@ addr = \"{listen}\"
 name = \"origin\"
 endpoints = [\"{ORIGIN}\"]
 
-{shield}"
+{more}"
     )
 }
 

@@ -8,6 +8,7 @@
 
 mod bed;
 mod clients;
+pub(crate) mod pushdown;
 mod syns;
 
 use std::time::Duration;
