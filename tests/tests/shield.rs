@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use harness::{Driver, Engine, Net, Origin, PATIENCE, Setup, Sharing, SynFlood, Tool, run, until};
+use harness::{Driver, Engine, Net, Origin, PATIENCE, Setup, Sharing, Street, SynFlood, Tool, run, until};
 
 /// Who is never dropped, and two that are at times.
 const GOOD: &str = "10.77.0.2";
@@ -350,4 +350,186 @@ fn a_flood_of_syns_harms_nobody_else() {
             until("the port is free", PATIENCE, || std::net::TcpListener::bind(door()).is_ok());
         }
     });
+}
+
+/// The status of a request of the street's client, from an address of its.
+fn asks(street: &Street, from: &str, to: SocketAddr, patience: Duration) -> std::io::Result<String> {
+    street.at("client", || {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(from.parse().expect("an address"), 0).into())?;
+        socket.connect_timeout(&to.into(), patience)?;
+        let mut stream = std::net::TcpStream::from(socket);
+        stream.set_read_timeout(Some(patience))?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+}
+
+/// One interface, one link, two programs: whom the shield denies never reaches the balancer, others are balanced, and each can be told something
+/// new while the other goes on.
+fn before_the_balancer(mode: &'static str) {
+    const VIP: &str = "10.79.0.1";
+    const DENIED: &str = "10.78.0.9";
+    const OTHER: &str = "10.78.0.1";
+    run(Sharing::Shared, move || {
+        let Some(street) = Street::build(&["client", "lb", "origin"]) else { return };
+        let door: SocketAddr = format!("{VIP}:8080").parse().unwrap();
+        let mut _bridge = None;
+        if mode == "native" {
+            // What a native program sends back arrives only where the other end has one, too.
+            street.go(Street::BRIDGE);
+            let shield = "[shield]\ninterfaces = [\"lb\"]\nmode = \"native\"";
+            _bridge = Some(Setup::new(Driver::Epoll).to("127.0.0.1:9").more(shield).start());
+        }
+        street.ip("client", &["addr", "add", &format!("{DENIED}/16"), "dev", "eth0"]);
+        street.ip("client", &["route", "add", "10.79.0.0/16", "via", "10.78.0.2"]);
+        street.ip("origin", &["addr", "add", &format!("{VIP}/32"), "dev", "lo"]);
+        street.at("origin", || {
+            let listener = std::net::TcpListener::bind(("0.0.0.0", 8_080)).unwrap();
+            std::thread::spawn(move || {
+                for mut stream in listener.incoming().flatten() {
+                    let mut asked = [0; 1_024];
+                    if stream.read(&mut asked).is_ok_and(|read| read > 0) {
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\norigin");
+                    }
+                }
+            });
+        });
+        street.forwards("lb");
+        street.go("lb");
+        let lines = format!(
+            "[shield]\ninterfaces = [\"eth0\"]\nmode = {mode:?}\ndeny = [{DENIED:?}]\n\
+             [balance]\ninterfaces = [\"eth0\"]\n\
+             [[vip]]\nname = \"web\"\naddr = \"{door}\"\nforward = \"dsr\"\npool = \"origins\""
+        );
+        let mut engine = Setup::new(Driver::Epoll).to("10.78.0.3:8080").more(&lines).start();
+        let without = engine.status()["goes_without"].to_string();
+        if without.contains("CAP_BPF") || without.contains("not supported") {
+            println!("SKIPPED: {without}");
+            return;
+        }
+        assert_eq!(engine.status()["shield"][0]["mode"], mode, "{without}");
+        assert_eq!(engine.status()["balance"][0]["mode"], mode, "{without}");
+        let answers = |from: &str| asks(&street, from, door, PATIENCE).is_ok_and(|answer| answer.ends_with("origin"));
+        let silent = |from: &str| asks(&street, from, door, SILENCE).is_err();
+
+        // The first packets to a neighbour that nobody has asked for yet may be lost.
+        until("others are balanced", PATIENCE, || answers(OTHER));
+        let balanced = || engine.metrics().sum("vip_packets_total");
+        let before = balanced();
+        assert!(silent(DENIED));
+        assert_eq!(balanced(), before, "a packet of who is denied has reached the balancer");
+        assert!(seen(&engine, "denied", "drop") >= 1);
+        assert!(answers(OTHER));
+        assert!(balanced() >= before + 4);
+        assert!(seen(&engine, "passed", "pass") >= balanced(), "a VIP's port is one to be protected");
+
+        // The shield is told something new, and the balancer goes on with what it has; and the other way round.
+        let packets = balanced();
+        assert_eq!(set(&engine, OTHER, "deny"), 200);
+        assert!(silent(OTHER));
+        assert_eq!(balanced(), packets);
+        assert_eq!(set(&engine, OTHER, "clear"), 200);
+        assert!(answers(OTHER));
+        let denied = seen(&engine, "denied", "drop");
+        let slots =
+            |wanted: u64| until("the VIP follows", PATIENCE, || engine.metrics().sum("vip_endpoint_slots") == wanted);
+        for (to, wanted) in [("maint", 0), ("ready", 65_537)] {
+            let content = format!("{{\"name\": \"10.78.0.3:8080\", \"to\": \"{to}\"}}");
+            let request = format!(
+                "POST /set/endpoint HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{content}",
+                engine.admin,
+                content.len()
+            );
+            assert_eq!(harness::Client::connect(engine.admin).ask(request).status(), 200);
+            slots(wanted);
+            assert_eq!(answers(OTHER), wanted > 0);
+        }
+        assert!(silent(DENIED));
+        assert!(seen(&engine, "denied", "drop") > denied);
+
+        // One link holds both.
+        let link = || Tool::new("ip", 20).args(["-d", "link", "show", "dev", "eth0"]).succeed().text();
+        assert!(link().contains("prog/xdp"));
+        engine.kill();
+        engine.wait(PATIENCE);
+        until("the interface is free again", PATIENCE, || !link().contains("prog/xdp"));
+    });
+}
+
+#[test]
+fn it_stands_before_the_balancer_native() {
+    before_the_balancer("native");
+}
+
+#[test]
+fn it_stands_before_the_balancer_generic() {
+    before_the_balancer("generic");
+}
+
+/// `penstock tap --xdp` with these flags, as it is in the engine's namespace.
+fn tap(engine: &Engine, flags: &[&str]) -> Tool {
+    let admin = engine.admin.to_string();
+    let program = harness::binary().display().to_string();
+    Tool::new(&program, 30).args([&["tap", "--xdp", "--admin", &admin], flags].concat())
+}
+
+/// Whom the shield drops is seen, as it happens, with where it came from and why; and nothing else is.
+#[test]
+fn what_is_dropped_can_be_watched() {
+    run(Sharing::Shared, || {
+        let Some(net) = Net::enter() else { return };
+        for address in [BAD, WORSE] {
+            net.also_from(address);
+        }
+        let origin = Origin::standard();
+        let lines = format!("deny = [\"10.77.1.0/24\"]\nsyns = {{ rate = \"1/d\", burst = 1 }}\nallow = [\"{GOOD}\"]");
+        let Some(engine) = shielded(&origin, "auto", &lines) else { return };
+        assert!(served(&net, BAD), "its first connection");
+        let watch = |flags: &'static [&'static str], body: &dyn Fn()| {
+            std::thread::scope(|scope| {
+                let watched = scope.spawn(|| tap(&engine, flags).succeed().text());
+                // It asks five times a second, and sees what comes after it has begun to.
+                until("it watches", PATIENCE, || {
+                    body();
+                    watched.is_finished()
+                });
+                watched.join().unwrap()
+            })
+        };
+        let all = || {
+            assert!(dropped_at_once(&net, BAD) && dropped_at_once(&net, WORSE));
+            assert!(served(&net, GOOD));
+        };
+        let text = watch(&["--count", "8"], &all);
+        assert_eq!(text.lines().count(), 8, "{text}");
+        for line in text.lines() {
+            let from = if line.contains("  syn_rate  ") { BAD } else { WORSE };
+            assert!(line.contains("  drop  ") && line.contains(&format!("  tcp    {from}:")), "{line}");
+            assert!(line.contains(&format!("> {}  ", door())), "{line}");
+            assert!(line.ends_with(&format!("bytes  {}", Net::INTERFACE)), "{line}");
+        }
+        assert!(text.contains("  syn_rate  ") && text.contains("  denied  "), "{text}");
+
+        // One reason, and an object a line.
+        let text = watch(&["--count", "3", "--reason", "denied", "--json"], &all);
+        assert_eq!(text.lines().count(), 3, "{text}");
+        for line in text.lines() {
+            let sample: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!((&sample["reason"], &sample["verdict"]), (&"denied".into(), &"drop".into()), "{line}");
+            assert_eq!((&sample["source"], &sample["destination_port"]), (&WORSE.into(), &8_080.into()), "{line}");
+            assert!(sample["time"].as_str().unwrap().ends_with('Z') && sample["bytes"].as_u64() > Some(60), "{line}");
+        }
+        // It ends by itself, and what it cannot do it says.
+        assert_eq!(tap(&engine, &["--for", "300ms", "--reason", "land"]).succeed().text(), "");
+        let refused = tap(&engine, &["--reason", "dneied"]).run();
+        assert!(refused.code == Some(1) && refused.err.contains("did you mean `denied`?"), "{}", refused.err);
+    });
+}
+
+/// A SYN of it, and no patience to repeat it.
+fn dropped_at_once(net: &Net, from: &str) -> bool {
+    net.get(from, door(), Duration::from_millis(50)).is_err()
 }

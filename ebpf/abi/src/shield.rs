@@ -99,10 +99,14 @@ pub struct Settings {
     pub flags: u64,
     /// By kind.
     pub buckets: [Bucket; BUCKETS],
+    /// A bit for each reason to drop a packet of which samples are taken.
+    pub tapped: u64,
+    /// One packet in so many is, of each reason and CPU.
+    pub one_in: u64,
 }
 
 /// Words of [`Settings`].
-pub const SETTINGS_WORDS: usize = 1 + 2 * BUCKETS;
+pub const SETTINGS_WORDS: usize = 3 + 2 * BUCKETS;
 
 impl Settings {
     /// Itself as the words that a map holds.
@@ -117,14 +121,43 @@ impl Settings {
             syns.depth_ns,
             initials.interval_ns,
             initials.depth_ns,
+            self.tapped,
+            self.one_in,
         ]
     }
 }
+
+/// Interfaces behind whose shield another program can stand, by their index: 512 KiB of places.
+pub const NEXT_MAX: u32 = 1 << 16;
 
 /// A network of the allow list. Zero in a table of lists means that there is none.
 pub const LISTED_ALLOW: u32 = 1;
 /// A network of the deny list.
 pub const LISTED_DENY: u32 = 2;
+
+/// Leading bits of an IPv4 address that tell whether it may be on a list: one of 4,096 neighbours is, or none of them. An IPv6 address has as many
+/// bits of a hash of its first 32, which is what a provider has. 128 KiB for each family.
+pub const HINT_BITS: u32 = 20;
+
+/// 64 hints a word; IPv4's first.
+pub const HINT_WORDS: u32 = 2 << (HINT_BITS - 6);
+
+/// Where an IPv4 address's hint stands: the word, and the bit's number in it.
+#[inline(always)]
+#[must_use]
+pub const fn hint_v4(address: u32) -> (u32, u32) {
+    let hint = address >> (32 - HINT_BITS);
+    (hint >> 6, hint & 63)
+}
+
+/// As [`hint_v4`], of an IPv6 address by its first 32 bits.
+#[inline(always)]
+#[must_use]
+pub const fn hint_v6(first: u32) -> (u32, u32) {
+    // Knuth's multiplicative hash.
+    let hint = first.wrapping_mul(0x9E37_79B1) >> (32 - HINT_BITS);
+    (HINT_WORDS / 2 + (hint >> 6), hint & 63)
+}
 
 /// What a port is one of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,8 +308,11 @@ impl Note {
     }
 }
 
-/// Counters for each CPU: reasons, the same again for what a dry run let pass, and notes.
-pub const COUNTERS: u32 = (2 * Reason::ALL.len() + Note::ALL.len()) as u32;
+/// Counters for each CPU: reasons, the same again for what a dry run let pass, notes, and [`SAMPLES_LOST`].
+pub const COUNTERS: u32 = SAMPLES_LOST + 1;
+
+/// Where samples are counted that found no room in the ring.
+pub const SAMPLES_LOST: u32 = (2 * Reason::ALL.len() + Note::ALL.len()) as u32;
 
 /// Where a reason is counted.
 #[inline(always)]
@@ -292,3 +328,39 @@ pub const fn counter_of(reason: Reason, dry_run: bool) -> u32 {
 pub const fn counter_of_note(note: Note) -> u32 {
     2 * Reason::ALL.len() as u32 + note as u32
 }
+
+/// Octets of a packet that are in a sample of it, a power of two: two tags, IPv6, and extension headers of 64 octets before a TCP header without options.
+pub const SAMPLE_OCTETS: usize = 128;
+
+/// A packet that was dropped, or would have been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sample {
+    /// Of the monotonic clock, in nanoseconds.
+    pub at_ns: u64,
+    /// A [`Reason`].
+    pub reason: u32,
+    /// 1 where a dry run let it pass.
+    pub is_dry: u32,
+    /// The index of the interface that it came in by.
+    pub interface: u32,
+    /// Of the packet, with its Ethernet header.
+    pub octets: u32,
+    /// Octets of it that are here.
+    pub held: u32,
+    /// So that nothing is left between fields.
+    pub rest: u32,
+    /// Its first octets, and whatever has been there.
+    pub packet: [u8; SAMPLE_OCTETS],
+}
+
+/// Octets of a [`Sample`].
+pub const SAMPLE_SIZE: usize = 32 + SAMPLE_OCTETS;
+
+/// Samples a second, and at once, over all reasons and CPUs.
+pub const SAMPLE_RATE: Bucket = Bucket::new(SAMPLES_PER_SECOND, 1_000_000_000, SAMPLES_PER_SECOND);
+/// As [`SAMPLE_RATE`] has them.
+pub const SAMPLES_PER_SECOND: u32 = 1_000;
+
+/// Octets of the ring of samples, with 8 before each: those of a second and a half.
+pub const SAMPLE_RING: u32 = 1 << 18;

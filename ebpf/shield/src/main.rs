@@ -3,6 +3,7 @@
 //! ```text
 //! Ethernet, VLAN ─► IPv4 | IPv6 ─► lists ─► fragment? ─► TCP | UDP ─► a listener's port? ─► can it be meant?
 //!                                                                  ─► denied for a while? ─► the source's buckets ─► a cookie?
+//! what passes ─► the program that stands behind it on this interface, or the kernel
 //! ```
 //!
 //! What holds: each packet is counted under one [`Reason`], which decides over it, and dropped only for those that say so and outside of a dry run.
@@ -22,15 +23,16 @@ use core::ptr;
 #[cfg(feature = "cookies")]
 use abi::shield::COOKIES;
 use abi::shield::{
-    BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, BUCKETS, Bucket, COUNTERS, DRY_RUN, LISTED_ALLOW, LISTED_DENY,
-    LISTS_V4, LISTS_V6, Note, PORT_WORDS, Ports, RATES, Reason, SANE, Settings, Step, VERDICTS, counter_of,
-    counter_of_note, port_bit, source_v4,
+    BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, BUCKETS, Bucket, COUNTERS, DRY_RUN, HINT_WORDS, LISTED_ALLOW,
+    LISTED_DENY, LISTS_V4, LISTS_V6, NEXT_MAX, Note, PORT_WORDS, Ports, RATES, Reason, SAMPLE_OCTETS, SAMPLE_RATE,
+    SAMPLE_RING, SAMPLES_LOST, SANE, Sample, Settings, Step, VERDICTS, counter_of, counter_of_note, hint_v4, hint_v6,
+    port_bit, source_v4,
 };
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
-use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_get_buff_len};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::programs::XdpContext;
 use wire::{ETHERNET, IPV4, IPV6, TCP, UDP, load};
 
@@ -41,6 +43,10 @@ static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 /// A bit for each port that a listener has.
 #[map]
 static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
+
+/// A bit for each address, by what its first bits are, that may be on a list: a trie is asked for those alone.
+#[map]
+static HINTS: Array<u64> = Array::with_max_entries(HINT_WORDS, 0);
 
 /// Allowed and denied networks: the longest that fits decides. Its size is the engine's to say, as that of the next ones.
 #[map]
@@ -60,6 +66,21 @@ static SOURCES: LruHashMap<u64, [u64; BUCKETS]> = LruHashMap::with_max_entries(1
 /// Packets and octets by reason.
 #[map]
 static COUNTS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(COUNTERS, 0);
+
+/// Who sees what passes, by the interface's index.
+#[map]
+static NEXT: ProgramArray = ProgramArray::with_max_entries(NEXT_MAX, 0);
+
+/// What was dropped, now and then one of it, for who wants to see.
+#[map]
+static SAMPLES: RingBuf = RingBuf::with_byte_size(SAMPLE_RING, 0);
+
+/// When the bucket of samples is full again.
+#[map]
+static SAMPLED: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The ring is looked at in time: nobody is woken (`BPF_RB_NO_WAKEUP`).
+const NO_WAKEUP: u64 = 1;
 
 /// Octets of a VLAN's tag behind an Ethernet header.
 const TAG: u32 = 4;
@@ -106,12 +127,27 @@ pub fn shield(ctx: XdpContext) -> u32 {
         Ok(reason) | Err(reason) => reason,
     };
     let dry_run = flags & DRY_RUN != 0;
-    count(&ctx, counter_of(reason, dry_run));
+    let counter = counter_of(reason, dry_run);
+    count(&ctx, counter);
+    if reason.drops() && tapped() >> reason as u32 & 1 == 1 {
+        sample(&ctx, reason as u32, dry_run.into(), counter);
+    }
     match reason {
         Reason::Cookie => XDP_TX,
         _ if reason.drops() && !dry_run => XDP_DROP,
-        _ => XDP_PASS,
+        _ => pass(&ctx),
     }
+}
+
+/// Hands a packet on to who stands behind us on its interface; the kernel, where nobody does.
+#[inline(always)]
+fn pass(ctx: &XdpContext) -> u32 {
+    // SAFETY: the context is the kernel's. An empty place, or none, is a jump that does not happen.
+    unsafe {
+        let interface = (*ctx.ctx).ingress_ifindex;
+        let _ = NEXT.tail_call(ctx, interface);
+    }
+    XDP_PASS
 }
 
 #[inline(always)]
@@ -174,6 +210,59 @@ fn flags() -> u64 {
     unsafe { ptr::read_volatile(&raw const (*settings).flags) }
 }
 
+/// Reasons of which samples are taken.
+#[inline(always)]
+fn tapped() -> u64 {
+    let Some(settings) = SETTINGS.get_ptr(0) else { return 0 };
+    // SAFETY: as in `flags`.
+    unsafe { ptr::read_volatile(&raw const (*settings).tapped) }
+}
+
+/// Takes a sample of a packet, if it is its turn. A function of its own, as [`within_rates`].
+// SAFETY: nothing else in the program has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+fn sample(ctx: &XdpContext, reason: u32, is_dry: u32, counter: u32) -> u32 {
+    let (Some(settings), Some(count)) = (SETTINGS.get_ptr(0), COUNTS.get_ptr(counter)) else { return 0 };
+    // SAFETY: values of maps; the settings as in `flags`, the other one this CPU's own.
+    let (one_in, seen) = unsafe { (ptr::read_volatile(&raw const (*settings).one_in), (*count)[0]) };
+    if one_in > 1 && seen % one_in != 0 {
+        return 0;
+    }
+    // SAFETY: helpers without arguments, or with the kernel's context.
+    let (at_ns, octets) = unsafe { (bpf_ktime_get_coarse_ns(), bpf_xdp_get_buff_len(ctx.ctx) as u32) };
+    let Some(full) = SAMPLED.get_ptr_mut(0) else { return 0 };
+    if !take(full, SAMPLE_RATE, at_ns) {
+        return 0;
+    }
+    let Some(mut entry) = SAMPLES.reserve::<Sample>(0) else {
+        crate::count(ctx, SAMPLES_LOST);
+        return 0;
+    };
+    let sample: *mut Sample = entry.as_mut_ptr();
+    let mut less = u64::from(octets.min(SAMPLE_OCTETS as u32)).wrapping_sub(1);
+    // SAFETY: arithmetic. The verifier wants to see the bound on all 64 bits, and the compiler knows too much to write it.
+    unsafe { asm!("{0} &= {1}", inout(reg) less, const SAMPLE_OCTETS - 1, options(pure, nomem, nostack)) };
+    let held = less as u32 + 1;
+    // SAFETY: the ring's memory, which is ours until it is submitted, and has room for so many octets; the context is the kernel's.
+    let failed = unsafe {
+        (&raw mut (*sample).at_ns).write(at_ns);
+        (&raw mut (*sample).reason).write(reason);
+        (&raw mut (*sample).is_dry).write(is_dry);
+        (&raw mut (*sample).interface).write((*ctx.ctx).ingress_ifindex);
+        (&raw mut (*sample).octets).write(octets);
+        (&raw mut (*sample).held).write(held);
+        (&raw mut (*sample).rest).write(0);
+        bpf_xdp_load_bytes(ctx.ctx, 0, (&raw mut (*sample).packet).cast(), held) != 0
+    };
+    if failed {
+        entry.discard(NO_WAKEUP);
+        return 0;
+    }
+    entry.submit(NO_WAKEUP);
+    1
+}
+
 /// Whether somebody can have meant a packet that goes to one of our ports.
 #[inline(always)]
 fn meant(network: &Network, transport: &Transport) -> Result<(), Reason> {
@@ -230,7 +319,7 @@ fn ipv4<const NEAR: bool>(ctx: &XdpContext, at: u32, flags: u64) -> Result<Netwo
     if first >> 28 != 4 || words < 5 || first & 0xffff < words * 4 {
         return Err(Reason::Truncated);
     }
-    if flags & LISTS_V4 != 0 {
+    if flags & LISTS_V4 != 0 && may_be_listed(hint_v4(u32::from_be(source))) {
         listed(LIST_V4.get(&Key::new(32, source)))?;
     }
     if words > 5 {
@@ -254,7 +343,7 @@ fn ipv6<const NEAR: bool>(ctx: &XdpContext, at: u32, flags: u64) -> Result<Netwo
     if u32::from_be(first) >> 28 != 6 {
         return Err(Reason::Truncated);
     }
-    if flags & LISTS_V6 != 0 {
+    if flags & LISTS_V6 != 0 && may_be_listed(hint_v6(u32::from_be(a))) {
         listed(LIST_V6.get(&Key::new(128, [a, b, c, d])))?;
     }
     let next = u32::from_be(second) >> 8 & 0xff;
@@ -299,6 +388,11 @@ fn extensions(ctx: &XdpContext, first: u32, from: u32) -> Result<(u32, u32, bool
         next = header >> 24;
     }
     Ok((next, at, false))
+}
+
+#[inline(always)]
+fn may_be_listed((word, bit): (u32, u32)) -> bool {
+    HINTS.get(word).is_some_and(|word| word >> bit & 1 == 1)
 }
 
 #[inline(always)]

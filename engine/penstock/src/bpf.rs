@@ -1,11 +1,13 @@
 //! What the rooms that load eBPF programs have in common: a refusal of the kernel's as a sentence for the operator, what is in an object, what was
 //! counted, and how XDP programs come to their interfaces.
 
-use std::net::Ipv6Addr;
+use std::cell::RefCell;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::rc::Rc;
 
-use aya::maps::{Map, PerCpuArray};
+use aya::maps::{Map, MapData, PerCpuArray, ProgramArray};
 use aya::programs::links::FdLink;
-use aya::programs::{Program, Xdp, XdpMode as AttachMode};
+use aya::programs::{Program, ProgramFd, Xdp, XdpMode as AttachMode};
 use aya::{Ebpf, Pod};
 
 use crate::snapshot::XdpMode;
@@ -31,6 +33,58 @@ pub fn map<'a, M: TryFrom<&'a mut Map>>(ebpf: &'a mut Ebpf, name: &str) -> Resul
     map.ok_or_else(|| format!("the object has no {name}"))
 }
 
+/// Places behind a program of XDP, by the index of an interface: who has one sees what that program lets pass there. An interface has one program
+/// and one link; so two of them stand on it.
+#[derive(Clone)]
+pub struct Next {
+    /// The kernel empties it with its last descriptor.
+    places: Rc<RefCell<ProgramArray<MapData>>>,
+    room: u32,
+}
+
+/// A place that is taken, until this is dropped.
+pub struct Behind {
+    next: Next,
+    interface: u32,
+}
+
+impl Next {
+    /// Those of an object, which has room for so many.
+    ///
+    /// # Errors
+    /// The object has no such map.
+    pub fn of(ebpf: &mut Ebpf, name: &str, room: u32) -> Result<Self, String> {
+        let places = ebpf.take_map(name).and_then(|map| ProgramArray::try_from(map).ok());
+        let places = places.ok_or_else(|| format!("the object has no {name}"))?;
+        Ok(Self { places: Rc::new(RefCell::new(places)), room })
+    }
+
+    /// Gives a program the place of an interface.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn give(&self, interface: u32, to: &ProgramFd) -> Result<Behind, String> {
+        if interface >= self.room {
+            return Err(format!(
+                "the interface has the index {interface}, and nothing can stand behind the shield of one beyond {}",
+                self.room - 1
+            ));
+        }
+        self.places
+            .borrow_mut()
+            .set(interface, to, 0)
+            .map_err(|error| refusal("standing behind the shield", &error))?;
+        Ok(Behind { next: self.clone(), interface })
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        // Refused only where it is empty already.
+        let _ = self.next.places.borrow_mut().clear_index(&self.interface);
+    }
+}
+
 /// What was counted at a place of a map, over all CPUs.
 #[must_use]
 pub fn sum<const N: usize>(ebpf: &Ebpf, name: &str, at: u32) -> [u64; N]
@@ -50,6 +104,16 @@ where
 #[must_use]
 pub fn words(address: Ipv6Addr) -> [u32; 4] {
     [96, 64, 32, 0].map(|shift| ((u128::from(address) >> shift) as u32).to_be())
+}
+
+/// The kernel's number of an interface.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn interface_index(name: &str) -> Result<u32, String> {
+    // Any socket can be asked: it stands for its network namespace.
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|error| refusal("a socket", &error))?;
+    rustix::net::netdevice::name_to_index(socket, name).map_err(|error| format!("no interface `{name}`: {error}"))
 }
 
 /// Lets a program see an interface's packets until the link is dropped; tells which mode was granted.

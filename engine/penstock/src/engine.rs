@@ -120,7 +120,7 @@ impl Engine {
         engine.same_host.raise(snapshot);
         engine.start_workers()?;
         engine.shield = Shield::raise(snapshot);
-        engine.balance = Balance::raise(snapshot);
+        engine.balance = Balance::raise(snapshot, &|interface| engine.shield.on(interface));
         engine.follow_vips();
         Ok(engine)
     }

@@ -575,6 +575,18 @@ pub const SHIELD_SOURCES: u32 = 1 << 16;
 /// Sources that are denied for a while because they do not heed their limits; those beyond stay the engine's to turn away.
 pub const SHIELD_DENIED_MAX: u32 = 1 << 14;
 
+/// Samples of dropped packets that are kept for who asks: those of four seconds. Who asks less often misses some.
+pub const TAP_KEPT: usize = 4_096;
+
+/// Samples in an answer: what is more comes with the next one.
+pub const TAP_ANSWER_MAX: usize = 512;
+
+/// How long samples are taken after somebody has asked for them: `penstock tap` asks five times a second.
+pub const TAP_LASTS: Duration = Duration::from_secs(3);
+
+/// The most packets of which one may be sampled.
+pub const TAP_ONE_IN_MAX: u32 = 1_000_000;
+
 /// Bytes of a file of denied networks: [`SHIELD_NETWORKS_MAX`] lines with a comment each.
 pub const SHIELD_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 

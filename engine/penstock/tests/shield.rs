@@ -9,9 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use abi::shield::{
-    BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, Bucket, DRY_RUN, LISTS_V4, LISTS_V6, Ports, RATES, SANE, Settings,
-    VERDICTS,
+    BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, Bucket, DRY_RUN, LISTS_V4, LISTS_V6, NEXT_MAX, Ports, RATES, Reason,
+    SAMPLE_OCTETS, SAMPLE_RING, SAMPLE_SIZE, SAMPLES_PER_SECOND, SANE, Settings, VERDICTS,
 };
+use penstock::balance::{self, Kind, Room};
 use penstock::shield::{Listed, Program};
 
 use self::granted::granted;
@@ -390,4 +391,118 @@ fn a_dry_run_drops_nothing_and_counts_everything() {
     let dropped: u64 =
         program.counts().iter().filter(|count| count.verdict == Some("drop")).map(|count| count.packets).sum();
     assert_eq!(dropped, 0);
+}
+
+/// What stands behind it on an interface sees what it lets pass there, and nothing else, for as long as it stands there.
+#[test]
+fn who_stands_behind_it_sees_what_passes() {
+    /// The interface that packets are tried on: loopback, which is the first of each network namespace.
+    const LOOPBACK: u32 = 1;
+    let Some(mut program) = shield(Settings { flags: LISTS_V4, ..Settings::default() }) else { return };
+    program.list(&"203.0.113.0/24".parse().unwrap(), Some(Listed::Deny)).unwrap();
+    let room = Room { vips: 1, addresses: 1, endpoints: 1, flows: 64 };
+    let mut behind = balance::Program::load(Kind::Balance, room).unwrap();
+    let vip = abi::balance::Vip { number: 0, forward: abi::balance::Forward::Dsr, second: false };
+    behind.set_table(vip, None).unwrap();
+    behind.set_vip("192.0.2.1:443".parse().unwrap(), penstock::snapshot::Transport::Tcp, vip).unwrap();
+    let (good, bad) = (tcp4("198.51.100.1", SYN), tcp4("203.0.113.1", SYN));
+    // A VIP with no endpoint drops what is for it.
+    let without_endpoint = |behind: &balance::Program| {
+        behind.counts().iter().find(|count| count.name == "no_endpoint").expect("it is counted").packets
+    };
+    assert_eq!(judge(&mut program, &good), ("passed", false));
+    assert_eq!(without_endpoint(&behind), 0);
+
+    behind.stand_behind(program.next(), LOOPBACK).unwrap();
+    assert_eq!(judge(&mut program, &good), ("passed", true));
+    assert_eq!(judge(&mut program, &bad), ("denied", true));
+    assert_eq!(without_endpoint(&behind), 1);
+    program.tell(&Settings { flags: LISTS_V4 | DRY_RUN, ..Settings::default() }).unwrap();
+    assert_eq!(judge(&mut program, &bad), ("denied", true));
+    assert_eq!(without_endpoint(&behind), 2, "what would be dropped is handed on");
+
+    // It goes, and the shield stays; and another one takes its place.
+    drop(behind);
+    assert_eq!(judge(&mut program, &good), ("passed", false));
+    let mut floor = balance::Program::load(Kind::Floor, room).unwrap();
+    floor.stand_behind(program.next(), LOOPBACK).unwrap();
+    assert_eq!(judge(&mut program, &good), ("passed", false));
+
+    assert!(floor.stand_behind(program.next(), NEXT_MAX - 1).is_ok());
+    let refused = floor.stand_behind(program.next(), NEXT_MAX).unwrap_err();
+    assert!(refused.contains("65536") && refused.contains("beyond 65535"), "{refused}");
+}
+
+/// Samples are taken of what is dropped for the reasons that were asked for, one in so many, so many a second, and as many as there is room for.
+#[test]
+fn samples_are_taken_of_what_is_dropped() {
+    let deny = Settings { flags: LISTS_V4 | SANE, one_in: 1, ..Settings::default() };
+    let Some(mut program) = shield(deny) else { return };
+    program.list(&"203.0.113.0/24".parse().unwrap(), Some(Listed::Deny)).unwrap();
+    let (bad, strange) = (tcp4("203.0.113.1", SYN), tcp4("198.51.100.1", 0));
+    let taken = |program: &mut Program| std::iter::from_fn(|| program.next_sample()).collect::<Vec<_>>();
+    judge(&mut program, &bad);
+    assert_eq!(taken(&mut program), [], "nobody has asked");
+
+    program.tell(&Settings { tapped: 1 << Reason::Denied as u32, ..deny }).unwrap();
+    for packet in [&bad, &strange, &tcp4("198.51.100.1", SYN)] {
+        judge(&mut program, packet);
+    }
+    let [sample] = &taken(&mut program)[..] else { panic!("one") };
+    assert_eq!((sample.reason, sample.is_dry, sample.interface), (Reason::Denied, false, 1));
+    assert_eq!((sample.octets as usize, &sample.packet), (bad.len(), &bad));
+    let headers = penstock::shield::Headers::of(&sample.packet);
+    assert_eq!((headers.source, headers.ports), (Some("203.0.113.1".parse().unwrap()), Some((40_000, PORT))));
+    let now = ring::monotonic().as_nanos();
+    assert!(sample.at_ns <= now && now - sample.at_ns < 60 * SECOND);
+
+    // One that is longer than a sample, one that is cut off, and a dry run.
+    let long = frame(&[], 0x0800, &ipv4("203.0.113.9", "192.0.2.1", 17, 0, &[], &udp(1, PORT, &[7; 900])));
+    let cut = &tcp4("198.51.100.1", SYN)[..20];
+    let all = Settings { tapped: u64::MAX, flags: deny.flags | DRY_RUN, ..deny };
+    program.tell(&all).unwrap();
+    for packet in [&long[..], cut, &strange] {
+        judge(&mut program, packet);
+    }
+    let samples = taken(&mut program);
+    let told: Vec<_> =
+        samples.iter().map(|sample| (sample.reason.name(), sample.is_dry, sample.packet.len())).collect();
+    assert_eq!(told, [("denied", true, SAMPLE_OCTETS), ("truncated", true, 20), ("bad_flags", true, strange.len())]);
+    assert_eq!((samples[0].octets as usize, &samples[0].packet[..]), (long.len(), &long[..SAMPLE_OCTETS]));
+
+    // One in ten; the counter that it goes by is this CPU's.
+    program.tell(&Settings { one_in: 10, ..all }).unwrap();
+    program.try_on(&strange, 500).unwrap();
+    let tenth = taken(&mut program).len();
+    assert!((49..=51).contains(&tenth), "{tenth}");
+}
+
+/// A flood fills neither the ring nor the operator's screen.
+#[test]
+fn no_more_samples_are_taken_than_there_is_room_for() {
+    let settings = Settings { flags: SANE, tapped: u64::MAX, one_in: 1, ..Settings::default() };
+    let Some(mut program) = shield(settings) else { return };
+    let strange = tcp4("198.51.100.1", 0);
+    let begun = ring::monotonic();
+    program.try_on(&strange, 20_000).unwrap();
+    let passed = ring::monotonic().since(begun);
+    let taken = std::iter::from_fn(|| program.next_sample()).count();
+    let most = SAMPLES_PER_SECOND as f64 * (1.0 + passed.as_secs_f64()) + 20.0;
+    assert!(taken >= SAMPLES_PER_SECOND as usize && taken as f64 <= most, "{taken}, and not {most}");
+    assert_eq!(program.samples_lost(), 0);
+
+    // Nobody takes them: the ring fills, and what finds no room is counted.
+    let room = SAMPLE_RING as usize / (SAMPLE_SIZE + 8);
+    let begun = ring::monotonic();
+    while program.samples_lost() == 0 {
+        program.try_on(&strange, 5_000).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(ring::monotonic().since(begun) < Duration::from_secs(30), "the ring has room for ever");
+    }
+    let taken = std::iter::from_fn(|| program.next_sample()).count();
+    assert!((room - 2..=room).contains(&taken), "{taken} of {room}");
+    program.try_on(&strange, 1).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    program.try_on(&strange, 1).unwrap();
+    assert!(program.next_sample().is_some(), "there is room again");
 }

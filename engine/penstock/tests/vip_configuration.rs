@@ -31,9 +31,12 @@ fn what_cannot_work_is_refused_once_and_with_advice() {
         (balance("interfaces = [\"eth0\", \"eth0\"]"), "the interface `eth0` is there twice", "line "),
         (balance("interfaces = [\"eth0\"]\nsource = \"10.0.0.0/8\""), "one IPv4 and one IPv6 network", "100::/64"),
         (
-            format!("[shield]\ninterfaces = [\"eth1\", \"eth0\"]\n{}", balance("interfaces = [\"eth0\"]")),
-            "`eth0` has the program of [shield] already",
-            "take it out",
+            format!(
+                "[shield]\ninterfaces = [\"eth1\", \"eth0\"]\nmode = \"native\"\n{}",
+                balance("interfaces = [\"eth0\"]\nmode = \"generic\"")
+            ),
+            "`eth0` has the shield in another mode",
+            "the mode that [shield] has",
         ),
         (vip(&format!("{address}\npool = \"farr\"")), "there is no pool `farr`", "`far`"),
         (vip("addr = \":443\"\npool = \"far\""), "`:443` is not one address and port", "192.0.2.1:443"),
@@ -64,6 +67,17 @@ fn what_cannot_work_is_refused_once_and_with_advice() {
         // Pools that this case does not lead to.
         let others = found.matches("nothing leads to the pool").count();
         assert_eq!(found.matches("-->").count() - others, 1, "one problem, said once\n{lines}\n---\n{found}");
+    }
+}
+
+#[test]
+fn the_shield_may_stand_before_either() {
+    let shield = "[shield]\ninterfaces = [\"eth0\", \"eth1\"]\nmode = \"native\"";
+    for mode in ["auto", "native"] {
+        let balance = format!("[balance]\ninterfaces = [\"eth0\"]\nmode = \"{mode}\"");
+        let decap = format!("[decap]\ninterfaces = [\"eth1\"]\nmode = \"{mode}\"\naddresses = \"192.0.2.9\"");
+        let snapshot = understood(&format!("{shield}\n{balance}\n{decap}\n{VIP}"));
+        assert!(snapshot.shield.is_some() && snapshot.balance.is_some() && snapshot.decap.is_some());
     }
 }
 

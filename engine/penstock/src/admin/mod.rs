@@ -17,6 +17,7 @@ mod shield;
 mod show;
 mod status;
 mod steering;
+mod tap;
 mod tls;
 mod trust;
 mod view;
@@ -220,22 +221,31 @@ async fn read(request: &Request, engine: &Shared) -> Answer {
 
 fn change(request: &Request, engine: &Shared) -> Answer {
     let what = match &*request.path {
-        "/set/endpoint" => What::Endpoint,
-        "/set/breaker" => What::Breaker,
-        "/set/route" => What::Route,
-        "/set/shield" => What::Shield,
-        "/set/same-host" => What::SameHost,
-        "/set/qlog" => What::Qlog,
+        "/set/endpoint" => Some(What::Endpoint),
+        "/set/breaker" => Some(What::Breaker),
+        "/set/route" => Some(What::Route),
+        "/set/shield" => Some(What::Shield),
+        "/set/same-host" => Some(What::SameHost),
+        "/set/qlog" => Some(What::Qlog),
+        // It has samples taken, which is a change as well.
+        "/tap/xdp" => None,
         _ => {
-            let known =
-                "what can be set: /set/endpoint, /set/breaker, /set/route, /set/shield, /set/same-host, /set/qlog";
+            let known = "what can be set: /set/endpoint, /set/breaker, /set/route, /set/shield, /set/same-host, /set/qlog; and /tap/xdp";
             return Answer::refusal(Status::NOT_FOUND, known);
         }
     };
     if let Some((status, why)) = request.refusal {
         return Answer::refusal(status, why);
     }
-    match order::follow(&mut engine.borrow_mut(), what, &request.content, &request.who) {
+    let mut engine = engine.borrow_mut();
+    told(match what {
+        Some(what) => order::follow(&mut engine, what, &request.content, &request.who),
+        None => tap::tap(&mut engine, &request.content),
+    })
+}
+
+fn told(done: Result<Value, order::Refused>) -> Answer {
+    match done {
         Ok(done) => Answer::json(Status::OK, &done),
         Err(refused) => Answer::refusal(refused.status, &refused.why),
     }

@@ -23,8 +23,12 @@ use policy::hash::xxh64;
 pub use program::{Count, Kind, Program, Room, Tried, VipCounts};
 
 use self::places::Places;
+use crate::bpf::{self, Next};
 use crate::limits;
-use crate::snapshot::{self, Balancer, Snapshot, Vip};
+use crate::snapshot::{self, Balancer, Snapshot, Vip, XdpMode};
+
+/// Who stands first on an interface, and how, where somebody does.
+type First<'a> = dyn Fn(&str) -> Option<(Next, &'static str)> + 'a;
 
 /// The programs as the control thread holds them.
 #[derive(Default)]
@@ -86,16 +90,16 @@ pub struct Share<'a> {
 }
 
 impl Balance {
-    /// Raises what the configuration asks for, as far as it is granted. VIPs have nobody until they are told of.
+    /// Raises what the configuration asks for, as far as it is granted: behind who stands first on an interface. VIPs have nobody until they are told of.
     #[must_use]
-    pub fn raise(snapshot: &Snapshot) -> Self {
+    pub fn raise(snapshot: &Snapshot, first: &First<'_>) -> Self {
         let mut refused = Vec::new();
         let raised = snapshot.balance.as_ref().and_then(|wish| {
-            let raised = Raised::new(wish, &mut refused);
+            let raised = Raised::new(wish, first, &mut refused);
             granted(raised, "XDP balancer", &mut refused)
         });
         let decap = snapshot.decap.as_ref().and_then(|wish| {
-            let decap = Decap::new(wish, &mut refused);
+            let decap = Decap::new(wish, first, &mut refused);
             granted(decap, "XDP decapsulator", &mut refused)
         });
         Self { raised, decap, refused }
@@ -212,7 +216,7 @@ impl Balance {
 
 impl Raised {
     /// `None` where no interface takes it: `refused` says why.
-    fn new(wish: &Balancer, refused: &mut Vec<String>) -> Result<Option<Self>, String> {
+    fn new(wish: &Balancer, first: &First<'_>, refused: &mut Vec<String>) -> Result<Option<Self>, String> {
         let addresses = wish.vips.iter().map(|vip| vip.addresses.len() as u32).sum();
         let room = Room {
             vips: wish.vips.len() as u32,
@@ -233,7 +237,7 @@ impl Raised {
         }
         let places = Places::new(limits::VIP_ENDPOINTS_MAX as usize);
         let mut raised = Self { wish: wish.clone(), program, interfaces: Vec::new(), vips, places, unanswered: 0 };
-        raised.interfaces = attach_to(&mut raised.program, &wish.interfaces, wish.mode, refused);
+        raised.interfaces = attach_to(&mut raised.program, first, &wish.interfaces, wish.mode, refused);
         refused.extend(raised.interfaces.iter().flat_map(|(interface, _)| does_not_forward(interface)));
         Ok((!raised.interfaces.is_empty()).then_some(raised))
     }
@@ -271,14 +275,14 @@ impl Raised {
 
 impl Decap {
     /// `None` where no interface takes it: `refused` says why.
-    fn new(wish: &snapshot::Decap, refused: &mut Vec<String>) -> Result<Option<Self>, String> {
+    fn new(wish: &snapshot::Decap, first: &First<'_>, refused: &mut Vec<String>) -> Result<Option<Self>, String> {
         let room = Room { vips: 1, addresses: wish.addresses.len() as u32, endpoints: 1, flows: 64 };
         let mut program = Program::load(Kind::Decap, room)?;
         program.set_outer(wish.source)?;
         for address in &wish.addresses {
             program.unwrap_for(*address)?;
         }
-        let interfaces = attach_to(&mut program, &wish.interfaces, wish.mode, refused);
+        let interfaces = attach_to(&mut program, first, &wish.interfaces, wish.mode, refused);
         Ok((!interfaces.is_empty()).then_some(Self { program, interfaces }))
     }
 }
@@ -293,18 +297,37 @@ fn granted<T>(raised: Result<Option<T>, String>, what: &str, refused: &mut Vec<S
 
 fn attach_to(
     program: &mut Program,
+    first: &First<'_>,
     interfaces: &[Box<str>],
-    mode: snapshot::XdpMode,
+    mode: XdpMode,
     refused: &mut Vec<String>,
 ) -> Vec<(Box<str>, &'static str)> {
     let mut granted = Vec::new();
     for interface in interfaces {
-        match program.attach(interface, mode) {
+        let attached = match first(interface) {
+            Some((next, stands)) => behind(program, &next, interface, mode, stands),
+            None => program.attach(interface, mode),
+        };
+        match attached {
             Ok(mode) => granted.push((interface.clone(), mode)),
             Err(why) => refused.push(format!("{interface}: {why}")),
         }
     }
     granted
+}
+
+/// In the place behind who stands there already, which has to be of the mode that is wanted.
+fn behind(
+    program: &mut Program,
+    first: &Next,
+    interface: &str,
+    mode: XdpMode,
+    stands: &'static str,
+) -> Result<&'static str, String> {
+    if matches!((mode, stands), (XdpMode::Native, "generic") | (XdpMode::Generic, "native")) {
+        return Err(format!("the shield stands there, and is {stands}"));
+    }
+    program.stand_behind(first, bpf::interface_index(interface)?).map(|()| stands)
 }
 
 /// What keeps the kernel from telling the ways out of an interface, by family.

@@ -12,7 +12,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
-use crate::bpf::{self, attach, refusal};
+use crate::bpf::{self, Behind, Next, attach, refusal};
 use crate::limits;
 use crate::snapshot::{OuterSource, Transport, XdpMode};
 
@@ -94,6 +94,8 @@ pub struct Program {
     kind: Kind,
     /// Each is a descriptor of ours, and the attachment ends with it.
     links: Vec<FdLink>,
+    /// Where it stands behind a shield.
+    behind: Vec<Behind>,
 }
 
 impl Program {
@@ -116,7 +118,7 @@ impl Program {
             .load(OBJECT)
             .map_err(|error| refusal("maps", &error))?;
         program(&mut ebpf, kind)?.load().map_err(|error| refusal("program", &error))?;
-        Ok(Self { ebpf, kind, links: Vec::new() })
+        Ok(Self { ebpf, kind, links: Vec::new(), behind: Vec::new() })
     }
 
     /// As [`load`](Self::load), with as little room as there can be: to see whether it is granted.
@@ -214,6 +216,16 @@ impl Program {
         let (link, name) = attach(program(&mut self.ebpf, self.kind)?, interface, mode)?;
         self.links.push(link);
         Ok(name)
+    }
+
+    /// Lets it see, from now on, what the program before it lets pass on the interface of this index.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn stand_behind(&mut self, first: &Next, interface: u32) -> Result<(), String> {
+        let own = program(&mut self.ebpf, self.kind)?.fd().map_err(|error| refusal("program", &error))?;
+        self.behind.push(first.give(interface, own)?);
+        Ok(())
     }
 
     /// Packets by what became of them, over all CPUs.

@@ -11,6 +11,7 @@ mod set;
 mod show;
 mod status;
 mod table;
+mod tap;
 
 use crate::{
     cores,
@@ -67,6 +68,8 @@ enum Command {
     Show(show::ShowArgs),
     /// Drains, weighs or forces an endpoint of a running engine
     Set(set::SetArgs),
+    /// Prints live what a running engine drops: samples of packets
+    Tap(tap::TapArgs),
     /// Says what this host grants, what that means, and how to get more
     Doctor(doctor::DoctorArgs),
     /// Prints the JSON Schema of the configuration, for editors
@@ -115,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Show(args) => show::show(&args),
         Command::Set(args) => set::set(&args),
+        Command::Tap(args) => tap::tap(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Schema => say(&format!("{:#}\n", snapshot::json_schema())),
         Command::Completion { shell } => say(&completion(shell)),

@@ -11,8 +11,11 @@
 //! attachments end with the process, however that ends.
 
 mod cookies;
+mod headers;
+mod hints;
 mod lists;
 mod program;
+mod tap;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -25,12 +28,16 @@ use abi::shield::{
 use policy::RateSettings;
 use ring::Now;
 
-pub use program::{Count, Listed, Program, Tried};
+pub use headers::Headers;
+pub use program::{Count, Listed, Program, Sample, Tried};
+pub use tap::{Tapped, Tapping};
 
 use self::cookies::Pressure;
 use self::lists::{Lists, Table, difference};
+use self::tap::Tap;
+use crate::bpf::{self, Next};
 use crate::limits;
-use crate::snapshot::{Bind, Cidr, ListenerProtocol, Shield as Wish, Snapshot, SynCookies};
+use crate::snapshot::{Balancer, Bind, Cidr, ListenerProtocol, Shield as Wish, Snapshot, SynCookies, Transport};
 
 /// The shield as the control thread holds it.
 #[derive(Default)]
@@ -55,6 +62,7 @@ struct Raised {
     settings: Settings,
     /// Of SYNs on listeners' queues; `None` where cookies are not ours to send.
     pressure: Option<Pressure>,
+    tap: Tap,
 }
 
 /// A denial, for the operator's eye.
@@ -116,6 +124,14 @@ impl Shield {
         self.raised.iter().flat_map(|raised| &raised.interfaces).map(|(interface, mode)| (&**interface, *mode))
     }
 
+    /// The places behind it, and how it stands, where it does on an interface.
+    #[must_use]
+    pub fn on(&self, interface: &str) -> Option<(Next, &'static str)> {
+        let raised = self.raised.as_ref()?;
+        let (_, mode) = raised.interfaces.iter().find(|(name, _)| **name == *interface)?;
+        Some((raised.program.next().clone(), *mode))
+    }
+
     /// Networks on its lists.
     #[must_use]
     pub fn networks(&self) -> usize {
@@ -170,12 +186,7 @@ impl Shield {
     /// # Errors
     /// Why that has no effect.
     pub fn tell(&mut self, network: Cidr, until: Option<Now>, now: Now) -> Result<bool, String> {
-        let raised = self.raised.as_mut().ok_or_else(|| {
-            self.refused.first().map_or_else(
-                || "there is no shield: add [shield] with interfaces to the configuration".to_owned(),
-                |why| format!("the shield is not granted: {why}"),
-            )
-        })?;
+        let raised = self.standing()?;
         if let (Some(_), Some(allowed)) = (until, raised.lists.allowed(&network)) {
             return Err(format!("`{network}` is allowed by the configuration, in `{allowed}`"));
         }
@@ -196,6 +207,33 @@ impl Shield {
         raised.look(now, &mut Vec::new())?;
         raised.apply()?;
         Ok(was)
+    }
+
+    /// Samples of what is dropped, for who wants to see: they are taken from now on, for as long as somebody goes on asking.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn tap(&mut self, tapping: Tapping, now: Now) -> Result<Tapped, String> {
+        let raised = self.standing()?;
+        raised.tap.look(&mut raised.program, now);
+        let told = raised.tap.ask(tapping, now);
+        raised.settle()?;
+        Ok(told)
+    }
+
+    /// The interface of an index, if it stands there.
+    #[must_use]
+    pub fn interface_of(&self, index: u32) -> Option<&str> {
+        self.interfaces().map(|(name, _)| name).find(|name| bpf::interface_index(name) == Ok(index))
+    }
+
+    fn standing(&mut self) -> Result<&mut Raised, String> {
+        self.raised.as_mut().ok_or_else(|| {
+            self.refused.first().map_or_else(
+                || "there is no shield: add [shield] with interfaces to the configuration".to_owned(),
+                |why| format!("the shield is not granted: {why}"),
+            )
+        })
     }
 
     /// Denies a client that does not heed its limit, for as long as the configuration says.
@@ -239,6 +277,7 @@ impl Raised {
             denied: BTreeMap::new(),
             settings: Settings::default(),
             pressure,
+            tap: Tap::default(),
         };
         let mut news = Vec::new();
         raised.lists.look(ring::monotonic(), &mut news);
@@ -259,7 +298,7 @@ impl Raised {
         if let Some(pressure) = &mut self.pressure {
             news.extend(pressure.look(self.program.cookies()));
         }
-        let before = self.denied.len();
+        self.tap.look(&mut self.program, now);
         let program = &mut self.program;
         self.denied.retain(|source, until| {
             let stays = *until > now;
@@ -268,7 +307,7 @@ impl Raised {
             }
             stays
         });
-        if self.denied.len() != before { self.settle() } else { Ok(()) }
+        self.settle()
     }
 
     /// Makes the kernel's tables those that are wanted. What it refuses (there is no room) is left out, and told; the rest stands.
@@ -285,6 +324,7 @@ impl Raised {
             }
         }
         self.table = table;
+        self.program.tidy_hints(self.table.keys())?;
         self.settle()?;
         refused.map_or(Ok(()), Err)
     }
@@ -300,7 +340,8 @@ impl Raised {
     }
 
     fn wanted(&self) -> Settings {
-        let mut settings = Settings::default();
+        let (tapped, one_in) = self.tap.wanted();
+        let mut settings = Settings { tapped, one_in, ..Settings::default() };
         for (kind, rate) in
             [(BUCKET_PACKETS, self.wish.packets), (BUCKET_SYNS, self.wish.syns), (BUCKET_INITIALS, self.wish.initials)]
         {
@@ -328,9 +369,15 @@ fn bucket(rate: RateSettings) -> Bucket {
     Bucket::new(rate.quota, period, rate.burst)
 }
 
-/// Ports of listeners.
+/// Ports of listeners, and of VIPs whose packets come to the balancer through us.
 fn ports(snapshot: &Snapshot) -> Vec<(Ports, u16)> {
     let mut ports = Vec::new();
+    let ours = snapshot.shield.iter().flat_map(|shield| &shield.interfaces);
+    let is_before = |balance: &&Balancer| ours.clone().any(|interface| balance.interfaces.contains(interface));
+    for vip in snapshot.balance.iter().filter(is_before).flat_map(|balance| &balance.vips) {
+        let of = if vip.protocol == Transport::Udp { Ports::Udp } else { Ports::Tcp };
+        ports.extend(vip.addresses.iter().map(|address| (of, address.port())));
+    }
     for listener in &snapshot.listeners {
         for address in &listener.addresses {
             let port = match address {

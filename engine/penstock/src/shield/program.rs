@@ -4,16 +4,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use abi::shield::{
-    LISTED_ALLOW, LISTED_DENY, Note, PORT_WORDS, Ports, Reason, SETTINGS_WORDS, Settings, counter_of, counter_of_note,
-    port_bit, source_v4, source_v6,
+    LISTED_ALLOW, LISTED_DENY, NEXT_MAX, Note, PORT_WORDS, Ports, Reason, SAMPLE_OCTETS, SAMPLE_SIZE, SAMPLES_LOST,
+    SETTINGS_WORDS, Settings, counter_of, counter_of_note, port_bit, source_v4, source_v6,
 };
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData, RingBuf};
 use aya::programs::links::FdLink;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
-use crate::bpf::{self, attach, refusal};
+use super::hints::Hints;
+use crate::bpf::{self, Next, attach, refusal};
 use crate::limits;
 use crate::snapshot::{Cidr, XdpMode};
 
@@ -57,8 +58,38 @@ pub struct Tried {
 /// The program, loaded, with its maps. Dropping it takes it off its interfaces and lets go of both, as the process's end does however that comes.
 pub struct Program {
     ebpf: Ebpf,
-    /// By interface. Each is a descriptor of ours, and the attachment ends with it.
-    links: Vec<(Box<str>, FdLink)>,
+    /// Each is a descriptor of ours, and the attachment ends with it.
+    links: Vec<FdLink>,
+    next: Next,
+    hints: Hints,
+    samples: RingBuf<MapData>,
+}
+
+/// A packet that was dropped, or would have been, as the program has seen it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// Of the monotonic clock.
+    pub at_ns: u64,
+    pub reason: Reason,
+    /// A dry run let it pass.
+    pub is_dry: bool,
+    /// The index of the interface that it came in by.
+    pub interface: u32,
+    /// Of the packet, with its Ethernet header.
+    pub octets: u32,
+    /// Its first ones.
+    pub packet: Vec<u8>,
+}
+
+impl Sample {
+    /// From the ring, where it lies as [`abi::shield::Sample`] says.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+        let at_ns = bytes.get(..8)?.try_into().ok().map(u64::from_ne_bytes)?;
+        let reason = *Reason::ALL.get(word(8)? as usize)?;
+        let packet = bytes.get(SAMPLE_SIZE - SAMPLE_OCTETS..SAMPLE_SIZE)?.get(..word(24)? as usize)?.to_vec();
+        Some(Self { at_ns, reason, is_dry: word(12)? != 0, interface: word(16)?, octets: word(20)?, packet })
+    }
 }
 
 impl Program {
@@ -89,7 +120,10 @@ impl Program {
             .load(object)
             .map_err(|error| refusal("maps", &error))?;
         program(&mut ebpf)?.load().map_err(|error| refusal("program", &error))?;
-        Ok(Self { ebpf, links: Vec::new() })
+        let next = Next::of(&mut ebpf, "NEXT", NEXT_MAX)?;
+        let samples = ebpf.take_map("SAMPLES").and_then(|map| RingBuf::try_from(map).ok());
+        let samples = samples.ok_or("the object has no SAMPLES")?;
+        Ok(Self { ebpf, links: Vec::new(), next, hints: Hints::default(), samples })
     }
 
     /// What it is to do from now on. Its words are written one by one, in no order that packets could notice.
@@ -127,6 +161,10 @@ impl Program {
             Listed::Allow => LISTED_ALLOW,
             Listed::Deny => LISTED_DENY,
         });
+        if value.is_some() {
+            let changed = self.hints.add(network);
+            self.hint(changed)?;
+        }
         let bits = u32::from(network.bits());
         match network.network() {
             IpAddr::V4(address) => {
@@ -134,6 +172,23 @@ impl Program {
             }
             IpAddr::V6(address) => self.list_in("LIST_V6", &Key::new(bits, bpf::words(address)), value),
         }
+    }
+
+    /// Forgets of addresses that they may be on a list, but of those of the networks that are.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn tidy_hints<'a>(&mut self, listed: impl IntoIterator<Item = &'a Cidr>) -> Result<(), String> {
+        let changed = self.hints.become_these(Hints::of(listed));
+        self.hint(changed)
+    }
+
+    fn hint(&mut self, words: Vec<(u32, u64)>) -> Result<(), String> {
+        let mut map: Array<&mut MapData, u64> = self.map("HINTS")?;
+        words
+            .into_iter()
+            .try_for_each(|(index, word)| map.set(index, word, 0))
+            .map_err(|error| refusal("lists", &error))
     }
 
     fn list_in<K: aya::Pod>(&mut self, name: &str, key: &Key<K>, value: Option<u32>) -> Result<(), String> {
@@ -168,13 +223,14 @@ impl Program {
     /// A sentence for the operator.
     pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<&'static str, String> {
         let (link, name) = attach(program(&mut self.ebpf)?, interface, mode)?;
-        self.links.push((interface.into(), link));
+        self.links.push(link);
         Ok(name)
     }
 
-    /// Takes it off an interface.
-    pub fn detach(&mut self, interface: &str) {
-        self.links.retain(|(name, _)| **name != *interface);
+    /// Where others can see what passes.
+    #[must_use]
+    pub const fn next(&self) -> &Next {
+        &self.next
     }
 
     /// SYNs that were answered, over all CPUs.
@@ -182,6 +238,18 @@ impl Program {
     pub fn cookies(&self) -> u64 {
         let [packets, _] = bpf::sum(&self.ebpf, "COUNTS", counter_of(Reason::Cookie, false));
         packets
+    }
+
+    /// The oldest sample that has not been taken yet.
+    pub fn next_sample(&mut self) -> Option<Sample> {
+        self.samples.next().and_then(|bytes| Sample::read(&bytes))
+    }
+
+    /// Samples that found no room, over all CPUs.
+    #[must_use]
+    pub fn samples_lost(&self) -> u64 {
+        let [samples, _] = bpf::sum(&self.ebpf, "COUNTS", SAMPLES_LOST);
+        samples
     }
 
     /// What has been seen, over all CPUs: every reason, what a dry run let pass as far as there is any, and every note.

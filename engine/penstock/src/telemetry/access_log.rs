@@ -239,6 +239,13 @@ fn escaped(out: &mut Vec<u8>, text: &[u8], special: impl Fn(u8) -> bool) {
     }
 }
 
+/// A time since 1970 as a date with its milliseconds, UTC.
+#[must_use]
+pub fn rfc3339_millis(time: Duration) -> String {
+    let date = Civil::of(time.as_secs()).rfc3339();
+    format!("{}.{:03}Z", date.trim_end_matches('Z'), time.subsec_millis())
+}
+
 /// A date of the civil calendar, UTC.
 struct Civil {
     year: i64,
@@ -310,6 +317,7 @@ mod tests {
     #[test]
     fn dates() {
         assert_eq!(Civil::of(0).rfc3339(), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339_millis(Duration::from_millis(951_782_400_007)), "2000-02-29T00:00:00.007Z");
         assert_eq!(Civil::of(951_782_400).rfc3339(), "2000-02-29T00:00:00Z");
         assert_eq!(Civil::of(1_795_307_696).common(), "22/Nov/2026:00:34:56 +0000");
     }

@@ -6,7 +6,7 @@ use crate::snapshot::address::{Address, Bind, Cidr};
 use crate::snapshot::endpoint::Source;
 use crate::snapshot::literal::Listed;
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::{BalanceDoc, DecapDoc, VipDoc};
+use crate::snapshot::schema::{BalanceDoc, DecapDoc, VipDoc, XdpMode};
 
 /// Octets of an interface's name, its NUL left out (`IFNAMSIZ`).
 const INTERFACE_NAME_MAX: usize = 15;
@@ -14,7 +14,7 @@ const INTERFACE_NAME_MAX: usize = 15;
 impl Meaning<'_> {
     pub(super) fn balance(&mut self) {
         let document = self.document;
-        self.stands("balance", &document.balance.interfaces);
+        self.stands("balance", &document.balance.interfaces, document.balance.mode);
         match (document.balance.interfaces.is_empty(), document.vip.is_empty()) {
             (true, false) => self.report(
                 Code::NoEffect,
@@ -47,7 +47,7 @@ impl Meaning<'_> {
 
     pub(super) fn decap(&mut self) {
         let decap = &self.document.decap;
-        self.stands("decap", &decap.interfaces);
+        self.stands("decap", &decap.interfaces, decap.mode);
         if *decap == DecapDoc::default() {
             return;
         }
@@ -64,7 +64,7 @@ impl Meaning<'_> {
         }
     }
 
-    /// Whether interfaces have names, and no other program of ours.
+    /// Whether interfaces have names.
     pub(super) fn interfaces(&mut self, section: &'static str, interfaces: &[String]) {
         for (at, name) in interfaces.iter().enumerate() {
             let is_name = !name.is_empty()
@@ -79,7 +79,7 @@ impl Meaning<'_> {
         self.twice("the interface", names.map(|(at, name)| (name.clone(), path![section, "interfaces", at].to_vec())));
     }
 
-    fn stands(&mut self, section: &'static str, interfaces: &[String]) {
+    fn stands(&mut self, section: &'static str, interfaces: &[String], mode: XdpMode) {
         if interfaces.is_empty() {
             if self.written(path![section]) {
                 let message = format!("[{section}] stands nowhere: `interfaces` names none");
@@ -89,13 +89,14 @@ impl Meaning<'_> {
         }
         self.interfaces(section, interfaces);
         let document = self.document;
-        let before: &[(&str, &[String])] =
-            &[("shield", &document.shield.interfaces), ("balance", &document.balance.interfaces)];
-        for (other, theirs) in before.iter().take_while(|(other, _)| *other != section) {
-            for (at, name) in interfaces.iter().enumerate().filter(|(_, name)| theirs.contains(name)) {
-                let message = format!("`{name}` has the program of [{other}] already: an interface has one");
-                let advice = format!("take it out of [{section}] or of [{other}]");
+        for (at, name) in interfaces.iter().enumerate() {
+            if section == "decap" && document.balance.interfaces.contains(name) {
+                let message = format!("`{name}` has the program of [balance] already: one can stand behind the shield");
+                let advice = "take it out of [decap] or of [balance]";
                 self.report(Code::Conflict, path![section, "interfaces", at], message, advice);
+            } else if document.shield.interfaces.contains(name) && differ(document.shield.mode, mode) {
+                let message = format!("`{name}` has the shield in another mode, and one program hands on to the other");
+                self.report(Code::Conflict, path![section, "mode"], message, "write the mode that [shield] has");
             }
         }
     }
@@ -138,6 +139,11 @@ impl Meaning<'_> {
             self.report(Code::BadValue, path!["vip", max], format!("{count} of [[vip]]"), advice);
         }
     }
+}
+
+/// Whether two programs of one interface are to stand in different places.
+fn differ(one: XdpMode, other: XdpMode) -> bool {
+    one != other && one != XdpMode::Auto && other != XdpMode::Auto
 }
 
 /// Bits of one address.
