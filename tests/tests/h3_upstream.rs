@@ -1,7 +1,7 @@
 //! HTTP/3 with endpoints: another engine, and aioquic. What goes over it, whom it trusts, and how it is found where the pool may choose.
 
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{
     Authority, Driver, Engine, Folder, H3Door, Kind, Origin, PATIENCE, Setup, Tool, free_address, on_each_driver,
@@ -75,10 +75,32 @@ on_each_driver! {
         assert_eq!(place.back.metrics().sum("requests_total"), 0);
     }
 
-    /// Nobody at the port: the connect time-out says so, and another endpoint serves.
+    /// Nobody at the port: ICMP says so, and nobody waits.
+    fn an_endpoint_where_nobody_listens(driver) {
+        let nobody = Place::new(driver, "http3.enabled = false");
+        let lines = format!("{}\nprotocol = \"h3\"\ntimeout.connect = \"10s\"", nobody.trusting(""));
+        let engine = Setup::new(driver).to(&nobody.url()).pool_line(&lines).start();
+        let begun = Instant::now();
+        for _ in 0..3 {
+            let refused = engine.client().get("/");
+            assert_eq!(refused.status(), 502, "{}", refused.text());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        // Somebody is there later on, and the socket by which it was asked is the same.
+        let place = Place::new(driver, "");
+        let lines = format!("{}\nprotocol = \"h3\"\ntimeout.connect = \"10s\"", place.trusting(""));
+        let both = Setup::new(driver).to(&nobody.url()).to(&place.url()).pool_line(&lines).start();
+        for _ in 0..20 {
+            assert_eq!(both.client().get("/").text(), "hello\n");
+        }
+        engine.until_idle();
+    }
+
+    /// Somebody who says nothing: the connect time-out says so, and another endpoint serves.
     fn an_endpoint_without_http3(driver) {
         let place = Place::new(driver, "");
         let nobody = Place::new(driver, "http3.enabled = false");
+        let _silent = std::net::UdpSocket::bind(nobody.back.address).expect("nobody has it");
         let lines = format!("{}\nprotocol = \"h3\"\ntimeout.connect = \"500ms\"", place.trusting(""));
         let alone = Setup::new(driver).to(&nobody.url()).pool_line(&lines).start();
         assert_eq!(alone.client().get("/").status(), 504);

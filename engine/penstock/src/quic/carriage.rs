@@ -66,3 +66,40 @@ pub fn receive_from_all(index: usize, count: usize, endpoints: &[Rc<Endpoint>]) 
     };
     (0..count).map(open).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use abi::Place;
+    use bytes::BytesMut;
+    use ring::sim::{Faults, World};
+    use ring::{DriverChoice, Options, Ring};
+
+    use super::*;
+    use crate::quic::Keys;
+    use crate::snapshot::QuicSettings;
+
+    /// A worker that is stuck costs the others no more than what fits into its box.
+    #[test]
+    fn a_way_has_its_bound() {
+        let world = World::new(1, Faults::none());
+        let ring =
+            Ring::new(Options { driver: DriverChoice::Sim(world.node()), ..Options::default() }).expect("a ring");
+        ring.block_on(async {
+            let keys = Keys::new(&QuicSettings::default()).expect("there is randomness").repeatable(1);
+            let place = Place { server: 0, generation: 0, worker: 0 };
+            let address = "10.0.0.1:443".parse().expect("an address");
+            let endpoint = Endpoint::calling(address, &keys, place).expect("a socket");
+            let ways = Ways::new(receive_from_all(1, 2, &[endpoint]));
+            let cells = Arc::new(WorkerCells::new(0));
+            let carry = ways.carrier(Arc::clone(&cells));
+            let astray = || Astray::to(0, "10.9.0.1:9".parse().expect("an address"), BytesMut::from(&[0x40; 30][..]));
+            // Nobody takes anything out before this task waits.
+            (0..limits::QUIC_ASTRAY_MAX + 7).for_each(|_| carry(0, astray()));
+            let counts = || (cells.counters.quic_passed_on_total.get(), cells.counters.quic_passed_on_lost_total.get());
+            assert_eq!(counts(), (limits::QUIC_ASTRAY_MAX as u64, 7));
+            ring::sleep(std::time::Duration::from_millis(1)).await;
+            carry(0, astray());
+            assert_eq!(counts(), (limits::QUIC_ASTRAY_MAX as u64 + 1, 7), "there is room again");
+        });
+    }
+}

@@ -35,6 +35,13 @@ pub struct Astray {
     bytes: BytesMut,
 }
 
+#[cfg(test)]
+impl Astray {
+    pub(super) fn to(endpoint: usize, from: SocketAddr, bytes: BytesMut) -> Self {
+        Self { endpoint, from, to: None, ecn: 0, bytes }
+    }
+}
+
 /// Brings a datagram to its worker.
 pub type Carrier = Rc<dyn Fn(u16, Astray)>;
 
@@ -56,6 +63,8 @@ pub struct Endpoint {
     at: usize,
     /// For what belongs to other workers, where there are any.
     carrier: OnceCell<Carrier>,
+    /// Something was received since there was last nothing: it was that which woke.
+    receiving: Cell<bool>,
     /// What is shown to clients.
     shown: RefCell<Option<Arc<ServerConfig>>>,
     /// Writes connections down, where that may be asked for.
@@ -116,7 +125,8 @@ impl Endpoint {
     /// The socket's.
     pub(super) fn calling(address: SocketAddr, keys: &Keys, place: Place) -> io::Result<Rc<Self>> {
         // A port that others shared would be given what is ours.
-        let socket = UdpSocket::bind(address, &UdpOptions { reuse_port: false, ..UdpOptions::default() })?;
+        let socket =
+            UdpSocket::bind(address, &UdpOptions { reuse_port: false, refusals: true, ..UdpOptions::default() })?;
         Ok(Self::new(socket, 0, keys, place, None))
     }
 
@@ -133,6 +143,7 @@ impl Endpoint {
             place,
             at,
             carrier: OnceCell::new(),
+            receiving: Cell::new(false),
             shown: RefCell::new(server),
             recorder: OnceCell::new(),
         })
@@ -179,12 +190,24 @@ impl Endpoint {
         if let Some(newcomer) = next() {
             return newcomer;
         }
-        ready!(self.socket.poll_receive(cx, &mut |received| self.take(received)))?;
+        let received = self.socket.poll_receive(cx, &mut |received| {
+            self.receiving.set(true);
+            self.take(received);
+        });
+        if received.is_pending() && !self.receiving.replace(false) {
+            self.socket.take_refused(&mut |peer| self.refused(peer));
+        }
+        ready!(received)?;
         next().unwrap_or_else(|| {
             // There may be more, but first those have their turn for whom this was.
             cx.waker().wake_by_ref();
             Poll::Pending
         })
+    }
+
+    /// Nobody listens there, ICMP says: whoever calls need not wait. One that has answered is believed more than that (RFC 9000 §21.1).
+    fn refused(&self, peer: SocketAddr) {
+        self.inboxes.borrow().iter().flatten().for_each(|inbox| inbox.refuse(peer));
     }
 
     /// What belongs to other workers is brought to them from now on.
@@ -356,3 +379,6 @@ impl Endpoint {
         self.machine.borrow().open_connections()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,12 +25,29 @@ pub(super) struct Inbox {
     events: RefCell<VecDeque<ConnectionEvent>>,
     task: Cell<Option<TaskRef>>,
     proof: Proof,
+    /// Whom we call, as long as it has not answered.
+    called: Cell<Option<SocketAddr>>,
+    /// ICMP says that nobody is there.
+    refused: Cell<bool>,
 }
 
 impl Inbox {
     pub(super) fn put(&self, event: ConnectionEvent, id: Option<ConnectionId>, bytes: u64) {
         self.proof.hear(id, bytes);
+        self.called.set(None);
         self.events.borrow_mut().push_back(event);
+        self.wake();
+    }
+
+    /// Nobody listens there: for who calls that address, and has not been answered.
+    pub(super) fn refuse(&self, peer: SocketAddr) {
+        if self.called.get() == Some(peer) {
+            self.refused.set(true);
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
         if let Some(task) = self.task.get() {
             ring::wake(task);
         }
@@ -68,7 +85,14 @@ pub struct Link {
 
 impl Link {
     pub(super) fn new(endpoint: &Rc<Endpoint>, handle: ConnectionHandle, quic: Connection, proof: Proof) -> Self {
-        let inbox = Rc::new(Inbox { events: RefCell::default(), task: Cell::new(None), proof });
+        let called = quic.side().is_client().then(|| quic.remote_address());
+        let inbox = Rc::new(Inbox {
+            events: RefCell::default(),
+            task: Cell::new(None),
+            proof,
+            called: Cell::new(called),
+            refused: Cell::new(false),
+        });
         endpoint.open(handle, &inbox);
         Self {
             quic,
@@ -179,6 +203,7 @@ impl Link {
                         break Some(Ok(()));
                     }
                     Some(Notice::Stream(_) | Notice::Datagrams) => {}
+                    None if self.inbox.refused.get() => break Some(Err(nobody_there())),
                     None if now >= deadline => break Some(Err(ConnectionError::TimedOut)),
                     None => break None,
                 }
@@ -396,6 +421,15 @@ impl Link {
         let chain = shown.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok()?;
         chain.first().map(|first| first.to_vec())
     }
+}
+
+/// As if somebody had said so.
+fn nobody_there() -> ConnectionError {
+    ConnectionError::ConnectionClosed(quinn_proto::ConnectionClose {
+        error_code: quinn_proto::TransportErrorCode::CONNECTION_REFUSED,
+        frame_type: None,
+        reason: Bytes::new(),
+    })
 }
 
 impl Drop for Link {

@@ -14,6 +14,7 @@ use super::Sessions;
 use crate::conn::{Arrival, Ended, Multiplexed};
 use crate::exchange::{self, Door, Peer, Reason, Request};
 use crate::limits;
+use crate::telemetry::Counters;
 
 /// What the connection's task holds.
 struct Pump<M> {
@@ -133,11 +134,16 @@ impl<M: Multiplexed<Role = Server>> Pump<M> {
     }
 }
 
+/// The worker has as many requests under way as it may.
+fn is_full(counters: &Counters) -> bool {
+    counters.requests_open.get() >= limits::EXCHANGES_MAX
+}
+
 /// A request becomes a task of its own.
 fn begin<M: Multiplexed<Role = Server>>(door: &Rc<Door>, peer: &Rc<Peer>, arrival: Arrival<M>) {
     let (door, peer) = (Rc::clone(door), Rc::clone(peer));
     match arrival {
-        Arrival::Request(stream, ..) if door.cells.counters.requests_open.get() >= limits::EXCHANGES_MAX => {
+        Arrival::Request(stream, ..) if is_full(&door.cells.counters) => {
             door.cells.counters.requests_refused_total.add(1);
             M::refuse(stream);
         }
@@ -168,5 +174,22 @@ async fn refuse<M: Multiplexed<Role = Server>>(door: Rc<Door>, mut stream: M::St
     let status = exchange::refuse(&door, &mut M::lane(&mut stream), reason);
     if status > 0 {
         door.cells.responded(status);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::WorkerCells;
+
+    #[test]
+    fn a_worker_has_so_many_requests_and_no_more() {
+        let cells = WorkerCells::new(0);
+        cells.counters.requests_open.add(limits::EXCHANGES_MAX - 1);
+        assert!(!is_full(&cells.counters));
+        cells.counters.requests_open.add(1);
+        assert!(is_full(&cells.counters));
+        cells.counters.requests_open.sub(1);
+        assert!(!is_full(&cells.counters));
     }
 }

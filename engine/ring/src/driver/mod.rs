@@ -203,6 +203,17 @@ impl Driver {
         }
     }
 
+    /// The destinations at which nobody listens, as ICMP has told since this was last asked; a simulation has no ICMP.
+    pub(crate) fn refused_datagrams(&mut self, fd: Fd) -> Vec<SocketAddr> {
+        match self {
+            Self::Uring(uring::Uring { counts, .. }) | Self::Epoll(epoll::Epoll { counts, .. }) => {
+                counts.calls += 1;
+                datagram::refused(fd)
+            }
+            Self::Sim(_) => Vec::new(),
+        }
+    }
+
     /// Sends at once, in one call. `EAGAIN`: there is no room; `PollOut` says when there is.
     ///
     /// `dual` tells a socket of IPv6, to which IPv4 destinations are mapped.

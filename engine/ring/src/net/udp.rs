@@ -11,8 +11,9 @@
 //! Receiving is a poll on the ring, and `recvmmsg` when it says so; sending is one `sendmsg` at once. docs/decisions/0024 says why
 //! neither is an operation of the ring, with figures.
 //!
-//! Deliberately absent: connected sockets, the error queue (`IP_RECVERR`: path MTU is probed by QUIC itself, RFC 9000 §14.3),
-//! time stamps.
+//! * Who asks for that is told which destinations nobody listens at, as ICMP tells (`IP_RECVERR`).
+//!
+//! Deliberately absent: connected sockets, what else ICMP tells (path MTU is probed by QUIC itself, RFC 9000 §14.3), time stamps.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -31,6 +32,8 @@ const BATCHES_A_CALL: usize = 64;
 pub struct UdpOptions {
     /// Joins the reuseport group of the address: one socket a worker. Default: true.
     pub reuse_port: bool,
+    /// [`UdpSocket::take_refused`] tells at which destinations nobody listens. Default: false.
+    pub refusals: bool,
     /// An IPv6 wildcard takes no IPv4 datagrams. Default: false.
     pub only_v6: bool,
     /// Bytes of datagrams that may wait to be received. Default: 4 MiB, which is 34 ms of 1 Gbit/s.
@@ -41,7 +44,7 @@ pub struct UdpOptions {
 
 impl Default for UdpOptions {
     fn default() -> Self {
-        Self { reuse_port: true, only_v6: false, receive_buffer: 4 << 20, send_buffer: 4 << 20 }
+        Self { reuse_port: true, refusals: false, only_v6: false, receive_buffer: 4 << 20, send_buffer: 4 << 20 }
     }
 }
 
@@ -178,6 +181,18 @@ impl UdpSocket {
     /// some destination is none.
     pub fn poll_receive(&self, _cx: &mut Context<'_>, take: &mut dyn FnMut(Received<'_>)) -> Poll<io::Result<usize>> {
         reactor::with(|reactor| receive(reactor, self.index, take))
+    }
+
+    /// Hands to `take` each destination of which ICMP has told that nobody listens there (port unreachable), where that was
+    /// [asked for](UdpOptions::refusals). Whoever sees a datagram of ours can say so of its destination. To be called when
+    /// [`poll_receive`](Self::poll_receive) was woken and has handed nothing over: what is not taken wakes it again.
+    pub fn take_refused(&self, take: &mut dyn FnMut(SocketAddr)) {
+        reactor::with(|reactor| {
+            let fd = reactor.table.borrow().datagrams_fd(self.index);
+            reactor.driver.borrow_mut().refused_datagrams(fd)
+        })
+        .into_iter()
+        .for_each(take);
     }
 
     /// Sends at once. Never waits: see [`Sent`].

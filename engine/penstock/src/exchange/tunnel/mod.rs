@@ -250,7 +250,8 @@ pub(super) async fn upgraded(
         _ => {
             let beside = Datagrams::new(&door.cells.counters, agreed == Agreed::Capsules);
             let idle = way.timeouts.idle;
-            let tunnelled = join(door, down, &mut up, None, timer, idle, paced, Some(beside)).await;
+            // Of the requests that have room for this in their task, next to none becomes a tunnel.
+            let tunnelled = ring::pooled(join(door, down, &mut up, None, timer, idle, paced, Some(beside))).await;
             (tunnelled.down, Cuts { client: tunnelled.cut, endpoint: tunnelled.cut })
         }
     };

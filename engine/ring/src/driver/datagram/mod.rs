@@ -16,6 +16,7 @@ use super::Fd;
 use crate::net::{UdpGranted, UdpOptions};
 
 pub(crate) use receive::Batch;
+pub(super) use receive::refused;
 #[cfg(test)]
 pub(crate) use send::pretended;
 pub(super) use send::send;
@@ -40,6 +41,9 @@ pub(super) fn bind(address: SocketAddr, options: &UdpOptions) -> io::Result<(Fd,
     let mut granted = UdpGranted::default();
     let both_families = address.is_ipv6() && !options.only_v6;
     ask_for_details(socket.as_raw_fd(), address, both_families, &mut granted.missing);
+    if options.refusals {
+        ask_for_refusals(socket.as_raw_fd(), address, both_families, &mut granted.missing);
+    }
     ask_for_batches(socket.as_raw_fd(), &mut granted);
     ask_for_buffers(&socket, options, &mut granted)?;
     socket.bind(&SockAddr::from(address))?;
@@ -63,6 +67,17 @@ fn ask_for_details(fd: Fd, address: SocketAddr, both_families: bool, missing: &m
     let overflows = ("SO_RXQ_OVFL", libc::SO_RXQ_OVFL, 1);
     for (level, &(name, option, value)) in wanted_v4.chain(wanted_v6).chain([(libc::SOL_SOCKET, &overflows)]) {
         if let Err(error) = set(fd, level, option, value) {
+            missing.push(format!("{name} ({error})"));
+        }
+    }
+}
+
+/// What ICMP tells of datagrams that were sent.
+fn ask_for_refusals(fd: Fd, address: SocketAddr, both_families: bool, missing: &mut Vec<String>) {
+    let v4 = ("IP_RECVERR", libc::SOL_IP, libc::IP_RECVERR, address.is_ipv4() || both_families);
+    let v6 = ("IPV6_RECVERR", libc::SOL_IPV6, libc::IPV6_RECVERR, address.is_ipv6());
+    for (name, level, option, _) in [v4, v6].into_iter().filter(|(.., wanted)| *wanted) {
+        if let Err(error) = set(fd, level, option, 1) {
             missing.push(format!("{name} ({error})"));
         }
     }

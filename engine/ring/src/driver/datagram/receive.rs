@@ -18,6 +18,9 @@ const CONTROL: usize = 192;
 /// In a row, errors that ICMP told of some destination, before receiving gives the others their turn.
 const ERRORS_MAX: usize = 16;
 
+/// Words of ICMP that are taken at once: as many as handshakes that begin in a turn, times four.
+const REFUSALS_MAX: usize = 64;
+
 /// Memory for a few receives, lent to whoever is called with what came: one a ring, made at its first receive.
 pub(crate) struct Batch {
     memory: Box<[u8]>,
@@ -221,6 +224,15 @@ impl ControlMessage<'_> {
         None
     }
 
+    /// It is ICMP's word that nobody listens at the port (`struct sock_extended_err`: errno, and whose word it is).
+    fn tells_of_nobody(&self) -> bool {
+        let kind =
+            matches!((self.level, self.kind), (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR));
+        let origin = self.bytes.get(4).copied();
+        kind && self.int() == Some(libc::ECONNREFUSED)
+            && matches!(origin, Some(libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6))
+    }
+
     fn int(&self) -> Option<i32> {
         self.bytes.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes))
     }
@@ -244,6 +256,31 @@ unsafe fn each_control(header: &libc::msghdr, mut with: impl FnMut(ControlMessag
         // SAFETY: as `CMSG_FIRSTHDR`.
         next = unsafe { libc::CMSG_NXTHDR(header, next) };
     }
+}
+
+/// Takes from the socket's queue of errors what ICMP has told: the destinations at which nobody listens. Everything else is passed over. No more
+/// than so many at a time; what is left makes the socket readable again.
+pub(in crate::driver) fn refused(fd: Fd) -> Vec<SocketAddr> {
+    let mut destinations = Vec::new();
+    for _ in 0..REFUSALS_MAX {
+        // SAFETY: plain data for which all zeroes is a value.
+        let (mut name, mut message): (libc::sockaddr_storage, libc::msghdr) = unsafe { std::mem::zeroed() };
+        let mut control = Control([0; CONTROL]);
+        message.msg_name = (&raw mut name).cast();
+        message.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        message.msg_control = (&raw mut control).cast();
+        message.msg_controllen = CONTROL as _;
+        // SAFETY: `message` and all that it names are valid for the call; of the datagram itself nothing is asked for.
+        let got = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+        if got < 0 {
+            break;
+        }
+        let mut told = false;
+        // SAFETY: the header's control messages are `control`, which the kernel has filled up to `msg_controllen`.
+        unsafe { each_control(&message, |control| told |= control.tells_of_nobody()) };
+        destinations.extend(address_of(&name).filter(|_| told));
+    }
+    destinations
 }
 
 /// A sender's address, IPv4 as such; `None` if the kernel told none.

@@ -9,6 +9,9 @@ use crate::net::Transmit;
 /// Bytes of control messages: segment size, TOS and source (88 in all).
 const CONTROL: usize = 96;
 
+/// In a row, words of ICMP about earlier datagrams before a send is given up.
+const TOLD_MAX: u32 = 16;
+
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 
@@ -36,9 +39,20 @@ pub(in crate::driver) fn send(fd: Fd, dual: bool, transmit: &Transmit<'_>) -> io
     if let Some(error) = pretended::error() {
         return Err(error);
     }
-    // SAFETY: `message` and all that it names live through the call; the kernel only reads the bytes.
-    let sent = unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let mut told = 0;
+    loop {
+        // SAFETY: `message` and all that it names live through the call; the kernel only reads the bytes.
+        let sent = unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        if sent >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        // What ICMP has told of an earlier datagram, once; this one was not looked at.
+        if error.raw_os_error() != Some(libc::ECONNREFUSED) || told == TOLD_MAX {
+            return Err(error);
+        }
+        told += 1;
+    }
 }
 
 /// A destination in the family of the socket, as far as it has one there: to a socket of IPv6, IPv4 is mapped (RFC 4291 §2.5.5.2).

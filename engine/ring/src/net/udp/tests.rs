@@ -232,6 +232,34 @@ async fn nobody_there_is_no_error() {
     }
 }
 
+/// Who asks for it is told where nobody is, once for each datagram, however many there are, and goes on undisturbed.
+#[test]
+fn where_nobody_listens_is_told_to_who_asks() {
+    for (any, host) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0"), ("[::]:0", "127.0.0.1:0")] {
+        on_both(async move || {
+            let options = UdpOptions { reuse_port: false, refusals: true, ..UdpOptions::default() };
+            let near = UdpSocket::bind(any.parse().unwrap(), &options).unwrap();
+            let (far, nobody) = (bind(host), bind(host).local().unwrap());
+            until_open(2).await;
+            for count in [1, 5, 200] {
+                for _ in 0..count {
+                    send(&near, to(nobody, b"hello?")).await;
+                }
+                let mut told = Vec::new();
+                while told.len() < count {
+                    let nothing = crate::until(crate::now() + Duration::from_millis(20), receive_some(&near)).await;
+                    assert!(nothing.is_none());
+                    near.take_refused(&mut |destination| told.push(destination));
+                }
+                assert!(told.iter().all(|destination| *destination == nobody), "{told:?}");
+                send(&near, to(far.local().unwrap(), b"hello!")).await;
+                assert_eq!(receive_one(&far).await.bytes, b"hello!");
+            }
+            assert_eq!(near.counts().failed, 0);
+        });
+    }
+}
+
 /// Several tasks send on the socket that one receives on, and the receiver answers from inside of the call.
 async fn one_receives_and_several_send() {
     let (near, far) = (Rc::new(bind("127.0.0.1:0")), Rc::new(bind("127.0.0.1:0")));
