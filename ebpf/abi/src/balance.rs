@@ -25,14 +25,27 @@ pub const BLOCKS: u32 = SLOTS.div_ceil(SLOTS_PER_BLOCK as u32);
 /// A slot that is nobody's.
 pub const NOBODY: u16 = u16::MAX;
 
-/// What VIPs are looked up by: address, then port and protocol.
-pub type VipKey = [u32; 5];
+/// Words of an entry of the table of doors: address, protocol and port, VIP's number, way.
+pub const DOOR_WORDS: usize = 8;
 
-/// The key of a VIP. `protocol` is IP's number of it.
+/// Words of a bucket of two doors: one line of a cache.
+pub const BUCKET_WORDS: usize = 2 * DOOR_WORDS;
+
+/// What a door is found by beside its address; never 0. `protocol` is IP's number of it.
 #[inline(always)]
 #[must_use]
-pub const fn vip_key([a, b, c, d]: Address, protocol: u32, port: u16) -> VipKey {
-    [a, b, c, d, protocol << 16 | port as u32]
+pub const fn protocol_port(protocol: u32, port: u16) -> u32 {
+    protocol << 16 | port as u32
+}
+
+/// The bucket that a door is in, of a table of 2^(64 - `shift`) buckets. The engine looks for a multiplier by which none has more than two doors,
+/// so that a program reads one line and follows no chain.
+#[inline(always)]
+#[must_use]
+pub const fn bucket_of([a, b, c, d]: Address, protocol_port: u32, multiplier: u64, shift: u32) -> u32 {
+    let high = ((a as u64) << 32 | b as u64).wrapping_mul(0x9e37_79b1_85eb_ca87);
+    let low = (c as u64) << 32 | d as u64;
+    ((high ^ low ^ (protocol_port as u64) << 32).wrapping_mul(multiplier) >> (shift & 63)) as u32
 }
 
 /// How a VIP's packets reach their endpoint.
@@ -63,36 +76,41 @@ impl Forward {
 /// GUE's port (IANA).
 pub const GUE_PORT: u16 = 6080;
 
-/// A VIP as programs know it. Which of its two tables counts changes with one write of this.
+/// A VIP as programs know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vip {
     /// Its place in all that is kept by VIP.
     pub number: u32,
     /// How its packets reach their endpoint.
     pub forward: Forward,
-    /// Which of its two tables counts.
-    pub second: bool,
 }
 
 impl Vip {
-    /// Itself as the words that a map holds.
-    #[must_use]
-    pub const fn words(self) -> [u32; 2] {
-        [self.number, self.forward as u32 | (self.second as u32) << 8]
-    }
-
-    /// The VIP of these words.
+    /// Where one of its tables begins in the map of all blocks.
     #[inline(always)]
     #[must_use]
-    pub const fn of([number, rest]: [u32; 2]) -> Self {
-        Self { number, forward: Forward::of(rest & 0xff), second: rest >> 8 & 1 == 1 }
+    pub const fn first_block(self, half: u32) -> u32 {
+        (self.number * 2 + (half & 1)) * BLOCKS
     }
+}
 
-    /// Where the table that counts, or the other one, begins in the map of all blocks.
-    #[inline(always)]
+/// A door: an address, protocol and port that packets of a VIP come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Door {
+    /// Where packets go to.
+    pub address: Address,
+    /// As [`protocol_port`] makes it.
+    pub protocol_port: u32,
+    /// Whose they are.
+    pub vip: Vip,
+}
+
+impl Door {
+    /// Itself as the words that a bucket holds.
     #[must_use]
-    pub const fn first_block(self) -> u32 {
-        (self.number * 2 + self.second as u32) * BLOCKS
+    pub const fn words(self) -> [u32; DOOR_WORDS] {
+        let [a, b, c, d] = self.address;
+        [a, b, c, d, self.protocol_port, self.vip.number, self.vip.forward as u32, 0]
     }
 }
 
@@ -119,21 +137,29 @@ impl Endpoint {
     }
 }
 
-/// Words of a [`Hop`].
-pub const HOP_WORDS: usize = 7;
+/// Words of a [`Line`].
+pub const LINE_WORDS: usize = 6;
 
-/// Units of 2^20 ns for which a hop counts once it was asked for: a second.
-pub const HOP_LASTS: u32 = 1_024;
+/// What one CPU keeps of an endpoint: how much it has sent there, and the way, as it has asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Line {
+    /// Sent by this CPU.
+    pub packets: u64,
+    /// The same in octets of IP.
+    pub octets: u64,
+    /// The way there.
+    pub hop: Hop,
+}
 
-/// The way to an endpoint, as one CPU knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The way to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hop {
     /// The frame's destination and source, as they lie in it.
     pub addresses: [u32; 3],
-    /// Where it leaves; 0: not known.
+    /// Where it leaves.
     pub interface: u32,
-    /// Until when this counts, in units of 2^20 ns of the monotonic clock.
-    pub until: u32,
+    /// The tick in which this was asked for, and counts; 0: not known.
+    pub tick: u32,
     /// 0: not known.
     pub mtu: u32,
     /// Of the endpoint.
@@ -141,23 +167,72 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// Itself as the words that a map holds.
+    /// Itself as the words that a line holds behind its counts.
     #[inline(always)]
     #[must_use]
-    pub const fn words(self) -> [u32; HOP_WORDS] {
+    pub const fn words(self) -> [u64; LINE_WORDS - 2] {
         let [a, b, c] = self.addresses;
-        [a, b, c, self.interface, self.until, self.mtu, self.generation as u32]
+        [joined(a, b), joined(c, self.interface), joined(self.tick, self.mtu), self.generation as u64]
+    }
+
+    /// The hop of these words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of([first, second, third, fourth]: [u64; LINE_WORDS - 2]) -> Self {
+        Self {
+            addresses: [first as u32, (first >> 32) as u32, second as u32],
+            interface: (second >> 32) as u32,
+            tick: third as u32,
+            mtu: (third >> 32) as u32,
+            generation: fourth as u16,
+        }
     }
 }
 
-/// What flows are remembered by: the client's address and port, and the VIP's number.
-pub type FlowKey = [u32; 6];
+impl Line {
+    /// Itself as the words that a map holds.
+    #[must_use]
+    pub const fn words(self) -> [u64; LINE_WORDS] {
+        let [a, b, c, d] = self.hop.words();
+        [self.packets, self.octets, a, b, c, d]
+    }
+}
 
-/// The key of a flow.
+/// Two words as one.
+#[inline(always)]
+const fn joined(low: u32, high: u32) -> u64 {
+    low as u64 | (high as u64) << 32
+}
+
+/// Flows that lie in one value of a map: those whose hash is the same in its upper bits. The newest pushes the oldest of them out.
+pub const WAYS: usize = 4;
+
+/// Words of a flow of IPv4: what it is found by, and what is known of it.
+pub const FLOW_V4_WORDS: usize = 2;
+
+/// Words of a flow of IPv6: the client's address before that.
+pub const FLOW_V6_WORDS: usize = 4;
+
+/// What a flow of IPv4 is found by; never 0 but for what cannot be.
 #[inline(always)]
 #[must_use]
-pub const fn flow_key([a, b, c, d]: Address, port: u16, vip: u32) -> FlowKey {
-    [a, b, c, d, port as u32, vip]
+pub const fn flow_v4([_, _, _, d]: Address, port: u16, vip: u32) -> u64 {
+    (d as u64) << 32 | (port as u64) << 16 | (vip & 0xffff) as u64
+}
+
+/// What a flow of IPv6 is found by beside its address; never 0.
+#[inline(always)]
+#[must_use]
+pub const fn flow_v6(port: u16, vip: u32) -> u64 {
+    1 << 32 | (port as u64) << 16 | (vip & 0xffff) as u64
+}
+
+/// The set that a flow is in, of 2^(64 - `shift`). The multiplier is the process's own secret, so that nobody knows whom he pushes out.
+#[inline(always)]
+#[must_use]
+pub const fn set_of([high, low]: [u64; 2], tag: u64, multiplier: u64, shift: u32) -> u32 {
+    let mixed = (high ^ tag).wrapping_mul(multiplier) ^ low;
+    ((mixed ^ mixed >> 32).wrapping_mul(multiplier) >> (shift & 63)) as u32
 }
 
 /// A hash of a flow: its high half chooses the slot, its low half what differs between flows in an outer header. It has no key, because a fleet would have to share it:
@@ -182,11 +257,28 @@ pub const fn slot_of(hash: u64) -> u32 {
     (((hash >> 32) * SLOTS as u64) >> 32) as u32
 }
 
-/// Words of [`Outer`].
-pub const OUTER_WORDS: usize = 10;
+/// Words of [`Settings`].
+pub const SETTINGS_WORDS: usize = 8;
+
+/// What all packets need to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Where outer headers come from.
+    pub source: Outer,
+    /// Counted up by the engine each second, from 1 on: a way counts for the tick in which it was asked for, and flows are as old as their last one.
+    pub tick: u32,
+    /// Of the table of doors: see [`bucket_of`].
+    pub door_shift: u32,
+    /// As above.
+    pub door_multiplier: u64,
+    /// Of the tables of flows: see [`set_of`].
+    pub flow_shift: u32,
+    /// As above.
+    pub flow_multiplier: u64,
+}
 
 /// Where the source addresses of outer headers come from: a network of each family, whose rest differs with the flow, so that the receiver's queues share them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Outer {
     /// An IPv4 network, and the bits that are not its.
     pub v4: [u32; 2],
@@ -194,13 +286,22 @@ pub struct Outer {
     pub v6: [Address; 2],
 }
 
-impl Outer {
+impl Settings {
     /// Itself as the words that a map holds.
     #[must_use]
-    pub const fn words(self) -> [u32; OUTER_WORDS] {
-        let [network, rest] = self.v4;
-        let [[a, b, c, d], [e, f, g, h]] = self.v6;
-        [network, rest, a, b, c, d, e, f, g, h]
+    pub const fn words(self) -> [u64; SETTINGS_WORDS] {
+        let [network, rest] = self.source.v4;
+        let [[a, b, c, d], [e, f, g, h]] = self.source.v6;
+        [
+            joined(network, rest),
+            joined(a, b),
+            joined(c, d),
+            joined(e, f),
+            joined(g, h),
+            joined(self.tick, self.door_shift | self.flow_shift << 8),
+            self.door_multiplier,
+            self.flow_multiplier,
+        ]
     }
 }
 

@@ -1,7 +1,5 @@
 //! The other end: outer headers come off.
 
-use core::ptr;
-
 use abi::balance::{Address, Decap, GUE_PORT, mapped};
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
@@ -9,7 +7,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use wire::{ETHERNET, IPV4, IPV6, UDP, load, store, store_half};
 
-use crate::{ADDRESSES, DECAPS, INNER_V4, INNER_V6, OUTER, UDP_HEADER, V4, V6};
+use crate::{ADDRESSES, DECAPS, INNER_V4, INNER_V6, Settings, UDP_HEADER, V4, V6};
 
 /// Strips outer headers of packets that are wrapped for one of our addresses.
 #[xdp(frags)]
@@ -96,16 +94,12 @@ fn strip<const ROOM: u32>(ctx: &XdpContext, source: Address) -> Result<(), Decap
 /// Whether an outer header's source is of the networks that balancers take theirs from.
 #[inline(always)]
 fn is_from_balancer<const ROOM: u32>([a, b, c, d]: Address) -> bool {
-    let Some(words) = OUTER.get_ptr(0) else { return false };
-    let words = words.cast::<u32>();
-    // SAFETY: as in `outer`.
-    unsafe {
-        let word = |at: usize| ptr::read_volatile(words.add(at));
-        if ROOM < V6 {
-            d & !word(1) == word(0)
-        } else {
-            (a & !word(6) ^ word(2)) | (b & !word(7) ^ word(3)) | (c & !word(8) ^ word(4)) | (d & !word(9) ^ word(5))
-                == 0
-        }
+    let Some(settings) = Settings::get() else { return false };
+    let word = |at: usize| (settings.word(at) as u32, (settings.word(at) >> 32) as u32);
+    let (v4, rest) = word(0);
+    if ROOM < V6 {
+        return d & !rest == v4;
     }
+    let [(e, f), (g, h), (rest_a, rest_b), (rest_c, rest_d)] = core::array::from_fn(|at| word(at + 1));
+    (a & !rest_a ^ e) | (b & !rest_b ^ f) | (c & !rest_c ^ g) | (d & !rest_d ^ h) == 0
 }

@@ -3,52 +3,62 @@
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use abi::balance::{Address, Forward, HOP_LASTS, Hop, Outcome};
+use abi::balance::{Address, Forward, Hop, LINE_WORDS, Outcome};
 use aya_ebpf::bindings::bpf_fib_lookup as Lookup;
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
 
-use crate::{HOPS, generation_of};
+use crate::Endpoint;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+
+/// What each CPU keeps of each endpoint.
+#[map]
+static LINES: PerCpuArray<[u64; LINE_WORDS]> = PerCpuArray::with_max_entries(1, 0);
 
 #[inline(always)]
 pub(crate) const fn is_v4([a, b, c, _]: Address) -> bool {
     (a | b) == 0 && c == 0xffff_u32.to_be()
 }
 
-/// The way to an endpoint: what this CPU was told a moment ago, or else the kernel's word. Its tables know routes and neighbours, and change seldom.
-#[inline(always)]
-pub(crate) fn hop(ctx: &XdpContext, number: u32, endpoint: Address, way: Forward, now: u64) -> Result<Hop, Outcome> {
-    let now = (now >> 20) as u32;
-    let generation = generation_of(number) as u16;
-    let held = held(number).ok_or(Outcome::NoEndpoint)?;
-    if held.interface != 0 && held.until.wrapping_sub(now) <= HOP_LASTS && held.generation == generation {
-        return Ok(held);
+/// What this CPU keeps of an endpoint.
+pub(crate) struct Line(*mut u64);
+
+impl Line {
+    #[inline(always)]
+    pub(crate) fn of(number: u32) -> Option<Self> {
+        LINES.get_ptr_mut(number).map(|words| Self(words.cast()))
     }
-    let hop = Hop { until: now.wrapping_add(HOP_LASTS), generation, ..ask(ctx, endpoint, way)? };
-    if let Some(words) = HOPS.get_ptr_mut(number) {
-        for (at, word) in hop.words().into_iter().enumerate() {
-            // SAFETY: words of this CPU's value; a program of this type is not interrupted by another one on its CPU.
-            unsafe { ptr::write_volatile(words.cast::<u32>().add(at), word) };
+
+    #[inline(always)]
+    pub(crate) fn count(&self, octets: u32) {
+        // SAFETY: this CPU's own words; a program of this type is not interrupted by another one on its CPU.
+        unsafe {
+            *self.0 += 1;
+            *self.0.add(1) += u64::from(octets);
         }
     }
-    Ok(hop)
-}
 
-#[inline(always)]
-fn held(number: u32) -> Option<Hop> {
-    let words = HOPS.get_ptr(number)?.cast::<u32>();
-    // SAFETY: as in `hop`.
-    let word = |at: usize| unsafe { ptr::read_volatile(words.add(at)) };
-    Some(Hop {
-        addresses: [word(0), word(1), word(2)],
-        interface: word(3),
-        until: word(4),
-        mtu: word(5),
-        generation: word(6) as u16,
-    })
+    /// The way to the endpoint: what this CPU was told in this tick, or else the kernel's word. Its tables know routes and neighbours, and change seldom.
+    #[inline(always)]
+    pub(crate) fn hop(&self, ctx: &XdpContext, endpoint: &Endpoint, way: Forward, tick: u32) -> Result<Hop, Outcome> {
+        // SAFETY: as in `count`.
+        let word = |at: usize| unsafe { ptr::read_volatile(self.0.add(2 + at)) };
+        let held = Hop::of([word(0), word(1), word(2), word(3)]);
+        let generation = endpoint.generation as u16;
+        if held.tick == tick && held.generation == generation {
+            return Ok(held);
+        }
+        let hop = Hop { tick, generation, ..ask(ctx, endpoint.address, way)? };
+        for (at, word) in hop.words().into_iter().enumerate() {
+            // SAFETY: as in `count`.
+            unsafe { ptr::write_volatile(self.0.add(2 + at), word) };
+        }
+        Ok(hop)
+    }
 }
 
 #[inline(always)]
@@ -95,7 +105,7 @@ fn ask(ctx: &XdpContext, endpoint: Address, way: Forward) -> Result<Hop, Outcome
     Ok(Hop {
         addresses: [word(t0, t1, t2, t3), word(t4, t5, f0, f1), word(f2, f3, f4, f5)],
         interface: lookup.ifindex,
-        until: 0,
+        tick: 0,
         mtu: u32::from(mtu),
         generation: 0,
     })

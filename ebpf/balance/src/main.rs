@@ -13,8 +13,11 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod decap;
+mod door;
+mod flows;
 mod hop;
 mod packet;
 mod way;
@@ -23,23 +26,28 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use abi::balance::{
-    Address, BLOCKS, Decap, ENDPOINT_WORDS, FlowKey, Forward, HOP_WORDS, NOBODY, OUTER_WORDS, Outcome, SLOTS_PER_BLOCK,
-    VIP_COUNTS, Vip, VipKey, flow_key, hash, slot_of, vip_key,
+    Address, BLOCKS, Decap, ENDPOINT_WORDS, Forward, NOBODY, Outcome, SETTINGS_WORDS, SLOTS_PER_BLOCK, VIP_COUNTS, Vip,
+    slot_of,
 };
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_get_buff_len};
+use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::XdpContext;
-use wire::UDP;
+use wire::ETHERNET;
 
-use crate::hop::hop;
+use crate::door::vip_of;
+use crate::flows::{Flow, remember, remembered};
+use crate::hop::Line;
 use crate::packet::{IS_ERROR, OPENS, Packet, read};
 use crate::way::{out, redirect, wrap};
 
-/// Its size is the engine's to say, as that of the next ones.
 #[map]
-static VIPS: HashMap<VipKey, [u32; 2]> = HashMap::with_max_entries(1, 0);
+static SETTINGS: Array<[u64; SETTINGS_WORDS]> = Array::with_max_entries(1, 0);
+
+/// Which of its two tables counts, by VIP. Its size is the engine's to say, as that of the next ones.
+#[map]
+static HALVES: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Two tables for each VIP: the places of endpoints, by slot.
 #[map]
@@ -47,19 +55,6 @@ static TABLES: Array<[u16; SLOTS_PER_BLOCK]> = Array::with_max_entries(2 * BLOCK
 
 #[map]
 static ENDPOINTS: Array<[u32; ENDPOINT_WORDS]> = Array::with_max_entries(1, 0);
-
-/// Which endpoint a flow has (and of which generation), and, of UDP, when it was seen last. Each CPU has a list of its own of who is oldest (`BPF_F_NO_COMMON_LRU`), and all find what any has put in: a
-/// flow whose packets change their CPU needs no second table.
-#[map]
-static FLOWS: LruHashMap<FlowKey, [u32; 2]> = LruHashMap::with_max_entries(1, 2);
-
-/// The way to each endpoint, as this CPU has asked for it a moment ago.
-#[map]
-static HOPS: PerCpuArray<[u32; HOP_WORDS]> = PerCpuArray::with_max_entries(1, 0);
-
-/// Where outer headers come from.
-#[map]
-static OUTER: Array<[u32; OUTER_WORDS]> = Array::with_max_entries(1, 0);
 
 /// Whom packets are unwrapped for.
 #[map]
@@ -75,13 +70,6 @@ static DECAPS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(Decap::ALL.
 #[map]
 static VIP_COUNTERS: PerCpuArray<[u64; VIP_COUNTS]> = PerCpuArray::with_max_entries(1, 0);
 
-/// Packets and octets.
-#[map]
-static ENDPOINT_COUNTERS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
-
-/// Units of 2^30 ns after which a flow of UDP that nothing was heard of is another one: what Katran takes.
-const UDP_FLOW_LASTS: u32 = 30;
-
 /// IP in IP: what is inside.
 const INNER_V4: u32 = 4;
 const INNER_V6: u32 = 41;
@@ -95,8 +83,7 @@ const UDP_HEADER: u32 = 8;
 pub fn balance(ctx: XdpContext) -> u32 {
     let mut packet = MaybeUninit::<Packet>::uninit();
     if let Err(outcome) = read(&ctx, packet.as_mut_ptr()) {
-        count(&ctx, outcome);
-        return if outcome.drops() { XDP_DROP } else { XDP_PASS };
+        return ended(&ctx, outcome);
     }
     // SAFETY: it has been read, and what was read has no other holder.
     send(&ctx, unsafe { packet.assume_init_ref() })
@@ -109,69 +96,53 @@ pub fn balance(ctx: XdpContext) -> u32 {
 #[inline(never)]
 fn send(ctx: &XdpContext, packet: &Packet) -> u32 {
     match forward(ctx, packet) {
-        Ok((outcome, action)) => {
-            count(ctx, outcome);
+        Ok(action) => {
+            let outcome = if packet.is(IS_ERROR) { Outcome::Error } else { Outcome::Forwarded };
+            count(outcome, u64::from(packet.octets + ETHERNET));
             action
         }
-        Err(outcome) => {
-            count(ctx, outcome);
-            if outcome.drops() { XDP_DROP } else { XDP_PASS }
-        }
+        Err(outcome) => ended(ctx, outcome),
     }
 }
 
 #[inline(always)]
-fn forward(ctx: &XdpContext, packet: &Packet) -> Result<(Outcome, u32), Outcome> {
-    // SAFETY: the map's value, whose words are read once each; the engine may replace it meanwhile, and both old and new ones are right.
-    let vip = unsafe { VIPS.get(vip_key(packet.destination, packet.protocol, packet.ports as u16)) };
-    let vip = Vip::of(*vip.ok_or(Outcome::Other)?);
-    // SAFETY: a helper without arguments. The coarse clock costs a tenth of the other one, and a few milliseconds do not matter here.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
+fn forward(ctx: &XdpContext, packet: &Packet) -> Result<u32, Outcome> {
+    let settings = Settings::get().ok_or(Outcome::Other)?;
+    let vip = vip_of(&settings, packet).ok_or(Outcome::Other)?;
     count_of_vip(vip.number, packet.octets);
-    let hash = hash(packet.source, (packet.ports >> 16) as u16);
-    let number = endpoint_of(packet, vip, hash, now)?;
-    count_of_endpoint(number, packet.octets);
-    let endpoint = address_of(number).ok_or(Outcome::NoEndpoint)?;
-    let hop = hop(ctx, number, endpoint, vip.forward, now)?;
+    let (number, endpoint) = endpoint_of(&settings, packet, vip)?;
+    let line = Line::of(number).ok_or(Outcome::NoEndpoint)?;
+    line.count(packet.octets);
+    let hop = line.hop(ctx, &endpoint, vip.forward, settings.tick())?;
     match vip.forward {
         Forward::Dsr => redirect(ctx, packet, &hop)?,
-        way => wrap(ctx, packet, endpoint, &hop, hash, matches!(way, Forward::Gue))?,
+        way => wrap(ctx, packet, &settings, endpoint.address, &hop, matches!(way, Forward::Gue))?,
     }
-    Ok((if packet.is(IS_ERROR) { Outcome::Error } else { Outcome::Forwarded }, out(ctx, &hop)))
+    Ok(out(ctx, &hop))
 }
 
 /// The endpoint of a flow: the one that it has, or that of its hash's slot, which it has from now on.
 #[inline(always)]
-fn endpoint_of(packet: &Packet, vip: Vip, hash: u64, now: u64) -> Result<u32, Outcome> {
-    let key = flow_key(packet.source, (packet.ports >> 16) as u16, vip.number);
-    let seen = (now >> 30) as u32;
+fn endpoint_of(settings: &Settings, packet: &Packet, vip: Vip) -> Result<(u32, Endpoint), Outcome> {
+    let flow = Flow::of(settings, packet, vip.number);
     let mut gone = false;
     if !packet.is(OPENS)
-        && let Some(flow) = FLOWS.get_ptr_mut(key)
+        && let Some(whose) = remembered(&flow, packet, settings.tick())
     {
-        // SAFETY: words of the map's value, which other CPUs write as well: each is read and written as a whole.
-        let (whose, last) = unsafe {
-            let flow = flow.cast::<u32>();
-            let last = ptr::read_volatile(flow.add(1));
-            if packet.protocol == UDP
-                && last != seen
-                && seen.wrapping_sub(last) <= UDP_FLOW_LASTS
-                && !packet.is(IS_ERROR)
-            {
-                ptr::write_volatile(flow.add(1), seen);
-            }
-            (ptr::read_volatile(flow), last)
-        };
-        let is_old = packet.protocol == UDP && seen.wrapping_sub(last) > UDP_FLOW_LASTS;
-        if !is_old {
-            if keeps(whose & 0xffff, whose >> 16) {
-                return Ok(whose & 0xffff);
-            }
-            gone = true;
+        let number = whose & 0xffff;
+        if let Some(endpoint) = Endpoint::of(number)
+            && endpoint.generation == whose >> 16
+            && endpoint.keeps
+        {
+            return Ok((number, endpoint));
         }
+        gone = true;
     }
-    let slot = slot_of(hash);
-    let block = TABLES.get_ptr(vip.first_block() + slot / SLOTS_PER_BLOCK as u32).ok_or(Outcome::NoEndpoint)?;
+    let half = HALVES.get_ptr(vip.number).ok_or(Outcome::NoEndpoint)?;
+    // SAFETY: a word of the map's value, which the engine may write meanwhile: both tables are right then.
+    let half = unsafe { ptr::read_volatile(half) };
+    let slot = slot_of(packet.hash());
+    let block = TABLES.get_ptr(vip.first_block(half) + slot / SLOTS_PER_BLOCK as u32).ok_or(Outcome::NoEndpoint)?;
     // SAFETY: within the map's value, whose length is a power of two; a slot is read as a whole.
     let number = unsafe {
         let place = slot as usize & (SLOTS_PER_BLOCK - 1);
@@ -181,44 +152,72 @@ fn endpoint_of(packet: &Packet, vip: Vip, hash: u64, now: u64) -> Result<u32, Ou
         return Err(Outcome::NoEndpoint);
     }
     let number = u32::from(number);
+    let endpoint = Endpoint::of(number).ok_or(Outcome::NoEndpoint)?;
     if !packet.is(OPENS | IS_ERROR) {
-        let whose = number | generation_of(number) << 16;
-        // Refused only when there is no memory: then its hash finds it as well.
-        let _ = FLOWS.insert(key, [whose, seen], 0);
+        remember(&flow, number | endpoint.generation << 16, settings.tick());
         count_of_flow(vip.number, gone);
     }
-    Ok(number)
+    Ok((number, endpoint))
 }
 
-/// Whether a flow may stay with who has this place.
-#[inline(always)]
-fn keeps(number: u32, generation: u32) -> bool {
-    let Some(words) = ENDPOINTS.get_ptr(number) else { return false };
-    // SAFETY: words of the map's value, which the engine may write meanwhile; each is read once.
-    unsafe {
-        let word = words.cast::<u32>();
-        ptr::read_volatile(word.add(4)) == generation && ptr::read_volatile(word.add(5)) != 0
+/// An endpoint, as it was when it was read.
+pub(crate) struct Endpoint {
+    pub(crate) address: Address,
+    pub(crate) generation: u32,
+    keeps: bool,
+}
+
+impl Endpoint {
+    #[inline(always)]
+    fn of(number: u32) -> Option<Self> {
+        let words = ENDPOINTS.get_ptr(number)?.cast::<u32>();
+        // SAFETY: words of the map's value, which the engine may write meanwhile; each is read once. A place is given to another address only when no table and no flow means it any more.
+        let word = |at: usize| unsafe { ptr::read_volatile(words.add(at)) };
+        Some(Self { address: [word(0), word(1), word(2), word(3)], generation: word(4), keeps: word(5) != 0 })
     }
 }
 
-#[inline(always)]
-fn generation_of(number: u32) -> u32 {
-    let Some(words) = ENDPOINTS.get_ptr(number) else { return 0 };
-    // SAFETY: as in `keeps`.
-    unsafe { ptr::read_volatile(words.cast::<u32>().add(4)) }
-}
+/// What all packets need to know ([`abi::balance::Settings`]), read where it is used.
+pub(crate) struct Settings(*const u64);
 
-#[inline(always)]
-fn address_of(number: u32) -> Option<Address> {
-    let words = ENDPOINTS.get_ptr(number)?.cast::<u32>();
-    // SAFETY: as in `keeps`. A place is given to another address only when no table and no flow means it any more.
-    unsafe {
-        Some([
-            ptr::read_volatile(words),
-            ptr::read_volatile(words.add(1)),
-            ptr::read_volatile(words.add(2)),
-            ptr::read_volatile(words.add(3)),
-        ])
+impl Settings {
+    #[inline(always)]
+    pub(crate) fn get() -> Option<Self> {
+        SETTINGS.get_ptr(0).map(|words| Self(words.cast()))
+    }
+
+    #[inline(always)]
+    pub(crate) fn word(&self, at: usize) -> u64 {
+        // SAFETY: callers ask for a number below SETTINGS_WORDS; the engine may write words meanwhile, and each is right, old or new.
+        unsafe { ptr::read_volatile(self.0.add(at)) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn tick(&self) -> u32 {
+        self.word(5) as u32
+    }
+
+    /// Of the table of doors, and of those of flows.
+    #[inline(always)]
+    pub(crate) fn shifts(&self) -> (u32, u32) {
+        let shifts = (self.word(5) >> 32) as u32;
+        (shifts & 63, shifts >> 8 & 63)
+    }
+
+    /// Bits that nothing has: 0, which compiler and verifier do not know.
+    #[inline(always)]
+    pub(crate) fn zero(&self) -> u64 {
+        self.word(5) >> 48
+    }
+
+    #[inline(always)]
+    pub(crate) fn door_multiplier(&self) -> u64 {
+        self.word(6)
+    }
+
+    #[inline(always)]
+    pub(crate) fn flow_multiplier(&self) -> u64 {
+        self.word(7)
     }
 }
 
@@ -228,10 +227,16 @@ pub fn floor(_: XdpContext) -> u32 {
     XDP_PASS
 }
 
+/// What becomes of a packet that is not sent on.
 #[inline(always)]
-fn count(ctx: &XdpContext, outcome: Outcome) {
+fn ended(ctx: &XdpContext, outcome: Outcome) -> u32 {
     // SAFETY: the context is the kernel's.
-    let octets = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
+    count(outcome, unsafe { bpf_xdp_get_buff_len(ctx.ctx) });
+    if outcome.drops() { XDP_DROP } else { XDP_PASS }
+}
+
+#[inline(always)]
+fn count(outcome: Outcome, octets: u64) {
     if let Some(counter) = COUNTS.get_ptr_mut(outcome as u32) {
         // SAFETY: this CPU's own counter; a program of this type is not interrupted by another one on its CPU.
         unsafe {
@@ -259,17 +264,6 @@ fn count_of_flow(number: u32, gone: bool) {
         unsafe {
             (*counter)[2] += 1;
             (*counter)[3] += u64::from(gone);
-        }
-    }
-}
-
-#[inline(always)]
-fn count_of_endpoint(number: u32, octets: u32) {
-    if let Some(counter) = ENDPOINT_COUNTERS.get_ptr_mut(number) {
-        // SAFETY: as in `count`.
-        unsafe {
-            (*counter)[0] += 1;
-            (*counter)[1] += u64::from(octets);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use abi::balance::{Address, Outcome, mapped};
+use abi::balance::{Address, Outcome, hash, mapped};
 use aya_ebpf::programs::XdpContext;
 use wire::{ETHERNET, IPV4, IPV6, TCP, UDP, load};
 
@@ -42,6 +42,12 @@ impl Packet {
             // SAFETY: the words that a packet has, in their order.
             unsafe { ptr::write_volatile(to.cast::<u32>().add(at), word) };
         }
+    }
+
+    /// The same on every machine, as which endpoint has its slot is.
+    #[inline(always)]
+    pub(crate) const fn hash(&self) -> u64 {
+        hash(self.source, (self.ports >> 16) as u16)
     }
 
     #[inline(always)]

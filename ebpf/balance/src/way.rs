@@ -1,7 +1,5 @@
 //! Out: wrapped, or as it is.
 
-use core::ptr;
-
 use abi::balance::{Address, GUE_PORT, Hop, Outcome};
 use aya_ebpf::bindings::xdp_action::XDP_TX;
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_adjust_head};
@@ -10,7 +8,7 @@ use wire::{ETHERNET, IPV4, IPV6, UDP, load, store, store_half};
 
 use crate::hop::is_v4;
 use crate::packet::{IS_V4, Packet};
-use crate::{INNER_V4, INNER_V6, OUTER, UDP_HEADER, V4, V6};
+use crate::{INNER_V4, INNER_V6, Settings, UDP_HEADER, V4, V6};
 
 /// As it is, to another link-layer address, one hop older: two machines that send it back and forth stop.
 #[inline(always)]
@@ -46,16 +44,16 @@ pub(crate) fn redirect(ctx: &XdpContext, packet: &Packet, hop: &Hop) -> Result<(
 pub(crate) fn wrap(
     ctx: &XdpContext,
     packet: &Packet,
+    settings: &Settings,
     to: Address,
     hop: &Hop,
-    hash: u64,
     gue: bool,
 ) -> Result<(), Outcome> {
     match (is_v4(to), gue) {
-        (true, false) => wrap_in::<{ V4 }>(ctx, packet, to, hop, hash),
-        (true, true) => wrap_in::<{ V4 + UDP_HEADER }>(ctx, packet, to, hop, hash),
-        (false, false) => wrap_in::<{ V6 }>(ctx, packet, to, hop, hash),
-        (false, true) => wrap_in::<{ V6 + UDP_HEADER }>(ctx, packet, to, hop, hash),
+        (true, false) => wrap_in::<{ V4 }>(ctx, packet, settings, to, hop),
+        (true, true) => wrap_in::<{ V4 + UDP_HEADER }>(ctx, packet, settings, to, hop),
+        (false, false) => wrap_in::<{ V6 }>(ctx, packet, settings, to, hop),
+        (false, true) => wrap_in::<{ V6 + UDP_HEADER }>(ctx, packet, settings, to, hop),
     }
 }
 
@@ -64,16 +62,17 @@ pub(crate) fn wrap(
 fn wrap_in<const ROOM: u32>(
     ctx: &XdpContext,
     packet: &Packet,
+    settings: &Settings,
     to: Address,
     hop: &Hop,
-    hash: u64,
 ) -> Result<(), Outcome> {
     let (in_v4, gue) = (ROOM < V6, ROOM == V4 + UDP_HEADER || ROOM == V6 + UDP_HEADER);
     let octets = packet.octets + ROOM;
     if hop.mtu != 0 && octets > hop.mtu {
         return Err(Outcome::TooBig);
     }
-    let outer = outer(hash).ok_or(Outcome::NoEndpoint)?;
+    let hash = packet.hash();
+    let outer = outer(settings, hash);
     // SAFETY: the context is the kernel's. All addresses within the packet are taken anew from here on.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(ROOM as i32)) } != 0 {
         return Err(Outcome::TooBig);
@@ -105,16 +104,11 @@ fn wrap_in<const ROOM: u32>(
 
 /// A source address of each family for the outer header of a flow.
 #[inline(always)]
-fn outer(hash: u64) -> Option<(u32, Address)> {
-    let words = OUTER.get_ptr(0)?.cast::<u32>();
+fn outer(settings: &Settings, hash: u64) -> (u32, Address) {
     let (high, low) = ((hash >> 32) as u32, hash as u32);
-    // SAFETY: words of the map's value, written before the program is attached.
-    unsafe {
-        let word = |at: usize| ptr::read_volatile(words.add(at));
-        let v4 = word(0) | low & word(1);
-        let v6 = [word(2) | low & word(6), word(3) | high & word(7), word(4) | high & word(8), word(5) | low & word(9)];
-        Some((v4, v6))
-    }
+    let word = |at: usize| (settings.word(at) as u32, (settings.word(at) >> 32) as u32);
+    let [(v4, rest_v4), (a, b), (c, d), (rest_a, rest_b), (rest_c, rest_d)] = core::array::from_fn(word);
+    (v4 | low & rest_v4, [a | low & rest_a, b | high & rest_b, c | high & rest_c, d | low & rest_d])
 }
 
 /// An IPv4 header that must not be divided on its way: its sender hears of it instead.

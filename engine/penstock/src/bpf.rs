@@ -95,7 +95,8 @@ where
     let cpus = counters.and_then(|counters| counters.get(&at, 0).ok());
     let mut sum = [0; N];
     for cpu in cpus.iter().flat_map(|cpus| cpus.iter()) {
-        sum.iter_mut().zip(cpu).for_each(|(sum, more)| *sum += more);
+        // What is no count, where words of other kinds stand behind counts, is no sum either.
+        sum.iter_mut().zip(cpu).for_each(|(sum, more): (&mut u64, &u64)| *sum = sum.wrapping_add(*more));
     }
     sum
 }

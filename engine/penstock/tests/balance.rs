@@ -8,8 +8,8 @@ mod packets;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use abi::balance::{Forward, HOP_LASTS, Hop, SLOTS, Vip, hash, mapped, slot_of};
-use penstock::balance::{Kind, Program, Room};
+use abi::balance::{Door, Forward, Hop, SLOTS, Vip, hash, mapped, slot_of};
+use penstock::balance::{Kind, Program, Room, door};
 use penstock::snapshot::{OuterSource, Transport};
 use policy::balance::maglev_slots;
 
@@ -34,48 +34,45 @@ const REDIRECT: u32 = 4;
 /// Endpoints of each VIP, by place.
 const ORIGINS: [&str; 3] = ["10.0.0.1", "10.0.0.2", "2001:db8:10::3"];
 
-fn load(kind: Kind) -> Option<Program> {
-    let mut program = granted(Program::load(kind, Room { vips: 4, addresses: 16, endpoints: 8, flows: 1_024 }))?;
-    program.set_outer(source()).unwrap();
-    Some(program)
+fn load(kind: Kind, flows: u32, doors: &[Door]) -> Option<Program> {
+    granted(Program::load(kind, Room { vips: 4, addresses: 16, endpoints: 8, flows }, source(), doors))
 }
 
 fn source() -> OuterSource {
     OuterSource { v4: "172.16.0.0/16".parse().unwrap(), v6: "100::/64".parse().unwrap() }
 }
 
-fn vip(number: u32, forward: Forward) -> Vip {
-    Vip { number, forward, second: false }
-}
-
 /// A balancer with one VIP, TCP and UDP of both families, whose packets all go to `place`.
 fn balancer(forward: Forward, place: u16) -> Option<Program> {
-    let mut program = load(Kind::Balance)?;
+    balancer_with(forward, place, 1 << 14)
+}
+
+fn balancer_with(forward: Forward, place: u16, flows: u32) -> Option<Program> {
+    let protocols = [(0, Transport::Tcp), (1, Transport::Udp)];
+    let doors = protocols.into_iter().flat_map(|(number, protocol)| {
+        [VIP_V4, VIP_V6].map(|address| door(SocketAddr::new(ip(address), PORT), protocol, Vip { number, forward }))
+    });
+    let mut program = load(Kind::Balance, flows, &doors.collect::<Vec<_>>())?;
     for (at, origin) in (0..).zip(ORIGINS) {
         program.set_endpoint(at, ip(origin), 1, true).unwrap();
-        teach(&mut program, at, 1_500);
+        teach(&mut program, at, 1_500, 1);
     }
-    for (number, protocol) in [(0, Transport::Tcp), (1, Transport::Udp)] {
-        let vip = vip(number, forward);
-        program.set_table(vip, Some(&vec![place; SLOTS as usize])).unwrap();
-        for address in [VIP_V4, VIP_V6] {
-            program.set_vip(SocketAddr::new(ip(address), PORT), protocol, vip).unwrap();
-        }
+    for (number, _) in protocols {
+        turn(&mut program, number, 1, Some(&vec![place; SLOTS as usize]));
     }
     Some(program)
 }
 
-/// A way out of the interface that packets are tried on, loopback.
-fn teach(program: &mut Program, place: u16, mtu: u32) {
+/// From now on this table counts.
+fn turn(program: &mut Program, number: u32, half: u32, slots: Option<&[u16]>) {
+    program.set_table(number, half, slots).unwrap();
+    program.turn(number, half).unwrap();
+}
+
+/// A way out of an interface; packets are tried on loopback, which is the first one.
+fn teach(program: &mut Program, place: u16, mtu: u32, interface: u32) {
     let word = |at: usize| u32::from_ne_bytes([MACS[at], MACS[at + 1], MACS[at + 2], MACS[at + 3]]);
-    let now = (ring::monotonic().as_nanos() >> 20) as u32;
-    let hop = Hop {
-        addresses: [word(0), word(4), word(8)],
-        interface: 1,
-        until: now.wrapping_add(HOP_LASTS - 10),
-        mtu,
-        generation: 1,
-    };
+    let hop = Hop { addresses: [word(0), word(4), word(8)], interface, tick: 0, mtu, generation: 1 };
     program.teach(place, hop).unwrap();
 }
 
@@ -127,21 +124,9 @@ fn ran(program: &mut Program, frame: &[u8]) -> (&'static str, u32, Vec<u8>) {
     (program.counts()[at].name, tried.action, tried.packet)
 }
 
-/// As [`ran`], of a packet, with the way to each endpoint known: what is taught ends in a second, which may pass between any two lines.
+/// As [`ran`], of a packet.
 fn sent(program: &mut Program, packet: &[u8]) -> (&'static str, u32, Vec<u8>) {
-    let frame = frame(kind_of(packet), packet);
-    loop {
-        (0..3).for_each(|place| teach(program, place, 1_500));
-        let ran = ran(program, &frame);
-        if !is_forgotten(ran.0) {
-            return ran;
-        }
-    }
-}
-
-/// Whether the kernel was asked, who knows of no way here.
-fn is_forgotten(outcome: &str) -> bool {
-    ["no_route", "no_neighbour", "forwarding_off"].contains(&outcome)
+    ran(program, &frame(kind_of(packet), packet))
 }
 
 /// The endpoint's address in the outer header of a frame that is forwarded.
@@ -156,7 +141,7 @@ fn outer_destination(frame: &[u8]) -> IpAddr {
 
 #[test]
 fn packets_are_wrapped_and_unwrapped_again() {
-    let Some(mut decap) = load(Kind::Decap) else { return };
+    let Some(mut decap) = load(Kind::Decap, 8, &[]) else { return };
     for address in [VIP_V4, VIP_V6] {
         decap.unwrap_for(ip(address)).unwrap();
     }
@@ -293,13 +278,7 @@ fn wherever_a_packet_ends_it_is_judged_and_never_half_sent() {
         let whole = frame(kind_of(&packet), &packet);
         let mut forwards = false;
         for end in 15..whole.len() {
-            let (outcome, action, _) = loop {
-                teach(&mut program, 0, 1_500);
-                let ran = ran(&mut program, &whole[..end]);
-                if !is_forgotten(ran.0) {
-                    break ran;
-                }
-            };
+            let (outcome, action, _) = ran(&mut program, &whole[..end]);
             match outcome {
                 "truncated" | "other" => assert_eq!((action, forwards), (PASS, false), "{end}"),
                 "forwarded" | "icmp_error" => forwards = true,
@@ -307,7 +286,7 @@ fn wherever_a_packet_ends_it_is_judged_and_never_half_sent() {
             }
         }
     }
-    let Some(mut decap) = load(Kind::Decap) else { return };
+    let Some(mut decap) = load(Kind::Decap, 8, &[]) else { return };
     decap.unwrap_for(ip(VIP_V4)).unwrap();
     for forward in [Forward::IpIp, Forward::Gue] {
         for place in [0, 2] {
@@ -336,11 +315,7 @@ fn told_of(client: &str, port: u16) -> Vec<u8> {
 fn an_error_goes_to_whose_packet_it_tells_of() {
     let Some(mut program) = balancer(Forward::IpIp, 0) else { return };
     let slots: Vec<_> = (0..SLOTS).map(|slot| (slot % 3) as u16).collect();
-    program.set_table(Vip { second: true, ..vip(0, Forward::IpIp) }, Some(&slots)).unwrap();
-    for address in [VIP_V4, VIP_V6] {
-        let other = Vip { second: true, ..vip(0, Forward::IpIp) };
-        program.set_vip(SocketAddr::new(ip(address), PORT), Transport::Tcp, other).unwrap();
-    }
+    turn(&mut program, 0, 0, Some(&slots));
     for client in [CLIENT_V4, CLIENT_V6] {
         let mut seen = BTreeMap::new();
         for port in 1..60 {
@@ -367,14 +342,9 @@ fn an_error_goes_to_whose_packet_it_tells_of() {
 fn only_flows_of_who_has_gone_move() {
     let Some(mut program) = balancer(Forward::IpIp, 0) else { return };
     let weights = |last| [(11_u64, 1), (22, 1), (33, last)];
-    let turn = |program: &mut Program, second: bool, slots: &[u16]| {
-        let target = Vip { second, ..vip(0, Forward::IpIp) };
-        program.set_table(target, Some(slots)).unwrap();
-        program.set_vip(SocketAddr::new(ip(VIP_V4), PORT), Transport::Tcp, target).unwrap();
-    };
     let all = maglev_slots(&weights(1)).unwrap();
-    turn(&mut program, true, &all);
-    // Fewer than the table remembers on one CPU's list, which has a part of its room.
+    turn(&mut program, 0, 0, Some(&all));
+    // Far fewer than there is room for: no set has too many.
     let ports = 1..=300_u16;
     let whose = |program: &mut Program, flags| -> Vec<IpAddr> {
         let ports = ports.clone();
@@ -392,7 +362,7 @@ fn only_flows_of_who_has_gone_move() {
 
     // It gets nothing new, and keeps what it has.
     let two = maglev_slots(&weights(0)).unwrap();
-    turn(&mut program, false, &two);
+    turn(&mut program, 0, 1, Some(&two));
     assert_eq!(whose(&mut program, ACK), before);
     let anew = whose(&mut program, SYN);
     assert!(anew.iter().all(|address| *address != ip(ORIGINS[2])));
@@ -407,7 +377,7 @@ fn only_flows_of_who_has_gone_move() {
     }
     assert_eq!(program.vip_counts(0).moved, gone as u64);
     // Its place is another one's now: nobody takes that for the one who has gone.
-    turn(&mut program, true, &all);
+    turn(&mut program, 0, 0, Some(&all));
     program.set_endpoint(2, ip(ORIGINS[2]), 2, true).unwrap();
     assert_eq!(whose(&mut program, ACK), after);
 }
@@ -417,33 +387,33 @@ fn what_cannot_be_sent_is_dropped_and_counted() {
     let Some(mut program) = balancer(Forward::IpIp, 0) else { return };
     let packet = asked(CLIENT_V4, 6, 40_000, ACK);
     let whole = frame(kind_of(&packet), &packet);
-    // By a way that is known from here on, whatever happens between two lines.
-    let by = |program: &mut Program, interface: u32, mtu: u32| loop {
-        let until = (ring::monotonic().as_nanos() >> 20) as u32 + HOP_LASTS - 10;
-        program.teach(0, Hop { addresses: [1, 2, 3], interface, until, mtu, generation: 1 }).unwrap();
+    let by = |program: &mut Program, interface: u32, mtu: u32| {
+        teach(program, 0, mtu, interface);
         let (outcome, action, _) = ran(program, &whole);
-        if !is_forgotten(outcome) {
-            return (outcome, action);
-        }
+        (outcome, action)
     };
     assert_eq!(by(&mut program, 1, packet.len() as u32 + 20), ("forwarded", TX));
     assert_eq!(by(&mut program, 1, packet.len() as u32 + 19), ("too_big", DROP));
     // Out of another interface than it came in by.
     assert_eq!(by(&mut program, 2, 0), ("forwarded", REDIRECT));
-    // What was learnt of who had the place before is asked anew, and of loopback the kernel tells no way.
+    // What was learnt in another tick is asked anew, and of addresses that nobody has the kernel tells no way.
+    let is_asked = |outcome: &str| ["no_route", "no_neighbour", "forwarding_off"].contains(&outcome);
+    program.tick(2).unwrap();
+    let (outcome, action, _) = ran(&mut program, &whole);
+    assert!(is_asked(outcome) && action == DROP, "{outcome}");
+    // As is what was learnt of who had the place before.
+    assert_eq!(by(&mut program, 1, 0), ("forwarded", TX));
     program.set_endpoint(0, ip("127.0.0.1"), 2, true).unwrap();
     let (outcome, action, _) = ran(&mut program, &whole);
-    assert!(["no_route", "forwarding_off"].contains(&outcome) && action == DROP, "{outcome}");
-    let nobody = Vip { second: true, ..vip(0, Forward::IpIp) };
-    program.set_table(nobody, None).unwrap();
-    program.set_vip(SocketAddr::new(ip(VIP_V4), PORT), Transport::Tcp, nobody).unwrap();
+    assert!(is_asked(outcome) && action == DROP, "{outcome}");
+    turn(&mut program, 0, 0, None);
     let (outcome, action, _) = sent(&mut program, &asked(CLIENT_V4, 6, 40_002, ACK));
     assert_eq!((outcome, action), ("no_endpoint", DROP));
 }
 
 #[test]
 fn only_balancers_are_unwrapped_and_only_for_our_addresses() {
-    let Some(mut program) = load(Kind::Decap) else { return };
+    let Some(mut program) = load(Kind::Decap, 8, &[]) else { return };
     program.unwrap_for(ip(VIP_V4)).unwrap();
     let inner = asked(CLIENT_V4, 6, 1, ACK);
     let to_other = packet(CLIENT_V4, "192.0.2.99", 6, &tcp(1, PORT, ACK));
@@ -460,5 +430,48 @@ fn only_balancers_are_unwrapped_and_only_for_our_addresses() {
     ] {
         let (found, found_action, _) = sent(&mut program, &outer);
         assert_eq!((found, found_action), (outcome, action));
+    }
+}
+
+/// More flows than a set has room for: the newest are remembered, and those that have been pushed out have the slot of their hash.
+#[test]
+fn the_newest_flows_push_the_oldest_out() {
+    // Two sets of four flows, for each family.
+    let Some(mut program) = balancer_with(Forward::IpIp, 0, 8) else { return };
+    for client in [CLIENT_V4, CLIENT_V6] {
+        turn(&mut program, 0, 1, Some(&vec![0; SLOTS as usize]));
+        let before = program.vip_counts(0).flows;
+        for port in 1..=100 {
+            program.tick(u32::from(port) + 1).unwrap();
+            teach(&mut program, 0, 1_500, 1);
+            assert_eq!(sent(&mut program, &asked(client, 6, port, ACK)).0, "forwarded");
+        }
+        assert_eq!(program.vip_counts(0).flows - before, 100);
+        turn(&mut program, 0, 0, Some(&vec![1; SLOTS as usize]));
+        teach(&mut program, 1, 1_500, 1);
+        // Errors are not remembered, so that looking changes nothing.
+        let mut stays = |port| outer_destination(&sent(&mut program, &told_of(client, port)).2) == ip(ORIGINS[0]);
+        let stayed: Vec<_> = (1..=100).filter(|port| stays(*port)).collect();
+        assert!((5..=8).contains(&stayed.len()), "{stayed:?}");
+        assert!(stayed.contains(&100) && stayed.iter().all(|port| *port > 70), "{stayed:?}");
+    }
+}
+
+/// A flow of UDP that nothing was heard of for half a minute is another one; one of TCP stays.
+#[test]
+fn silent_flows_of_udp_are_forgotten() {
+    for (protocol, number, stays) in [(17, 1, false), (6, 0, true)] {
+        let Some(mut program) = balancer(Forward::IpIp, 0) else { return };
+        let whose = |program: &mut Program, tick| {
+            program.tick(tick).unwrap();
+            (0..2).for_each(|place| teach(program, place, 1_500, 1));
+            outer_destination(&sent(program, &asked(CLIENT_V4, protocol, 40_000, ACK)).2)
+        };
+        assert_eq!(whose(&mut program, 1), ip(ORIGINS[0]));
+        turn(&mut program, number, 0, Some(&vec![1; SLOTS as usize]));
+        // Each is as old as its last packet.
+        assert_eq!(whose(&mut program, 31), ip(ORIGINS[0]));
+        assert_eq!(whose(&mut program, 61), ip(ORIGINS[0]));
+        assert_eq!(whose(&mut program, 92), ip(ORIGINS[usize::from(!stays)]));
     }
 }

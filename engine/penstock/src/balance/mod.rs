@@ -10,6 +10,7 @@
 //! generation, so that no flow takes the newcomer for who had it before. Where the programs are not granted the engine serves without them, and says so
 //! ([`Balance::lines`]). Nothing is pinned: programs, maps and attachments end with the process, however that ends.
 
+mod doors;
 mod places;
 mod program;
 
@@ -20,7 +21,7 @@ use abi::balance::{Forward, Vip as Target};
 use policy::balance::maglev_slots;
 use policy::hash::xxh64;
 
-pub use program::{Count, Kind, Program, Room, Tried, VipCounts};
+pub use program::{Count, Kind, Program, Room, Tried, VipCounts, door};
 
 use self::places::Places;
 use crate::bpf::{self, Next};
@@ -64,7 +65,8 @@ struct Raised {
 
 /// A VIP, as far as the kernel was told.
 struct Followed {
-    target: Target,
+    /// Which of its two tables counts.
+    half: u32,
     origins: Vec<Origin>,
     /// Of each slot, whose it is by its place in `origins`; `None`: nobody's.
     slots: Option<Vec<u16>>,
@@ -170,6 +172,8 @@ impl Balance {
     /// What is due now and then: neighbours that the kernel does not know are asked for.
     pub fn look(&mut self) {
         let Some(raised) = &mut self.raised else { return };
+        // Refused only where there is no such map, and there is.
+        let _ = raised.program.tick((ring::now().as_nanos() / 1_000_000_000) as u32 + 1);
         let counts = raised.program.counts();
         let unanswered = counts.iter().filter(|count| count.name == "no_neighbour").map(|count| count.packets).sum();
         if unanswered != raised.unanswered {
@@ -217,24 +221,19 @@ impl Balance {
 impl Raised {
     /// `None` where no interface takes it: `refused` says why.
     fn new(wish: &Balancer, first: &First<'_>, refused: &mut Vec<String>) -> Result<Option<Self>, String> {
-        let addresses = wish.vips.iter().map(|vip| vip.addresses.len() as u32).sum();
         let room = Room {
             vips: wish.vips.len() as u32,
-            addresses,
+            addresses: 1,
             endpoints: limits::VIP_ENDPOINTS_MAX,
             flows: limits::VIP_FLOWS,
         };
-        let mut program = Program::load(Kind::Balance, room)?;
-        program.set_outer(wish.source)?;
-        let mut vips = Vec::new();
-        for (vip, number) in wish.vips.iter().zip(0..) {
-            let target = Target { number, forward: forward(vip.forward), second: false };
-            program.set_table(target, None)?;
-            for address in &vip.addresses {
-                program.set_vip(*address, vip.protocol, target)?;
-            }
-            vips.push(Followed { target, origins: Vec::new(), slots: None, refused: None });
-        }
+        let doors = wish.vips.iter().zip(0..).flat_map(|(vip, number)| {
+            let target = Target { number, forward: forward(vip.forward) };
+            vip.addresses.iter().map(move |address| door(*address, vip.protocol, target))
+        });
+        let program = Program::load(Kind::Balance, room, wish.source, &doors.collect::<Vec<_>>())?;
+        let nobody = || Followed { half: 0, origins: Vec::new(), slots: None, refused: None };
+        let vips = wish.vips.iter().map(|_| nobody()).collect();
         let places = Places::new(limits::VIP_ENDPOINTS_MAX as usize);
         let mut raised = Self { wish: wish.clone(), program, interfaces: Vec::new(), vips, places, unanswered: 0 };
         raised.interfaces = attach_to(&mut raised.program, first, &wish.interfaces, wish.mode, refused);
@@ -259,16 +258,14 @@ impl Raised {
         let named: Option<Vec<u16>> =
             slots.as_ref().map(|slots| slots.iter().map(|&slot| held[usize::from(slot)]).collect());
         let followed = &mut self.vips[vip];
-        let target = Target { second: !followed.target.second, ..followed.target };
-        self.program.set_table(target, named.as_deref())?;
-        for address in &self.wish.vips[vip].addresses {
-            self.program.set_vip(*address, self.wish.vips[vip].protocol, target)?;
-        }
+        let (number, half) = (vip as u32, followed.half ^ 1);
+        self.program.set_table(number, half, named.as_deref())?;
+        self.program.turn(number, half)?;
         for gone in self.places.leave(vip, &origins) {
             self.program.set_endpoint(gone.number, Ipv6Addr::UNSPECIFIED.into(), gone.generation, false)?;
         }
         let serving = origins.iter().filter(|origin| origin.weight > 0).count();
-        *followed = Followed { target, origins, slots, refused: None };
+        *followed = Followed { half, origins, slots, refused: None };
         Ok(serving)
     }
 }
@@ -276,9 +273,8 @@ impl Raised {
 impl Decap {
     /// `None` where no interface takes it: `refused` says why.
     fn new(wish: &snapshot::Decap, first: &First<'_>, refused: &mut Vec<String>) -> Result<Option<Self>, String> {
-        let room = Room { vips: 1, addresses: wish.addresses.len() as u32, endpoints: 1, flows: 64 };
-        let mut program = Program::load(Kind::Decap, room)?;
-        program.set_outer(wish.source)?;
+        let room = Room { vips: 1, addresses: wish.addresses.len() as u32, endpoints: 1, flows: 8 };
+        let mut program = Program::load(Kind::Decap, room, wish.source, &[])?;
         for address in &wish.addresses {
             program.unwrap_for(*address)?;
         }

@@ -4,14 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use abi::balance::{
-    Address, BLOCKS, Decap, ENDPOINT_WORDS, Endpoint, HOP_WORDS, Hop, NOBODY, OUTER_WORDS, Outcome, Outer,
-    SLOTS_PER_BLOCK, VIP_COUNTS, Vip, VipKey, mapped, vip_key,
+    Address, BLOCKS, BUCKET_WORDS, Decap, Door, ENDPOINT_WORDS, Endpoint, Forward, Hop, LINE_WORDS, Line, NOBODY,
+    Outcome, Outer, SETTINGS_WORDS, SLOTS_PER_BLOCK, Settings, VIP_COUNTS, Vip, WAYS, mapped, protocol_port,
 };
+use aws_lc_rs::rand;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::links::FdLink;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
+use super::doors::Doors;
 use crate::bpf::{self, Behind, Next, attach, refusal};
 use crate::limits;
 use crate::snapshot::{OuterSource, Transport, XdpMode};
@@ -50,10 +52,11 @@ impl Kind {
 pub struct Room {
     /// VIPs, each with its tables.
     pub vips: u32,
-    /// Addresses and ports of all VIPs, or addresses that packets are unwrapped for.
+    /// Addresses that packets are unwrapped for.
     pub addresses: u32,
     /// Places of endpoints.
     pub endpoints: u32,
+    /// Flows of each family: a power of two, and 8 at least.
     pub flows: u32,
 }
 
@@ -92,6 +95,7 @@ pub struct Tried {
 pub struct Program {
     ebpf: Ebpf,
     kind: Kind,
+    settings: Settings,
     /// Each is a descriptor of ours, and the attachment ends with it.
     links: Vec<FdLink>,
     /// Where it stands behind a shield.
@@ -99,26 +103,41 @@ pub struct Program {
 }
 
 impl Program {
-    /// Loads it with empty maps.
+    /// Loads it, with VIPs that nobody serves yet.
     ///
     /// # Errors
     /// A sentence for the operator: which step was refused, and what that needs.
-    pub fn load(kind: Kind, room: Room) -> Result<Self, String> {
+    pub fn load(kind: Kind, room: Room, source: OuterSource, doors: &[Door]) -> Result<Self, String> {
+        let doors = Doors::build(doors).ok_or("there are too many VIPs")?;
+        let sets = (room.flows / WAYS as u32).next_power_of_two().max(2);
         let mut ebpf = EbpfLoader::new()
             // Nothing in the program depends on how the kernel lays out its structures.
             .btf(None)
-            .map_max_entries("VIPS", room.addresses)
+            .map_max_entries("DOORS", doors.buckets.len() as u32)
+            .map_max_entries("HALVES", room.vips)
             .map_max_entries("TABLES", room.vips * 2 * BLOCKS)
             .map_max_entries("ENDPOINTS", room.endpoints)
-            .map_max_entries("FLOWS", room.flows)
-            .map_max_entries("HOPS", room.endpoints)
+            .map_max_entries("FLOWS_V4", sets)
+            .map_max_entries("FLOWS_V6", sets)
+            .map_max_entries("LINES", room.endpoints)
             .map_max_entries("ADDRESSES", room.addresses)
             .map_max_entries("VIP_COUNTERS", room.vips)
-            .map_max_entries("ENDPOINT_COUNTERS", room.endpoints)
             .load(OBJECT)
             .map_err(|error| refusal("maps", &error))?;
         program(&mut ebpf, kind)?.load().map_err(|error| refusal("program", &error))?;
-        Ok(Self { ebpf, kind, links: Vec::new(), behind: Vec::new() })
+        let settings = Settings {
+            source: outer(source),
+            tick: 1,
+            door_shift: doors.shift,
+            door_multiplier: doors.multiplier,
+            flow_shift: 64 - sets.trailing_zeros(),
+            flow_multiplier: secret()? | 1,
+        };
+        let mut program = Self { ebpf, kind, settings, links: Vec::new(), behind: Vec::new() };
+        program.tell(settings)?;
+        program.set_doors(&doors)?;
+        (0..room.vips).try_for_each(|vip| program.set_table(vip, 0, None))?;
+        Ok(program)
     }
 
     /// As [`load`](Self::load), with as little room as there can be: to see whether it is granted.
@@ -126,45 +145,58 @@ impl Program {
     /// # Errors
     /// As there.
     pub fn try_to_load(kind: Kind) -> Result<(), String> {
-        Self::load(kind, Room { vips: 1, addresses: 1, endpoints: 1, flows: 64 }).map(drop)
+        let room = Room { vips: 1, addresses: 1, endpoints: 1, flows: 8 };
+        Self::load(kind, room, OuterSource::default(), &[]).map(drop)
     }
 
-    /// Where outer headers come from.
+    /// Counts ticks up to `tick`: ways that were learnt before are asked for again, and flows grow older.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn set_outer(&mut self, source: OuterSource) -> Result<(), String> {
-        let mut map: Array<&mut MapData, [u32; OUTER_WORDS]> = self.map("OUTER")?;
-        map.set(0, outer(source).words(), 0).map_err(|error| refusal("outer source", &error))
+    pub fn tick(&mut self, tick: u32) -> Result<(), String> {
+        if tick == self.settings.tick {
+            return Ok(());
+        }
+        self.tell(Settings { tick, ..self.settings })
     }
 
-    /// What packets to an address and port are: from now on, or with another table, at once and for all CPUs.
+    fn tell(&mut self, settings: Settings) -> Result<(), String> {
+        self.settings = settings;
+        let mut map: Array<&mut MapData, [u64; SETTINGS_WORDS]> = self.map("SETTINGS")?;
+        map.set(0, settings.words(), 0).map_err(|error| refusal("settings", &error))
+    }
+
+    fn set_doors(&mut self, doors: &Doors) -> Result<(), String> {
+        let mut map: Array<&mut MapData, [u32; BUCKET_WORDS]> = self.map("DOORS")?;
+        for (bucket, at) in doors.buckets.iter().zip(0..).filter(|(bucket, _)| bucket.iter().any(|word| *word != 0)) {
+            map.set(at, *bucket, 0).map_err(|error| refusal("VIPs", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Writes one of the two tables of a VIP, which must not be the one that counts. Slots name places of endpoints; `None`: nobody has any.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn set_vip(&mut self, address: SocketAddr, protocol: Transport, vip: Vip) -> Result<(), String> {
-        let number = match protocol {
-            Transport::Tcp => 6,
-            Transport::Udp => 17,
-        };
-        let mut map: HashMap<&mut MapData, VipKey, [u32; 2]> = self.map("VIPS")?;
-        let key = vip_key(words(address.ip()), number, address.port());
-        map.insert(key, vip.words(), 0).map_err(|error| refusal("VIPs", &error))
-    }
-
-    /// Writes the table that `vip` means, which must not be the one that counts. Slots name places of endpoints; `None`: nobody has any.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn set_table(&mut self, vip: Vip, slots: Option<&[u16]>) -> Result<(), String> {
+    pub fn set_table(&mut self, vip: u32, half: u32, slots: Option<&[u16]>) -> Result<(), String> {
+        let first = Vip { number: vip, forward: Forward::IpIp }.first_block(half);
         let mut map: Array<&mut MapData, [u16; SLOTS_PER_BLOCK]> = self.map("TABLES")?;
-        for (at, index) in (vip.first_block()..).take(BLOCKS as usize).enumerate() {
+        for (at, index) in (first..).take(BLOCKS as usize).enumerate() {
             let mut block = [NOBODY; SLOTS_PER_BLOCK];
             let part = slots.and_then(|slots| slots.chunks(SLOTS_PER_BLOCK).nth(at)).unwrap_or_default();
             block[..part.len()].copy_from_slice(part);
             map.set(index, block, 0).map_err(|error| refusal("tables", &error))?;
         }
         Ok(())
+    }
+
+    /// Which of a VIP's tables counts: from now on, at once and for all CPUs.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn turn(&mut self, vip: u32, half: u32) -> Result<(), String> {
+        let mut map: Array<&mut MapData, u32> = self.map("HALVES")?;
+        map.set(vip, half, 0).map_err(|error| refusal("tables", &error))
     }
 
     /// Who has a place.
@@ -177,15 +209,12 @@ impl Program {
         map.set(place.into(), endpoint.words(), 0).map_err(|error| refusal("endpoints", &error))
     }
 
-    /// Nothing has been counted of who has a place.
+    /// Nothing has been counted of who has a place, and no CPU knows the way there.
     ///
     /// # Errors
     /// As [`load`](Self::load).
     pub fn forget_counts(&mut self, place: u16) -> Result<(), String> {
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error.to_string())?;
-        let zeros = PerCpuValues::try_from(vec![[0_u64; 2]; cpus]).map_err(|error| error.to_string())?;
-        let mut map: PerCpuArray<&mut MapData, [u64; 2]> = self.map("ENDPOINT_COUNTERS")?;
-        map.set(place.into(), zeros, 0).map_err(|error| refusal("counters", &error))
+        self.set_lines(place, Line::default())
     }
 
     /// Whom packets are unwrapped for, one more.
@@ -197,15 +226,20 @@ impl Program {
         map.insert(words(address), 1, 0).map_err(|error| refusal("addresses", &error))
     }
 
-    /// What a CPU would learn of the way to who has a place: for tests and measurements, which have no neighbours.
+    /// What CPUs would learn in this tick of the way to who has a place, of whom nothing has been counted then: for tests and measurements, which have no neighbours.
     ///
     /// # Errors
     /// As [`load`](Self::load).
     pub fn teach(&mut self, place: u16, hop: Hop) -> Result<(), String> {
+        let hop = Hop { tick: self.settings.tick, ..hop };
+        self.set_lines(place, Line { hop, ..Line::default() })
+    }
+
+    fn set_lines(&mut self, place: u16, line: Line) -> Result<(), String> {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error.to_string())?;
-        let hops = PerCpuValues::try_from(vec![hop.words(); cpus]).map_err(|error| error.to_string())?;
-        let mut map: PerCpuArray<&mut MapData, [u32; HOP_WORDS]> = self.map("HOPS")?;
-        map.set(place.into(), hops, 0).map_err(|error| refusal("hops", &error))
+        let lines = PerCpuValues::try_from(vec![line.words(); cpus]).map_err(|error| error.to_string())?;
+        let mut map: PerCpuArray<&mut MapData, [u64; LINE_WORDS]> = self.map("LINES")?;
+        map.set(place.into(), lines, 0).map_err(|error| refusal("ways", &error))
     }
 
     /// Lets it see an interface's packets from now on; tells which mode was granted.
@@ -258,7 +292,8 @@ impl Program {
     /// Packets and octets that went to who has a place, over all CPUs.
     #[must_use]
     pub fn endpoint_counts(&self, place: u16) -> [u64; 2] {
-        bpf::sum(&self.ebpf, "ENDPOINT_COUNTERS", place.into())
+        let [packets, octets, ..] = bpf::sum::<LINE_WORDS>(&self.ebpf, "LINES", place.into());
+        [packets, octets]
     }
 
     /// Runs it over a packet `repeat` times, as it would run if the packet came in: each time over what the time before has made of it.
@@ -278,6 +313,23 @@ impl Program {
     fn map<'a, M: TryFrom<&'a mut aya::maps::Map>>(&'a mut self, name: &str) -> Result<M, String> {
         bpf::map(&mut self.ebpf, name)
     }
+}
+
+/// An address, protocol and port that a VIP's packets come to.
+#[must_use]
+pub fn door(address: SocketAddr, protocol: Transport, vip: Vip) -> Door {
+    let number = match protocol {
+        Transport::Tcp => 6,
+        Transport::Udp => 17,
+    };
+    Door { address: words(address.ip()), protocol_port: protocol_port(number, address.port()), vip }
+}
+
+/// What nobody can guess.
+fn secret() -> Result<u64, String> {
+    let mut octets = [0; 8];
+    rand::fill(&mut octets).map_err(|_| "there is no randomness".to_owned())?;
+    Ok(u64::from_le_bytes(octets))
 }
 
 /// An address as its words lie in a packet.

@@ -58,7 +58,8 @@ pub const VIPS_MAX: usize = 512;
 /// Endpoints of all VIPs: the places that slots name, of which the last stands for nobody.
 pub const VIP_ENDPOINTS_MAX: u32 = 1 << 13;
 
-/// Flows that the balancer remembers, some 100 bytes each: 26 MB. One that has been pushed out has the slot of its hash, which is mostly the same endpoint.
+/// Flows that the balancer remembers of each family, 16 and 32 bytes each: 12 MB. One that has been pushed out has the slot of its hash, which is mostly the same
+/// endpoint.
 pub const VIP_FLOWS: u32 = 1 << 18;
 
 /// Octets that an outer header may have: IPv6's and UDP's.

@@ -42,6 +42,12 @@ pub struct OuterSource {
     pub v6: Cidr,
 }
 
+impl Default for OuterSource {
+    fn default() -> Self {
+        source(&BalanceDoc::default().source)
+    }
+}
+
 pub(super) fn balance(doc: &BalanceDoc, vips: &[VipDoc], pool_id: impl Fn(&str) -> PoolId) -> Option<Balancer> {
     let vip = |doc: &VipDoc| Vip {
         name: doc.name.as_str().into(),
