@@ -15,6 +15,8 @@ const TOOLS: &[Tool] = &[
     ("testssl", "testssl.sh"),
     ("python3", "python3"),
     ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("bpftool", "bpftool"),
     ("strace", "strace"),
     ("slowhttptest", "slowhttptest"),
     ("h2load", "nghttp2-client"),
