@@ -25,9 +25,11 @@ class Curl:
     """One handle, so one connection for as long as it can be used again."""
 
     def __init__(self, address, authority, version=THIRD_ONLY, identity=None):
-        self.base, self.curl, self.connects = f"https://localhost:{address.rsplit(':')[-1]}", pycurl.Curl(), 0
-        self.options = {pycurl.HTTP_VERSION: version, pycurl.CAINFO: authority, pycurl.TIMEOUT: 30, pycurl.IPRESOLVE: pycurl.IPRESOLVE_V4,
-                        pycurl.NOPROXY: "*"}
+        host, port = address.rsplit(":", 1)
+        family = pycurl.IPRESOLVE_V6 if host.startswith("[") else pycurl.IPRESOLVE_V4
+        self.base, self.curl, self.connects = f"https://localhost:{port}", pycurl.Curl(), 0
+        self.options = {pycurl.HTTP_VERSION: version, pycurl.CAINFO: authority, pycurl.TIMEOUT: 30, pycurl.IPRESOLVE: family, pycurl.NOPROXY: "*",
+                        pycurl.RESOLVE: [f"localhost:{port}:{host}"]}
         if identity:
             self.options |= {pycurl.SSLCERT: identity[0], pycurl.SSLKEY: identity[1]}
 
@@ -82,12 +84,13 @@ def certificates(address, authority, cert, key):
 
 def advertised(address, authority):
     """What HTTP/1 and 2 learn of HTTP/3 is true."""
+    host = address.rsplit(":", 1)[0]
     for version in (pycurl.CURL_HTTP_VERSION_1_1, pycurl.CURL_HTTP_VERSION_2TLS):
         _, _, said = Curl(address, authority, version).ask("/")
         told = re.search(r'alt-svc: h3=":(\d+)"; ma=86400', said)
         if not told:
             sys.exit(f"no Alt-Svc of ours: {said}")
-        code, body, _ = Curl(f"localhost:{told[1]}", authority).ask("/")
+        code, body, _ = Curl(f"{host}:{told[1]}", authority).ask("/")
         check("at the port that was named", (code, body), (200, b"hello\n"))
 
 

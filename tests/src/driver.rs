@@ -5,6 +5,8 @@ use std::panic::resume_unwind;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use crate::netns::Net;
+
 /// How the engine under test talks to the kernel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Driver {
@@ -89,6 +91,7 @@ pub fn run(sharing: Sharing, body: impl FnOnce() + Send + 'static) {
         .name(std::thread::current().name().unwrap_or("test").to_owned())
         .spawn(move || {
             let _done = done;
+            let _net = Net::enter_if_wanted();
             body();
         })
         .expect("a thread for the test");

@@ -1,9 +1,12 @@
 //! An engine with a door for HTTP/3, and the clients that our Python scripts are.
 
+use std::net::SocketAddr;
+
 use rustls::ClientConfig;
 
 use crate::driver::Driver;
 use crate::engine::{Engine, Setup};
+use crate::netns::Net;
 use crate::origin::Origin;
 use crate::place::{Folder, python, script};
 use crate::tls::{Authority, Issued, Kind};
@@ -15,6 +18,8 @@ pub struct H3Door {
     pub authority: Authority,
     pub issued: Issued,
     pub folder: Folder,
+    /// Where clients are, if they are not here: see [`Net`].
+    outside: Option<String>,
 }
 
 impl H3Door {
@@ -30,14 +35,20 @@ impl H3Door {
         let folder = Folder::new();
         let authority = Authority::new(&folder, "ca");
         let issued = authority.issue(&folder, "site", &["localhost"], Kind::Ecdsa);
+        let outside = Net::wanted();
+        let setup = if outside.is_some() { by_af_xdp(setup) } else { setup };
         let engine = setup.listen_line(&issued.line().replace(" }", &format!("{more_tls} }}"))).start();
-        Self { engine, authority, issued, folder }
+        Self { engine, authority, issued, folder, outside }
     }
 
     /// A script, which is told what to do and where.
     pub fn script(&self, name: &str, scenario: &str) -> Tool {
         let address = self.engine.address.to_string();
-        Tool::new(python(), 80).args([script(name).display().to_string(), scenario.to_owned(), address])
+        let tool = match &self.outside {
+            Some(namespace) => Tool::new("ip", 80).args(["netns", "exec", namespace]).args([python()]),
+            None => Tool::new(python(), 80),
+        };
+        tool.args([script(name).display().to_string(), scenario.to_owned(), address])
     }
 
     /// A script that has to find everything well.
@@ -57,10 +68,26 @@ impl H3Door {
     fn passes(&self, tool: Tool, what: &str) {
         let ran = tool.run();
         assert_eq!(ran.text().lines().last(), Some("all well"), "{what}: {}{}", ran.text(), ran.err);
+        if self.outside.is_some() {
+            let metrics = self.engine.metrics();
+            let (came, went) = (metrics.sum("afxdp_received_total"), metrics.sum("afxdp_sent_total"));
+            assert!(came > 0 && went > 0, "by AF_XDP {came} datagrams came and {went} went");
+        }
+    }
+
+    /// Where clients that are scripts come from.
+    pub fn client_address(&self) -> &'static str {
+        if self.outside.is_some() { Net::OUTSIDE_V4 } else { "127.0.0.1" }
     }
 
     /// A client's TLS that trusts the door.
     pub fn client(&self) -> ClientConfig {
         self.authority.client(None)
     }
+}
+
+/// At an address that clients of the other namespace reach, past the kernel.
+fn by_af_xdp(setup: Setup) -> Setup {
+    let address = SocketAddr::new(Net::V4.parse().expect("an address"), 8_443);
+    setup.at(address).engine_line(&format!("af_xdp.interface = {:?}", Net::INTERFACE))
 }

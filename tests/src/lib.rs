@@ -29,7 +29,7 @@ pub use engine::{Engine, Memory, Metrics, Setup, memory_of, row_of};
 pub use grpc::GrpcServer;
 pub use h3::H3Door;
 pub use message::{Cut, Message, checksum, hex, pattern, unhex};
-pub use netns::{Net, Street, SynFlood, checksum_of};
+pub use netns::{Net, RawUdp, Street, SynFlood, checksum_of};
 pub use origin::{Origin, Peer, answer, fields_text, standard};
 pub use place::{Folder, binary, free_address, python, script};
 pub use tls::{Authority, FirstFlight, HalfOpen, Issued, Kind, TlsClient, der_of};

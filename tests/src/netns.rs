@@ -3,6 +3,7 @@
 //!
 //! What holds: nothing outside of them is touched, and they go away with their owner; what a test that was killed has left goes with the next one.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -20,6 +21,10 @@ use crate::Tool;
 const FOLDER: &str = "/run/netns";
 const PREFIX: &str = "penstock-test-";
 
+thread_local! {
+    static OUTSIDE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
 /// The namespaces. The thread that made them is in the inner one from then on, with all threads and processes that it starts.
 #[derive(Debug)]
 pub struct Net {
@@ -33,25 +38,35 @@ impl Net {
     /// Its addresses.
     pub const V4: &'static str = "10.77.0.1";
     pub const V6: &'static str = "fd77::1";
+    /// Of the outer one.
+    pub const OUTSIDE_V4: &'static str = "10.77.0.2";
 
     /// Makes them; `None` where that is not allowed, and says so.
     pub fn enter() -> Option<Self> {
+        Self::with_queues(1)
+    }
+
+    /// As [`enter`](Self::enter), where `PENSTOCK_TEST_AF_XDP` is set: doors of HTTP/3 that this thread opens then serve clients of the outer one by AF_XDP.
+    pub(crate) fn enter_if_wanted() -> Option<Self> {
+        std::env::var_os("PENSTOCK_TEST_AF_XDP")?;
+        let net = Self::enter()?;
+        OUTSIDE.set(Some(net.outer.clone()));
+        Some(net)
+    }
+
+    /// The outer namespace of the one that was wanted.
+    pub(crate) fn wanted() -> Option<String> {
+        OUTSIDE.with_borrow(Clone::clone)
+    }
+
+    /// As [`enter`](Self::enter), with so many queues at either end of the cable.
+    pub fn with_queues(queues: usize) -> Option<Self> {
+        let queues = queues.to_string();
+        let queues = ["numrxqueues", &queues, "numtxqueues", &queues];
         let net = Self { inner: namespace("in")?, outer: namespace("out")? };
         let (inner, outer) = (net.inner.as_str(), net.outer.as_str());
-        ip(&[
-            "link",
-            "add",
-            Self::INTERFACE,
-            "netns",
-            inner,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "street0",
-            "netns",
-            outer,
-        ]);
+        let ends = ["type", "veth", "peer", "name", "street0", "netns", outer];
+        ip(&[&["link", "add", Self::INTERFACE, "netns", inner][..], &queues, &ends, &queues].concat());
         for (namespace, device, number) in [(inner, Self::INTERFACE, 1), (outer, "street0", 2)] {
             ip(&["-n", namespace, "link", "set", "lo", "up"]);
             ip(&["-n", namespace, "addr", "add", &format!("10.77.0.{number}/16"), "dev", device]);
@@ -229,9 +244,7 @@ impl SynFlood {
     /// # Panics
     /// There are no raw sockets here.
     pub fn new(to: SocketAddr) -> Self {
-        // IPPROTO_RAW: the header is ours.
-        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).expect("a raw socket");
-        Self { socket, to, sent: 0 }
+        Self { socket: raw_socket(), to, sent: 0 }
     }
 
     /// One more, from one of `sources` addresses in their turn, each time with another port.
@@ -243,6 +256,44 @@ impl SynFlood {
         // No room for it: a flood has others.
         let _ = self.socket.send_to(&packet, &SockAddr::from(self.to));
     }
+}
+
+/// Datagrams of IPv4 whose headers are the test's.
+#[derive(Debug)]
+pub struct RawUdp(Socket);
+
+impl RawUdp {
+    /// To be made, and used, outside.
+    ///
+    /// # Panics
+    /// There are no raw sockets here.
+    #[allow(clippy::new_without_default, reason = "it opens a socket")]
+    pub fn new() -> Self {
+        Self(raw_socket())
+    }
+
+    /// Sends a datagram as `change` leaves it: an IPv4 header of 20 octets, UDP's, and `bytes`. The header's own checksum is the kernel's to finish.
+    pub fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8], change: impl FnOnce(&mut [u8])) {
+        let (IpAddr::V4(source), IpAddr::V4(target)) = (from.ip(), to.ip()) else { panic!("{from} {to}: not IPv4") };
+        let length = 8 + bytes.len() as u16;
+        let mut udp = [from.port(), to.port(), length, 0].map(u16::to_be_bytes).concat();
+        udp.extend(bytes);
+        let pseudo = [&source.octets()[..], &target.octets(), &[0, 17], &length.to_be_bytes(), &udp].concat();
+        udp[6..8].copy_from_slice(&checksum_of(&pseudo).to_be_bytes());
+        let mut packet = vec![0x45, 0];
+        packet.extend((20 + length).to_be_bytes());
+        packet.extend([0, 1, 0, 0, 64, 17, 0, 0]);
+        packet.extend(source.octets());
+        packet.extend(target.octets());
+        packet.extend(udp);
+        change(&mut packet);
+        self.0.send_to(&packet, &SockAddr::from(to)).expect("there is room for one");
+    }
+}
+
+fn raw_socket() -> Socket {
+    // IPPROTO_RAW: the header is ours.
+    Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).expect("a raw socket")
 }
 
 /// An IPv4 packet with a SYN in it.

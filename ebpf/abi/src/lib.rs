@@ -1,5 +1,5 @@
 //! What the engine and its eBPF programs must agree on, written once: connection ids of QUIC, which worker a datagram
-//! belongs to, and what stands in their maps ([`balance`], [`cookie`] and [`shield`] for XDP's).
+//! belongs to, and what stands in their maps ([`afxdp`], [`balance`], [`cookie`] and [`shield`] for XDP's).
 //!
 //! What holds here: no allocation, no `std`, no panic, no loop without a constant bound, and nothing wider than 64 bits, so that the same
 //! functions pass the kernel's verifier. Absent on purpose: sockets, maps and clocks.
@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod afxdp;
 pub mod balance;
 mod connection_id;
 pub mod cookie;

@@ -15,6 +15,7 @@ use ring::{Granted, Now, Sender};
 
 pub(crate) use self::thread::driver;
 use self::thread::{Started, work};
+use crate::afxdp::AfXdp;
 use crate::balance::Balance;
 use crate::cores;
 use crate::exchange::Splicing;
@@ -46,6 +47,7 @@ pub struct Engine {
     shield: Shield,
     same_host: SameHost,
     balance: Balance,
+    afxdp: AfXdp,
     roster: Roster,
     oversight: Oversight,
     discovery: Option<Discovery>,
@@ -92,6 +94,7 @@ impl Engine {
             shield: Shield::default(),
             same_host: SameHost::prepare(snapshot),
             balance: Balance::default(),
+            afxdp: AfXdp::prepare(snapshot),
             roster: Roster::new(snapshot, cpus.len(), now()),
             oversight: Oversight::new(snapshot, originations.clone(), quic.clone(), now()),
             discovery: Discovery::start(snapshot),
@@ -119,6 +122,7 @@ impl Engine {
         }
         engine.same_host.raise(snapshot);
         engine.start_workers()?;
+        engine.afxdp.attach();
         engine.shield = Shield::raise(snapshot);
         engine.balance = Balance::raise(snapshot, &|interface| engine.shield.on(interface));
         engine.follow_vips();
@@ -176,7 +180,7 @@ impl Engine {
         }
     }
 
-    fn plan(&self, index: usize) -> Plan {
+    fn plan(&mut self, index: usize) -> Plan {
         Plan {
             snapshot: Arc::clone(&self.snapshot),
             cells: Arc::clone(&self.cells[index]),
@@ -190,6 +194,7 @@ impl Engine {
             tls: self.terminators.configs(),
             originations: self.originations.clone(),
             quic: self.quic.clone(),
+            afxdp: self.afxdp.share(index, self.cpus.len()),
             selections: Arc::clone(&self.selections),
             breakers: Arc::clone(&self.breakers),
             lending: Arc::clone(&self.lending),
@@ -259,6 +264,12 @@ impl Engine {
     #[must_use]
     pub fn balance(&self) -> &Balance {
         &self.balance
+    }
+
+    /// Whose datagrams go past the kernel.
+    #[must_use]
+    pub fn afxdp(&self) -> &AfXdp {
+        &self.afxdp
     }
 
     /// To say whom it denies.
@@ -334,6 +345,9 @@ impl Engine {
             eprintln!("penstock: {news}");
         }
         self.balance.look();
+        if let Some(news) = self.afxdp.look() {
+            eprintln!("penstock: {news}");
+        }
         self.look();
         self.oversight.judge(now());
     }
@@ -448,6 +462,7 @@ impl Engine {
     /// Finish what has begun, within `patience`.
     pub fn drain(&mut self, patience: Duration) {
         self.draining = true;
+        self.afxdp.stand_down();
         self.tell(&Message::Drain(patience));
     }
 
@@ -490,6 +505,7 @@ impl Engine {
         lines.extend(self.shield.lines());
         lines.extend(self.same_host.lines(&self.snapshot));
         lines.extend(self.balance.lines());
+        lines.extend(self.afxdp.lines());
         lines.extend(tls::unpublished(&self.snapshot).iter().map(|note| format!("  note: {note}")));
         for listener in &self.snapshot.listeners {
             let protocol = match (listener.protocol, &listener.tls) {

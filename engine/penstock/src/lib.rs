@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod afxdp;
 pub mod balance;
 pub mod bpf;
 pub mod command;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ring::{Now, Receiver, Sender};
 
+use crate::afxdp;
 use crate::exchange::{Desk, Door, Splicing};
 use crate::limits;
 use crate::listen::{self, Gate};
@@ -44,6 +45,8 @@ pub struct Plan {
     pub originations: Originations,
     /// What workers have in common for QUIC.
     pub quic: quic::Keys,
+    /// Its queues of the interface whose datagrams go past the kernel.
+    pub afxdp: Option<afxdp::Share>,
     pub selections: Arc<Selections>,
     pub breakers: Arc<Breakers>,
     /// How workers lend each other idle connections.
@@ -125,6 +128,7 @@ impl Worker {
             tls,
             originations,
             quic,
+            afxdp,
             index,
             count,
             seed,
@@ -189,6 +193,9 @@ impl Worker {
         };
         for (at, tls) in tls.into_iter().enumerate() {
             worker.open_listener(ListenerId(at as u16), tls, count)?;
+        }
+        if let Some(share) = afxdp {
+            quic::go_by(&afxdp::Lane::new(share, Arc::clone(&worker.cells)), &worker.ends());
         }
         ring::spawn(housekeeping(
             Arc::clone(&worker.snapshot),
@@ -280,8 +287,11 @@ impl Worker {
     /// Opens the ways by which the other workers, of which there are `count` with this one, bring what belongs here.
     #[must_use]
     pub fn ways_from_others(&self, count: usize) -> Vec<Option<Sender<quic::Astray>>> {
-        let endpoints: Vec<_> = self.endpoints.iter().map(|(_, endpoint)| Rc::clone(endpoint)).collect();
-        quic::receive_from_all(usize::from(self.place.worker), count, &endpoints)
+        quic::receive_from_all(usize::from(self.place.worker), count, &self.ends())
+    }
+
+    fn ends(&self) -> Vec<Rc<quic::Endpoint>> {
+        self.endpoints.iter().map(|(_, endpoint)| Rc::clone(endpoint)).collect()
     }
 
     fn carry(&self, ways: quic::Ways) {

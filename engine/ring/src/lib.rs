@@ -1,7 +1,8 @@
 //! The engine room: io_uring, epoll or a simulated kernel behind one seam, and a single-thread executor on top.
 //!
 //! This is the only crate of the engine that says `unsafe` and makes system calls. A thread sets up a [`Ring`] and runs
-//! tasks on it with [`Ring::block_on`] and [`spawn`]; tasks use [`Stream`]s, [`Listener`]s, [`UdpSocket`]s, [`Timer`]s and mailboxes.
+//! tasks on it with [`Ring::block_on`] and [`spawn`]; tasks use [`Stream`]s, [`Listener`]s, [`UdpSocket`]s,
+//! [`XskSocket`]s, [`Timer`]s and mailboxes.
 //! Nothing here knows what the bytes mean.
 //!
 //! The way of a byte: kernel → driver (`driver/`) → [`table`] (the stream's inbox) → task → outbox → driver → kernel.
@@ -27,6 +28,7 @@ mod table;
 mod time;
 mod timer;
 mod wheel;
+mod xsk;
 
 use std::future::{Future, poll_fn};
 use std::task::Poll;
@@ -48,6 +50,7 @@ pub use spin::SpinPolicy;
 pub use table::Appetite;
 pub use time::{Now, monotonic, wall_clock};
 pub use timer::{Timer, sleep, sleep_until, until};
+pub use xsk::{FRAME_BYTES, FRAMES, Interface, RECEIVED_MAX, Xsk, XskCounts, XskSocket, local_addresses};
 
 /// Starts a task on this thread's ring.
 pub fn spawn(future: impl Future<Output = ()> + 'static) -> TaskRef {

@@ -24,6 +24,8 @@ use crate::wheel::Wheel;
 
 /// How often unused buffers are given back while there are any.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
+/// When a device that had no room is asked again: about as long as a full ring of 1 Gbit/s takes to be half empty.
+const KICK_AGAIN: Duration = Duration::from_millis(1);
 /// How long the end of a ring waits for operations in flight to come to rest.
 const REST_MAX: Duration = Duration::from_secs(2);
 
@@ -250,6 +252,7 @@ impl Reactor {
         let mut driver = self.driver.borrow_mut();
         table.start_sends();
         table.send_what_waited(&mut driver, &self.exec);
+        table.kicks.retain(|socket| !socket.settle_sends());
         let todo = &mut table.todo;
         for (token, request) in todo.requests.drain(..) {
             driver.submit(token, request);
@@ -269,7 +272,8 @@ impl Reactor {
         let now = Now::from_nanos(self.driver.borrow().clock());
         let timer = self.wheel.borrow().next();
         let trim = (buf::pool_counts().free > 0).then(|| self.trimmed.get() + TRIM_EVERY);
-        match timer.into_iter().chain(trim).min() {
+        let kick = (!self.table.borrow().kicks.is_empty()).then(|| now + KICK_AGAIN);
+        match timer.into_iter().chain(trim).chain(kick).min() {
             None => Wait::Forever,
             Some(at) if at <= now => Wait::None,
             Some(at) => Wait::AtMost(at.since(now)),

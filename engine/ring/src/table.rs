@@ -7,6 +7,7 @@
 //! * Bytes that arrive are never dropped while somebody owns the stream, late ones of a cancelled receive included.
 
 use std::io;
+use std::rc::Rc;
 
 use crate::buf::Buf;
 use crate::driver::{Completion, Fd, Request, Token};
@@ -14,6 +15,7 @@ use crate::exec::{Exec, TaskRef};
 use crate::op::{GATHER_MAX, Gather, OpId, Ops, Owned, Purpose};
 use crate::queue::Queue;
 use crate::slab::Slab;
+use crate::xsk;
 
 mod datagrams;
 mod detach;
@@ -51,6 +53,8 @@ pub(crate) struct Table {
     pub(crate) bell_rang: bool,
     /// Streams whose receive is armed anew: empty between looks.
     quiet: Vec<u32>,
+    /// Sockets of AF_XDP with something to send.
+    pub(crate) kicks: Vec<Rc<xsk::Shared>>,
 }
 
 /// How a stream receives.
@@ -130,6 +134,7 @@ impl Table {
             gathers: Vec::new(),
             bell_rang: false,
             quiet: Vec::new(),
+            kicks: Vec::new(),
         }
     }
 

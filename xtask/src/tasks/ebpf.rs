@@ -17,6 +17,7 @@ const PROGRAMS: &[(&str, Option<&str>)] = &[
     ("lookup", None),
     ("samehost", None),
     ("balance", None),
+    ("afxdp", None),
 ];
 
 const TARGET: &str = "bpfel-unknown-none";

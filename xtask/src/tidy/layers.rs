@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("shield", 14),
     ("samehost", 14),
     ("balance", 14),
+    ("afxdp", 14),
     ("cores", 14),
     ("bpf", 15),
 ];

@@ -4,6 +4,7 @@
 //! Served by the control thread, so that a scrape costs the workers one message. What holds here: only a POST changes anything,
 //! none that a browser may have been made to send does ([`trust`]), and each change is noted with who made it.
 
+mod afxdp;
 mod balance;
 mod breakers;
 mod grpc;

@@ -49,6 +49,7 @@ pub(super) fn status(engine: &Engine) -> Value {
         "shield": super::shield::interfaces(engine),
         "same_host": super::samehost::rows(engine),
         "balance": super::balance::interfaces(engine),
+        "af_xdp": super::afxdp::interfaces(engine),
         "classes": super::qos::classes(engine),
         "routes": super::selection::routes(engine),
         "breakers": super::breakers::status(engine),
@@ -62,6 +63,7 @@ fn goes_without(engine: &Engine) -> Vec<String> {
     let balance = engine.balance().refused().iter().cloned();
     let shield = engine.shield().refused().iter().map(|why| format!("XDP shield ({why})"));
     let further = engine.steering().further_refused().map(|why| format!("further addresses ({why})"));
+    let afxdp = engine.afxdp().refused().map(|why| format!("AF_XDP ({why})"));
     let same_host = engine.same_host().refused().map(|why| format!("same-host shortcut ({why})"));
     engine
         .granted()
@@ -73,6 +75,7 @@ fn goes_without(engine: &Engine) -> Vec<String> {
         .chain(shield)
         .chain(balance)
         .chain(same_host)
+        .chain(afxdp)
         .collect()
 }
 

@@ -14,12 +14,13 @@ use quinn_proto::{
     ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, ServerConfig,
     Transmit,
 };
-use ring::{Received, Sent, UdpOptions, UdpSocket};
+use ring::{Received, Sent, TaskRef, UdpOptions, UdpSocket};
 
 use super::ids::called_in;
 use super::link::{Inbox, Link};
 use super::proof::Proof;
 use super::{Keys, Trace, config, instant};
+use crate::afxdp::{Lane, Way};
 use crate::snapshot::Http3;
 use crate::telemetry::WorkerCells;
 use crate::telemetry::qlog::Qlog;
@@ -33,12 +34,14 @@ pub struct Astray {
     to: Option<IpAddr>,
     ecn: u8,
     bytes: BytesMut,
+    /// How answers get back, if it came past the kernel.
+    way: Option<Way>,
 }
 
 #[cfg(test)]
 impl Astray {
     pub(super) fn to(endpoint: usize, from: SocketAddr, bytes: BytesMut) -> Self {
-        Self { endpoint, from, to: None, ecn: 0, bytes }
+        Self { endpoint, from, to: None, ecn: 0, bytes, way: None }
     }
 }
 
@@ -49,6 +52,11 @@ pub type Carrier = Rc<dyn Fn(u16, Astray)>;
 pub struct Endpoint {
     machine: RefCell<quinn_proto::Endpoint>,
     pub(super) socket: UdpSocket,
+    /// The way past the kernel, where there is one.
+    lane: OnceCell<Rc<Lane>>,
+    pub(super) local: SocketAddr,
+    /// The task that polls for newcomers.
+    task: Cell<Option<TaskRef>>,
     /// Where datagrams of a connection go, by its handle.
     inboxes: RefCell<Vec<Option<Rc<Inbox>>>>,
     /// Who wants to connect and has not been looked at.
@@ -116,7 +124,7 @@ impl Endpoint {
         server: Arc<ServerConfig>,
     ) -> io::Result<Rc<Self>> {
         let socket = UdpSocket::bind(address, &UdpOptions::default())?;
-        Ok(Self::new(socket, at, keys, place, Some(server)))
+        Self::new(socket, at, keys, place, Some(server))
     }
 
     /// An endpoint that lets nobody in, and [calls](Self::call), at an address of its own.
@@ -127,14 +135,23 @@ impl Endpoint {
         // A port that others shared would be given what is ours.
         let socket =
             UdpSocket::bind(address, &UdpOptions { reuse_port: false, refusals: true, ..UdpOptions::default() })?;
-        Ok(Self::new(socket, 0, keys, place, None))
+        Self::new(socket, 0, keys, place, None)
     }
 
-    fn new(socket: UdpSocket, at: usize, keys: &Keys, place: Place, server: Option<Arc<ServerConfig>>) -> Rc<Self> {
+    fn new(
+        socket: UdpSocket,
+        at: usize,
+        keys: &Keys,
+        place: Place,
+        server: Option<Arc<ServerConfig>>,
+    ) -> io::Result<Rc<Self>> {
         let config = Arc::new(config::endpoint(keys, place));
-        Rc::new(Self {
+        Ok(Rc::new(Self {
+            local: socket.local()?,
             machine: RefCell::new(quinn_proto::Endpoint::new(config, server.clone(), true, None)),
             socket,
+            lane: OnceCell::new(),
+            task: Cell::new(None),
             inboxes: RefCell::default(),
             newcomers: RefCell::default(),
             wire: RefCell::default(),
@@ -146,7 +163,7 @@ impl Endpoint {
             receiving: Cell::new(false),
             shown: RefCell::new(server),
             recorder: OnceCell::new(),
-        })
+        }))
     }
 
     /// Begins a connection to a peer that has to prove this name. Its handshake is still to come.
@@ -186,13 +203,14 @@ impl Endpoint {
     /// # Errors
     /// The socket's.
     pub fn poll_newcomer(&self, cx: &mut Context<'_>) -> Poll<io::Result<Newcomer>> {
+        self.task.set(Some(ring::current_task()));
         let next = || self.newcomers.borrow_mut().pop_front().map(|newcomer| Poll::Ready(Ok(newcomer)));
         if let Some(newcomer) = next() {
             return newcomer;
         }
         let received = self.socket.poll_receive(cx, &mut |received| {
             self.receiving.set(true);
-            self.take(received);
+            self.take(received, None);
         });
         if received.is_pending() && !self.receiving.replace(false) {
             self.socket.take_refused(&mut |peer| self.refused(peer));
@@ -231,8 +249,13 @@ impl Endpoint {
         Some((trace, config::recorded(self.shown.borrow().as_ref()?, http3, stream)))
     }
 
+    /// Where there is a way past the kernel, datagrams go out by it from now on, as far as it knows where to.
+    pub fn go_by(&self, lane: &Rc<Lane>) {
+        let _ = self.lane.set(Rc::clone(lane));
+    }
+
     /// Hands out one batch of datagrams.
-    fn take(&self, received: Received<'_>) {
+    pub(super) fn take(&self, received: Received<'_>, way: Option<Way>) {
         let Received { from, to, ecn, stride, bytes } = received;
         let mut batch = BytesMut::from(&*bytes);
         while !batch.is_empty() {
@@ -240,7 +263,7 @@ impl Endpoint {
             if let Some(carrier) = self.carrier.get()
                 && let Some(worker) = self.owner(&bytes)
             {
-                carrier(worker, Astray { endpoint: self.at, from, to, ecn, bytes });
+                carrier(worker, Astray { endpoint: self.at, from, to, ecn, bytes, way });
             } else {
                 self.hand_out(from, to, ecn, bytes);
             }
@@ -249,7 +272,10 @@ impl Endpoint {
 
     /// Takes a datagram in that came to another worker.
     pub fn take_over(&self, astray: Astray) {
-        let Astray { from, to, ecn, bytes, .. } = astray;
+        let Astray { from, to, ecn, bytes, way, .. } = astray;
+        if let (Some(way), Some(to), Some(lane)) = (way, to, self.lane.get()) {
+            lane.learn(from, to, way);
+        }
         self.hand_out(from, to, ecn, bytes);
     }
 
@@ -277,6 +303,7 @@ impl Endpoint {
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
                 self.newcomers.borrow_mut().push_back(Newcomer { incoming, heard: bytes });
+                self.announce();
             }
             Some(DatagramEvent::Response(transmit)) => self.answer(&transmit, wire),
             // The second datagram of a ClientHello comes right behind the first.
@@ -287,6 +314,15 @@ impl Endpoint {
                     newcomer.heard += bytes;
                 }
             }
+        }
+    }
+
+    /// Wakes who polls for newcomers, where another task has found one.
+    fn announce(&self) {
+        if let Some(task) = self.task.get()
+            && task != ring::current_task()
+        {
+            ring::wake(task);
         }
     }
 
@@ -334,13 +370,17 @@ impl Endpoint {
     }
 
     pub(super) fn send(&self, transmit: &Transmit, wire: &[u8]) -> Sent {
-        self.socket.send(&ring::Transmit {
+        let transmit = ring::Transmit {
             to: transmit.destination,
             from: transmit.src_ip,
             ecn: transmit.ecn.map_or(0, |ecn| ecn as u8),
             segment: transmit.segment_size,
             bytes: &wire[..transmit.size],
-        })
+        };
+        match self.lane.get() {
+            Some(lane) if lane.send(self.local.port(), &transmit) => Sent::Done,
+            _ => self.socket.send(&transmit),
+        }
     }
 
     pub(super) fn open(&self, handle: ConnectionHandle, inbox: &Rc<Inbox>) {

@@ -35,11 +35,11 @@ mod text;
 pub use address::{Address, Bind, Cidr, Host, read_networks};
 pub use also::Also;
 pub use compile::{
-    AccessLog, Action, Admission, Balancer, Candidates, Certificate, Class, ClassId, CookieRule, Decap, Division,
-    EngineSettings, Fallback, Fixed, Flows, HeaderRule, HeaderRules, HealthProbe, Http3, Limit, Listener, ListenerId,
-    ListenerProtocol, ListenerTls, Mirror, Networks, OuterSource, OverLimit, Pace, Paces, Pool, PoolId, PoolTls,
-    PoolTransparency, ProbeAsk, QlogSettings, QuicSettings, Redirect, Retry, Reuse, Rewrite, Route, RouteBreaker,
-    RouteQos, Shield, Snapshot, SniTable, Stickiness, Target, Timeouts, Trust, Vip, WebSockets,
+    AccessLog, Action, Admission, AfXdp, Balancer, Candidates, Certificate, Class, ClassId, CookieRule, Decap,
+    Division, EngineSettings, Fallback, Fixed, Flows, HeaderRule, HeaderRules, HealthProbe, Http3, Limit, Listener,
+    ListenerId, ListenerProtocol, ListenerTls, Mirror, Networks, OuterSource, OverLimit, Pace, Paces, Pool, PoolId,
+    PoolTls, PoolTransparency, ProbeAsk, QlogSettings, QuicSettings, Redirect, Retry, Reuse, Rewrite, Route,
+    RouteBreaker, RouteQos, Shield, Snapshot, SniTable, Stickiness, Target, Timeouts, Trust, Vip, WebSockets,
 };
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, EndpointLimits, Nameserver, Source};

@@ -143,6 +143,16 @@ counters! {
     qlog_refused_total: "counter",
     /// Records of qlog that were not written: the file was full, or the disk behind.
     qlog_records_dropped_total: "counter",
+    /// Datagrams of QUIC that came past the kernel (AF_XDP).
+    afxdp_received_total: "counter",
+    /// Datagrams of QUIC that left past the kernel.
+    afxdp_sent_total: "counter",
+    /// Sends of QUIC, of one datagram or several, that went by the kernel though there is a way past it: the next hop is not known, they do not fit a frame, or none is free.
+    afxdp_by_kernel_total: "counter",
+    /// Frames that came past the kernel and are no good: a wrong checksum, lengths that contradict each other, a source that cannot be.
+    afxdp_flawed_total: "counter",
+    /// Frames that were lost because a socket of AF_XDP had none free, as the kernel counts.
+    afxdp_lost_total: "counter",
     /// Connections of HTTP/2 and HTTP/3 to endpoints, each shared by many requests.
     upstream_shared: "gauge",
     /// Of those, the ones of HTTP/3.

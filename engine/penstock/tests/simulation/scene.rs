@@ -220,6 +220,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         qos: qos::Shared::new(&snapshot, 1),
         originations: Originations::default(),
         quic: penstock::quic::Keys::new(&snapshot.engine.quic).expect("there is randomness").repeatable(seed),
+        afxdp: None,
         selections: Selections::new(&snapshot, 1),
         breakers: Breakers::new(&snapshot, 1),
         lending: Lending::new(1),

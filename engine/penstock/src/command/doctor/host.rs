@@ -21,6 +21,8 @@ pub(super) struct Host {
     pub(super) lookup: Result<(), String>,
     /// Why the same-host shortcut cannot be loaded, or fails its trial, if so.
     pub(super) same_host: Result<(), String>,
+    /// Why datagrams cannot go past the kernel, if so.
+    pub(super) afxdp: Result<(), String>,
     /// Why the XDP balancer and decapsulator cannot be loaded, if so.
     pub(super) balance: Vec<(Balance, Result<(), String>)>,
 }
@@ -33,6 +35,7 @@ impl Host {
             ring: set_up_a_ring(),
             programs: load_programs(),
             shield: crate::shield::Program::load().map(drop),
+            afxdp: crate::afxdp::granted(),
             lookup: crate::steer::Lookup::load().map(drop),
             same_host: crate::samehost::probe(),
             balance: Balance::ALL.map(|kind| (kind, crate::balance::Program::try_to_load(kind))).into(),
@@ -48,6 +51,7 @@ impl Host {
             ring: Ok(granted(&["DEFER_TASKRUN", "NO_SQARRAY", "PBUF_RING_INC", "NO_IOWAIT"], &[])),
             programs: Kind::ALL.map(|kind| (kind, Ok(()))).into(),
             shield: Ok(()),
+            afxdp: Ok(()),
             lookup: Ok(()),
             same_host: Ok(()),
             balance: Balance::ALL.map(|kind| (kind, Ok(()))).into(),

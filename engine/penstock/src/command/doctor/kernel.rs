@@ -44,6 +44,7 @@ pub(super) fn findings(host: &Host) -> Vec<Finding> {
     findings.push(lookup(host));
     findings.push(same_host(host));
     findings.extend(balance(host));
+    findings.push(afxdp(host));
     findings.extend([cpus(host), cpu_limit(host), clock(host)]);
     findings
 }
@@ -236,6 +237,14 @@ fn same_host(host: &Host) -> Finding {
     Finding::judge(host.same_host.is_ok(), State::Warn, "bpf same host", found, "passes its trial").costs(
         "`same_host` has no effect: endpoints on this host are reached by TCP",
         "hold CAP_BPF and CAP_NET_ADMIN; mount cgroup v2; boot a kernel with CONFIG_BPF_SYSCALL=y and CONFIG_BPF_STREAM_PARSER=y, 5.15 or newer",
+    )
+}
+
+fn afxdp(host: &Host) -> Finding {
+    let found = host.afxdp.as_ref().map_or_else(|why| format!("refused: {why}"), |()| "granted".to_owned());
+    Finding::judge(host.afxdp.is_ok(), State::Warn, "af_xdp", found, "granted").costs(
+        "`engine.af_xdp` has no effect: datagrams of HTTP/3 go by the kernel's sockets",
+        "hold CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW; boot a kernel with CONFIG_XDP_SOCKETS=y, 5.18 or newer",
     )
 }
 

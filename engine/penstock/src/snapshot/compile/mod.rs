@@ -41,7 +41,7 @@ use super::{
     address::Cidr,
     literal::{Cores, Listed, ServerPolicy, Spin, Text, Time, ViaName},
     route::{Asked, Found, RouteId, RouteTable},
-    schema::{AccessFormat, Document, Driver, PoolDoc, RouteDoc, Splice, Steering},
+    schema::{AccessFormat, Document, Driver, PoolDoc, RouteDoc, Splice, Steering, XdpMode},
 };
 use crate::snapshot::Address;
 
@@ -89,6 +89,15 @@ pub struct EngineSettings {
     /// What the shortcut to endpoints of this host is limited to; `None`: all of the host.
     pub same_host_cgroup: Option<PathBuf>,
     pub quic: QuicSettings,
+    /// `None`: all datagrams are the kernel's.
+    pub af_xdp: Option<AfXdp>,
+}
+
+/// Where datagrams of HTTP/3 go past the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AfXdp {
+    pub interface: Box<str>,
+    pub mode: XdpMode,
 }
 
 /// What QUIC's endpoints of all listeners have in common.
@@ -247,6 +256,12 @@ pub(super) fn compile(document: &Document, files: &Files<'_>) -> Snapshot {
                 server: document.engine.quic.server,
                 pass_on: document.engine.quic.pass_on,
             },
+            af_xdp: document
+                .engine
+                .af_xdp
+                .interface
+                .as_deref()
+                .map(|interface| AfXdp { interface: interface.into(), mode: document.engine.af_xdp.mode }),
         },
         access_log: access_log(document),
         qlog: qlog(document),

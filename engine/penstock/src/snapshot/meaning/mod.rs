@@ -5,6 +5,7 @@ macro_rules! path {
     ($($step:expr),+) => { &[$($crate::snapshot::text::Step::from($step)),+] };
 }
 
+mod afxdp;
 mod answer;
 mod balance;
 mod breaker;
@@ -47,6 +48,7 @@ pub(super) fn meaning(document: &Document, tree: &Node, text: &str, files: &File
     meaning.shield();
     meaning.balance();
     meaning.decap();
+    meaning.af_xdp();
     meaning.counts();
     meaning.vip_count();
 }

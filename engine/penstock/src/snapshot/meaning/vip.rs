@@ -7,6 +7,7 @@ use crate::snapshot::endpoint::Source;
 use crate::snapshot::literal::Listed;
 use crate::snapshot::report::Code;
 use crate::snapshot::schema::{BalanceDoc, DecapDoc, VipDoc, XdpMode};
+use crate::snapshot::text::Step;
 
 /// Octets of an interface's name, its NUL left out (`IFNAMSIZ`).
 const INTERFACE_NAME_MAX: usize = 15;
@@ -67,16 +68,21 @@ impl Meaning<'_> {
     /// Whether interfaces have names.
     pub(super) fn interfaces(&mut self, section: &'static str, interfaces: &[String]) {
         for (at, name) in interfaces.iter().enumerate() {
-            let is_name = !name.is_empty()
-                && name.len() <= INTERFACE_NAME_MAX
-                && !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control());
-            if !is_name {
-                let message = format!("`{name}` is no interface's name");
-                self.report(Code::BadValue, path![section, "interfaces", at], message, "`ip link` lists them");
-            }
+            self.interface(name, path![section, "interfaces", at]);
         }
         let names = interfaces.iter().enumerate();
         self.twice("the interface", names.map(|(at, name)| (name.clone(), path![section, "interfaces", at].to_vec())));
+    }
+
+    /// Whether an interface can have this name.
+    pub(super) fn interface(&mut self, name: &str, path: &[Step<'_>]) {
+        let is_name = !name.is_empty()
+            && name.len() <= INTERFACE_NAME_MAX
+            && !name.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control());
+        if !is_name {
+            let message = format!("`{name}` is no interface's name");
+            self.report(Code::BadValue, path, message, "`ip link` lists them");
+        }
     }
 
     fn stands(&mut self, section: &'static str, interfaces: &[String], mode: XdpMode) {

@@ -23,7 +23,7 @@ pub use balance::Balance;
 pub(super) use balance::{SameSite, StickyDoc};
 pub(super) use breaker::{BreakerDoc, RouteBreakerDoc};
 pub use classes::{ClassDoc, PaceDoc};
-pub(super) use engine::{AccessDoc, QlogDoc};
+pub(super) use engine::{AccessDoc, AfXdpDoc, QlogDoc};
 pub use engine::{AccessFormat, Driver, Splice, Steering};
 use engine::{EngineDoc, LogDoc};
 pub(super) use health::HealthDoc;

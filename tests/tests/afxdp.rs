@@ -1,0 +1,272 @@
+//! Issue "Kernel fast paths", 6: HTTP/3 past the kernel (AF_XDP), over a cable between two network namespaces.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use harness::{
+    Authority, Driver, Engine, Folder, H3Door, Kind, Net, Origin, PATIENCE, RawUdp, Setup, Tool, on_each_driver, quic,
+    until,
+};
+
+const PORT: u16 = 8_443;
+
+fn at(address: &str) -> SocketAddr {
+    SocketAddr::new(address.parse().expect("an address"), PORT)
+}
+
+fn setup(driver: Driver, origin: &Origin, mode: &str) -> Setup {
+    let line = format!("af_xdp = {{ interface = \"{}\", mode = \"{mode}\" }}", Net::INTERFACE);
+    Setup::new(driver).origin(origin).engine_line(&line)
+}
+
+/// Whether it stands; says so where it is not granted.
+fn stands(engine: &Engine) -> bool {
+    let status = engine.status();
+    if status["af_xdp"].as_array().is_some_and(|rows| !rows.is_empty()) {
+        return true;
+    }
+    let without = status["goes_without"].to_string();
+    assert!(without.contains("AF_XDP"), "it is said why: {without}");
+    println!("SKIPPED: {without}");
+    false
+}
+
+/// Datagrams that the kernel's own UDP has given to sockets, and sent, in this namespace.
+fn by_kernel(v6: bool) -> (u64, u64) {
+    let (file, received, sent) = match v6 {
+        false => ("snmp", "InDatagrams", "OutDatagrams"),
+        true => ("snmp6", "Udp6InDatagrams", "Udp6OutDatagrams"),
+    };
+    let text = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("the kernel tells");
+    let count = |name: &str| -> u64 {
+        if v6 {
+            let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));
+            return line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).expect("it is counted");
+        }
+        let mut rows = text.lines().filter(|line| line.starts_with("Udp:")).map(|line| line.split_whitespace());
+        let (names, mut values) = (rows.next().expect("names"), rows.next().expect("values"));
+        let place = names.clone().position(|one| one == name).expect("it is counted");
+        values.nth(place).and_then(|value| value.parse().ok()).expect("a number")
+    };
+    (count(received), count(sent))
+}
+
+/// What became of packets, as the program counts.
+fn packets(engine: &Engine, outcome: &str) -> u64 {
+    let page = engine.page("/metrics").text();
+    let label = format!("penstock_afxdp_packets_total{{outcome=\"{outcome}\"}}");
+    page.lines().find_map(|line| line.strip_prefix(&label)?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Pages small and large, both ways, by libcurl; none of it by the kernel's UDP.
+fn transfers(driver: Driver, mode: &str, address: &str) {
+    let Some(net) = Net::enter() else { return };
+    let origin = Origin::standard();
+    let door = H3Door::of(setup(driver, &origin, mode).at(at(address)), "");
+    if !stands(&door.engine) {
+        return;
+    }
+    let is_v6 = address.contains(':');
+    let before = by_kernel(is_v6);
+    net.outside(|| door.curl("transfers", &[]));
+    let (after, metrics) = (by_kernel(is_v6), door.engine.metrics());
+    assert_eq!((metrics.sum("h3_connections_total"), metrics.sum("h3_faults_total")), (1, 0));
+    assert_eq!(metrics.sum("requests_total"), 210);
+    let (received, sent) = (metrics.sum("afxdp_received_total"), metrics.sum("afxdp_sent_total"));
+    assert!(received > 3_000 && sent > 6_000, "{received} datagrams came past the kernel, {sent} went");
+    assert_eq!(metrics.sum("afxdp_flawed_total"), 0);
+    assert_eq!(packets(&door.engine, "taken"), received + metrics.sum("afxdp_lost_total"));
+    if mode == "native" {
+        assert_eq!(after.0 - before.0, 0, "datagrams that the kernel has received");
+    }
+    // Where a path is tried with more than the interface's MTU, the kernel refuses it.
+    let by_socket = metrics.sum("afxdp_by_kernel_total");
+    assert!(by_socket < 10 && after.1 - before.1 <= by_socket, "{by_socket} sends, {before:?} {after:?}");
+    door.engine.until_idle();
+}
+
+on_each_driver! {
+    fn transfers_native(driver) {
+        transfers(driver, "native", Net::V4);
+    }
+
+    fn transfers_generic(driver) {
+        transfers(driver, "generic", Net::V4);
+    }
+
+    fn transfers_over_ipv6(driver) {
+        transfers(driver, "native", Net::V6);
+    }
+
+    /// Downloads whose clients' ports change: a path is learnt anew; where there are two workers, what comes to the wrong one is brought to the right one, and answers leave by that one's own socket.
+    alone fn clients_that_move(driver) {
+        for workers in [1, 2] {
+            let Some(net) = Net::with_queues(workers) else { return };
+            let (folder, origin) = (Folder::new(), Origin::standard());
+            let authority = Authority::new(&folder, "ca");
+            let issued = authority.issue(&folder, "site", &["localhost"], Kind::Ecdsa);
+            let cores = if workers == 1 { "0" } else { "0-1" };
+            let engine =
+                setup(driver, &origin, "native").cores(cores).at(at(Net::V4)).listen_line(&issued.line()).start();
+            if !stands(&engine) {
+                return;
+            }
+            assert_eq!(engine.status()["af_xdp"][0]["queues"], workers);
+            let before = by_kernel(false);
+            let lost = net.outside(|| downloads(&authority, engine.address));
+            let (after, metrics) = (by_kernel(false), engine.metrics());
+            assert_eq!(lost, Vec::<String>::new());
+            let passed_on = metrics.sum("quic_passed_on_total");
+            assert_eq!(passed_on > 0, workers == 2, "{passed_on} datagrams were brought to their workers");
+            assert_eq!((after.0 - before.0, metrics.sum("afxdp_by_kernel_total")), (0, 0), "{before:?} {after:?}");
+        }
+    }
+
+    /// A wildcard has a door at each of the host's addresses, those too that it gets later.
+    fn a_wildcard(driver) {
+        let Some(net) = Net::enter() else { return };
+        let origin = Origin::standard();
+        let door = H3Door::of(setup(driver, &origin, "auto").at(at("0.0.0.0")), "");
+        if !stands(&door.engine) {
+            return;
+        }
+        assert_eq!(door.engine.status()["af_xdp"][0]["addresses"], 1);
+        let get = |address: &str| visit(&net, &door, at(address));
+        get(Net::V4);
+        let before = door.engine.metrics();
+        assert!(before.sum("afxdp_received_total") > 0);
+        Tool::new("ip", 20).args(["addr", "add", "10.77.0.9/32", "dev", Net::INTERFACE]).succeed();
+        until("the new address has a door", PATIENCE, || door.engine.status()["af_xdp"][0]["addresses"] == 2);
+        get("10.77.0.9");
+        assert!(door.engine.metrics().since(&before, "afxdp_received_total") > 0);
+        Tool::new("ip", 20).args(["addr", "del", "10.77.0.9/32", "dev", Net::INTERFACE]).succeed();
+        until("its door is closed", PATIENCE, || door.engine.status()["af_xdp"][0]["addresses"] == 1);
+    }
+
+    /// What is strange is the kernel's, what is wrong is nobody's, and clients notice nothing of either.
+    fn frames_that_are_no_good(driver) {
+        let Some(net) = Net::enter() else { return };
+        let origin = Origin::standard();
+        let door = H3Door::of(setup(driver, &origin, "native").at(at(Net::V4)), "");
+        if !stands(&door.engine) {
+            return;
+        }
+        let bytes = [0xc0; 1_200];
+        net.outside(|| {
+            let raw = RawUdp::new();
+            let (from, to) = ("10.77.0.2:4433".parse().unwrap(), at(Net::V4));
+            raw.send(from, to, &bytes, |packet| packet[26] ^= 0x5a);
+            raw.send("10.77.0.2:0".parse().unwrap(), to, &bytes, |_| {});
+            raw.send("224.0.0.7:53".parse().unwrap(), to, &bytes, |_| {});
+            // Says that more of it follows.
+            raw.send(from, to, &bytes, |packet| packet[6] = 0x20);
+            // UDP says that it is longer than IP does.
+            raw.send(from, to, &bytes, |packet| packet[24] = 0xff);
+        });
+        until("all have come", PATIENCE, || {
+            door.engine.metrics().sum("afxdp_flawed_total") == 3 && packets(&door.engine, "fragment") == 1 && packets(&door.engine, "malformed") == 1
+        });
+        visit(&net, &door, at(Net::V4));
+    }
+
+    /// Killed, it leaves nothing; and another one gets the queue.
+    fn nothing_is_left_behind(driver) {
+        let Some(net) = Net::enter() else { return };
+        let origin = Origin::standard();
+        for _ in 0..2 {
+            let mut door = H3Door::of(setup(driver, &origin, "native").at(at(Net::V4)), "");
+            if !stands(&door.engine) {
+                return;
+            }
+            assert!(net.interface().contains("prog/xdp"));
+            visit(&net, &door, at(Net::V4));
+            door.engine.kill();
+            door.engine.wait(PATIENCE);
+            until("the interface is free again", PATIENCE, || !net.interface().contains("prog/xdp"));
+        }
+    }
+
+    /// Told to drain, it leaves datagrams to the kernel, and what has begun goes on.
+    fn a_drain_leaves_the_rest_to_the_kernel(driver) {
+        let Some(net) = Net::enter() else { return };
+        let origin = Origin::standard();
+        let mut door = H3Door::of(setup(driver, &origin, "native").at(at(Net::V4)), "");
+        if !stands(&door.engine) {
+            return;
+        }
+        let config = quic::config(&door.authority, 16 << 10);
+        let mut visitor = net.outside(|| {
+            let mut visitor = quic::Visitor::connect(at(Net::V4), &config);
+            until("some of the answer", PATIENCE, || {
+                visitor.turn("/bytes/3000000");
+                visitor.received > 100_000
+            });
+            visitor
+        });
+        door.engine.terminate();
+        until("the interface is free", PATIENCE, || !net.interface().contains("prog/xdp"));
+        assert_eq!(visitor.ended, None, "it is not over yet");
+        until("the answer is whole", PATIENCE, || {
+            visitor.turn("");
+            visitor.ended.is_some()
+        });
+        assert_eq!(visitor.ended, Some(Ok(())));
+        visitor.close();
+        door.engine.wait(PATIENCE);
+    }
+
+    /// Where it is not granted, HTTP/3 is served as ever, and the reason is told.
+    fn without_it(driver) {
+        let Some(net) = Net::enter() else { return };
+        let origin = Origin::standard();
+        let capabilities = "-all,+bpf,+net_admin,+net_bind_service,+dac_override";
+        let weak = setup(driver, &origin, "auto").at(at(Net::V4)).launched_by(["setpriv", "--bounding-set", capabilities]);
+        let door = H3Door::of(weak, "");
+        let why = door.engine.status()["goes_without"].to_string();
+        assert!(why.contains("AF_XDP (door0: ") && why.contains("needs CAP_"), "{why}");
+        visit(&net, &door, at(Net::V4));
+        assert_eq!(door.engine.metrics().sum("afxdp_received_total"), 0);
+        drop(door);
+        let line = "af_xdp.interface = \"nobody0\"";
+        let door = H3Door::of(Setup::new(driver).origin(&origin).engine_line(line).at(at(Net::V4)), "");
+        let why = door.engine.status()["goes_without"].to_string();
+        assert!(why.contains("AF_XDP (nobody0: "), "{why}");
+    }
+}
+
+/// One download from outside.
+fn visit(net: &Net, door: &H3Door, to: SocketAddr) {
+    let config = quic::config(&door.authority, 64 << 10);
+    net.outside(|| {
+        let mut visitor = quic::Visitor::connect(to, &config);
+        until("an answer", PATIENCE, || {
+            visitor.turn("/bytes/100000");
+            visitor.ended.is_some()
+        });
+        assert_eq!(visitor.ended, Some(Ok(())));
+        assert!(visitor.received > 100_000);
+        visitor.close();
+    });
+}
+
+/// Clients that move while they download; how each ended that did not end well.
+fn downloads(authority: &Authority, address: SocketAddr) -> Vec<String> {
+    const CONTENT: usize = 200_000;
+    let config = quic::config(authority, 16 << 10);
+    let mut visitors: Vec<_> = (0..40).map(|_| (quic::Visitor::connect(address, &config), false)).collect();
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(40) && visitors.iter().any(|(visitor, _)| visitor.ended.is_none()) {
+        for (visitor, moved) in visitors.iter_mut().filter(|(visitor, _)| visitor.ended.is_none()) {
+            visitor.turn(&format!("/bytes/{CONTENT}"));
+            if visitor.received > CONTENT / 3 && !*moved {
+                visitor.move_on();
+                *moved = true;
+            }
+        }
+    }
+    let lost = visitors.iter().filter_map(|(visitor, moved)| match &visitor.ended {
+        Some(Ok(())) if visitor.received > CONTENT && *moved => None,
+        ended => Some(format!("{ended:?} after {} bytes", visitor.received)),
+    });
+    lost.collect()
+}
