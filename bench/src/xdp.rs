@@ -36,7 +36,7 @@ struct Case {
 pub(crate) fn run(words: &[String]) -> Outcome {
     let flags = Flags::parse(words, &["--samples"], &["--strict", "--smoke"])?;
     let samples: u32 = if flags.has("--smoke") { 5 } else { flags.read("--samples", 400)? };
-    let mut floor = Program::load(Kind::Floor, room(), OuterSource::default(), &[])?;
+    let mut floor = Program::load(Kind::Floor, room(), OuterSource::default(), &[], &[])?;
     let packet = tcp(Ipv4Addr::new(198, 51, 100, 1), 40_000, ACK);
     let mut missed = Vec::new();
     println!("{:44} {:>6} {:>9} {:>6} {:>6} {:>6}", "ns a packet, medians", "runs", "program", "floor", "over", "bar");
@@ -82,6 +82,7 @@ fn cases() -> Outcome<Vec<Case>> {
     cases.push(balanced("balancer: dsr, the flow is known", Forward::Dsr, 1, None, ACK, known, true)?);
     cases.push(balanced("balancer: ipip, the flow is known", Forward::IpIp, 1, Some(120), ACK, known, true)?);
     cases.push(balanced("balancer: gue, the flow is known", Forward::Gue, 1, None, ACK, known, true)?);
+    cases.push(balanced("balancer: nat, the flow is known", Forward::Nat, 1, None, ACK, known, true)?);
     cases.push(balanced("balancer: ipip, a SYN: by its slot", Forward::IpIp, 1, None, SYN, another, true)?);
     cases.push(balanced("balancer: ipip, a flow to remember", Forward::IpIp, 1, None, ACK, another, true)?);
     Ok(cases)
@@ -130,13 +131,14 @@ fn balanced(
     keeps: bool,
 ) -> Outcome<Case> {
     let vip = Vip { number: 0, forward };
+    let ours: &[IpAddr] = if forward == Forward::Nat { &[IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1))] } else { &[] };
     let doors = [door(SocketAddr::new(VIP.into(), PORT), Transport::Tcp, vip)];
-    let mut program = Program::load(Kind::Balance, room(), OuterSource::default(), &doors)?;
+    let mut program = Program::load(Kind::Balance, room(), OuterSource::default(), &doors, ours)?;
     let members: Vec<_> = (1..=u64::from(ENDPOINTS)).map(|id| (id, 1)).collect();
     program.set_table(vip.number, 1, maglev_slots(&members).as_deref())?;
     program.turn(vip.number, 1)?;
     for place in 0..ENDPOINTS {
-        program.set_endpoint(place, IpAddr::V4(Ipv4Addr::from(0x0a00_0001 + u32::from(place))), 1, keeps)?;
+        program.set_endpoint(place, (Ipv4Addr::from(0x0a00_0001 + u32::from(place)), PORT).into(), 1, keeps)?;
         // Nobody counts ticks here, so it is not forgotten.
         program.teach(place, Hop { addresses: [1, 2, 3], interface: 1, mtu: 1_500, generation: 1, tick: 0 })?;
     }

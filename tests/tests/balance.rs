@@ -18,8 +18,15 @@ const ORIGINS: [&str; 3] = ["o1", "o2", "o3"];
 const PORT: u16 = 8_080;
 
 /// A VIP of each family for each way.
-const VIPS: [(&str, &str, &str); 3] =
-    [("ipip", "10.79.0.1", "fd79::1"), ("gue", "10.79.0.2", "fd79::2"), ("dsr", "10.79.0.3", "fd79::3")];
+const VIPS: [(&str, &str, &str); 4] = [
+    ("ipip", "10.79.0.1", "fd79::1"),
+    ("gue", "10.79.0.2", "fd79::2"),
+    ("dsr", "10.79.0.3", "fd79::3"),
+    ("nat", "10.79.0.4", "fd79::4"),
+];
+
+/// Where packets of `nat` come from, by balancer.
+const OURS: [(&str, &str, &str); 2] = [("lb1", "10.78.1.1", "fd78::1:1"), ("lb2", "10.78.1.2", "fd78::1:2")];
 
 /// How long it takes to see that nothing comes.
 const SILENCE: Duration = Duration::from_millis(1_500);
@@ -45,6 +52,10 @@ impl Town {
             let shield = "[shield]\ninterfaces = [\"lb1\", \"lb2\"]\nmode = \"native\"";
             others.push(Setup::new(Driver::Epoll).to("127.0.0.1:9").more(shield).start());
         }
+        for (host, v4, v6) in OURS {
+            street.ip(host, &["addr", "add", &format!("{v4}/32"), "dev", "lo"]);
+            street.ip(host, &["addr", "add", &format!("{v6}/128"), "dev", Street::INTERFACE, "nodad"]);
+        }
         let sick = ORIGINS.map(|host| {
             for address in addresses() {
                 let whole = if address.is_ipv4() { format!("{address}/32") } else { format!("{address}/128") };
@@ -68,7 +79,7 @@ impl Town {
         let mut town = Self { street, balancers: Vec::new(), sick, _others: others };
         for host in ["lb1", "lb2"] {
             town.street.go(host);
-            let engine = balancer(mode);
+            let engine = balancer(mode, host);
             if !is_granted(&engine, mode) {
                 return None;
             }
@@ -96,14 +107,14 @@ impl Town {
         until("the balancers have heard", PATIENCE, || {
             (0..2).all(|balancer| {
                 let page = self.of(balancer, |engine| engine.page("/metrics").text());
-                let without = page.lines().filter(|line| line.starts_with("penstock_vip_endpoint_slots{"));
-                let without: BTreeSet<_> = without
-                    .filter(|line| line.ends_with(" 0"))
-                    .filter_map(|line| {
-                        ORIGINS.into_iter().find(|host| line.contains(&format!("\"{}\"", endpoint(host))))
+                let mut slots = page.lines().filter(|line| line.starts_with("penstock_vip_endpoint_slots{"));
+                page.contains("penstock_vip_endpoint_slots{")
+                    && slots.all(|line| {
+                        let is_of =
+                            |host: &&str| endpoints(host).iter().any(|name| line.contains(&format!("\"{name}\"")));
+                        let host = ORIGINS.into_iter().find(is_of).expect("one of ours");
+                        line.ends_with(" 0") == out.contains(&host)
                     })
-                    .collect();
-                without == out.iter().copied().collect()
             })
         });
     }
@@ -128,27 +139,49 @@ impl Town {
     }
 }
 
+/// Those of VIPs that endpoints have, too.
 fn addresses() -> impl Iterator<Item = IpAddr> {
-    VIPS.iter().flat_map(|(_, v4, v6)| [v4, v6]).map(|address| address.parse().expect("an address"))
+    VIPS.iter()
+        .filter(|(forward, ..)| *forward != "nat")
+        .flat_map(|(_, v4, v6)| [v4, v6])
+        .map(|address| address.parse().expect("an address"))
 }
 
-fn endpoint(host: &str) -> String {
+/// A host's own addresses.
+fn own(host: &str) -> [IpAddr; 2] {
     let number = HOSTS.iter().position(|known| *known == host).expect("it is one") + 1;
-    format!("10.78.0.{number}:{PORT}")
+    [format!("10.78.0.{number}"), format!("fd78::{number}")].map(|address| address.parse().expect("an address"))
 }
 
-fn balancer(mode: &str) -> Engine {
+/// What pools call it.
+fn endpoints(host: &str) -> [String; 2] {
+    own(host).map(|address| SocketAddr::new(address, PORT).to_string())
+}
+
+fn balancer(mode: &str, host: &str) -> Engine {
     let mut setup = Setup::new(Driver::Epoll);
     for host in ORIGINS {
-        setup = setup.to(&endpoint(host));
+        setup = setup.to(&endpoints(host)[0]);
     }
     let health = "health = { http = \"/health\", every = \"200ms\", every_in_doubt = \"100ms\", rise = 1, fall = 1 }";
-    setup = setup.pool_line(health).more(&format!("[balance]\ninterfaces = [\"eth0\"]\nmode = {mode:?}"));
+    let of_v6: Vec<_> = ORIGINS.iter().map(|host| format!("{:?}", endpoints(host)[1])).collect();
+    let (_, v4, v6) = OURS.iter().find(|(known, ..)| *known == host).expect("it is one");
+    setup = setup
+        .pool_line(health)
+        .more(&format!("[[pool]]\nname = \"of-v6\"\nendpoints = [{}]\n{health}", of_v6.join(", ")))
+        .more(&format!("[balance]\ninterfaces = [\"eth0\"]\nmode = {mode:?}\nnat = [{v4:?}, {v6:?}]"));
     for (forward, v4, v6) in VIPS {
-        for protocol in ["tcp", "udp"] {
+        // An endpoint of `nat` is of the family of the VIP.
+        let doors = match forward {
+            "nat" => vec![("4", format!("\"{v4}:{PORT}\""), "origins"), ("6", format!("\"[{v6}]:{PORT}\""), "of-v6")],
+            _ => vec![("", format!("\"{v4}:{PORT}\", \"[{v6}]:{PORT}\""), "origins")],
+        };
+        for (protocol, (family, addresses, pool)) in
+            ["tcp", "udp"].into_iter().flat_map(|of| doors.iter().map(move |door| (of, door)))
+        {
             setup = setup.more(&format!(
-                "[[vip]]\nname = \"{forward}-{protocol}\"\naddr = [\"{v4}:{PORT}\", \"[{v6}]:{PORT}\"]\n\
-                 protocol = \"{protocol}\"\nforward = \"{forward}\"\npool = \"origins\""
+                "[[vip]]\nname = \"{forward}{family}-{protocol}\"\naddr = [{addresses}]\n\
+                 protocol = \"{protocol}\"\nforward = \"{forward}\"\npool = \"{pool}\""
             ));
         }
     }
@@ -176,7 +209,7 @@ fn serve(name: &'static str) -> Arc<AtomicBool> {
             std::thread::spawn(move || answer(stream, name, &is_sick));
         }
     });
-    for address in addresses() {
+    for address in addresses().chain(own(name)) {
         let socket = UdpSocket::bind((address, PORT)).expect("a port of its own");
         std::thread::spawn(move || {
             let mut buffer = [0; 2_048];
@@ -268,7 +301,7 @@ fn flows(mode: &'static str) {
                 let mut stream = town.connect(door).unwrap_or_else(|error| panic!("{forward} {door}: {error}"));
                 let name = asks(&mut stream).unwrap_or_else(|error| panic!("{forward} {door}: {error}"));
                 *names.entry(name.clone()).or_insert(0) += 1;
-                held.push((door, stream, name));
+                held.push((forward, door, stream, name));
             }
             assert!(names.len() > 1 && names.keys().all(|name| ORIGINS.contains(&name.as_str())), "{door}: {names:?}");
         }
@@ -286,7 +319,8 @@ fn flows(mode: &'static str) {
         // The other balancer has never seen any of these flows.
         town.route("lb2");
         assert_eq!(whose(&sockets), first, "two balancers are of two minds");
-        for (door, stream, name) in &mut held {
+        // Whose addresses are rewritten is known to one balancer.
+        for (_, door, stream, name) in held.iter_mut().filter(|(forward, ..)| *forward != "nat") {
             assert_eq!(asks(stream).unwrap_or_else(|error| panic!("{door}: {error}")), *name);
         }
         town.route("lb1");
@@ -298,13 +332,13 @@ fn flows(mode: &'static str) {
             assert!(after == *before || before == "o2", "from {before} to {after}");
             assert_ne!(after, "o2");
         }
-        for (door, stream, name) in held.iter_mut().filter(|(_, _, name)| name != "o2") {
+        for (_, door, stream, name) in held.iter_mut().filter(|(.., name)| name != "o2") {
             assert_eq!(asks(stream).unwrap_or_else(|error| panic!("{door}: {error}")), *name);
         }
         // And well again.
         town.sick[1].store(false, Ordering::Relaxed);
         town.until_out(&[]);
-        for (door, stream, name) in held.iter_mut().filter(|(_, _, name)| name != "o2") {
+        for (_, door, stream, name) in held.iter_mut().filter(|(.., name)| name != "o2") {
             assert_eq!(asks(stream).unwrap_or_else(|error| panic!("{door}: {error}")), *name);
         }
 
@@ -362,13 +396,18 @@ fn path_mtu_errors_reach_whom_they_are_for() {
                 let client = socket.local_addr().unwrap();
                 // Less than anybody has heard of yet: more is not believed.
                 let door_number = doors().position(|(_, known)| known == door).expect("it is one");
-                let mtu = 1_500 - 8 * at - 30 * door_number;
+                let mtu = 1_500 - 8 * at - 25 * door_number;
                 let told = || {
                     let hears = |host: &str| {
-                        let way = ["-o", "route", "get", &client.ip().to_string(), "from", &door.ip().to_string()]
-                            .map(str::to_owned);
-                        let way: Vec<_> = way.iter().map(String::as_str).collect();
-                        town.street.ip(host, &way).contains(&format!("mtu {mtu}"))
+                        let (_, v4, v6) = OURS[0];
+                        let (to, from) = (client.ip().to_string(), door.ip().to_string());
+                        // An endpoint of `nat` knows neither client nor VIP.
+                        let way: &[&str] = match (forward, door.is_ipv4()) {
+                            ("nat", true) => &["-o", "route", "get", v4],
+                            ("nat", false) => &["-o", "route", "get", v6],
+                            _ => &["-o", "route", "get", &to, "from", &from],
+                        };
+                        town.street.ip(host, way).contains(&format!("mtu {mtu}"))
                     };
                     ORIGINS.into_iter().filter(|host| hears(host)).collect::<Vec<_>>()
                 };

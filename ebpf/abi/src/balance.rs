@@ -25,8 +25,11 @@ pub const BLOCKS: u32 = SLOTS.div_ceil(SLOTS_PER_BLOCK as u32);
 /// A slot that is nobody's.
 pub const NOBODY: u16 = u16::MAX;
 
-/// Words of an entry of the table of doors: address, protocol and port, VIP's number, way.
+/// Words of an entry of the table of doors: address, protocol and port, VIP's number, way, its own number.
 pub const DOOR_WORDS: usize = 8;
+
+/// Words of what clients know of a door.
+pub const FRONT_WORDS: usize = 5;
 
 /// Words of a bucket of two doors: one line of a cache.
 pub const BUCKET_WORDS: usize = 2 * DOOR_WORDS;
@@ -58,6 +61,10 @@ pub enum Forward {
     Gue,
     /// As they are, to the endpoint's link-layer address.
     Dsr,
+    /// From an address and port of ours, to the endpoint's; answers come back this way.
+    Nat,
+    /// No VIP's: what comes back to an address of ours.
+    Back,
 }
 
 impl Forward {
@@ -68,6 +75,8 @@ impl Forward {
         match number {
             1 => Self::Gue,
             2 => Self::Dsr,
+            3 => Self::Nat,
+            4 => Self::Back,
             _ => Self::IpIp,
         }
     }
@@ -85,13 +94,11 @@ pub struct Vip {
     pub forward: Forward,
 }
 
-impl Vip {
-    /// Where one of its tables begins in the map of all blocks.
-    #[inline(always)]
-    #[must_use]
-    pub const fn first_block(self, half: u32) -> u32 {
-        (self.number * 2 + (half & 1)) * BLOCKS
-    }
+/// Where one of a VIP's tables begins in the map of all blocks.
+#[inline(always)]
+#[must_use]
+pub const fn first_block(vip: u32, half: u32) -> u32 {
+    (vip * 2 + (half & 1)) * BLOCKS
 }
 
 /// A door: an address, protocol and port that packets of a VIP come to.
@@ -106,11 +113,18 @@ pub struct Door {
 }
 
 impl Door {
-    /// Itself as the words that a bucket holds.
+    /// Itself as the words that a bucket holds. `number` is its place among all doors.
     #[must_use]
-    pub const fn words(self) -> [u32; DOOR_WORDS] {
+    pub const fn words(self, number: u32) -> [u32; DOOR_WORDS] {
         let [a, b, c, d] = self.address;
-        [a, b, c, d, self.protocol_port, self.vip.number, self.vip.forward as u32, 0]
+        [a, b, c, d, self.protocol_port, self.vip.number, self.vip.forward as u32, number]
+    }
+
+    /// What clients know of it, as the words that a map holds: address and port.
+    #[must_use]
+    pub const fn front(self) -> [u32; FRONT_WORDS] {
+        let [a, b, c, d] = self.address;
+        [a, b, c, d, self.protocol_port & 0xffff]
     }
 }
 
@@ -122,6 +136,8 @@ pub const ENDPOINT_WORDS: usize = 6;
 pub struct Endpoint {
     /// Where packets go that are for it.
     pub address: Address,
+    /// The port that it serves. Only with [`Forward::Nat`] it need not be the VIP's.
+    pub port: u16,
     /// Counted up whenever the place is given to another one, so that flows of who had it before are not this one's.
     pub generation: u16,
     /// Flows that it has stay with it. It may have none of the table's slots all the same.
@@ -133,7 +149,7 @@ impl Endpoint {
     #[must_use]
     pub const fn words(self) -> [u32; ENDPOINT_WORDS] {
         let [a, b, c, d] = self.address;
-        [a, b, c, d, self.generation as u32, self.keeps as u32]
+        [a, b, c, d, self.generation as u32, self.keeps as u32 | (self.port as u32) << 16]
     }
 }
 
@@ -227,6 +243,36 @@ pub const fn flow_v6(port: u16, vip: u32) -> u64 {
     1 << 32 | (port as u64) << 16 | (vip & 0xffff) as u64
 }
 
+/// Ports of one of our addresses that flows are given, for each protocol. The first is the number of them, so that a port and a place differ by one bit.
+pub const NAT_PORTS: u32 = 1 << 15;
+
+/// The first of them.
+pub const NAT_PORT_FIRST: u32 = 1 << 15;
+
+/// Sets of flows that these are.
+pub const NAT_SETS: u32 = NAT_PORTS / WAYS as u32;
+
+/// Words of a flow whose addresses are rewritten: the client's address, what it is found by, whose it is.
+pub const NAT_WORDS: usize = 4;
+
+/// What such a flow is found by beside the client's address; never 0.
+#[inline(always)]
+#[must_use]
+pub const fn nat_tag(port: u16, door: u32) -> u64 {
+    1 << 32 | (port as u64) << 16 | (door & 0xffff) as u64
+}
+
+/// The two sets that such a flow may be in, of those of `regions` addresses.
+#[inline(always)]
+#[must_use]
+pub const fn nat_sets([high, low]: [u64; 2], tag: u64, multiplier: u64, regions: u32) -> [u32; 2] {
+    let mixed = (high ^ tag).wrapping_mul(multiplier) ^ low;
+    let mixed = (mixed ^ mixed >> 32).wrapping_mul(multiplier);
+    let other = (mixed ^ mixed >> 29).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    let sets = (regions * NAT_SETS) as u64;
+    [(((mixed >> 32) * sets) >> 32) as u32, (((other >> 32) * sets) >> 32) as u32]
+}
+
 /// The set that a flow is in, of 2^(64 - `shift`). The multiplier is the process's own secret, so that nobody knows whom he pushes out.
 #[inline(always)]
 #[must_use]
@@ -258,7 +304,7 @@ pub const fn slot_of(hash: u64) -> u32 {
 }
 
 /// Words of [`Settings`].
-pub const SETTINGS_WORDS: usize = 8;
+pub const SETTINGS_WORDS: usize = 9;
 
 /// What all packets need to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -275,6 +321,20 @@ pub struct Settings {
     pub flow_shift: u32,
     /// As above.
     pub flow_multiplier: u64,
+    /// Our addresses of IPv4 and of IPv6, which flows come from whose addresses are rewritten.
+    pub ours: [u8; 2],
+}
+
+/// The first region of a family and protocol, and how many there are: those of IPv4 before those of IPv6, of each TCP's before UDP's.
+#[inline(always)]
+#[must_use]
+pub const fn regions([v4, v6]: [u32; 2], is_v4: bool, is_udp: bool) -> (u32, u32) {
+    match (is_v4, is_udp) {
+        (true, false) => (0, v4),
+        (true, true) => (v4, v4),
+        (false, false) => (2 * v4, v6),
+        (false, true) => (2 * v4 + v6, v6),
+    }
 }
 
 /// Where the source addresses of outer headers come from: a network of each family, whose rest differs with the flow, so that the receiver's queues share them.
@@ -301,6 +361,7 @@ impl Settings {
             joined(self.tick, self.door_shift | self.flow_shift << 8),
             self.door_multiplier,
             self.flow_multiplier,
+            self.ours[0] as u64 | (self.ours[1] as u64) << 8,
         ]
     }
 }
@@ -321,6 +382,8 @@ pub enum Outcome {
     Forwarded,
     /// An ICMP error that went to the endpoint whose packet it tells of.
     Error,
+    /// Went back to a client, from the VIP's address again.
+    Returned,
     /// Dropped: nobody serves its VIP.
     NoEndpoint,
     /// Dropped: the kernel does not know the link-layer address yet. The engine has it asked for.
@@ -335,17 +398,20 @@ pub enum Outcome {
     TooBig,
     /// Dropped: its hop limit has run out.
     HopLimit,
+    /// Dropped: there is no address and port of ours that it could come from, or the endpoint is of another family.
+    NoPort,
 }
 
 impl Outcome {
     /// All of them, in their order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Other,
         Self::Fragment,
         Self::Options,
         Self::Truncated,
         Self::Forwarded,
         Self::Error,
+        Self::Returned,
         Self::NoEndpoint,
         Self::NoNeighbour,
         Self::NoRoute,
@@ -353,6 +419,7 @@ impl Outcome {
         Self::NotOnLink,
         Self::TooBig,
         Self::HopLimit,
+        Self::NoPort,
     ];
 
     /// Whether a packet of it is dropped; it may be sent or passed otherwise.
@@ -366,7 +433,7 @@ impl Outcome {
     #[must_use]
     pub const fn verdict(self) -> &'static str {
         match self {
-            Self::Forwarded | Self::Error => "forward",
+            Self::Forwarded | Self::Error | Self::Returned => "forward",
             _ if self.drops() => "drop",
             _ => "pass",
         }
@@ -382,6 +449,7 @@ impl Outcome {
             Self::Truncated => "truncated",
             Self::Forwarded => "forwarded",
             Self::Error => "icmp_error",
+            Self::Returned => "returned",
             Self::NoEndpoint => "no_endpoint",
             Self::NoNeighbour => "no_neighbour",
             Self::NoRoute => "no_route",
@@ -389,6 +457,7 @@ impl Outcome {
             Self::NotOnLink => "not_on_link",
             Self::TooBig => "too_big",
             Self::HopLimit => "hop_limit",
+            Self::NoPort => "no_port",
         }
     }
 }

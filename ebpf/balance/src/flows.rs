@@ -26,10 +26,10 @@ static FLOWS_V4: Array<[u64; FLOW_V4_WORDS * WAYS]> = Array::with_max_entries(2,
 static FLOWS_V6: Array<[u64; FLOW_V6_WORDS * WAYS]> = Array::with_max_entries(2, 0);
 
 /// Ticks after which a flow of UDP that nothing was heard of is another one: what Katran takes.
-const UDP_FLOW_LASTS: u32 = 30;
+pub(crate) const UDP_FLOW_LASTS: u32 = 30;
 
 /// The tag of a flow that is being written.
-const TAKEN: u64 = u64::MAX;
+pub(crate) const TAKEN: u64 = u64::MAX;
 
 /// What a flow is looked for by.
 pub(crate) struct Flow {
@@ -177,7 +177,7 @@ pub(crate) fn way_of(way: u64, zero: u64) -> usize {
 /// # Safety
 /// `at` is a word of a map's value.
 #[inline(always)]
-unsafe fn exchange(at: *mut u64, old: u64, new: u64) -> bool {
+pub(crate) unsafe fn exchange(at: *mut u64, old: u64, new: u64) -> bool {
     let found: u64;
     // SAFETY: the caller's promise.
     unsafe {

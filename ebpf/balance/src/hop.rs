@@ -62,7 +62,7 @@ impl Line {
 }
 
 #[inline(always)]
-fn ask(ctx: &XdpContext, endpoint: Address, way: Forward) -> Result<Hop, Outcome> {
+pub(crate) fn ask(ctx: &XdpContext, endpoint: Address, way: Forward) -> Result<Hop, Outcome> {
     let mut lookup = MaybeUninit::<Lookup>::uninit();
     let words = lookup.as_mut_ptr().cast::<u64>();
     let to_v4 = is_v4(endpoint);

@@ -19,6 +19,8 @@ mod decap;
 mod door;
 mod flows;
 mod hop;
+#[cfg(feature = "nat")]
+mod nat;
 mod packet;
 mod way;
 
@@ -27,7 +29,7 @@ use core::ptr;
 
 use abi::balance::{
     Address, BLOCKS, Decap, ENDPOINT_WORDS, Forward, NOBODY, Outcome, SETTINGS_WORDS, SLOTS_PER_BLOCK, VIP_COUNTS, Vip,
-    slot_of,
+    first_block, slot_of,
 };
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
@@ -83,10 +85,15 @@ const UDP_HEADER: u32 = 8;
 pub fn balance(ctx: XdpContext) -> u32 {
     let mut packet = MaybeUninit::<Packet>::uninit();
     if let Err(outcome) = read(&ctx, packet.as_mut_ptr()) {
-        return ended(&ctx, outcome);
+        return ended(&ctx, outcome as u32);
     }
     // SAFETY: it has been read, and what was read has no other holder.
-    send(&ctx, unsafe { packet.assume_init_ref() })
+    let packet = unsafe { packet.assume_init_ref() };
+    #[cfg(feature = "nat")]
+    if let Some(action) = nat::translated(&ctx, packet) {
+        return action;
+    }
+    send(&ctx, packet)
 }
 
 /// Sends it on. A function of its own in the program too, with its own stack, and what was read lies in memory: where LLVM puts numbers beside the packet's addresses, a place on the stack has
@@ -98,10 +105,10 @@ fn send(ctx: &XdpContext, packet: &Packet) -> u32 {
     match forward(ctx, packet) {
         Ok(action) => {
             let outcome = if packet.is(IS_ERROR) { Outcome::Error } else { Outcome::Forwarded };
-            count(outcome, u64::from(packet.octets + ETHERNET));
+            count(outcome as u32, u64::from(packet.octets + ETHERNET));
             action
         }
-        Err(outcome) => ended(ctx, outcome),
+        Err(outcome) => ended(ctx, outcome as u32),
     }
 }
 
@@ -138,11 +145,22 @@ fn endpoint_of(settings: &Settings, packet: &Packet, vip: Vip) -> Result<(u32, E
         }
         gone = true;
     }
-    let half = HALVES.get_ptr(vip.number).ok_or(Outcome::NoEndpoint)?;
+    let (number, endpoint) = by_slot(packet, vip.number)?;
+    if !packet.is(OPENS | IS_ERROR) {
+        remember(&flow, number | endpoint.generation << 16, settings.tick());
+        count_of_flow(vip.number, gone);
+    }
+    Ok((number, endpoint))
+}
+
+/// The endpoint of the slot of a packet's hash.
+#[inline(always)]
+fn by_slot(packet: &Packet, vip: u32) -> Result<(u32, Endpoint), Outcome> {
+    let half = HALVES.get_ptr(vip).ok_or(Outcome::NoEndpoint)?;
     // SAFETY: a word of the map's value, which the engine may write meanwhile: both tables are right then.
     let half = unsafe { ptr::read_volatile(half) };
     let slot = slot_of(packet.hash());
-    let block = TABLES.get_ptr(vip.first_block(half) + slot / SLOTS_PER_BLOCK as u32).ok_or(Outcome::NoEndpoint)?;
+    let block = TABLES.get_ptr(first_block(vip, half) + slot / SLOTS_PER_BLOCK as u32).ok_or(Outcome::NoEndpoint)?;
     // SAFETY: within the map's value, whose length is a power of two; a slot is read as a whole.
     let number = unsafe {
         let place = slot as usize & (SLOTS_PER_BLOCK - 1);
@@ -151,20 +169,17 @@ fn endpoint_of(settings: &Settings, packet: &Packet, vip: Vip) -> Result<(u32, E
     if number == NOBODY {
         return Err(Outcome::NoEndpoint);
     }
-    let number = u32::from(number);
-    let endpoint = Endpoint::of(number).ok_or(Outcome::NoEndpoint)?;
-    if !packet.is(OPENS | IS_ERROR) {
-        remember(&flow, number | endpoint.generation << 16, settings.tick());
-        count_of_flow(vip.number, gone);
-    }
-    Ok((number, endpoint))
+    Ok((number.into(), Endpoint::of(number.into()).ok_or(Outcome::NoEndpoint)?))
 }
 
 /// An endpoint, as it was when it was read.
 pub(crate) struct Endpoint {
     pub(crate) address: Address,
+    /// Of no use but for `nat`.
+    #[cfg_attr(not(feature = "nat"), expect(dead_code))]
+    pub(crate) port: u32,
     pub(crate) generation: u32,
-    keeps: bool,
+    pub(crate) keeps: bool,
 }
 
 impl Endpoint {
@@ -173,7 +188,13 @@ impl Endpoint {
         let words = ENDPOINTS.get_ptr(number)?.cast::<u32>();
         // SAFETY: words of the map's value, which the engine may write meanwhile; each is read once. A place is given to another address only when no table and no flow means it any more.
         let word = |at: usize| unsafe { ptr::read_volatile(words.add(at)) };
-        Some(Self { address: [word(0), word(1), word(2), word(3)], generation: word(4), keeps: word(5) != 0 })
+        let last = word(5);
+        Some(Self {
+            address: [word(0), word(1), word(2), word(3)],
+            port: last >> 16,
+            generation: word(4),
+            keeps: last & 1 != 0,
+        })
     }
 }
 
@@ -219,6 +240,14 @@ impl Settings {
     pub(crate) fn flow_multiplier(&self) -> u64 {
         self.word(7)
     }
+
+    /// Our addresses of each family, which packets come back to.
+    #[cfg(feature = "nat")]
+    #[inline(always)]
+    pub(crate) fn ours(&self) -> [u32; 2] {
+        let ours = self.word(8) as u32;
+        [ours & 0xff, ours >> 8 & 0xff]
+    }
 }
 
 /// Does nothing: what a run costs that is not a program's, to be measured against.
@@ -227,17 +256,17 @@ pub fn floor(_: XdpContext) -> u32 {
     XDP_PASS
 }
 
-/// What becomes of a packet that is not sent on.
+/// What becomes of a packet that is not sent on, by the number of its [`Outcome`].
 #[inline(always)]
-fn ended(ctx: &XdpContext, outcome: Outcome) -> u32 {
+fn ended(ctx: &XdpContext, outcome: u32) -> u32 {
     // SAFETY: the context is the kernel's.
     count(outcome, unsafe { bpf_xdp_get_buff_len(ctx.ctx) });
-    if outcome.drops() { XDP_DROP } else { XDP_PASS }
+    if outcome >= Outcome::NoEndpoint as u32 { XDP_DROP } else { XDP_PASS }
 }
 
 #[inline(always)]
-fn count(outcome: Outcome, octets: u64) {
-    if let Some(counter) = COUNTS.get_ptr_mut(outcome as u32) {
+fn count(outcome: u32, octets: u64) {
+    if let Some(counter) = COUNTS.get_ptr_mut(outcome) {
         // SAFETY: this CPU's own counter; a program of this type is not interrupted by another one on its CPU.
         unsafe {
             (*counter)[0] += 1;

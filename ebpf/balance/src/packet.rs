@@ -11,7 +11,7 @@ use crate::{V4, V6};
 const ICMP: u32 = 1;
 const ICMPV6: u32 = 58;
 /// Of an ICMP error, before the packet that it tells of.
-const ERROR: u32 = 8;
+pub(crate) const ERROR: u32 = 8;
 
 /// The packet, or the one that an ICMP error tells of, turned round: from whom it is, and to which VIP. Words, so that there is no padding.
 #[repr(C)]
@@ -31,6 +31,8 @@ pub(crate) const IS_V4: u32 = 1 << 0;
 /// It has no flow yet.
 pub(crate) const OPENS: u32 = 1 << 1;
 pub(crate) const IS_ERROR: u32 = 1 << 2;
+/// It says that no more of its flow comes.
+pub(crate) const CLOSES: u32 = 1 << 3;
 
 impl Packet {
     /// Word by word, and here: what different ways through the program have read is nowhere else.
@@ -85,9 +87,9 @@ fn read_v4(ctx: &XdpContext, to: *mut Packet) -> Result<(), Outcome> {
     if protocol == ICMP {
         return error_v4(ctx, to, u32::from_be(destination), octets);
     }
-    let (ports, opens) = ports(ctx, protocol, at)?;
+    let (ports, says) = ports(ctx, protocol, at)?;
     let (source, destination) = (mapped(u32::from_be(source)), mapped(u32::from_be(destination)));
-    let flags = IS_V4 | if opens { OPENS } else { 0 };
+    let flags = IS_V4 | says;
     Packet { source, destination, ports, protocol, octets, flags }.write(to);
     Ok(())
 }
@@ -108,15 +110,14 @@ fn read_v6(ctx: &XdpContext, to: *mut Packet) -> Result<(), Outcome> {
         0 | 43 | 51 | 60 => return Err(Outcome::Options),
         _ => {}
     }
-    let (ports, opens) = ports(ctx, protocol, ETHERNET + V6)?;
-    let flags = if opens { OPENS } else { 0 };
-    Packet { source: [a, b, c, d], destination, ports, protocol, octets, flags }.write(to);
+    let (ports, says) = ports(ctx, protocol, ETHERNET + V6)?;
+    Packet { source: [a, b, c, d], destination, ports, protocol, octets, flags: says }.write(to);
     Ok(())
 }
 
-/// Both ports, and whether this is a SYN.
+/// Both ports, and what its flags say: [`OPENS`], [`CLOSES`].
 #[inline(always)]
-fn ports(ctx: &XdpContext, protocol: u32, at: u32) -> Result<(u32, bool), Outcome> {
+fn ports(ctx: &XdpContext, protocol: u32, at: u32) -> Result<(u32, u32), Outcome> {
     match (protocol, at) {
         (TCP, 34) => ports_tcp(load::<5, true>(ctx, 34)),
         (TCP, _) => ports_tcp(load::<5, true>(ctx, 54)),
@@ -127,16 +128,19 @@ fn ports(ctx: &XdpContext, protocol: u32, at: u32) -> Result<(u32, bool), Outcom
 }
 
 #[inline(always)]
-fn ports_tcp(header: Option<[u32; 5]>) -> Result<(u32, bool), Outcome> {
+fn ports_tcp(header: Option<[u32; 5]>) -> Result<(u32, u32), Outcome> {
     let [ports, _, _, fourth, _] = header.ok_or(Outcome::Truncated)?;
-    // SYN without ACK.
-    Ok((u32::from_be(ports), u32::from_be(fourth) >> 16 & 0x12 == 0x02))
+    let flags = u32::from_be(fourth) >> 16;
+    // SYN without ACK; FIN or RST.
+    let opens = if flags & 0x12 == 0x02 { OPENS } else { 0 };
+    let closes = if flags & 0x05 != 0 { CLOSES } else { 0 };
+    Ok((u32::from_be(ports), opens | closes))
 }
 
 #[inline(always)]
-fn ports_udp(header: Option<[u32; 2]>) -> Result<(u32, bool), Outcome> {
+fn ports_udp(header: Option<[u32; 2]>) -> Result<(u32, u32), Outcome> {
     let [ports, _] = header.ok_or(Outcome::Truncated)?;
-    Ok((u32::from_be(ports), false))
+    Ok((u32::from_be(ports), 0))
 }
 
 /// An ICMP error: unreachable (which is where path MTUs are told of, RFC 1191 §4), time exceeded, parameter problem. The rest is the kernel's.

@@ -34,8 +34,13 @@ const REDIRECT: u32 = 4;
 /// Endpoints of each VIP, by place.
 const ORIGINS: [&str; 3] = ["10.0.0.1", "10.0.0.2", "2001:db8:10::3"];
 
+/// Where packets come from whose addresses are rewritten.
+const OURS: [&str; 2] = ["10.9.0.1", "2001:db8:9::1"];
+
 fn load(kind: Kind, flows: u32, doors: &[Door]) -> Option<Program> {
-    granted(Program::load(kind, Room { vips: 4, addresses: 16, endpoints: 8, flows }, source(), doors))
+    let ours: &[IpAddr] =
+        &if doors.iter().any(|door| door.vip.forward == Forward::Nat) { OURS.map(ip).to_vec() } else { Vec::new() };
+    granted(Program::load(kind, Room { vips: 4, addresses: 16, endpoints: 8, flows }, source(), doors, ours))
 }
 
 fn source() -> OuterSource {
@@ -54,7 +59,7 @@ fn balancer_with(forward: Forward, place: u16, flows: u32) -> Option<Program> {
     });
     let mut program = load(Kind::Balance, flows, &doors.collect::<Vec<_>>())?;
     for (at, origin) in (0..).zip(ORIGINS) {
-        program.set_endpoint(at, ip(origin), 1, true).unwrap();
+        program.set_endpoint(at, SocketAddr::new(ip(origin), 8_443), 1, true).unwrap();
         teach(&mut program, at, 1_500, 1);
     }
     for (number, _) in protocols {
@@ -367,7 +372,7 @@ fn only_flows_of_who_has_gone_move() {
     let anew = whose(&mut program, SYN);
     assert!(anew.iter().all(|address| *address != ip(ORIGINS[2])));
     // It is gone.
-    program.set_endpoint(2, ip(ORIGINS[2]), 1, false).unwrap();
+    program.set_endpoint(2, SocketAddr::new(ip(ORIGINS[2]), 8_443), 1, false).unwrap();
     let after = whose(&mut program, ACK);
     let gone = before.iter().filter(|address| **address == ip(ORIGINS[2])).count();
     assert!(gone > 50, "{gone} of 300");
@@ -378,7 +383,7 @@ fn only_flows_of_who_has_gone_move() {
     assert_eq!(program.vip_counts(0).moved, gone as u64);
     // Its place is another one's now: nobody takes that for the one who has gone.
     turn(&mut program, 0, 0, Some(&all));
-    program.set_endpoint(2, ip(ORIGINS[2]), 2, true).unwrap();
+    program.set_endpoint(2, SocketAddr::new(ip(ORIGINS[2]), 8_443), 2, true).unwrap();
     assert_eq!(whose(&mut program, ACK), after);
 }
 
@@ -403,7 +408,7 @@ fn what_cannot_be_sent_is_dropped_and_counted() {
     assert!(is_asked(outcome) && action == DROP, "{outcome}");
     // As is what was learnt of who had the place before.
     assert_eq!(by(&mut program, 1, 0), ("forwarded", TX));
-    program.set_endpoint(0, ip("127.0.0.1"), 2, true).unwrap();
+    program.set_endpoint(0, SocketAddr::new(ip("127.0.0.1"), 8_443), 2, true).unwrap();
     let (outcome, action, _) = ran(&mut program, &whole);
     assert!(is_asked(outcome) && action == DROP, "{outcome}");
     turn(&mut program, 0, 0, None);
@@ -474,4 +479,105 @@ fn silent_flows_of_udp_are_forgotten() {
         assert_eq!(whose(&mut program, 61), ip(ORIGINS[0]));
         assert_eq!(whose(&mut program, 92), ip(ORIGINS[usize::from(!stays)]));
     }
+}
+
+/// The sum of a segment or datagram with its addresses: 0 where it is right.
+fn sum_of(packet: &[u8]) -> u16 {
+    let (addresses, protocol, rest) = if packet[0] >> 4 == 4 {
+        (&packet[12..20], packet[9], &packet[20..])
+    } else {
+        (&packet[8..40], packet[6], &packet[40..])
+    };
+    let length = (rest.len() as u32).to_be_bytes();
+    checksum(&[addresses, &length, &[0, 0, 0, protocol], rest].concat())
+}
+
+/// A packet with the sum that it should have.
+fn summed(mut packet: Vec<u8>) -> Vec<u8> {
+    let (header, protocol) = if packet[0] >> 4 == 4 { (20, packet[9]) } else { (40, packet[6]) };
+    let at = header
+        + match protocol {
+            6 => 16,
+            17 => 6,
+            _ => 2,
+        };
+    packet[at..at + 2].fill(0);
+    let sum = if protocol == 1 { checksum(&packet[header..]) } else { sum_of(&packet) };
+    packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+#[test]
+fn nat_goes_from_a_port_of_ours_to_the_endpoints_own() {
+    for (client, place) in [(CLIENT_V4, 1), (CLIENT_V6, 2)] {
+        let Some(mut program) = balancer(Forward::Nat, place) else { return };
+        for protocol in [6, 17] {
+            let mut ports = std::collections::BTreeSet::new();
+            for port in 1..=200 {
+                let packet = summed(asked(client, protocol, port, SYN));
+                let (outcome, action, out) = sent(&mut program, &packet);
+                assert_eq!((outcome, action, &out[..12]), ("forwarded", TX, &MACS[..]), "{client} {protocol}");
+                let out = &out[14..];
+                let (from, to, header) = if client == CLIENT_V4 { (12..16, 16..20, 20) } else { (8..24, 24..40, 40) };
+                let octets = |text: &str| match ip(text) {
+                    IpAddr::V4(address) => address.octets().to_vec(),
+                    IpAddr::V6(address) => address.octets().to_vec(),
+                };
+                assert_eq!(out[from], octets(OURS[usize::from(client == CLIENT_V6)]));
+                assert_eq!(out[to], octets(ORIGINS[usize::from(place)]));
+                assert_eq!(out[header + 2..header + 4], 8_443_u16.to_be_bytes());
+                assert_eq!((sum_of(out), out.len()), (0, packet.len()), "{client} {protocol} {port}");
+                if header == 20 {
+                    assert_eq!((checksum(&out[..20]), out[8]), (0, 63));
+                }
+                let own = u16::from_be_bytes([out[header], out[header + 1]]);
+                assert!(own >= 32_768 && ports.insert(own), "{own}");
+                // The same one for all of a flow's packets.
+                let again = sent(&mut program, &summed(asked(client, protocol, port, ACK))).2;
+                assert_eq!(again[14 + header..16 + header], own.to_be_bytes());
+            }
+        }
+    }
+}
+
+/// An error about what the endpoint has sent to us, as the client's router knows it of the VIP.
+#[test]
+fn nat_turns_errors_into_the_endpoints_own() {
+    for (client, place) in [(CLIENT_V4, 1), (CLIENT_V6, 2)] {
+        let Some(mut program) = balancer(Forward::Nat, place) else { return };
+        // Of a flow that nobody knows: the kernel's.
+        assert_eq!(sent(&mut program, &summed(told_of(client, 777))).0, "other");
+        let flow = sent(&mut program, &summed(asked(client, 6, 40_000, ACK))).2[14..].to_vec();
+        let (outcome, action, error) = sent(&mut program, &summed(told_of(client, 40_000)));
+        assert_eq!((outcome, action), ("icmp_error", TX));
+        let error = &error[14..];
+        if client == CLIENT_V4 {
+            assert_eq!((checksum(&error[..20]), checksum(&error[20..]), checksum(&error[28..48])), (0, 0, 0));
+            assert_eq!((&error[16..20], &error[40..44], &error[44..48]), (&flow[16..20], &flow[16..20], &flow[12..16]));
+            assert_eq!((&error[48..50], &error[50..52]), (&flow[22..24], &flow[20..22]));
+        } else {
+            assert_eq!(sum_of(error), 0);
+            assert_eq!((&error[24..40], &error[56..72], &error[72..88]), (&flow[24..40], &flow[24..40], &flow[8..24]));
+            assert_eq!((&error[88..90], &error[90..92]), (&flow[42..44], &flow[40..42]));
+        }
+    }
+}
+
+/// More flows than there are ports: each packet is sent, those that lasted longest stay.
+#[test]
+fn nat_has_as_many_flows_as_ports() {
+    let Some(mut program) = balancer(Forward::Nat, 1) else { return };
+    let own = |program: &mut Program, from: Ipv4Addr, port| {
+        let packet = ipv4(from, VIP_V4.parse().unwrap(), 17, 0x4000, &[], &udp(port, PORT, b""));
+        let (outcome, _, out) = sent(program, &packet);
+        assert_eq!(outcome, "forwarded");
+        u16::from_be_bytes([out[34], out[35]])
+    };
+    let mut seen = vec![0_u32; 1 << 15];
+    for number in 0..40_000_u32 {
+        let from = Ipv4Addr::from(0xc633_0000 + number / 60_000);
+        seen[usize::from(own(&mut program, from, (number % 60_000) as u16 + 1) - 32_768)] += 1;
+    }
+    let free = seen.iter().filter(|flows| **flows == 0).count();
+    assert!(free < 2_000 && seen.iter().sum::<u32>() == 40_000, "{free} ports are free");
 }

@@ -14,6 +14,7 @@ use abi::shield::{
 };
 use penstock::balance::{self, Kind, Room};
 use penstock::shield::{Listed, Program};
+use penstock::snapshot::{OuterSource, Transport};
 
 use self::granted::granted;
 use self::packets::{tcp, udp};
@@ -401,10 +402,10 @@ fn who_stands_behind_it_sees_what_passes() {
     let Some(mut program) = shield(Settings { flags: LISTS_V4, ..Settings::default() }) else { return };
     program.list(&"203.0.113.0/24".parse().unwrap(), Some(Listed::Deny)).unwrap();
     let room = Room { vips: 1, addresses: 1, endpoints: 1, flows: 64 };
-    let mut behind = balance::Program::load(Kind::Balance, room).unwrap();
-    let vip = abi::balance::Vip { number: 0, forward: abi::balance::Forward::Dsr, second: false };
-    behind.set_table(vip, None).unwrap();
-    behind.set_vip("192.0.2.1:443".parse().unwrap(), penstock::snapshot::Transport::Tcp, vip).unwrap();
+    let vip = abi::balance::Vip { number: 0, forward: abi::balance::Forward::Dsr };
+    let door = balance::door("192.0.2.1:443".parse().unwrap(), Transport::Tcp, vip);
+    let load = |kind| balance::Program::load(kind, room, OuterSource::default(), &[door], &[]).unwrap();
+    let mut behind = load(Kind::Balance);
     let (good, bad) = (tcp4("198.51.100.1", SYN), tcp4("203.0.113.1", SYN));
     // A VIP with no endpoint drops what is for it.
     let without_endpoint = |behind: &balance::Program| {
@@ -424,7 +425,7 @@ fn who_stands_behind_it_sees_what_passes() {
     // It goes, and the shield stays; and another one takes its place.
     drop(behind);
     assert_eq!(judge(&mut program, &good), ("passed", false));
-    let mut floor = balance::Program::load(Kind::Floor, room).unwrap();
+    let mut floor = load(Kind::Floor);
     floor.stand_behind(program.next(), LOOPBACK).unwrap();
     assert_eq!(judge(&mut program, &good), ("passed", false));
 

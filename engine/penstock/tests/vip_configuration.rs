@@ -23,6 +23,9 @@ fn what_cannot_work_is_refused_once_and_with_advice() {
     let balance = |lines: &str| format!("[balance]\n{lines}\n{VIP}");
     let decap = |lines: &str| format!("[decap]\ninterfaces = [\"eth0\"]\n{lines}");
     let address = "addr = \"192.0.2.1:443\"";
+    let nat = |addresses: &str| {
+        format!("[balance]\ninterfaces = [\"eth0\"]\nnat = [{addresses}]\n{}forward = \"nat\"\n", VIP)
+    };
     for (lines, message, advice) in [
         (VIP.to_owned(), "[balance] names no interface", "interfaces = [\"eth0\"]"),
         ("[balance]\ninterfaces = [\"eth0\"]".to_owned(), "nothing to balance", "[[vip]]"),
@@ -43,7 +46,17 @@ fn what_cannot_work_is_refused_once_and_with_advice() {
         (vip("addr = \"0.0.0.0:443\"\npool = \"far\""), "is not one address and port", "192.0.2.1:443"),
         (vip("addr = \"unix:/run/v\"\npool = \"far\""), "is not one address and port", "192.0.2.1:443"),
         (vip(&format!("{address}\npool = \"local\"")), "cannot be sent to a Unix socket", "write an address"),
-        (vip(&format!("{address}\nforward = \"nat\"\npool = \"far\"")), "`nat`", "dsr"),
+        (vip(&format!("{address}\nforward = \"nut\"\npool = \"far\"")), "`nut`", "`nat`"),
+        (vip(&format!("{address}\nforward = \"nat\"\npool = \"far\"")), "no address of the family", "nat = ["),
+        (balance("interfaces = [\"eth0\"]\nnat = \"10.0.0.7\""), "no VIP has forward = \"nat\"", "take `nat` out"),
+        (nat("\"10.0.0.0/24\", \"10.0.0.7\""), "`10.0.0.0/24` is a network", "each address"),
+        (nat("\"192.0.2.1\""), "`192.0.2.1` is a VIP's", "no other use"),
+        (nat("\"10.0.0.7\", \"10.0.0.7\""), "the address `10.0.0.7` is there twice", "line "),
+        (
+            nat(&(0..17).map(|last| format!("\"10.0.0.{last}\"")).collect::<Vec<_>>().join(", ")),
+            "17 addresses",
+            "at most 16",
+        ),
         (
             format!("{}{}", balance("interfaces = [\"eth0\"]"), VIP.replace("\"v\"", "\"w\"")),
             "the address `192.0.2.1:443/tcp` is there twice",

@@ -17,6 +17,7 @@ const PROGRAMS: &[(&str, Option<&str>)] = &[
     ("lookup", None),
     ("samehost", None),
     ("balance", None),
+    ("balance", Some("nat")),
     ("afxdp", None),
 ];
 

@@ -29,10 +29,10 @@ impl Doors {
     fn try_with(doors: &[Door], bits: u32, at: u64) -> Option<Self> {
         let (multiplier, shift) = (xxh64(&at.to_le_bytes(), bits.into()) | 1, 64 - bits);
         let mut buckets = vec![[0; BUCKET_WORDS]; 1 << bits];
-        for door in doors {
+        for (door, number) in doors.iter().zip(0..) {
             let bucket = &mut buckets[bucket_of(door.address, door.protocol_port, multiplier, shift) as usize];
             let free = bucket.chunks_exact_mut(DOOR_WORDS).find(|place| place[4] == 0)?;
-            free.copy_from_slice(&door.words());
+            free.copy_from_slice(&door.words(number));
         }
         Some(Self { buckets, multiplier, shift })
     }
@@ -57,10 +57,10 @@ mod tests {
             let doors: Vec<_> = (0..count).map(door).collect();
             let table = Doors::build(&doors).unwrap();
             assert!(table.buckets.len() >= doors.len() && table.buckets.len() <= 2 + 64 * doors.len(), "{count}");
-            for door in &doors {
+            for (door, number) in doors.iter().zip(0..) {
                 let at = bucket_of(door.address, door.protocol_port, table.multiplier, table.shift);
                 let bucket = table.buckets[at as usize];
-                assert!(bucket.chunks_exact(DOOR_WORDS).any(|place| place == door.words()), "{count}: {door:?}");
+                assert!(bucket.chunks_exact(DOOR_WORDS).any(|place| place == door.words(number)), "{count}: {door:?}");
             }
         }
     }

@@ -44,7 +44,7 @@ pub struct Balance {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     pub name: Arc<str>,
-    pub address: IpAddr,
+    pub address: SocketAddr,
     /// 0: it gets no new flows.
     pub weight: u32,
     /// Whether flows that it has stay with it.
@@ -179,7 +179,7 @@ impl Balance {
         if unanswered != raised.unanswered {
             raised.unanswered = unanswered;
             let origins = raised.vips.iter().flat_map(|vip| &vip.origins);
-            origins.for_each(|origin| ask_for(origin.address));
+            origins.for_each(|origin| ask_for(origin.address.ip()));
         }
     }
 
@@ -231,7 +231,7 @@ impl Raised {
             let target = Target { number, forward: forward(vip.forward) };
             vip.addresses.iter().map(move |address| door(*address, vip.protocol, target))
         });
-        let program = Program::load(Kind::Balance, room, wish.source, &doors.collect::<Vec<_>>())?;
+        let program = Program::load(Kind::Balance, room, wish.source, &doors.collect::<Vec<_>>(), &wish.nat)?;
         let nobody = || Followed { half: 0, origins: Vec::new(), slots: None, refused: None };
         let vips = wish.vips.iter().map(|_| nobody()).collect();
         let places = Places::new(limits::VIP_ENDPOINTS_MAX as usize);
@@ -248,7 +248,7 @@ impl Raised {
             let (place, is_new) = self.places.take(vip, origin).ok_or("there is no room for more endpoints")?;
             if is_new {
                 self.program.forget_counts(place.number)?;
-                ask_for(origin.address);
+                ask_for(origin.address.ip());
             }
             self.program.set_endpoint(place.number, origin.address, place.generation, origin.keeps)?;
             held.push(place.number);
@@ -262,7 +262,7 @@ impl Raised {
         self.program.set_table(number, half, named.as_deref())?;
         self.program.turn(number, half)?;
         for gone in self.places.leave(vip, &origins) {
-            self.program.set_endpoint(gone.number, Ipv6Addr::UNSPECIFIED.into(), gone.generation, false)?;
+            self.program.set_endpoint(gone.number, (Ipv6Addr::UNSPECIFIED, 0).into(), gone.generation, false)?;
         }
         let serving = origins.iter().filter(|origin| origin.weight > 0).count();
         *followed = Followed { half, origins, slots, refused: None };
@@ -274,7 +274,7 @@ impl Decap {
     /// `None` where no interface takes it: `refused` says why.
     fn new(wish: &snapshot::Decap, first: &First<'_>, refused: &mut Vec<String>) -> Result<Option<Self>, String> {
         let room = Room { vips: 1, addresses: wish.addresses.len() as u32, endpoints: 1, flows: 8 };
-        let mut program = Program::load(Kind::Decap, room, wish.source, &[])?;
+        let mut program = Program::load(Kind::Decap, room, wish.source, &[], &[])?;
         for address in &wish.addresses {
             program.unwrap_for(*address)?;
         }
@@ -340,6 +340,7 @@ const fn forward(wish: snapshot::Forward) -> Forward {
         snapshot::Forward::Ipip => Forward::IpIp,
         snapshot::Forward::Gue => Forward::Gue,
         snapshot::Forward::Dsr => Forward::Dsr,
+        snapshot::Forward::Nat => Forward::Nat,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who has which place among the endpoints of all VIPs. Pure.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Origin;
@@ -23,7 +23,7 @@ struct Slot {
 struct Holder {
     vip: usize,
     name: Arc<str>,
-    address: IpAddr,
+    address: SocketAddr,
 }
 
 /// A place.
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_place_that_is_given_on_has_another_generation() {
         let mut places = Places::new(2);
-        let (a, b) = (origin("a", "10.0.0.1"), origin("b", "10.0.0.2"));
+        let (a, b) = (origin("a", "10.0.0.1:80"), origin("b", "10.0.0.2:80"));
         let (first, is_new) = places.take(0, &a).unwrap();
         assert!(is_new);
         assert_eq!(places.take(0, &a), Some((first, false)));
@@ -112,8 +112,8 @@ mod tests {
     #[test]
     fn another_address_is_another_endpoint() {
         let mut places = Places::new(4);
-        let (first, _) = places.take(0, &origin("a", "10.0.0.1")).unwrap();
-        let moved = origin("a", "10.0.0.9");
+        let (first, _) = places.take(0, &origin("a", "10.0.0.1:80")).unwrap();
+        let moved = origin("a", "10.0.0.9:80");
         let (second, is_new) = places.take(0, &moved).unwrap();
         assert!(is_new && second.number != first.number);
         assert_eq!(places.leave(0, &[moved]), [first]);

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use abi::balance::{
-    Address, BLOCKS, BUCKET_WORDS, Decap, Door, ENDPOINT_WORDS, Endpoint, Forward, Hop, LINE_WORDS, Line, NOBODY,
-    Outcome, Outer, SETTINGS_WORDS, SLOTS_PER_BLOCK, Settings, VIP_COUNTS, Vip, WAYS, mapped, protocol_port,
+    Address, BLOCKS, BUCKET_WORDS, Decap, Door, ENDPOINT_WORDS, Endpoint, FRONT_WORDS, Forward, Hop, LINE_WORDS, Line,
+    NAT_SETS, NOBODY, Outcome, Outer, SETTINGS_WORDS, SLOTS_PER_BLOCK, Settings, VIP_COUNTS, Vip, WAYS, first_block,
+    mapped, protocol_port,
 };
 use aws_lc_rs::rand;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
@@ -20,6 +21,9 @@ use crate::snapshot::{OuterSource, Transport, XdpMode};
 
 /// Built by `cargo xtask ebpf` and committed; CI compares it with its source.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/balance/balance.o");
+
+/// The same with addresses rewritten, for those who ask for that.
+static WITH_NAT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/balance/balance-nat.o");
 
 /// One of the object's programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +111,10 @@ impl Program {
     ///
     /// # Errors
     /// A sentence for the operator: which step was refused, and what that needs.
-    pub fn load(kind: Kind, room: Room, source: OuterSource, doors: &[Door]) -> Result<Self, String> {
-        let doors = Doors::build(doors).ok_or("there are too many VIPs")?;
+    pub fn load(kind: Kind, room: Room, source: OuterSource, doors: &[Door], ours: &[IpAddr]) -> Result<Self, String> {
+        let fronts: Vec<_> = doors.iter().map(|door| door.front()).collect();
+        let ours = Ours::of(ours);
+        let doors = Doors::build(&[doors, &ours.doors()].concat()).ok_or("there are too many VIPs")?;
         let sets = (room.flows / WAYS as u32).next_power_of_two().max(2);
         let mut ebpf = EbpfLoader::new()
             // Nothing in the program depends on how the kernel lays out its structures.
@@ -122,7 +128,10 @@ impl Program {
             .map_max_entries("LINES", room.endpoints)
             .map_max_entries("ADDRESSES", room.addresses)
             .map_max_entries("VIP_COUNTERS", room.vips)
-            .load(OBJECT)
+            .map_max_entries("NATS", (ours.regions.len() as u32 * NAT_SETS).max(1))
+            .map_max_entries("OURS", ours.regions.len().max(1) as u32)
+            .map_max_entries("FRONTS", fronts.len().max(1) as u32)
+            .load(if ours.regions.is_empty() { OBJECT } else { WITH_NAT })
             .map_err(|error| refusal("maps", &error))?;
         program(&mut ebpf, kind)?.load().map_err(|error| refusal("program", &error))?;
         let settings = Settings {
@@ -132,10 +141,14 @@ impl Program {
             door_multiplier: doors.multiplier,
             flow_shift: 64 - sets.trailing_zeros(),
             flow_multiplier: secret()? | 1,
+            ours: ours.count,
         };
         let mut program = Self { ebpf, kind, settings, links: Vec::new(), behind: Vec::new() };
         program.tell(settings)?;
         program.set_doors(&doors)?;
+        if !ours.regions.is_empty() {
+            program.set_ours(&ours, &fronts)?;
+        }
         (0..room.vips).try_for_each(|vip| program.set_table(vip, 0, None))?;
         Ok(program)
     }
@@ -146,7 +159,7 @@ impl Program {
     /// As there.
     pub fn try_to_load(kind: Kind) -> Result<(), String> {
         let room = Room { vips: 1, addresses: 1, endpoints: 1, flows: 8 };
-        Self::load(kind, room, OuterSource::default(), &[]).map(drop)
+        Self::load(kind, room, OuterSource::default(), &[], &[]).map(drop)
     }
 
     /// Counts ticks up to `tick`: ways that were learnt before are asked for again, and flows grow older.
@@ -174,12 +187,24 @@ impl Program {
         Ok(())
     }
 
+    fn set_ours(&mut self, ours: &Ours, fronts: &[[u32; FRONT_WORDS]]) -> Result<(), String> {
+        let mut map: Array<&mut MapData, Address> = self.map("OURS")?;
+        for ((address, _), region) in ours.regions.iter().zip(0..) {
+            map.set(region, words(*address), 0).map_err(|error| refusal("addresses", &error))?;
+        }
+        let mut map: Array<&mut MapData, [u32; FRONT_WORDS]> = self.map("FRONTS")?;
+        for (front, door) in fronts.iter().zip(0..) {
+            map.set(door, *front, 0).map_err(|error| refusal("VIPs", &error))?;
+        }
+        Ok(())
+    }
+
     /// Writes one of the two tables of a VIP, which must not be the one that counts. Slots name places of endpoints; `None`: nobody has any.
     ///
     /// # Errors
     /// As [`load`](Self::load).
     pub fn set_table(&mut self, vip: u32, half: u32, slots: Option<&[u16]>) -> Result<(), String> {
-        let first = Vip { number: vip, forward: Forward::IpIp }.first_block(half);
+        let first = first_block(vip, half);
         let mut map: Array<&mut MapData, [u16; SLOTS_PER_BLOCK]> = self.map("TABLES")?;
         for (at, index) in (first..).take(BLOCKS as usize).enumerate() {
             let mut block = [NOBODY; SLOTS_PER_BLOCK];
@@ -203,8 +228,14 @@ impl Program {
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn set_endpoint(&mut self, place: u16, address: IpAddr, generation: u16, keeps: bool) -> Result<(), String> {
-        let endpoint = Endpoint { address: words(address), generation, keeps };
+    pub fn set_endpoint(
+        &mut self,
+        place: u16,
+        address: SocketAddr,
+        generation: u16,
+        keeps: bool,
+    ) -> Result<(), String> {
+        let endpoint = Endpoint { address: words(address.ip()), port: address.port(), generation, keeps };
         let mut map: Array<&mut MapData, [u32; ENDPOINT_WORDS]> = self.map("ENDPOINTS")?;
         map.set(place.into(), endpoint.words(), 0).map_err(|error| refusal("endpoints", &error))
     }
@@ -323,6 +354,30 @@ pub fn door(address: SocketAddr, protocol: Transport, vip: Vip) -> Door {
         Transport::Udp => 17,
     };
     Door { address: words(address.ip()), protocol_port: protocol_port(number, address.port()), vip }
+}
+
+/// The addresses that packets come from whose addresses are rewritten, by region: one for each address and protocol.
+struct Ours {
+    regions: Vec<(IpAddr, Transport)>,
+    /// Addresses of IPv4 and of IPv6.
+    count: [u8; 2],
+}
+
+impl Ours {
+    fn of(addresses: &[IpAddr]) -> Self {
+        let of = |is_v4: bool| addresses.iter().copied().filter(move |address| address.is_ipv4() == is_v4);
+        let regions = [true, false].into_iter().flat_map(|is_v4| {
+            [Transport::Tcp, Transport::Udp].into_iter().flat_map(move |of_what| of(is_v4).map(move |at| (at, of_what)))
+        });
+        Self { regions: regions.collect(), count: [true, false].map(|is_v4| of(is_v4).count() as u8) }
+    }
+
+    /// Each on all of its ports.
+    fn doors(&self) -> Vec<Door> {
+        let back = |number| Vip { number, forward: Forward::Back };
+        let regions = self.regions.iter().zip(0..);
+        regions.map(|((address, of), number)| door(SocketAddr::new(*address, 0), *of, back(number))).collect()
+    }
 }
 
 /// What nobody can guess.

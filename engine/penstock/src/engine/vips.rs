@@ -1,6 +1,6 @@
 //! Who serves, as the balancer is told.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Engine;
@@ -22,12 +22,12 @@ impl Engine {
 /// A pool's endpoints as packets see them: each has one address, and new flows go to the first tier of which anybody serves.
 fn origins(members: &Members) -> Vec<Origin> {
     let reached = members.iter().filter_map(|member| {
-        let address = member.addresses.iter().find_map(ring::Address::inet)?.ip();
+        let address = member.addresses.iter().find_map(ring::Address::inet)?;
         Some((member, address, member.shared.admits() && member.weight > 0))
     });
     let reached: Vec<_> = reached.collect();
     let tier = reached.iter().filter(|(_, _, serves)| *serves).map(|(member, ..)| member.tier).min();
-    let origin = |(member, address, serves): (&Member, IpAddr, bool)| Origin {
+    let origin = |(member, address, serves): (&Member, SocketAddr, bool)| Origin {
         name: Arc::clone(&member.name),
         address,
         weight: if serves && Some(member.tier) == tier { member.weight } else { 0 },

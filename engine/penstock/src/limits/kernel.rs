@@ -62,6 +62,9 @@ pub const VIP_ENDPOINTS_MAX: u32 = 1 << 13;
 /// endpoint.
 pub const VIP_FLOWS: u32 = 1 << 18;
 
+/// Addresses that the balancer rewrites packets to come from: half a million flows of a family and protocol, each address 1 MiB for either.
+pub const NAT_ADDRESSES_MAX: usize = 16;
+
 /// Octets that an outer header may have: IPv6's and UDP's.
 pub const OUTER_OCTETS_MAX: usize = 48;
 

@@ -13,6 +13,8 @@ pub struct Balancer {
     pub interfaces: Box<[Box<str>]>,
     pub mode: XdpMode,
     pub source: OuterSource,
+    /// Where packets come from whose addresses are rewritten.
+    pub nat: Box<[IpAddr]>,
     pub vips: Box<[Vip]>,
 }
 
@@ -62,6 +64,7 @@ pub(super) fn balance(doc: &BalanceDoc, vips: &[VipDoc], pool_id: impl Fn(&str) 
         interfaces,
         mode: doc.mode,
         source: source(&doc.source),
+        nat: doc.nat.0.iter().map(Cidr::network).collect(),
         vips: vips.iter().map(vip).collect(),
     })
 }

@@ -6,7 +6,7 @@ use crate::snapshot::address::{Address, Bind, Cidr};
 use crate::snapshot::endpoint::Source;
 use crate::snapshot::literal::Listed;
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::{BalanceDoc, DecapDoc, VipDoc, XdpMode};
+use crate::snapshot::schema::{BalanceDoc, DecapDoc, Forward, VipDoc, XdpMode};
 use crate::snapshot::text::Step;
 
 /// Octets of an interface's name, its NUL left out (`IFNAMSIZ`).
@@ -33,6 +33,7 @@ impl Meaning<'_> {
         }
         if document.balance != BalanceDoc::default() {
             self.outer_source("balance", &document.balance.source);
+            self.nat();
         }
         let addresses = document.vip.iter().enumerate().flat_map(|(at, vip)| {
             let address = move |(index, addr): (usize, &Bind)| {
@@ -43,6 +44,41 @@ impl Meaning<'_> {
         self.twice("the address", addresses);
         for (at, vip) in document.vip.iter().enumerate() {
             self.vip(at, vip);
+        }
+    }
+
+    /// Whether there is an address for each family that is rewritten, and nothing that a VIP has.
+    fn nat(&mut self) {
+        let document = self.document;
+        let ours = &document.balance.nat.0;
+        for (at, address) in ours.iter().enumerate() {
+            if address.bits() != whole(address) {
+                let message = format!("`{address}` is a network");
+                self.report(Code::BadValue, path!["balance", "nat", at], message, "write each address");
+            }
+            let is_vip = |bind: &Bind| matches!(bind, Bind::Tcp(vip) if vip.ip() == address.network());
+            if document.vip.iter().flat_map(|vip| &vip.addr.0).any(is_vip) {
+                let message = format!("`{address}` is a VIP's");
+                self.report(Code::Conflict, path!["balance", "nat", at], message, "take one that has no other use");
+            }
+        }
+        self.twice(
+            "the address",
+            ours.iter().enumerate().map(|(at, address)| (address.to_string(), path!["balance", "nat", at].to_vec())),
+        );
+        if ours.len() > limits::NAT_ADDRESSES_MAX {
+            let advice = format!("at most {} are supported", limits::NAT_ADDRESSES_MAX);
+            let message = format!("{} addresses in `nat`", ours.len());
+            self.report(Code::BadValue, path!["balance", "nat", limits::NAT_ADDRESSES_MAX], message, advice);
+        }
+        let rewritten = |vip: &&VipDoc| vip.forward == Forward::Nat;
+        if !ours.is_empty() && !document.vip.iter().any(|vip| rewritten(&vip)) {
+            self.report(
+                Code::NoEffect,
+                path!["balance", "nat"],
+                "no VIP has forward = \"nat\"",
+                "take `nat` out of [balance]",
+            );
         }
     }
 
@@ -126,6 +162,19 @@ impl Meaning<'_> {
                 let message = format!("`{address}` is not one address and port");
                 self.report(Code::BadValue, path!["vip", at, "addr", index], message, "write \"192.0.2.1:443\"");
             }
+        }
+        let has = |is_v4: bool| self.document.balance.nat.0.iter().any(|ours| ours.network().is_ipv4() == is_v4);
+        let lacks = |bind: &Bind| matches!(bind, Bind::Tcp(address) if !has(address.is_ipv4()));
+        if vip.forward == Forward::Nat
+            && let Some(address) = vip.addr.0.iter().find(|bind| lacks(bind))
+        {
+            let message = format!("`nat` of [balance] has no address of the family of `{address}`");
+            self.report(
+                Code::Conflict,
+                path!["vip", at, "forward"],
+                message,
+                "add one: nat = [\"10.0.0.2\", \"fd00::2\"]",
+            );
         }
         self.pool_exists(&vip.pool, path!["vip", at, "pool"]);
         let document = self.document;

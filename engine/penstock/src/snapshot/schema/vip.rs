@@ -20,6 +20,9 @@ pub struct BalanceDoc {
     /// An IPv4 and an IPv6 network that outer headers come from: their rest differs with the flow, so that the queues of a receiver share them. Receivers
     /// must let them in.
     pub source: Listed<Cidr>,
+    /// The addresses that packets come from with `forward = "nat"`: of each family that VIPs have one at least, which this host has and uses for nothing else. Each can have 32,768
+    /// flows of either protocol at one time.
+    pub nat: Listed<Cidr>,
 }
 
 /// Where outer headers come from unless something else is said: what Katran takes, and addresses that nobody is reached at (RFC 6666).
@@ -29,7 +32,7 @@ fn outer_sources() -> Listed<Cidr> {
 
 impl Default for BalanceDoc {
     fn default() -> Self {
-        Self { interfaces: Vec::new(), mode: XdpMode::default(), source: outer_sources() }
+        Self { interfaces: Vec::new(), mode: XdpMode::default(), source: outer_sources(), nat: Listed::default() }
     }
 }
 
@@ -45,9 +48,10 @@ pub struct VipDoc {
     /// `tcp` or `udp`.
     pub protocol: Transport,
     /// `ipip`: inside an IP packet. `gue`: inside a UDP datagram to port 6080, without a header of GUE's own (its variant 1). `dsr`: as it is, to the
-    /// link-layer address of an endpoint that is on the same link.
+    /// link-layer address of an endpoint that is on the same link. `nat`: from an address of [balance]'s `nat` to the endpoint's own address and port, and back again the same way, for endpoints that know nothing of
+    /// VIPs.
     pub forward: Forward,
-    /// Where to: the addresses of its endpoints. Their ports are only probed, and their weights count.
+    /// Where to: the addresses of its endpoints. Their ports are only probed (with `nat` packets go there), and their weights count.
     pub pool: String,
 }
 
@@ -79,6 +83,7 @@ pub enum Forward {
     Ipip,
     Gue,
     Dsr,
+    Nat,
 }
 
 impl Forward {
@@ -89,6 +94,7 @@ impl Forward {
             Self::Ipip => "ipip",
             Self::Gue => "gue",
             Self::Dsr => "dsr",
+            Self::Nat => "nat",
         }
     }
 }
