@@ -26,6 +26,7 @@ pub struct Setup {
     endpoints: Vec<String>,
     engine_lines: String,
     listen_lines: String,
+    is_doorless: bool,
     also_admin: Option<String>,
     pool_lines: String,
     route_lines: String,
@@ -46,6 +47,7 @@ impl Setup {
             endpoints: Vec::new(),
             engine_lines: String::new(),
             listen_lines: String::new(),
+            is_doorless: false,
             also_admin: None,
             pool_lines: String::new(),
             route_lines: String::new(),
@@ -136,6 +138,12 @@ impl Setup {
         self
     }
 
+    /// Without a door: for packets alone.
+    pub fn without_door(mut self) -> Self {
+        self.is_doorless = true;
+        self
+    }
+
     /// The configuration file.
     pub fn toml(&self, admin: SocketAddr) -> String {
         let endpoints: Vec<String> = self.endpoints.iter().map(|endpoint| format!("{endpoint:?}")).collect();
@@ -146,11 +154,19 @@ impl Setup {
             ("", format!("[[route]]\npool = \"origins\"\n{}", self.route_lines))
         };
         let more_admin = self.also_admin.iter().map(|address| format!(", {address:?}")).collect::<String>();
-        let (engine_lines, listen_lines, pool_lines) = (&self.engine_lines, &self.listen_lines, &self.pool_lines);
+        let door = if self.is_doorless {
+            String::new()
+        } else {
+            format!(
+                "[[listen]]\nname = \"door\"\naddr = \"{listen}\"\nprotocol = \"{protocol}\"\n{door}{}\n",
+                self.listen_lines
+            )
+        };
+        let route = if self.is_doorless { String::new() } else { route };
+        let (engine_lines, pool_lines) = (&self.engine_lines, &self.pool_lines);
         format!(
             "[engine]\ncores = \"{cores}\"\ndriver = \"{driver}\"\nadmin = [\"{admin}\"{more_admin}]\n{engine_lines}\n\
-             [[listen]]\nname = \"door\"\naddr = \"{listen}\"\nprotocol = \"{protocol}\"\n{door}{listen_lines}\n\
-             [[pool]]\nname = \"origins\"\nendpoints = [{}]\n{pool_lines}\n{route}\n{}",
+             {door}[[pool]]\nname = \"origins\"\nendpoints = [{}]\n{pool_lines}\n{route}\n{}",
             endpoints.join(", "),
             self.more
         )

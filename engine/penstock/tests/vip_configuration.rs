@@ -151,3 +151,25 @@ fn without_routes_requests_go_to_the_pool_that_no_vip_has() {
     let compiled = snapshot::read("edge.toml", &text).unwrap_or_else(|report| panic!("{}", report.render()));
     assert_eq!(compiled.snapshot.routes.len(), 1);
 }
+
+/// Packets can be all that there is to do.
+#[test]
+fn a_balancer_needs_no_listener() {
+    let pool = "[[pool]]\nname = \"far\"\nendpoints = [\"10.0.0.1:80\"]\n";
+    let balance = "[balance]\ninterfaces = [\"eth0\"]\n";
+    let of = |text: &str| snapshot::read("edge.toml", text).map(|compiled| compiled.snapshot.listeners.len());
+    assert_eq!(of(&format!("{balance}{pool}{VIP}")).ok(), Some(0));
+    let decap = "[decap]\ninterfaces = [\"eth0\"]\naddresses = \"192.0.2.1\"\n";
+    assert_eq!(of(decap).ok(), Some(0));
+    for (text, message) in [
+        (pool.to_owned(), "`listen` is missing"),
+        (format!("listen = []\n{balance}{pool}{VIP}"), "there is no listener"),
+        (format!("{balance}{pool}{VIP}[[route]]\npool = \"far\"\n"), "routes have no effect"),
+    ] {
+        let report = match snapshot::read("edge.toml", &text) {
+            Ok(compiled) => compiled.report.render(),
+            Err(report) => report.render(),
+        };
+        assert!(report.contains(message), "{report}");
+    }
+}

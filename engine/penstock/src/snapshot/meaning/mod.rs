@@ -142,7 +142,7 @@ impl Meaning<'_> {
         let document = self.document;
         let http_door = document.listen.iter().position(|door| door.protocol == Protocol::Http);
         match http_door {
-            None if !document.route.is_empty() && !document.listen.is_empty() => {
+            None if !document.route.is_empty() && (!document.listen.is_empty() || !document.vip.is_empty()) => {
                 self.report(
                     Code::NoEffect,
                     path!["route", 0_usize],
@@ -178,8 +178,17 @@ impl Meaning<'_> {
             }
             _ => {}
         }
+        // Packets can be all that there is to do.
+        let is_for_packets = !document.vip.is_empty() || !document.decap.interfaces.is_empty();
         if document.listen.is_empty() && self.is_empty_list(path!["listen"]) {
             self.report(Code::MissingKey, path!["listen"], "there is no listener", "write a [[listen]] section");
+        } else if !self.written(path!["listen"]) && !is_for_packets {
+            self.report(
+                Code::MissingKey,
+                &[],
+                "`listen` is missing in the file",
+                "write [[listen]]: A door: where connections come in",
+            );
         }
     }
 

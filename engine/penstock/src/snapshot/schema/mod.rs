@@ -55,7 +55,6 @@ use serde::{Deserialize, Serialize};
 /// A Penstock configuration: doors (`listen`), pools of endpoints (`pool`), and routes between them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["listen"]))]
 pub struct Document {
     /// The process as a whole.
     pub engine: EngineDoc,
@@ -73,7 +72,7 @@ pub struct Document {
     /// `default`, which is always there. A request's class is what a believed `class_header` names, or else its route's, or else that of its
     /// client's network.
     pub classes: BTreeMap<String, ClassDoc>,
-    /// A door: where connections come in. At least one.
+    /// A door: where connections come in. At least one, unless there is a `vip` or `decap` stands somewhere.
     pub listen: Vec<ListenDoc>,
     /// A virtual address, whose packets the XDP balancer sends on to the endpoints of a pool.
     pub vip: Vec<VipDoc>,
