@@ -46,9 +46,11 @@ pub const fn protocol_port(protocol: u32, port: u16) -> u32 {
 #[inline(always)]
 #[must_use]
 pub const fn bucket_of([a, b, c, d]: Address, protocol_port: u32, multiplier: u64, shift: u32) -> u32 {
+    // Each part by a multiplier of its own: a port and an address that differ in the same bits must not make up for each other.
     let high = ((a as u64) << 32 | b as u64).wrapping_mul(0x9e37_79b1_85eb_ca87);
     let low = (c as u64) << 32 | d as u64;
-    ((high ^ low ^ (protocol_port as u64) << 32).wrapping_mul(multiplier) >> (shift & 63)) as u32
+    let port = (protocol_port as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    ((high ^ low ^ port).wrapping_mul(multiplier) >> (shift & 63)) as u32
 }
 
 /// How a VIP's packets reach their endpoint.
