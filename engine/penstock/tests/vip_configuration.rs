@@ -109,6 +109,22 @@ fn there_are_so_many_and_no_more() {
 }
 
 #[test]
+fn vips_have_no_more_addresses_than_flows_can_name() {
+    let with = |count: usize| {
+        let half = |vip: usize, count: usize| {
+            let addresses = (0..count).map(|at| format!("\"10.{vip}.{}.{}:443\"", at / 256, at % 256));
+            let addresses = addresses.collect::<Vec<_>>().join(", ");
+            format!("[[vip]]\nname = \"{vip}\"\naddr = [{addresses}]\npool = \"far\"\n")
+        };
+        let vips = half(1, limits::VIP_ADDRESSES_MAX / 2) + &half(2, count - limits::VIP_ADDRESSES_MAX / 2);
+        read(&format!("[balance]\ninterfaces = [\"eth0\"]\n{vips}"))
+    };
+    assert!(with(limits::VIP_ADDRESSES_MAX).is_ok());
+    let refused = with(limits::VIP_ADDRESSES_MAX + 1).unwrap_err().render();
+    assert!(refused.contains("VIPs have 16385 addresses") && refused.contains("at most 16384"), "{refused}");
+}
+
+#[test]
 fn there_is_none_until_it_has_an_interface() {
     let snapshot = understood("");
     assert_eq!((snapshot.balance, snapshot.decap), (None, None));

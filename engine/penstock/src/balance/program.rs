@@ -1,6 +1,6 @@
 //! The balancer's programs in the kernel, loaded through aya, and their maps.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use abi::balance::{
@@ -153,13 +153,18 @@ impl Program {
         Ok(program)
     }
 
-    /// As [`load`](Self::load), with as little room as there can be: to see whether it is granted.
+    /// As [`load`](Self::load), with as little room as there can be: to see whether it is granted, the one that rewrites addresses as well.
     ///
     /// # Errors
     /// As there.
     pub fn try_to_load(kind: Kind) -> Result<(), String> {
         let room = Room { vips: 1, addresses: 1, endpoints: 1, flows: 8 };
-        Self::load(kind, room, OuterSource::default(), &[], &[]).map(drop)
+        let load = |ours: &[IpAddr]| Self::load(kind, room, OuterSource::default(), &[], ours).map(drop);
+        load(&[])?;
+        if kind == Kind::Balance {
+            load(&[Ipv4Addr::UNSPECIFIED.into()]).map_err(|why| format!("with `nat`: {why}"))?;
+        }
+        Ok(())
     }
 
     /// Counts ticks up to `tick`: ways that were learnt before are asked for again, and flows grow older.

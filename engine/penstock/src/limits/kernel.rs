@@ -55,6 +55,9 @@ pub const SAME_HOST_TRIAL_STEP: Duration = Duration::from_secs(2);
 /// VIPs: what Katran has. Each has two tables, 258 KiB in the kernel.
 pub const VIPS_MAX: usize = 512;
 
+/// Addresses of all VIPs together: flows whose addresses are rewritten name theirs by two octets.
+pub const VIP_ADDRESSES_MAX: usize = 1 << 14;
+
 /// Endpoints of all VIPs: the places that slots name, of which the last stands for nobody.
 pub const VIP_ENDPOINTS_MAX: u32 = 1 << 13;
 

@@ -193,6 +193,15 @@ impl Meaning<'_> {
             let advice = format!("at most {max} are supported");
             self.report(Code::BadValue, path!["vip", max], format!("{count} of [[vip]]"), advice);
         }
+        let (mut addresses, most) = (0, limits::VIP_ADDRESSES_MAX);
+        for (at, vip) in self.document.vip.iter().enumerate() {
+            let before = addresses;
+            addresses += vip.addr.0.len();
+            if before <= most && addresses > most {
+                let message = format!("with these, VIPs have {addresses} addresses");
+                self.report(Code::BadValue, path!["vip", at, "addr"], message, format!("at most {most} are supported"));
+            }
+        }
     }
 }
 
