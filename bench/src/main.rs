@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod afxdp;
 mod attacks;
 mod calendar;
 mod chaos;
@@ -26,6 +27,7 @@ mod qos;
 mod report;
 mod rivals;
 mod scenario;
+mod spaces;
 mod stats;
 mod strace;
 mod suite;
@@ -116,6 +118,11 @@ cargo xtask bench xdp [options]     the XDP programs over made-up packets (BPF_P
   --strict            fail where a bar is missed
   --smoke             a few samples: proves that the machinery works
 
+cargo xtask bench afxdp [options]   datagrams past the kernel (AF_XDP) beside its sockets, over a cable between two network namespaces: an echo, and HTTP/3
+
+  --scenarios LIST    of udp-1, udp-64 (100 B), udp-16x16 (1,200 B), h3-16x16 (100 B), h3-1m (4 × 4) (default all)
+  --rounds N, --seconds N, --proxy-cpu N, --load-cpu N, --smoke    as for h1 (default 6 and 2)
+
 cargo xtask bench chaos [options]   faults of five origins under load: what clients notice of them, through each proxy
 
   --rivals LIST       of nginx, haproxy (default both)
@@ -161,6 +168,7 @@ fn main() -> ExitCode {
         "flood" => flood::run(rest),
         "pushdown" => flood::pushdown::run(rest),
         "xdp" => xdp::run(rest),
+        "afxdp" => afxdp::run(rest),
         "pinned" => process::pinned(rest),
         "load" => load::own::main(rest),
         "h3-load" => load::h3::main(rest),
@@ -173,6 +181,7 @@ fn main() -> ExitCode {
         "flood-syns" => flood::syns_main(rest),
         "pushdown-client" => flood::pushdown::main(rest),
         "l4-load" => l4::load::main(rest),
+        "afxdp-echo" => afxdp::echo::main(rest),
         "l4-origin" => l4::origin::main(rest),
         "ws-load" => ws::load::main(rest),
         "ws-origin" => ws::origin::main(rest),

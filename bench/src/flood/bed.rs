@@ -1,7 +1,6 @@
 //! Two network namespaces with a cable between them, a proxy and its origin in one of them, and in the other one a second engine, whose shield
 //! judges nothing: a veth takes what a native XDP program sends only if its own end has a program, too.
 
-use std::ffi::OsString;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -11,6 +10,7 @@ use super::{Case, Clients, Settings, syns};
 use crate::load::Seen;
 use crate::process::{Running, Scratch, myself, pinned_command, words, write_file};
 use crate::rivals::{Kind, nginx};
+use crate::spaces::{Spaces, ip, within};
 
 pub(super) const DOOR: &str = "10.78.0.1:8080";
 pub(super) const ORIGIN: &str = "127.0.0.1:9001";
@@ -25,43 +25,11 @@ pub(super) struct Bed {
     kind: Kind,
 }
 
-/// The namespaces, by name.
-pub(super) struct Spaces {
-    pub(super) inner: String,
-    pub(super) outer: String,
-}
-
-impl Spaces {
-    pub(super) fn new() -> Outcome<Self> {
-        let name = |side: &str| format!("penstock-flood-{}-{side}", std::process::id());
-        let spaces = Self { inner: name("in"), outer: name("out") };
-        let (inner, outer) = (spaces.inner.as_str(), spaces.outer.as_str());
-        ip(&["netns", "add", inner])?;
-        ip(&["netns", "add", outer])?;
-        ip(&["link", "add", "door0", "netns", inner, "type", "veth", "peer", "name", "street0", "netns", outer])?;
-        for (space, device, number) in [(inner, "door0", 1), (outer, "street0", 2)] {
-            ip(&["-n", space, "link", "set", "lo", "up"])?;
-            ip(&["-n", space, "addr", "add", &format!("10.78.0.{number}/24"), "dev", device])?;
-            ip(&["-n", space, "link", "set", device, "up"])?;
-        }
-        // Whoever is answered is not there: the outer one forwards nothing.
-        ip(&["-n", inner, "route", "add", syns::SOURCES, "via", "10.78.0.2"])?;
-        Ok(spaces)
-    }
-}
-
-impl Drop for Spaces {
-    fn drop(&mut self) {
-        for space in [&self.inner, &self.outer] {
-            // Never made, or the kernel keeps it: there is nobody to tell.
-            let _ = ip(&["netns", "delete", space]);
-        }
-    }
-}
-
 impl Bed {
     pub(super) fn new(case: &Case, settings: &Settings, scratch: &Scratch) -> Outcome<Self> {
-        let spaces = Spaces::new()?;
+        let spaces = Spaces::new("flood")?;
+        // Whoever is answered is not there: the outer one forwards nothing.
+        ip(&["-n", &spaces.inner, "route", "add", syns::SOURCES, "via", "10.78.0.2"])?;
         let folder = scratch.folder(&case.name().replace([' ', '+', '(', ')'], ""))?;
         let penstock = Kind::Penstock.program()?;
         let origin = words([&myself()?, &"origin", &"--listen", &ORIGIN]);
@@ -187,20 +155,6 @@ fn counter(text: &str, name: &str) -> Option<u64> {
         let at = pair.first()?.split_whitespace().position(|word| word == name)?;
         pair.get(1)?.split_whitespace().nth(at)?.parse().ok()
     })
-}
-
-pub(super) fn within(space: &str, line: &[OsString]) -> Vec<OsString> {
-    let mut all = words([&"ip", &"netns", &"exec", &space]);
-    all.extend_from_slice(line);
-    all
-}
-
-fn ip(line: &[&str]) -> Outcome {
-    let output = Command::new("ip").args(line).output().map_err(|error| format!("ip: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("ip {}: {}", line.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 fn shield(interface: &str, mode: Option<&str>) -> String {

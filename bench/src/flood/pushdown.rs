@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use xtask::Outcome;
 
-use super::bed::{DOOR, ORIGIN, Spaces, engine, within};
+use super::bed::{DOOR, ORIGIN, engine};
 use crate::flags::Flags;
 use crate::process::{Running, Scratch, myself, pinned_command, words, write_file};
 use crate::report::{aligned, figure_text};
 use crate::rivals::{Kind, nginx};
+use crate::spaces::{Spaces, within};
 use crate::stats::ratio;
 use crate::{calendar, meter};
 
@@ -151,7 +152,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 }
 
 fn measured(case: &Case, settings: &Settings, scratch: &Scratch) -> Outcome<Run> {
-    let spaces = Spaces::new()?;
+    let spaces = Spaces::new("pushdown")?;
     let folder = scratch.folder(&format!("{}{}", case.kind.name(), case.shield.as_deref().unwrap_or_default()))?;
     let program = case.kind.program()?;
     let proxy = if case.kind == Kind::Nginx {

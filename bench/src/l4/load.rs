@@ -48,11 +48,11 @@ impl FromStr for Transport {
 
 /// What a round saw.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Messages that came back.
-    pub(super) answered: u64,
+    pub(crate) answered: u64,
     pub(super) lost: u64,
-    pub(super) seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 impl Seen {
@@ -67,14 +67,14 @@ impl Seen {
 }
 
 /// One that runs.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     said: BufReader<ChildStdout>,
 }
 
 impl Process {
     /// Starts one, and waits until its clients have been answered once.
-    pub(super) fn start(scenario: &Scenario, to: SocketAddr, seconds: u64, cpu: usize) -> Outcome<Self> {
+    pub(crate) fn start(scenario: &Scenario, to: SocketAddr, seconds: u64, cpu: usize) -> Outcome<Self> {
         let Scenario { transport, clients, window, bytes, .. } = scenario;
         let mut line = words([&myself()?, &"l4-load", &"--to", &to.to_string(), &"--transport", &transport.name()]);
         line.extend(words([&"--clients", &clients.to_string(), &"--window", &window.to_string()]));
@@ -89,12 +89,12 @@ impl Process {
         }
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// What it saw, and what `measure` finds at the moment when its time is over.
-    pub(super) fn finish<T>(mut self, measure: impl FnOnce(&Self) -> T) -> Outcome<(Seen, T)> {
+    pub(crate) fn finish<T>(mut self, measure: impl FnOnce(&Self) -> T) -> Outcome<(Seen, T)> {
         let line = self.line()?;
         let measured = measure(&self);
         let seen = serde_json::from_str(&line).ok().and_then(|value| Seen::from_json(&value));

@@ -1,0 +1,48 @@
+//! `bench afxdp-echo`: sends back what comes past the kernel, as `l4-origin` does by a socket. A process of its own.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use abi::afxdp::Settings;
+use penstock::afxdp::{Lane, Program, Share};
+use penstock::snapshot::XdpMode;
+use penstock::telemetry::WorkerCells;
+use ring::{Interface, RECEIVED_MAX, Transmit, Xsk};
+use xtask::Outcome;
+
+use crate::flags::Flags;
+use crate::load::own;
+
+/// `bench afxdp-echo --interface NAME --listen ADDRESS --mode native|generic [--driver uring|epoll]`: serves until it is ended.
+pub(crate) fn main(arguments: &[String]) -> Outcome {
+    let flags = Flags::parse(arguments, &["--interface", "--listen", "--mode", "--driver"], &[])?;
+    let (name, listen): (String, SocketAddr) = (flags.need("--interface")?, flags.need("--listen")?);
+    let mode = match flags.text("--mode") {
+        Some("generic") => XdpMode::Generic,
+        _ => XdpMode::Native,
+    };
+    let interface = Interface::named(&name).map_err(|error| format!("{name}: {error}"))?;
+    let mut program = Program::load(1)?;
+    program.tell(Settings { address: interface.address, frame_max: RECEIVED_MAX as u32 })?;
+    program.open(listen)?;
+    let socket = Xsk::open(&interface, 0).map_err(|error| format!("{name}: {error}"))?;
+    program.seat(0, &socket)?;
+    program.attach(&name, mode)?;
+    let share = Share::new(vec![socket], interface);
+    own::ring(&flags)?.block_on(async move {
+        let lane = Lane::new(share, Arc::new(WorkerCells::new(0)));
+        loop {
+            poll_fn(|cx| {
+                lane.poll_receive(0, cx, &mut |to, received, _| {
+                    let (peer, from) = (received.from, received.to);
+                    let answer = Transmit { to: peer, from, ecn: 0, segment: None, bytes: received.bytes };
+                    // What finds no room is the network's loss.
+                    let _ = lane.send(to.port(), &answer);
+                })
+            })
+            .await;
+            ring::yield_now().await;
+        }
+    })
+}
