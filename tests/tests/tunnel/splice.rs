@@ -2,13 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::{echo, proxy_header, v2};
 
-use harness::{Client, End, Engine, Folder, Origin, PATIENCE, Setup, Wire, on_each_driver, pattern, until};
+use harness::{Client, End, Engine, Origin, PATIENCE, Setup, Wire, on_each_driver, pattern, until};
 
 /// `limits::PIPES_MAX`, all of which a single worker has.
 const PIPES: usize = 32;
@@ -355,35 +354,6 @@ on_each_driver! {
         sending.join().expect("a sender without complaint");
         assert_eq!((got.len(), end), (bytes.len(), End::Closed));
         assert!(got == **bytes && spliced(&engine) > 0);
-        engine.until_idle();
-    }
-
-    fn unix_sockets_are_spliced_or_copied_and_lose_nothing(driver) {
-        let folder = Folder::new();
-        let (door, target) = (folder.join("door"), folder.join("target"));
-        let listener = UnixListener::bind(&target).expect("a socket in our own folder");
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let mut all = Vec::new();
-                let _ = stream.read_to_end(&mut all);
-                let _ = stream.write_all(&all);
-            }
-        });
-        let engine = Setup::new(driver)
-            .to(&format!("unix:{}", target.display()))
-            .tcp()
-            .more(&format!(
-                "[[listen]]\nname = \"local\"\naddr = \"unix:{}\"\nprotocol = \"tcp\"\npool = \"origins\"",
-                door.display()
-            ))
-            .start();
-        let bytes = pattern(15, MUCH);
-        let mut local = Wire::connect_unix(&door);
-        local.send(&bytes);
-        local.half_close();
-        let (got, end) = local.rest();
-        assert_eq!((got.len(), end), (bytes.len(), End::Closed));
-        assert!(got == bytes);
         engine.until_idle();
     }
 }
