@@ -42,6 +42,10 @@ class Attacker(Wire):
         self.say(number, data)
         return number
 
+    def is_cut(self):
+        """The other side has closed the connection, which is told (`closed`) only when nothing of it can be under way any more (RFC 9000 §10.2.2)."""
+        return self.closed or self._quic._close_event is not None
+
     async def room(self):
         """Waits for the engine's leave to open a stream: what is said without it is another offence."""
         full = lambda: self._quic._local_next_stream_id_bidi // 4 >= self._quic._remote_max_streams_bidi
@@ -129,7 +133,7 @@ async def floods(address, memory):
     for flood in FLOODS:
         async with attacker(address) as peer:
             rounds = 0
-            while not peer.closed:
+            while not peer.is_cut():
                 if rounds >= ROUNDS_MAX:
                     sys.exit(f"{flood.__name__}: it goes on for ever")
                 for _ in range(20):
@@ -138,6 +142,7 @@ async def floods(address, memory):
                     rounds += 1
                 await asyncio.sleep(0)
                 memory.check(flood.__name__)
+            await peer.until_closed("the end")
             # Who owes much is asked to go (GOAWAY) before it is cut off, and may be done with it by then.
             check(f"{flood.__name__}, after {rounds} rounds: {peer.closed}", peer.closed[0] in (EXCESSIVE_LOAD, NO_ERROR), True)
             print(flood.__name__, rounds, flush=True)
