@@ -22,6 +22,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 pub use self::interface::{Interface, local_addresses};
 use self::memory::Memory;
@@ -55,6 +56,11 @@ const KICK_FRAMES: i32 = 9;
 /// What of a socket's frames the kernel may hold for the device at once: more than all of them are counted as.
 const SEND_BUFFER: i32 = 8 << 20;
 
+/// A queue that somebody has is asked for so often, and so long apart: the kernel lets go of one some time after its last socket was closed, also where
+/// that was the socket of a process that was killed a moment ago.
+const BUSY_LOOKS: u32 = 100;
+const BUSY_LOOKS_EVERY: Duration = Duration::from_millis(10);
+
 /// A socket that is bound to a queue and not at work yet: to be moved to the thread that it works for.
 #[derive(Debug)]
 pub struct Xsk {
@@ -79,6 +85,16 @@ impl Xsk {
     /// # Errors
     /// `PermissionDenied` without CAP_NET_RAW; `ENOBUFS` where no more memory may be locked; `ResourceBusy` where the queue has a socket; `InvalidInput` where there is no such queue.
     pub fn open(interface: &Interface, queue: u32) -> io::Result<Self> {
+        for _ in 1..BUSY_LOOKS {
+            match Self::bound(interface, queue) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(BUSY_LOOKS_EVERY),
+                outcome => return outcome,
+            }
+        }
+        Self::bound(interface, queue)
+    }
+
+    fn bound(interface: &Interface, queue: u32) -> io::Result<Self> {
         let mut xsk = Self::unbound()?;
         xsk.bind(interface, queue)?;
         Ok(xsk)
