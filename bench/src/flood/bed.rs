@@ -36,7 +36,7 @@ impl Bed {
         let proxy = match case.kind {
             Kind::Nginx => {
                 let file = folder.join("nginx.conf");
-                write_file(&file, nginx(&folder.display().to_string()))?;
+                write_file(&file, nginx(&folder.display().to_string(), "", " backlog=4096", ""))?;
                 words([&case.kind.program()?, &"-p", &folder, &"-c", &file])
             }
             _ => {
@@ -182,7 +182,8 @@ endpoints = [\"{ORIGIN}\"]
     )
 }
 
-fn nginx(root: &str) -> String {
+/// nginx before the origin, with what is to be said to all of it, at its door, and where it passes requests on.
+pub(super) fn nginx(root: &str, all: &str, door: &str, place: &str) -> String {
     let preamble = nginx::preamble(root, 1, 16_384, 8_192);
     format!(
         "\
@@ -192,10 +193,11 @@ http {{
     keepalive_requests 1000000000;
     client_body_temp_path {root}/body;
     proxy_temp_path {root}/proxy;
+    {all}
     upstream origin {{ server {ORIGIN}; keepalive 64; keepalive_requests 1000000000; }}
     server {{
-        listen {DOOR} backlog=4096;
-        location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; }}
+        listen {DOOR}{door};
+        location / {{ {place} proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; }}
     }}
 }}
 "

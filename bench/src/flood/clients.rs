@@ -60,7 +60,7 @@ fn work(to: SocketAddr, until: Instant, keeps: bool) -> Tally {
         let begun = Instant::now();
         let reached = match kept.take() {
             Some(stream) => Ok((stream, begun)),
-            None => connect(to).map(|stream| (stream, if keeps { Instant::now() } else { begun })),
+            None => connect(to, PATIENCE).map(|stream| (stream, if keeps { Instant::now() } else { begun })),
         };
         match reached.and_then(|(stream, begun)| ask(stream).map(|stream| (stream, begun))) {
             Ok((stream, begun)) => {
@@ -74,11 +74,11 @@ fn work(to: SocketAddr, until: Instant, keeps: bool) -> Tally {
     tally
 }
 
-fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+pub(super) fn connect(to: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, patience)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     Ok(stream)
 }
 

@@ -58,6 +58,26 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// Penstock behind its shield, in each mode that is asked for.
+    fn shielded(flags: &Flags) -> Outcome<Vec<Self>> {
+        let modes = flags.list("--modes", "native,generic").into_iter();
+        let case = |mode: &str| match mode {
+            "native" | "generic" => Ok(Self { kind: Kind::Penstock, shield: Some(mode.to_owned()) }),
+            _ => Err(format!("there is no mode `{mode}`: native, generic")),
+        };
+        modes.map(case).collect()
+    }
+
+    /// Others, of those that are set up for this.
+    fn rivals(flags: &Flags, smoke: bool) -> Outcome<Vec<Self>> {
+        let names = flags.list("--rivals", if smoke { "" } else { "nginx" }).into_iter();
+        let case = |name: &str| match Kind::rival(name)? {
+            Kind::Nginx => Ok(Self { kind: Kind::Nginx, shield: None }),
+            other => Err(format!("{} is not set up for this: nginx", other.name())),
+        };
+        names.map(case).collect()
+    }
+
     fn name(&self) -> String {
         match &self.shield {
             None => self.kind.name().to_owned(),
@@ -72,20 +92,10 @@ impl Settings {
         let smoke = flags.has("--smoke");
         let mut cases = Vec::new();
         if !flags.has("--without-penstock") {
-            for mode in flags.list("--modes", "native,generic") {
-                if !matches!(mode, "native" | "generic") {
-                    return Err(format!("there is no mode `{mode}`: native, generic"));
-                }
-                cases.push(Case { kind: Kind::Penstock, shield: Some(mode.to_owned()) });
-            }
+            cases.extend(Case::shielded(&flags)?);
             cases.push(Case { kind: Kind::Penstock, shield: None });
         }
-        for name in flags.list("--rivals", if smoke { "" } else { "nginx" }) {
-            match Kind::rival(name)? {
-                Kind::Nginx => cases.push(Case { kind: Kind::Nginx, shield: None }),
-                other => return Err(format!("{} is not set up for this: nginx", other.name())),
-            }
-        }
+        cases.extend(Case::rivals(&flags, smoke)?);
         let settings = Self {
             cases,
             rate: flags.read("--rate", if smoke { 20_000 } else { 200_000 })?,

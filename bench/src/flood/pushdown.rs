@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use xtask::Outcome;
 
-use super::bed::{DOOR, ORIGIN, engine};
+use super::Case;
+use super::bed::{DOOR, ORIGIN, engine, nginx};
+use super::clients::connect;
 use crate::flags::Flags;
 use crate::process::{Running, Scratch, myself, pinned_command, words, write_file};
 use crate::report::{aligned, figure_text};
-use crate::rivals::{Kind, nginx};
+use crate::rivals::Kind;
 use crate::spaces::{Spaces, within};
 use crate::stats::ratio;
 use crate::{calendar, meter};
@@ -44,18 +46,11 @@ struct Settings {
     json: Option<String>,
 }
 
-/// A proxy, and how the shield before it stands; none for none.
-struct Case {
-    kind: Kind,
-    shield: Option<String>,
-}
-
-impl Case {
-    fn name(&self) -> String {
-        match &self.shield {
-            None => format!("{}, each is answered", self.kind.name()),
-            Some(mode) => format!("{}, pushed down ({mode})", self.kind.name()),
-        }
+/// What is done with its client's requests beyond the limit.
+fn name(case: &Case) -> String {
+    match &case.shield {
+        None => format!("{}, each is answered", case.kind.name()),
+        Some(mode) => format!("{}, pushed down ({mode})", case.kind.name()),
     }
 }
 
@@ -64,18 +59,8 @@ impl Settings {
         let flags = Flags::parse(arguments, VALUED, BARE)?;
         let smoke = flags.has("--smoke");
         let mut cases = vec![Case { kind: Kind::Penstock, shield: None }];
-        for mode in flags.list("--modes", "native,generic") {
-            if !matches!(mode, "native" | "generic") {
-                return Err(format!("there is no mode `{mode}`: native, generic"));
-            }
-            cases.push(Case { kind: Kind::Penstock, shield: Some(mode.to_owned()) });
-        }
-        for name in flags.list("--rivals", if smoke { "" } else { "nginx" }) {
-            match Kind::rival(name)? {
-                Kind::Nginx => cases.push(Case { kind: Kind::Nginx, shield: None }),
-                other => return Err(format!("{} is not set up for this: nginx", other.name())),
-            }
-        }
+        cases.extend(Case::shielded(&flags)?);
+        cases.extend(Case::rivals(&flags, smoke)?);
         let settings = Self {
             cases,
             limit: flags.read("--limit", 100)?,
@@ -120,7 +105,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     );
     let mut runs = Vec::new();
     for case in &settings.cases {
-        runs.push(measured(case, &settings, &scratch).map_err(|why| format!("{}: {why}", case.name()))?);
+        runs.push(measured(case, &settings, &scratch).map_err(|why| format!("{}: {why}", name(case)))?);
     }
     let answered = runs[0].cpu_ms;
     let mut rows = vec![
@@ -188,7 +173,7 @@ fn measured(case: &Case, settings: &Settings, scratch: &Scratch) -> Outcome<Run>
     let begun = Instant::now();
     let asked = client(settings.seconds)?;
     let spent = meter::cpu_ns(&proxy.processes()).saturating_sub(before);
-    Ok(Run { name: case.name(), asked, cpu_ms: spent as f64 / 1e6 / begun.elapsed().as_secs_f64() })
+    Ok(Run { name: name(case), asked, cpu_ms: spent as f64 / 1e6 / begun.elapsed().as_secs_f64() })
 }
 
 fn limited(limit: u64, shield: Option<&str>) -> String {
@@ -201,28 +186,8 @@ fn limited(limit: u64, shield: Option<&str>) -> String {
 }
 
 fn limited_nginx(root: &str, limit: u64) -> String {
-    let preamble = nginx::preamble(root, 1, 16_384, 8_192);
-    format!(
-        "\
-{preamble}
-http {{
-    access_log off;
-    keepalive_requests 1000000000;
-    client_body_temp_path {root}/body;
-    proxy_temp_path {root}/proxy;
-    limit_req_zone $binary_remote_addr zone=each:1m rate={limit}r/s;
-    limit_req_status 429;
-    upstream origin {{ server {ORIGIN}; keepalive 64; keepalive_requests 1000000000; }}
-    server {{
-        listen {DOOR};
-        location / {{
-            limit_req zone=each burst={limit} nodelay;
-            proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\";
-        }}
-    }}
-}}
-"
-    )
+    let zone = format!("limit_req_zone $binary_remote_addr zone=each:1m rate={limit}r/s; limit_req_status 429;");
+    nginx(root, &zone, "", &format!("limit_req zone=each burst={limit} nodelay;"))
 }
 
 /// What the client has done, and what became of it.
@@ -280,7 +245,7 @@ fn ask(to: SocketAddr, until: Instant, every: Duration) -> Asked {
         due = (due + every).max(Instant::now());
         let stream = match kept.take() {
             Some(stream) => Ok(stream),
-            None => connect(to),
+            None => connect(to, PATIENCE),
         };
         asked.sent += 1;
         match stream.and_then(|mut stream| status(&mut stream).map(|status| (status, stream))) {
@@ -290,14 +255,6 @@ fn ask(to: SocketAddr, until: Instant, every: Duration) -> Asked {
         }
     }
     asked
-}
-
-fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(stream)
 }
 
 /// The status of an answer whose content is told in advance, and read.
