@@ -23,6 +23,7 @@ const TOOLS: &[Tool] = &[
     ("nghttpd", "nghttp2-server"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
+    ("iperf3", "iperf3"),
     // 124 MB, half a minute; its tests skip themselves where it is not there.
     ("chromium", "chromium"),
 ];
