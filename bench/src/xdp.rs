@@ -130,7 +130,7 @@ fn balanced(
     port: fn(u32) -> u16,
     keeps: bool,
 ) -> Outcome<Case> {
-    let vip = Vip { number: 0, forward };
+    let vip = Vip { number: 0, forward, quic: false };
     let ours: &[IpAddr] = if forward == Forward::Nat { &[IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1))] } else { &[] };
     let doors = [door(SocketAddr::new(VIP.into(), PORT), Transport::Tcp, vip)];
     let mut program = Program::load(Kind::Balance, room(), OuterSource::default(), &doors, ours)?;

@@ -216,7 +216,7 @@ def configuration(**more):
 async def wire(address, greeted=True, config=None, protocol=Wire, **more):
     """A connection, on which our SETTINGS have been said if it is to be `greeted`."""
     host, port = address.rsplit(":", 1)
-    async with connect(host, int(port), configuration=config or configuration(), create_protocol=protocol, **more) as connection:
+    async with connect(host.strip("[]"), int(port), configuration=config or configuration(), create_protocol=protocol, **more) as connection:
         if greeted:
             connection.greet()
         yield connection

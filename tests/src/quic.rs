@@ -1,7 +1,7 @@
 //! A client of QUIC and as much of HTTP/3 as asking takes, many of which fit into one thread: to be moved about while it downloads.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -196,7 +196,11 @@ impl Visitor {
 
 /// At whichever of our addresses leads to the server.
 fn socket(server: SocketAddr) -> UdpSocket {
-    let own = if server.ip().is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+    let own: IpAddr = match server {
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        SocketAddr::V4(server) if server.ip().is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+    };
     let socket = UdpSocket::bind((own, 0)).expect("a port is free");
     socket.set_nonblocking(true).expect("it may be");
     socket

@@ -94,6 +94,29 @@ pub struct Vip {
     pub number: u32,
     /// How its packets reach their endpoint.
     pub forward: Forward,
+    /// What clients speak is QUIC, and ids of its connections are read.
+    pub quic: bool,
+}
+
+impl Vip {
+    /// What a door says of it beside its number.
+    const fn way(self) -> u32 {
+        self.forward as u32 | (self.quic as u32) << 8
+    }
+
+    /// The VIP of these words of a door.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(number: u32, way: u32) -> Self {
+        Self { number, forward: Forward::of(way & 0xff), quic: way & 0x100 != 0 }
+    }
+}
+
+/// What an endpoint of a VIP is found by, whose connections have its server's number in their ids.
+#[inline(always)]
+#[must_use]
+pub const fn server_of(vip: u32, server: u16) -> u32 {
+    vip << 16 | server as u32
 }
 
 /// Where one of a VIP's tables begins in the map of all blocks.
@@ -119,7 +142,7 @@ impl Door {
     #[must_use]
     pub const fn words(self, number: u32) -> [u32; DOOR_WORDS] {
         let [a, b, c, d] = self.address;
-        [a, b, c, d, self.protocol_port, self.vip.number, self.vip.forward as u32, number]
+        [a, b, c, d, self.protocol_port, self.vip.number, self.vip.way(), number]
     }
 
     /// What clients know of it, as the words that a map holds: address and port.
@@ -501,5 +524,6 @@ impl Decap {
     }
 }
 
-/// What is counted of a VIP: packets, octets, flows that began, flows that left an endpoint which has gone.
-pub const VIP_COUNTS: usize = 4;
+/// What is counted of a VIP: packets, octets, flows that began, flows that left an endpoint which has gone; packets that went where their id says, and
+/// those whose id is of a server that is no endpoint, or none that serves.
+pub const VIP_COUNTS: usize = 6;

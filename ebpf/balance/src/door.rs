@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use abi::balance::{BUCKET_WORDS, DOOR_WORDS, Forward, Vip, bucket_of, protocol_port};
+use abi::balance::{BUCKET_WORDS, DOOR_WORDS, Vip, bucket_of, protocol_port};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 
@@ -39,7 +39,7 @@ pub(crate) fn door_of(settings: &Settings, packet: &Packet, port: u16) -> Option
         // SAFETY: within the map's value.
         let word = |word: usize| unsafe { ptr::read_volatile(words.add(at + word)) };
         if word(4) == protocol_port && (word(3) ^ d) | (word(2) ^ c) | (word(1) ^ b) | (word(0) ^ a) == 0 {
-            return Some(Door { vip: Vip { number: word(5), forward: Forward::of(word(6)) }, number: word(7) });
+            return Some(Door { vip: Vip::of(word(5), word(6)), number: word(7) });
         }
     }
     None

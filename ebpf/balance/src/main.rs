@@ -22,6 +22,7 @@ mod hop;
 #[cfg(feature = "nat")]
 mod nat;
 mod packet;
+mod quic;
 mod way;
 
 use core::mem::MaybeUninit;
@@ -117,7 +118,8 @@ fn forward(ctx: &XdpContext, packet: &Packet) -> Result<u32, Outcome> {
     let settings = Settings::get().ok_or(Outcome::Other)?;
     let vip = vip_of(&settings, packet).ok_or(Outcome::Other)?;
     count_of_vip(vip.number, packet.octets);
-    let (number, endpoint) = endpoint_of(&settings, packet, vip)?;
+    let named = if vip.quic && !packet.is(IS_ERROR) { quic::whose(ctx, packet, vip.number) } else { 0 };
+    let (number, endpoint) = endpoint_of(&settings, packet, vip, named)?;
     let line = Line::of(number).ok_or(Outcome::NoEndpoint)?;
     line.count(packet.octets);
     let hop = line.hop(ctx, &endpoint, vip.forward, settings.tick())?;
@@ -128,29 +130,42 @@ fn forward(ctx: &XdpContext, packet: &Packet) -> Result<u32, Outcome> {
     Ok(out(ctx, &hop))
 }
 
-/// The endpoint of a flow: the one that it has, or that of its hash's slot, which it has from now on.
+/// The endpoint of a flow: the one that its connection's id has named ([`quic::whose`]), or that it has, or that of its hash's slot, which it has from now on.
 #[inline(always)]
-fn endpoint_of(settings: &Settings, packet: &Packet, vip: Vip) -> Result<(u32, Endpoint), Outcome> {
+fn endpoint_of(settings: &Settings, packet: &Packet, vip: Vip, named: u64) -> Result<(u32, Endpoint), Outcome> {
     let flow = Flow::of(settings, packet, vip.number);
-    let mut gone = false;
-    if !packet.is(OPENS)
-        && let Some(whose) = remembered(&flow, packet, settings.tick())
+    // Numbers and no `Option`: for what is in one that has nothing the compiler takes any register, and the verifier refuses the half of a pointer.
+    let had = if packet.is(OPENS) { 0 } else { remembered(&flow, packet, settings.tick()).map_or(0, owned_by) };
+    let whose = if named != 0 { named } else { had };
+    if whose != 0
+        && let place = (whose - 1) as u32
+        && let number = place & 0xffff
+        && let Some(endpoint) = Endpoint::of(number)
+        && endpoint.generation == place >> 16
+        && endpoint.keeps
     {
-        let number = whose & 0xffff;
-        if let Some(endpoint) = Endpoint::of(number)
-            && endpoint.generation == whose >> 16
-            && endpoint.keeps
-        {
-            return Ok((number, endpoint));
+        if named != 0 {
+            quic::count_by_id(vip.number);
+            // Errors about what is sent back there carry the client's ids: the flow has to know.
+            if had != named {
+                remember(&flow, place, settings.tick());
+                count_of_flow(vip.number, false);
+            }
         }
-        gone = true;
+        return Ok((number, endpoint));
     }
     let (number, endpoint) = by_slot(packet, vip.number)?;
     if !packet.is(OPENS | IS_ERROR) {
         remember(&flow, number | endpoint.generation << 16, settings.tick());
-        count_of_flow(vip.number, gone);
+        count_of_flow(vip.number, whose != 0);
     }
     Ok((number, endpoint))
+}
+
+/// Place and generation, as a number that is not 0.
+#[inline(always)]
+pub(crate) const fn owned_by(place: u32) -> u64 {
+    place as u64 + 1
 }
 
 /// The endpoint of the slot of a packet's hash.

@@ -28,7 +28,7 @@ use crate::flows::{TAKEN, UDP_FLOW_LASTS, exchange, way_of};
 use crate::hop::{Line, ask, is_v4};
 use crate::packet::{CLOSES, ERROR, IS_ERROR, IS_V4, OPENS, Packet};
 use crate::way::out;
-use crate::{Endpoint, Settings, V4, V6, by_slot, count, count_of_flow, count_of_vip, ended};
+use crate::{Endpoint, Settings, V4, V6, by_slot, count, count_of_flow, count_of_vip, ended, owned_by, quic};
 
 /// Sets of flows: the client's address, the tag, and whose it is. Their number is the engine's to say, as that of the next ones.
 #[map]
@@ -65,11 +65,12 @@ const HIDES: u32 = 1 << 1;
 pub(crate) fn translated(ctx: &XdpContext, packet: &Packet) -> Option<u32> {
     let found = found(ctx, packet);
     let (vip, door) = ((found >> 16) as u32 & 0xffff, found as u32 & 0xffff);
-    let (outcome, returned) = match found >> 32 {
+    let (outcome, returned) = match found >> 32 & 0xff {
         TO_VIP => {
             count_of_vip(vip, packet.octets);
             let outcome = if packet.is(IS_ERROR) { Outcome::Error } else { Outcome::Forwarded };
-            (outcome as u32, outward(ctx, packet, vip, door))
+            let named = if found & QUIC != 0 && !packet.is(IS_ERROR) { quic::whose(ctx, packet, vip) } else { 0 };
+            (outcome as u32, outward(ctx, packet, vip, door, named))
         }
         TO_US => (Outcome::Returned as u32, homeward(ctx, packet, vip)),
         _ => return None,
@@ -83,6 +84,8 @@ pub(crate) fn translated(ctx: &XdpContext, packet: &Packet) -> Option<u32> {
 
 const TO_VIP: u64 = 1;
 const TO_US: u64 = 2;
+/// Beside those: ids of connections are read.
+const QUIC: u64 = 1 << 40;
 
 /// Whether it is one of those, and the VIP or our region, and the door. Like the next ones a function of its own, with its own stack, for the reason that `send` is one.
 // SAFETY: nothing else in the program has this name.
@@ -100,15 +103,16 @@ fn found(_: &XdpContext, packet: &Packet) -> u64 {
         Forward::Back => TO_US,
         _ => return 0,
     };
-    what << 32 | u64::from(door.vip.number & 0xffff) << 16 | u64::from(door.number & 0xffff)
+    let quic = if door.vip.quic { QUIC } else { 0 };
+    quic | what << 32 | u64::from(door.vip.number & 0xffff) << 16 | u64::from(door.number & 0xffff)
 }
 
-/// To an endpoint.
+/// To an endpoint: of a flow that is new, the one that `named` says ([`quic::whose`]).
 // SAFETY: as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
-fn outward(ctx: &XdpContext, packet: &Packet, vip: u32, door: u32) -> u64 {
-    encoded(try_outward(ctx, packet, vip, door))
+fn outward(ctx: &XdpContext, packet: &Packet, vip: u32, door: u32, named: u64) -> u64 {
+    encoded(try_outward(ctx, packet, vip, door, named))
 }
 
 /// What comes back from an endpoint to one of our addresses, of a region.
@@ -130,8 +134,8 @@ fn encoded(result: Result<u32, Outcome>) -> u64 {
 }
 
 #[inline(always)]
-fn try_outward(ctx: &XdpContext, packet: &Packet, vip: u32, door: u32) -> Result<u32, Outcome> {
-    let entered = entered(ctx, packet, vip, door);
+fn try_outward(ctx: &XdpContext, packet: &Packet, vip: u32, door: u32, named: u64) -> Result<u32, Outcome> {
+    let entered = entered(ctx, packet, vip, door, named);
     if entered >> FAILED != 0 {
         return Ok(REFUSED | (entered >> FAILED) as u32);
     }
@@ -247,8 +251,9 @@ const REFUSED: u32 = 1 << 31;
 // SAFETY: as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
-fn entered(_: &XdpContext, packet: &Packet, vip: u32, door: u32) -> u64 {
-    let entry = Settings::get().ok_or(Outcome::NoPort).and_then(|settings| entry_of(&settings, packet, vip, door));
+fn entered(_: &XdpContext, packet: &Packet, vip: u32, door: u32, named: u64) -> u64 {
+    let entry =
+        Settings::get().ok_or(Outcome::NoPort).and_then(|settings| entry_of(&settings, packet, vip, door, named));
     match entry {
         Ok((index, number)) => u64::from(index) | u64::from(number) << 32,
         Err(outcome) => (outcome as u64 + 1) << FAILED,
@@ -257,7 +262,13 @@ fn entered(_: &XdpContext, packet: &Packet, vip: u32, door: u32) -> u64 {
 
 /// Where a client's flow is in the table, and the place of its endpoint; it is entered when it is not there.
 #[inline(always)]
-fn entry_of(settings: &Settings, packet: &Packet, vip: u32, door: u32) -> Result<(u32, u32), Outcome> {
+fn entry_of(
+    settings: &Settings,
+    packet: &Packet,
+    vip: u32,
+    door: u32,
+    named: u64,
+) -> Result<(u32, u32), Outcome> {
     let tick = settings.tick();
     let (first, count) = regions(settings.ours(), packet.is(IS_V4), packet.protocol == UDP);
     if count == 0 {
@@ -285,10 +296,15 @@ fn entry_of(settings: &Settings, packet: &Packet, vip: u32, door: u32) -> Result
         if endpoint.generation == whose >> 16 && endpoint.keeps {
             let state = if packet.is(OPENS) { 0 } else { state };
             note(place.index, place.value, value_of(whose, state | closes, packet, tick), zero);
+            if named == owned_by(whose) {
+                quic::count_by_id(vip);
+            }
             return Ok((place.index, whose & 0xffff));
         }
     }
-    let (number, endpoint) = by_slot(packet, vip)?;
+    // A flow that has an endpoint has kept it, as it has a port at that one.
+    let number = if named != 0 { (named - 1) as u32 & 0xffff } else { by_slot(packet, vip)?.0 };
+    let endpoint = Endpoint::of(number).ok_or(Outcome::NoEndpoint)?;
     if is_v4(endpoint.address) != packet.is(IS_V4) {
         return Err(Outcome::NoPort);
     }
@@ -299,6 +315,9 @@ fn entry_of(settings: &Settings, packet: &Packet, vip: u32, door: u32) -> Result
         return Err(Outcome::NoPort);
     }
     count_of_flow(vip, place.is_own);
+    if named != 0 {
+        quic::count_by_id(vip);
+    }
     Ok((place.index, number))
 }
 

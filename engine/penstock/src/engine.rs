@@ -124,7 +124,7 @@ impl Engine {
         engine.start_workers()?;
         engine.afxdp.attach();
         engine.shield = Shield::raise(snapshot);
-        engine.balance = Balance::raise(snapshot, &|interface| engine.shield.on(interface));
+        engine.balance = Balance::raise(snapshot, &engine.quic.ids(), &|interface| engine.shield.on(interface));
         engine.follow_vips();
         Ok(engine)
     }

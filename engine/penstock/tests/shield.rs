@@ -402,7 +402,7 @@ fn who_stands_behind_it_sees_what_passes() {
     let Some(mut program) = shield(Settings { flags: LISTS_V4, ..Settings::default() }) else { return };
     program.list(&"203.0.113.0/24".parse().unwrap(), Some(Listed::Deny)).unwrap();
     let room = Room { vips: 1, addresses: 1, endpoints: 1, flows: 64 };
-    let vip = abi::balance::Vip { number: 0, forward: abi::balance::Forward::Dsr };
+    let vip = abi::balance::Vip { number: 0, forward: abi::balance::Forward::Dsr, quic: false };
     let door = balance::door("192.0.2.1:443".parse().unwrap(), Transport::Tcp, vip);
     let load = |kind| balance::Program::load(kind, room, OuterSource::default(), &[door], &[]).unwrap();
     let mut behind = load(Kind::Balance);

@@ -26,6 +26,13 @@ fn what_cannot_work_is_refused_once_and_with_advice() {
     let nat = |addresses: &str| {
         format!("[balance]\ninterfaces = [\"eth0\"]\nnat = [{addresses}]\n{}forward = \"nat\"\n", VIP)
     };
+    let pool = |endpoints: &str| format!("[[pool]]\nname = \"num\"\nendpoints = [\"{endpoints}\"]\n");
+    let numbered = pool("10.0.0.1:443 server=1");
+    let quic = |endpoints: &str, more: &str| {
+        let lines = format!("{address}\nprotocol = \"udp\"\nquic = true\npool = \"num\"\n");
+        vip(&(lines + &pool(endpoints) + more))
+    };
+    let secrets = "[engine.quic]\nsecrets = \"/etc/penstock/quic\"\n";
     for (lines, message, advice) in [
         (VIP.to_owned(), "[balance] names no interface", "interfaces = [\"eth0\"]"),
         ("[balance]\ninterfaces = [\"eth0\"]".to_owned(), "nothing to balance", "[[vip]]"),
@@ -63,6 +70,15 @@ fn what_cannot_work_is_refused_once_and_with_advice() {
             "line ",
         ),
         (format!("{}{}", balance("interfaces = [\"eth0\"]"), VIP.replace(":443", ":80")), "the VIP `v`", "line "),
+        (
+            vip(&format!("{address}\nquic = true\npool = \"num\"\n{numbered}")),
+            "QUIC is spoken over UDP",
+            "protocol = \"udp\"",
+        ),
+        (quic("10.0.0.1:443 server=1", ""), "read with their fleet's secrets", "[engine.quic] with secrets"),
+        (quic("10.0.0.1:443", secrets), "no endpoint of `num` says which server", "server=1"),
+        (quic("10.0.0.1:443 server=1\", \"10.0.0.2:443 server=1", secrets), "the server `1` is there twice", "line "),
+        (vip(&format!("{address}\npool = \"num\"\n{numbered}")), "no VIP with this pool reads them", "quic = true"),
         (decap(""), "`addresses` names none", "VIPs"),
         (decap("addresses = \"192.0.2.0/24\""), "`192.0.2.0/24` is a network", "each address"),
         (decap("addresses = \"192.0.2.1\"\nsource = \"100::/64\""), "one IPv4 and one IPv6 network", "100::/64"),
@@ -132,9 +148,10 @@ fn there_is_none_until_it_has_an_interface() {
 
 #[test]
 fn all_of_it_is_understood() {
-    let text = "[balance]\ninterfaces = [\"eth0\", \"eth1\"]\nmode = \"generic\"\nsource = [\"10.9.0.0/16\", \"fd00::/64\"]\n\
+    let text = "[engine.quic]\nsecrets = \"/etc/penstock/quic\"\n[[pool]]\nname = \"edges\"\nendpoints = [\"10.0.0.1:443 server=1\", \"10.0.0.2:443 server=2\"]\n\
+                [balance]\ninterfaces = [\"eth0\", \"eth1\"]\nmode = \"generic\"\nsource = [\"10.9.0.0/16\", \"fd00::/64\"]\n\
                 [decap]\ninterfaces = [\"eth2\"]\naddresses = [\"192.0.2.1\", \"2001:db8::1\"]\n\
-                [[vip]]\nname = \"web\"\naddr = [\"192.0.2.1:443\", \"[2001:db8::1]:443\"]\nprotocol = \"udp\"\nforward = \"gue\"\npool = \"far\"\n";
+                [[vip]]\nname = \"web\"\naddr = [\"192.0.2.1:443\", \"[2001:db8::1]:443\"]\nprotocol = \"udp\"\nforward = \"gue\"\npool = \"edges\"\nquic = true\n";
     let compiled = read(&format!("{text}{VIP}").replace("\"192.0.2.1:443\"\npool", "\"192.0.2.9:443\"\npool"));
     let compiled = compiled.unwrap_or_else(|report| panic!("{}", report.render()));
     let balance = compiled.snapshot.balance.clone().expect("a balancer");
@@ -146,7 +163,8 @@ fn all_of_it_is_understood() {
     let [web, plain] = &*balance.vips else { panic!("two VIPs") };
     assert_eq!((&*web.name, web.addresses.len(), web.protocol, web.forward), ("web", 2, Transport::Udp, Forward::Gue));
     assert_eq!((plain.protocol, plain.forward), (Transport::Tcp, Forward::Ipip));
-    assert_eq!(&*compiled.snapshot[web.pool].name, "far");
+    assert_eq!(&*compiled.snapshot[web.pool].name, "edges");
+    assert_eq!((web.quic, plain.quic), (true, false));
     let decap = compiled.snapshot.decap.clone().expect("a decapsulator");
     assert_eq!((decap.addresses.len(), decap.source.v4.to_string()), (2, "172.16.0.0/16".into()));
 

@@ -4,6 +4,7 @@
 //! Where namespaces or the programs are not granted each test says so and proves nothing.
 
 mod clients;
+mod quic;
 mod town;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::balance::{Count, Kind, Share};
+use crate::balance::{Count, Kind, Share, VipCounts};
 use crate::engine::Engine;
 use crate::telemetry::prometheus;
 
@@ -91,6 +91,14 @@ fn vips(engine: &Engine, out: &mut String) {
     let moved = vips.iter().map(|(vip, counts)| (of_vip(&vip.name), counts.moved));
     let help = "Flows of a VIP that have got another endpoint, because theirs has gone.";
     prometheus::family(out, "penstock_vip_flows_moved_total", "counter", help, moved);
+    let ids = |of: fn(&VipCounts) -> u64| {
+        let reading = vips.iter().filter(|(vip, _)| vip.quic);
+        reading.map(move |(vip, counts)| (of_vip(&vip.name), of(counts))).collect::<Vec<_>>().into_iter()
+    };
+    let help = "Packets of a VIP that went where the id of their QUIC connection says.";
+    prometheus::family(out, "penstock_vip_by_id_total", "counter", help, ids(|counts| counts.by_id));
+    let help = "Packets of a VIP whose QUIC connection is of a server that is no endpoint, or none that serves.";
+    prometheus::family(out, "penstock_vip_elsewhere_total", "counter", help, ids(|counts| counts.elsewhere));
     let slots = shares.iter().map(|share| (of_share(share), share.slots.into()));
     let help = "Slots of the VIP's table that an endpoint has, of 65,537.";
     prometheus::family(out, "penstock_vip_endpoint_slots", "gauge", help, slots);

@@ -47,7 +47,7 @@ mod tests {
     fn door(number: u32) -> Door {
         let address =
             if number.is_multiple_of(2) { mapped(0xc000_0200 + number / 8) } else { [0x20, 1, number / 8, 7] };
-        let vip = Vip { number, forward: Forward::Gue };
+        let vip = Vip { number, forward: Forward::Gue, quic: false };
         Door { address, protocol_port: protocol_port(6 + number % 3, (number % 8) as u16), vip }
     }
 

@@ -17,13 +17,14 @@ mod program;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
+use abi::ConnectionIds;
 use abi::balance::{Forward, Vip as Target};
 use policy::balance::maglev_slots;
 use policy::hash::xxh64;
 
 pub use program::{Count, Kind, Program, Room, Tried, VipCounts, door};
 
-use self::places::Places;
+use self::places::{Place, Places};
 use crate::bpf::{self, Next};
 use crate::limits;
 use crate::snapshot::{self, Balancer, Snapshot, Vip, XdpMode};
@@ -49,6 +50,8 @@ pub struct Origin {
     pub weight: u32,
     /// Whether flows that it has stay with it.
     pub keeps: bool,
+    /// Which machine it is in ids of QUIC connections.
+    pub server: Option<u16>,
 }
 
 /// A balancer that stands on at least one interface.
@@ -70,6 +73,8 @@ struct Followed {
     origins: Vec<Origin>,
     /// Of each slot, whose it is by its place in `origins`; `None`: nobody's.
     slots: Option<Vec<u16>>,
+    /// Numbers of servers whose connections are known by their ids.
+    servers: Vec<u16>,
     /// Why it is not what its pool has now, as far as that was told.
     refused: Option<String>,
 }
@@ -92,12 +97,13 @@ pub struct Share<'a> {
 }
 
 impl Balance {
-    /// Raises what the configuration asks for, as far as it is granted: behind who stands first on an interface. VIPs have nobody until they are told of.
+    /// Raises what the configuration asks for, as far as it is granted: behind who stands first on an interface. VIPs have nobody until they are told of; those that
+    /// read ids of QUIC connections read these.
     #[must_use]
-    pub fn raise(snapshot: &Snapshot, first: &First<'_>) -> Self {
+    pub fn raise(snapshot: &Snapshot, ids: &[ConnectionIds], first: &First<'_>) -> Self {
         let mut refused = Vec::new();
         let raised = snapshot.balance.as_ref().and_then(|wish| {
-            let raised = Raised::new(wish, first, &mut refused);
+            let raised = Raised::new(wish, ids, first, &mut refused);
             granted(raised, "XDP balancer", &mut refused)
         });
         let decap = snapshot.decap.as_ref().and_then(|wish| {
@@ -220,7 +226,12 @@ impl Balance {
 
 impl Raised {
     /// `None` where no interface takes it: `refused` says why.
-    fn new(wish: &Balancer, first: &First<'_>, refused: &mut Vec<String>) -> Result<Option<Self>, String> {
+    fn new(
+        wish: &Balancer,
+        ids: &[ConnectionIds],
+        first: &First<'_>,
+        refused: &mut Vec<String>,
+    ) -> Result<Option<Self>, String> {
         let room = Room {
             vips: wish.vips.len() as u32,
             addresses: 1,
@@ -228,11 +239,14 @@ impl Raised {
             flows: limits::VIP_FLOWS,
         };
         let doors = wish.vips.iter().zip(0..).flat_map(|(vip, number)| {
-            let target = Target { number, forward: forward(vip.forward) };
+            let target = Target { number, forward: forward(vip.forward), quic: vip.quic };
             vip.addresses.iter().map(move |address| door(*address, vip.protocol, target))
         });
-        let program = Program::load(Kind::Balance, room, wish.source, &doors.collect::<Vec<_>>(), &wish.nat)?;
-        let nobody = || Followed { half: 0, origins: Vec::new(), slots: None, refused: None };
+        let mut program = Program::load(Kind::Balance, room, wish.source, &doors.collect::<Vec<_>>(), &wish.nat)?;
+        if wish.vips.iter().any(|vip| vip.quic) {
+            program.read_ids(ids)?;
+        }
+        let nobody = || Followed { half: 0, origins: Vec::new(), slots: None, servers: Vec::new(), refused: None };
         let vips = wish.vips.iter().map(|_| nobody()).collect();
         let places = Places::new(limits::VIP_ENDPOINTS_MAX as usize);
         let mut raised = Self { wish: wish.clone(), program, interfaces: Vec::new(), vips, places, unanswered: 0 };
@@ -251,21 +265,29 @@ impl Raised {
                 ask_for(origin.address.ip());
             }
             self.program.set_endpoint(place.number, origin.address, place.generation, origin.keeps)?;
-            held.push(place.number);
+            held.push(place);
         }
+        let servers = if self.wish.vips[vip].quic { servers(&origins, &held) } else { Vec::new() };
+        for (server, place) in &servers {
+            self.program.set_server(vip as u32, *server, Some((place.number, place.generation)))?;
+        }
+        let servers: Vec<_> = servers.into_iter().map(|(server, _)| server).collect();
         let members: Vec<_> = origins.iter().map(|origin| (xxh64(origin.name.as_bytes(), 0), origin.weight)).collect();
         let slots = maglev_slots(&members);
         let named: Option<Vec<u16>> =
-            slots.as_ref().map(|slots| slots.iter().map(|&slot| held[usize::from(slot)]).collect());
+            slots.as_ref().map(|slots| slots.iter().map(|&slot| held[usize::from(slot)].number).collect());
         let followed = &mut self.vips[vip];
         let (number, half) = (vip as u32, followed.half ^ 1);
         self.program.set_table(number, half, named.as_deref())?;
         self.program.turn(number, half)?;
+        for gone in followed.servers.iter().filter(|server| !servers.contains(server)) {
+            self.program.set_server(number, *gone, None)?;
+        }
         for gone in self.places.leave(vip, &origins) {
             self.program.set_endpoint(gone.number, (Ipv6Addr::UNSPECIFIED, 0).into(), gone.generation, false)?;
         }
         let serving = origins.iter().filter(|origin| origin.weight > 0).count();
-        *followed = Followed { half, origins, slots, refused: None };
+        *followed = Followed { half, origins, slots, servers, refused: None };
         Ok(serving)
     }
 }
@@ -281,6 +303,19 @@ impl Decap {
         let interfaces = attach_to(&mut program, first, &wish.interfaces, wish.mode, refused);
         Ok((!interfaces.is_empty()).then_some(Self { program, interfaces }))
     }
+}
+
+/// Endpoints by the numbers of their servers. Of two with one number, as a file may have them, it is the first one's.
+fn servers(origins: &[Origin], held: &[Place]) -> Vec<(u16, Place)> {
+    let mut servers: Vec<(u16, Place)> = Vec::new();
+    for (origin, place) in origins.iter().zip(held) {
+        if let Some(server) = origin.server
+            && servers.iter().all(|(other, _)| *other != server)
+        {
+            servers.push((server, *place));
+        }
+    }
+    servers
 }
 
 fn granted<T>(raised: Result<Option<T>, String>, what: &str, refused: &mut Vec<String>) -> Option<T> {

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn origin(name: &str, address: &str) -> Origin {
-        Origin { name: name.into(), address: address.parse().unwrap(), weight: 1, keeps: true }
+        Origin { name: name.into(), address: address.parse().unwrap(), weight: 1, server: None, keeps: true }
     }
 
     #[test]

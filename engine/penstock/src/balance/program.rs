@@ -6,8 +6,9 @@ use std::time::Duration;
 use abi::balance::{
     Address, BLOCKS, BUCKET_WORDS, Decap, Door, ENDPOINT_WORDS, Endpoint, FRONT_WORDS, Forward, Hop, LINE_WORDS, Line,
     NAT_SETS, NOBODY, Outcome, Outer, SETTINGS_WORDS, SLOTS_PER_BLOCK, Settings, VIP_COUNTS, Vip, WAYS, first_block,
-    mapped, protocol_port,
+    mapped, protocol_port, server_of,
 };
+use abi::{CONFIGS, ConnectionIds};
 use aws_lc_rs::rand;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::links::FdLink;
@@ -82,6 +83,10 @@ pub struct VipCounts {
     pub flows: u64,
     /// Those of them whose endpoint had gone.
     pub moved: u64,
+    /// Packets that went where the id of their connection says.
+    pub by_id: u64,
+    /// Packets whose id is of a server that is no endpoint, or none that serves.
+    pub elsewhere: u64,
 }
 
 /// What became of a packet that was only tried.
@@ -126,6 +131,7 @@ impl Program {
             .map_max_entries("FLOWS_V4", sets)
             .map_max_entries("FLOWS_V6", sets)
             .map_max_entries("LINES", room.endpoints)
+            .map_max_entries("SERVERS", room.endpoints)
             .map_max_entries("ADDRESSES", room.addresses)
             .map_max_entries("VIP_COUNTERS", room.vips)
             .map_max_entries("NATS", (ours.regions.len() as u32 * NAT_SETS).max(1))
@@ -146,6 +152,7 @@ impl Program {
         let mut program = Self { ebpf, kind, settings, links: Vec::new(), behind: Vec::new() };
         program.tell(settings)?;
         program.set_doors(&doors)?;
+        program.read_ids(&[])?;
         if !ours.regions.is_empty() {
             program.set_ours(&ours, &fronts)?;
         }
@@ -253,6 +260,34 @@ impl Program {
         self.set_lines(place, Line::default())
     }
 
+    /// Ids of QUIC connections are these and no others, at VIPs that read them.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn read_ids(&mut self, ids: &[ConnectionIds]) -> Result<(), String> {
+        let mut map: Array<&mut MapData, [u64; 7]> = self.map("IDS")?;
+        for config in 0..CONFIGS {
+            let known = ids.iter().find(|ids| ids.config() == config);
+            map.set(config.into(), known.unwrap_or(&ConnectionIds::NONE).words(), 0)
+                .map_err(|error| refusal("ids", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Whose connections are that have a server's number in their ids, by place and generation; `None`: nobody's.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn set_server(&mut self, vip: u32, server: u16, whose: Option<(u16, u16)>) -> Result<(), String> {
+        let mut map: HashMap<&mut MapData, u32, u32> = self.map("SERVERS")?;
+        let key = server_of(vip, server);
+        let told = match whose {
+            Some((place, generation)) => map.insert(key, u32::from(place) | u32::from(generation) << 16, 0),
+            None => map.remove(&key),
+        };
+        told.map_err(|error| refusal("servers", &error))
+    }
+
     /// Whom packets are unwrapped for, one more.
     ///
     /// # Errors
@@ -321,8 +356,9 @@ impl Program {
     /// What a VIP has seen, over all CPUs.
     #[must_use]
     pub fn vip_counts(&self, number: u32) -> VipCounts {
-        let [packets, octets, flows, moved] = bpf::sum::<VIP_COUNTS>(&self.ebpf, "VIP_COUNTERS", number);
-        VipCounts { packets, octets, flows, moved }
+        let [packets, octets, flows, moved, by_id, elsewhere] =
+            bpf::sum::<VIP_COUNTS>(&self.ebpf, "VIP_COUNTERS", number);
+        VipCounts { packets, octets, flows, moved, by_id, elsewhere }
     }
 
     /// Packets and octets that went to who has a place, over all CPUs.
@@ -379,7 +415,7 @@ impl Ours {
 
     /// Each on all of its ports.
     fn doors(&self) -> Vec<Door> {
-        let back = |number| Vip { number, forward: Forward::Back };
+        let back = |number| Vip { number, forward: Forward::Back, quic: false };
         let regions = self.regions.iter().zip(0..);
         regions.map(|((address, of), number)| door(SocketAddr::new(*address, 0), *of, back(number))).collect()
     }

@@ -31,6 +31,7 @@ fn origins(members: &Members) -> Vec<Origin> {
         name: Arc::clone(&member.name),
         address,
         weight: if serves && Some(member.tier) == tier { member.weight } else { 0 },
+        server: member.server,
         keeps: member.shared.admin().state != AdminState::Maint && member.shared.health() != Health::Down,
     };
     reached.into_iter().map(origin).collect()

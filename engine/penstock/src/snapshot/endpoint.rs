@@ -10,7 +10,7 @@ use std::{
     str::FromStr,
 };
 
-/// One entry: `[https://]source [weight=N] [tier=N] [requests=N] [connections=N]`.
+/// One entry: `[https://]source [weight=N] [tier=N] [requests=N] [connections=N] [server=N]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub source: Source,
@@ -22,6 +22,8 @@ pub struct Endpoint {
     pub tier: u8,
     /// Of each endpoint that it stands for.
     pub limits: EndpointLimits,
+    /// Which machine of a fleet it is in ids of QUIC connections, for VIPs that read them.
+    pub server: Option<u16>,
 }
 
 /// What one endpoint is given at the most, over all workers.
@@ -75,7 +77,7 @@ impl Source {
 impl Literal for Endpoint {
     const FORMAT: &'static str = "endpoint";
     const FORM: &'static str = "an endpoint: `10.0.0.1:80`, `unix:/path`; a name for all its addresses: `host.name:80 weight=2`; \
-         SRV records: `srv:_http._tcp.name`; a file with one of these a line: `file:/path`; each with `tier=N`, `requests=N` and `connections=N` behind it";
+         SRV records: `srv:_http._tcp.name`; a file with one of these a line: `file:/path`; each with `tier=N`, `requests=N` and `connections=N` behind it, an address with `server=N`";
 }
 
 impl FromStr for Endpoint {
@@ -88,7 +90,7 @@ impl FromStr for Endpoint {
             Some(url) => (https(url)?, true),
             None => (word.parse()?, false),
         };
-        let mut endpoint = Self { source, tls, weight: 1, tier: 0, limits: EndpointLimits::default() };
+        let mut endpoint = Self { source, tls, weight: 1, tier: 0, limits: EndpointLimits::default(), server: None };
         for word in words {
             match word.split_once('=') {
                 Some(("weight", _)) if endpoint.source.tells_weights() => {
@@ -102,11 +104,18 @@ impl FromStr for Endpoint {
                 Some(("connections", number)) => {
                     endpoint.limits.connections = Some(at_least_one("connections", number)?)
                 }
+                Some(("server", _)) if !endpoint.source.is_literal() => {
+                    return Err(Unreadable::new(
+                        format!("has `{word}`, and is not one address"),
+                        "leave it out, or write an address: a number is one machine's",
+                    ));
+                }
+                Some(("server", number)) => endpoint.server = Some(server(number)?),
                 Some(("tier", number)) => endpoint.tier = within("tier", number, u8::MAX.into())? as u8,
                 _ => {
                     return Err(Unreadable::new(
                         format!("has `{word}` after the address"),
-                        "only `weight=N`, `tier=N`, `requests=N` and `connections=N` may follow it",
+                        "only `weight=N`, `tier=N`, `requests=N`, `connections=N` and `server=N` may follow it",
                     ));
                 }
             }
@@ -140,6 +149,12 @@ fn at_least_one(key: &str, number: &str) -> Result<u32, Unreadable> {
     number.parse().ok().filter(|&number| number > 0).ok_or_else(advice)
 }
 
+fn server(number: &str) -> Result<u16, Unreadable> {
+    let advice =
+        || Unreadable::new(format!("has the number `server={number}`"), "write a whole number from 0 to 65535");
+    number.parse().map_err(|_| advice())
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.tls {
@@ -153,7 +168,8 @@ impl fmt::Display for Endpoint {
             write!(f, " tier={}", self.tier)?;
         }
         let limits = [("requests", self.limits.requests), ("connections", self.limits.connections)];
-        limits.into_iter().try_for_each(|(key, limit)| limit.map_or(Ok(()), |most| write!(f, " {key}={most}")))
+        limits.into_iter().try_for_each(|(key, limit)| limit.map_or(Ok(()), |most| write!(f, " {key}={most}")))?;
+        self.server.map_or(Ok(()), |server| write!(f, " server={server}"))
     }
 }
 
@@ -230,7 +246,13 @@ mod tests {
             ("unix:/run/a", "unix:/run/a"),
             (
                 "a:1 wait=1",
-                "has `wait=1` after the address: only `weight=N`, `tier=N`, `requests=N` and `connections=N` may follow it",
+                "has `wait=1` after the address: only `weight=N`, `tier=N`, `requests=N`, `connections=N` and `server=N` may follow it",
+            ),
+            ("10.0.0.1:443  server=7 tier=1", "10.0.0.1:443 tier=1 server=7"),
+            ("10.0.0.1:443 server=65536", "has the number `server=65536`: write a whole number from 0 to 65535"),
+            (
+                "a:443 server=7",
+                "has `server=7`, and is not one address: leave it out, or write an address: a number is one machine's",
             ),
             ("a:1 connections=8  requests=5 weight=2", "a:1 weight=2 requests=5 connections=8"),
             ("file:/etc/pool requests=5", "file:/etc/pool requests=5"),

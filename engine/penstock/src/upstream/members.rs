@@ -35,6 +35,8 @@ pub struct Member {
     pub tier: u8,
     /// Its own, in place of the pool's.
     pub limits: EndpointLimits,
+    /// Which machine it is in ids of QUIC connections.
+    pub server: Option<u16>,
     pub shared: Arc<EndpointShared>,
 }
 
@@ -47,6 +49,7 @@ pub struct Found {
     pub weight: u32,
     pub tier: u8,
     pub limits: EndpointLimits,
+    pub server: Option<u16>,
 }
 
 /// Everything that one entry of a pool's `endpoints` stands for now.
@@ -221,7 +224,7 @@ impl Found {
         }
         let weight = shared.admin().weight.unwrap_or(self.weight);
         let (authority, addresses) = (self.authority.clone(), self.addresses.clone());
-        Member { name, authority, addresses, weight, tier: self.tier, limits: self.limits, shared }
+        Member { name, authority, addresses, weight, tier: self.tier, limits: self.limits, server: self.server, shared }
     }
 }
 
@@ -229,7 +232,8 @@ impl Member {
     fn says_the_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
             && self.addresses == other.addresses
-            && (self.weight, self.tier, self.limits) == (other.weight, other.tier, other.limits)
+            && (self.weight, self.tier, self.limits, self.server)
+                == (other.weight, other.tier, other.limits, other.server)
     }
 }
 
@@ -255,6 +259,7 @@ mod tests {
             weight,
             tier: 0,
             limits: EndpointLimits::default(),
+            server: None,
         };
         names.iter().map(found).collect()
     }

@@ -309,8 +309,15 @@ impl Lists {
     fn shuffle(&mut self, number: u64, mail: &mut Sender<Message>) -> Result<(), Message> {
         let (pool, name) = (PoolId(0), format!("10.2.0.{}:8000", 1 + number * number % 11 % 3));
         let (addresses, name): (_, Box<str>) = ([address(&name)].into(), name.into());
-        let found =
-            Found { authority: name.clone(), name, addresses, weight: 1, tier: 0, limits: EndpointLimits::default() };
+        let found = Found {
+            authority: name.clone(),
+            name,
+            addresses,
+            weight: 1,
+            tier: 0,
+            limits: EndpointLimits::default(),
+            server: None,
+        };
         let finding = Finding { pool, source: (number % 3) as usize, found: vec![found] };
         if !self.roster.take(finding, policy::Now::ZERO) {
             return Ok(());

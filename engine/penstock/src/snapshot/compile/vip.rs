@@ -26,6 +26,8 @@ pub struct Vip {
     pub protocol: Transport,
     pub forward: Forward,
     pub pool: PoolId,
+    /// Ids of QUIC connections are read.
+    pub quic: bool,
 }
 
 /// The decapsulator, on at least one interface.
@@ -57,6 +59,7 @@ pub(super) fn balance(doc: &BalanceDoc, vips: &[VipDoc], pool_id: impl Fn(&str) 
         protocol: doc.protocol,
         forward: doc.forward,
         pool: pool_id(&doc.pool),
+        quic: doc.quic,
     };
     let interfaces = names(&doc.interfaces);
     let stands = !interfaces.is_empty() && !vips.is_empty();

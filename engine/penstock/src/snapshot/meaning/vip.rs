@@ -3,10 +3,10 @@
 use super::Meaning;
 use crate::limits;
 use crate::snapshot::address::{Address, Bind, Cidr};
-use crate::snapshot::endpoint::Source;
+use crate::snapshot::endpoint::{Endpoint, Source};
 use crate::snapshot::literal::Listed;
 use crate::snapshot::report::Code;
-use crate::snapshot::schema::{BalanceDoc, DecapDoc, Forward, VipDoc, XdpMode};
+use crate::snapshot::schema::{BalanceDoc, DecapDoc, Forward, Transport, VipDoc, XdpMode};
 use crate::snapshot::text::Step;
 
 /// Octets of an interface's name, its NUL left out (`IFNAMSIZ`).
@@ -45,6 +45,7 @@ impl Meaning<'_> {
         for (at, vip) in document.vip.iter().enumerate() {
             self.vip(at, vip);
         }
+        self.servers();
     }
 
     /// Whether there is an address for each family that is rewritten, and nothing that a VIP has.
@@ -177,12 +178,53 @@ impl Meaning<'_> {
             );
         }
         self.pool_exists(&vip.pool, path!["vip", at, "pool"]);
+        if vip.quic {
+            self.reads_ids(at, vip);
+        }
         let document = self.document;
         for (pool, doc) in document.pool.iter().enumerate().filter(|(_, doc)| doc.name == vip.pool) {
             let is_socket = |source: &Source| matches!(source, Source::Address(Address::Unix(_)));
             if let Some(unix) = doc.endpoints.iter().position(|endpoint| is_socket(&endpoint.0.source)) {
                 let message = format!("packets of the VIP `{}` cannot be sent to a Unix socket", vip.name);
                 self.report(Code::Conflict, path!["pool", pool, "endpoints", unix], message, "write an address");
+            }
+        }
+    }
+
+    /// Whether there are ids, keys to read them, and somebody whom they can mean.
+    fn reads_ids(&mut self, at: usize, vip: &VipDoc) {
+        let path = path!["vip", at, "quic"];
+        let document = self.document;
+        if vip.protocol != Transport::Udp {
+            self.report(Code::Conflict, path, "QUIC is spoken over UDP", "write protocol = \"udp\"");
+        } else if document.engine.quic.secrets.is_none() {
+            let message = "ids of connections are read with their fleet's secrets, and there are none here";
+            self.report(Code::Conflict, path, message, "write [engine.quic] with secrets = \"/etc/penstock/quic\"");
+        }
+        let Some(pool) = document.pool.iter().find(|doc| doc.name == vip.pool) else { return };
+        let may_have = |endpoint: &Endpoint| endpoint.server.is_some() || matches!(endpoint.source, Source::File(_));
+        if !pool.endpoints.is_empty() && !pool.endpoints.iter().any(|endpoint| may_have(&endpoint.0)) {
+            let message = format!("no endpoint of `{}` says which server it is in ids", vip.pool);
+            self.report(Code::NoEffect, path, message, "write \"10.0.0.11:443 server=1\", its `engine.quic.server`");
+        }
+    }
+
+    /// Numbers of servers: each once in a pool, and where somebody reads them.
+    fn servers(&mut self) {
+        let document = self.document;
+        for (at, pool) in document.pool.iter().enumerate() {
+            let named = pool.endpoints.iter().enumerate();
+            let named = named.filter_map(|(index, endpoint)| {
+                Some((endpoint.0.server?, path!["pool", at, "endpoints", index].to_vec()))
+            });
+            let named: Vec<_> = named.collect();
+            let reads = |vip: &VipDoc| vip.quic && vip.pool == pool.name;
+            match named.first() {
+                Some((_, path)) if !document.vip.iter().any(reads) => {
+                    let message = "`server` is for ids of QUIC connections, and no VIP with this pool reads them";
+                    self.report(Code::NoEffect, path, message, "write quic = true in the [[vip]], or leave it out");
+                }
+                _ => self.twice("the server", named),
             }
         }
     }

@@ -53,6 +53,9 @@ pub struct VipDoc {
     pub forward: Forward,
     /// Where to: the addresses of its endpoints. Their ports are only probed (with `nat` packets go there), and their weights count.
     pub pool: String,
+    /// What clients speak is QUIC, and endpoints are machines of a fleet of Penstock: a packet goes to the one that its connection's id names, wherever its client is by now. The ids are read
+    /// with the fleet's `engine.quic.secrets`, which this machine must have too, and endpoints say which server each is: `10.0.0.11:443 server=1`. With `nat`, only flows that are new are led so.
+    pub quic: bool,
 }
 
 /// What a VIP's packets are.

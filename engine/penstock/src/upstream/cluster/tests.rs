@@ -13,6 +13,7 @@ fn member(name: &str, weight: u32) -> Member {
         weight,
         tier: 0,
         limits: snapshot::EndpointLimits::default(),
+        server: None,
         shared: Arc::new(EndpointShared::new(1, Now::ZERO)),
     }
 }

@@ -246,6 +246,7 @@ fn found(name: &str, port: u16, addresses: &Addresses, weight: u32, tier: u8) ->
             weight,
             tier,
             limits: EndpointLimits::default(),
+            server: None,
         }];
     }
     let each = addresses.ips.iter().map(|ip| Found {
@@ -255,6 +256,7 @@ fn found(name: &str, port: u16, addresses: &Addresses, weight: u32, tier: u8) ->
         weight,
         tier,
         limits: EndpointLimits::default(),
+        server: None,
     });
     each.collect()
 }
@@ -266,7 +268,15 @@ pub(in super::super) fn one(entry: &Endpoint) -> Found {
         Source::Address(address) => literal(address).into(),
         Source::Srv(_) | Source::File(_) => Box::default(),
     };
-    Found { authority: name.clone(), name, addresses, weight: entry.weight, tier: entry.tier, limits: entry.limits }
+    Found {
+        authority: name.clone(),
+        name,
+        addresses,
+        weight: entry.weight,
+        tier: entry.tier,
+        limits: entry.limits,
+        server: entry.server,
+    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ impl Pair {
             weight: 1,
             tier: 0,
             limits: snapshot::EndpointLimits::default(),
+            server: None,
             shared: Arc::clone(&shared),
         };
         let pool = &snapshot.pools[0];
