@@ -5,6 +5,7 @@ usage: h3_attacks.py ATTACK ADDRESS PID
 
 import asyncio
 import contextlib
+import os
 import random
 import socket
 import sys
@@ -261,6 +262,64 @@ async def slow_heads(address, memory):
         memory.check("slow heads")
 
 
+class Far(Attacker):
+    """Datagrams take a while, in both directions."""
+
+    DELAY = 0.25
+
+    def connection_made(self, transport):
+        super().connection_made(FarTransport(transport))
+
+    def datagram_received(self, data, addr):
+        asyncio.get_running_loop().call_later(self.DELAY, super().datagram_received, data, addr)
+
+
+class FarTransport:
+    def __init__(self, transport):
+        self.transport = transport
+
+    def sendto(self, data, addr):
+        asyncio.get_running_loop().call_later(Far.DELAY, self.transport.sendto, data, addr)
+
+    def __getattr__(self, name):
+        return getattr(self.transport, name)
+
+
+class Deaf(Attacker):
+    """Misses what is said in answer to a fault of its, for the first time, and goes on."""
+
+    missed = None
+
+    def datagram_received(self, data, addr):
+        if self.missed == 0:
+            self.missed = 1
+            self._quic.send_ping(1)
+            self.transmit()
+        else:
+            super().datagram_received(data, addr)
+
+
+async def faults(address, _):
+    """DATA on the control stream: by somebody who is far away, and by one who does not hear the first time that it was the end."""
+    for protocol in (Deaf, Far):
+        async with contextlib.AsyncExitStack() as stack:
+            peer = await stack.enter_async_context(wire(address, protocol=protocol))
+            await peer.serves("before the fault")
+            await asyncio.sleep(0.1)
+            peer.missed = 0
+            peer.say(peer.control, frame(DATA))
+            begun = time.monotonic()
+            while not peer.is_cut():
+                check("the end is told", time.monotonic() - begun < 10, True)
+                await asyncio.sleep(0.01)
+            check("the end", hex(peer._quic._close_event.error_code), "0x105")
+            check("it has missed something", peer.missed, 1 if protocol is Deaf else 0)
+            if protocol is Far:
+                # Nothing that comes later matters.
+                print("all well", flush=True)
+                os._exit(0)
+
+
 def initials(count):
     """The first datagrams of so many clients, each of which could become a connection; of several sizes, few of which are a third of what may come back."""
     made = []
@@ -336,7 +395,7 @@ async def initial_flood(address, memory):
 
 
 ATTACKS = {
-    "floods": floods, "bombs": bombs, "blocked": blocked, "hoarders": hoarders, "uploads": uploads, "slow-heads": slow_heads, "initial-flood": initial_flood,
+    "floods": floods, "bombs": bombs, "blocked": blocked, "hoarders": hoarders, "uploads": uploads, "slow-heads": slow_heads, "initial-flood": initial_flood, "faults": faults,
 }
 
 

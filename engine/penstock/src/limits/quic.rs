@@ -14,6 +14,10 @@ pub const QUIC_INCOMING_BYTES: u64 = 8 << 10;
 /// Bytes kept of all of them.
 pub const QUIC_INCOMING_BYTES_ALL: u64 = 4 << 20;
 
+/// Connections on each socket of which nothing is left but the last words, for three probe timeouts or [`LINGER`](super::LINGER): some hundred bytes each.
+/// Beyond that a peer which has missed them is told by a stateless reset.
+pub const QUIC_FAREWELLS_MAX: usize = 1_024;
+
 /// Handshakes under way on a socket from which on clients must first show that they receive what is sent to their address (Retry): a flood from
 /// addresses that are not the sender's then costs a datagram each, and no state.
 pub const QUIC_UNPROVED_MAX: usize = 256;

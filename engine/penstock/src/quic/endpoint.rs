@@ -14,13 +14,15 @@ use quinn_proto::{
     ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, ServerConfig,
     Transmit,
 };
-use ring::{Received, Sent, TaskRef, UdpOptions, UdpSocket};
+use ring::{Now, Received, Sent, TaskRef, UdpOptions, UdpSocket};
 
+use super::farewell::Farewell;
 use super::ids::called_in;
 use super::link::{Inbox, Link};
 use super::proof::Proof;
 use super::{Keys, Trace, config, instant};
 use crate::afxdp::{Lane, Way};
+use crate::limits;
 use crate::snapshot::Http3;
 use crate::telemetry::WorkerCells;
 use crate::telemetry::qlog::Qlog;
@@ -58,7 +60,9 @@ pub struct Endpoint {
     /// The task that polls for newcomers.
     task: Cell<Option<TaskRef>>,
     /// Where datagrams of a connection go, by its handle.
-    inboxes: RefCell<Vec<Option<Rc<Inbox>>>>,
+    ends: RefCell<Vec<Option<End>>>,
+    /// Connections of which only the last words are left.
+    leaving: Cell<usize>,
     /// Who wants to connect and has not been looked at.
     newcomers: RefCell<VecDeque<Newcomer>>,
     /// What the machine writes for the wire, for the length of a call.
@@ -77,6 +81,12 @@ pub struct Endpoint {
     shown: RefCell<Option<Arc<ServerConfig>>>,
     /// Writes connections down, where that may be asked for.
     recorder: OnceCell<Recorder>,
+}
+
+/// Whom datagrams of a connection are for.
+enum End {
+    Inbox(Rc<Inbox>),
+    Farewell(Farewell),
 }
 
 /// What is needed to write a listener's connections down.
@@ -152,7 +162,8 @@ impl Endpoint {
             socket,
             lane: OnceCell::new(),
             task: Cell::new(None),
-            inboxes: RefCell::default(),
+            ends: RefCell::default(),
+            leaving: Cell::new(0),
             newcomers: RefCell::default(),
             wire: RefCell::default(),
             handshaking: Cell::new(0),
@@ -225,7 +236,9 @@ impl Endpoint {
 
     /// Nobody listens there, ICMP says: whoever calls need not wait. One that has answered is believed more than that (RFC 9000 §21.1).
     fn refused(&self, peer: SocketAddr) {
-        self.inboxes.borrow().iter().flatten().for_each(|inbox| inbox.refuse(peer));
+        let ends = self.ends.borrow();
+        let inboxes = ends.iter().filter_map(|end| if let Some(End::Inbox(inbox)) = end { Some(inbox) } else { None });
+        inboxes.for_each(|inbox| inbox.refuse(peer));
     }
 
     /// What belongs to other workers is brought to them from now on.
@@ -297,8 +310,14 @@ impl Endpoint {
         let event = self.machine.borrow_mut().handle(now, from, to, ecn, datagram, wire);
         match event {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(inbox) = self.inboxes.borrow().get(handle.0).and_then(Option::as_ref) {
-                    inbox.put(event, id, bytes);
+                match self.ends.borrow().get(handle.0).and_then(Option::as_ref) {
+                    Some(End::Inbox(inbox)) => inbox.put(event, id, bytes),
+                    Some(End::Farewell(farewell)) => {
+                        if let Some((transmit, words)) = farewell.answer(from, bytes as usize) {
+                            self.answer(&transmit, words);
+                        }
+                    }
+                    None => {}
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
@@ -384,11 +403,11 @@ impl Endpoint {
     }
 
     pub(super) fn open(&self, handle: ConnectionHandle, inbox: &Rc<Inbox>) {
-        let mut inboxes = self.inboxes.borrow_mut();
-        if inboxes.len() <= handle.0 {
-            inboxes.resize_with(handle.0 + 1, || None);
+        let mut ends = self.ends.borrow_mut();
+        if ends.len() <= handle.0 {
+            ends.resize_with(handle.0 + 1, || None);
         }
-        inboxes[handle.0] = Some(Rc::clone(inbox));
+        ends[handle.0] = Some(End::Inbox(Rc::clone(inbox)));
         self.handshaking.set(self.handshaking.get() + 1);
     }
 
@@ -397,10 +416,26 @@ impl Endpoint {
     }
 
     pub(super) fn close(&self, handle: ConnectionHandle, drained: bool) {
-        self.inboxes.borrow_mut()[handle.0] = None;
+        self.ends.borrow_mut()[handle.0] = None;
         if !drained {
             self.machine.borrow_mut().handle_event(handle, EndpointEvent::drained());
         }
+    }
+
+    /// Says a connection's last words again where they are missed, until then. False: there are too many of those already.
+    pub(super) fn see_off(self: &Rc<Self>, handle: ConnectionHandle, farewell: Farewell, until: Now) -> bool {
+        if self.leaving.get() >= limits::QUIC_FAREWELLS_MAX {
+            return false;
+        }
+        self.leaving.set(self.leaving.get() + 1);
+        self.ends.borrow_mut()[handle.0] = Some(End::Farewell(farewell));
+        let endpoint = Rc::clone(self);
+        ring::spawn(async move {
+            ring::sleep_until(until).await;
+            endpoint.leaving.set(endpoint.leaving.get() - 1);
+            endpoint.close(handle, false);
+        });
+        true
     }
 
     /// What a connection has to say to its endpoint, and the endpoint's answer.

@@ -14,6 +14,7 @@ use quinn_proto::{
 };
 use ring::{Now, Sent, TaskRef, Timer};
 
+use super::farewell::Farewell;
 use super::proof::Proof;
 use super::window::SendWindow;
 use super::{Endpoint, Trace, instant};
@@ -76,6 +77,10 @@ pub struct Link {
     /// Told before its time.
     untold: Option<StreamEvent>,
     drained: bool,
+    /// What we have said at the end.
+    farewell: Option<Farewell>,
+    /// The endpoint sees to what is still to be said.
+    seen_off: bool,
     /// Something was read that lets the peer send more.
     owes: bool,
     window: SendWindow,
@@ -102,6 +107,8 @@ impl Link {
             handshaking: true,
             untold: None,
             drained: false,
+            farewell: None,
+            seen_off: false,
             owes: false,
             window: SendWindow::new(ring::now()),
             trace: None,
@@ -241,7 +248,7 @@ impl Link {
 
     /// Sends what may go. Pending when the socket or the turn allows no more, and the task is woken when they do.
     pub fn transmit(&mut self, now: Now, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { quic, endpoint, inbox, .. } = self;
+        let Self { quic, endpoint, inbox, farewell, .. } = self;
         let moment = instant(now);
         for _ in 0..limits::QUIC_SENDS_A_TURN {
             let most = match inbox.proof.left() {
@@ -258,6 +265,9 @@ impl Link {
                 wire.clear();
                 let transmit = quic.poll_transmit(moment, most, wire)?;
                 inbox.proof.say(transmit.size);
+                if quic.is_closed() {
+                    *farewell = Some(Farewell::new(&transmit, wire));
+                }
                 Some(endpoint.send(&transmit, wire))
             });
             match sent {
@@ -286,10 +296,13 @@ impl Link {
         self.quic.close(instant(now), code, Bytes::new());
     }
 
-    /// Nothing of it will be heard or said any more.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.drained || self.quic.is_drained()
+    /// Its last words have been said: from now on it is the endpoint that says them again, until nothing of the connection can be under way
+    /// (RFC 9000 §10.2). Of no more use for anything but being dropped.
+    pub fn see_off(&mut self, now: Now) {
+        let Some(farewell) = self.farewell.take().filter(|_| !self.drained) else { return };
+        // Of a connection that is closed no other clock runs.
+        let until = self.deadline(now).map_or(now, |due| due.min(now + limits::LINGER));
+        self.seen_off = self.endpoint.see_off(self.handle, farewell, until);
     }
 
     /// A stream that the peer has opened.
@@ -435,6 +448,8 @@ fn nobody_there() -> ConnectionError {
 impl Drop for Link {
     fn drop(&mut self) {
         self.settle_handshake();
-        self.endpoint.close(self.handle, self.drained);
+        if !self.seen_off {
+            self.endpoint.close(self.handle, self.drained);
+        }
     }
 }

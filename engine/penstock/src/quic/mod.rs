@@ -17,6 +17,7 @@ mod carriage;
 mod config;
 mod endpoint;
 mod express;
+mod farewell;
 mod ids;
 mod keys;
 mod link;

@@ -204,23 +204,18 @@ impl<R: Speaks> Multiplexed for Multiplex<R> {
         self.hub.borrow_mut().end(how);
     }
 
-    /// `bytes_max` is the transport's affair: a peer can send no more than its window.
+    /// Our last words leave. What the peer still says is the endpoint's to hear out.
     async fn linger(&self, patience: Duration, _bytes_max: usize) {
         let until = ring::now() + patience;
         let mut timer = Timer::new();
         poll_fn(|cx| {
             let (hub, now) = (&mut *self.hub.borrow_mut(), ring::now());
-            hub.link.advance(now);
-            while hub.link.poll_notice().is_some() {}
-            let sent = hub.link.transmit(now, cx).is_ready();
-            if now >= until || sent && hub.link.is_drained() {
-                return Poll::Ready(());
+            timer.set(until);
+            if hub.link.transmit(now, cx).is_pending() && !timer.poll_expired() {
+                return Poll::Pending;
             }
-            timer.set(hub.link.deadline(now).map_or(until, |due| due.min(until)));
-            if timer.poll_expired() {
-                cx.waker().wake_by_ref();
-            }
-            Poll::Pending
+            hub.link.see_off(now);
+            Poll::Ready(())
         })
         .await;
     }

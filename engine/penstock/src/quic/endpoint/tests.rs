@@ -1,4 +1,4 @@
-//! How much is kept of clients that have not been looked at.
+//! How much is kept of clients that have not been looked at, and of connections that are over.
 
 use std::time::Duration;
 
@@ -9,7 +9,6 @@ use ring::{DriverChoice, Options, Ring};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
-use crate::limits;
 use crate::snapshot::{Congestion, QuicSettings};
 
 const INITIAL_BYTES: usize = 1_200;
@@ -122,5 +121,25 @@ fn little_is_kept_of_each_and_of_all() {
         (0..20).for_each(|_| flight.iter().for_each(|datagram| hand_in(&endpoint, 7, datagram)));
         assert_eq!(kept(&endpoint), most);
         ring::sleep(Duration::from_millis(1)).await;
+    });
+}
+
+#[test]
+fn of_what_is_over_nothing_is_left_in_time() {
+    on_a_ring(async || {
+        let (endpoint, mut caller) = (listening(), Caller::new());
+        for at in 0..=limits::QUIC_FAREWELLS_MAX {
+            hand_in(&endpoint, 1_000 + at as u16, &caller.call()[0]);
+            let newcomer = endpoint.newcomers.borrow_mut().pop_back().expect("it wants to connect");
+            let mut link = endpoint.accept(newcomer).expect("its first datagram is right");
+            link.close(ring::now(), 0x100);
+            std::future::poll_fn(|cx| link.transmit(ring::now(), cx)).await;
+            link.see_off(ring::now());
+        }
+        // The one beyond the bound is forgotten at once.
+        let (most, left) = (limits::QUIC_FAREWELLS_MAX, || (endpoint.leaving.get(), endpoint.connections()));
+        assert_eq!(left(), (most, most));
+        ring::sleep(limits::LINGER + Duration::from_millis(10)).await;
+        assert_eq!(left(), (0, 0));
     });
 }
