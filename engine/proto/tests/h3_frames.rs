@@ -296,6 +296,23 @@ fn rfc9114_5_2_we_leave_in_two_steps() {
     assert!(rig.connection.is_finished() && !rig.connection.can_open());
 }
 
+/// However many streams the server's QUIC would give.
+#[test]
+fn a_client_begins_so_many_requests_and_no_more() {
+    let mut rig = Rig::<Client>::new(Limits { streams: 3, ..Limits::DEFAULT });
+    rig.greet(&[]);
+    (0..3).for_each(|at| rig.get(4 * at, Method::Get));
+    assert!(!rig.connection.can_open() && rig.connection.is_open());
+    let one_more = rig.send_request(12, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", Framing::None);
+    assert_eq!(one_more, Err(Refused::Gone));
+    // Answered, it counts until it is let go of.
+    rig.feed(4, &headers(OK), true).unwrap();
+    assert!(!rig.connection.can_open());
+    rig.connection.release(StreamId(4), &mut rig.out);
+    assert!(rig.connection.can_open());
+    rig.get(12, Method::Get);
+}
+
 #[test]
 fn rfc9218_7_2_priorities_come_before_and_behind_their_requests() {
     let update = |stream: u64, text: &str| frame(PRIORITY_UPDATE, &[integer(stream), text.into()].concat());

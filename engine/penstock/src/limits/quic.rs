@@ -76,8 +76,9 @@ pub const QUIC_STUCK: Duration = Duration::from_secs(30);
 /// What a client of HTTP/3 may do, but for the number of its streams.
 pub const HTTP3: proto::h3::Limits = proto::h3::Limits { heads: HEADS, ..proto::h3::Limits::DEFAULT };
 
-/// What an endpoint of HTTP/3 may do.
-pub const HTTP3_UPSTREAM: proto::h3::Limits = proto::h3::Limits { datagrams: true, ..HTTP3 };
+/// What an endpoint of HTTP/3 may do. A connection carries so many requests at once and no more, though it may allow thousands: of [`QUIC_WINDOW_UPSTREAM`]
+/// each then has 8 KiB, and the next ones have a congestion window of their own.
+pub const HTTP3_UPSTREAM: proto::h3::Limits = proto::h3::Limits { streams: 256, datagrams: true, ..HTTP3 };
 
 /// Bytes of datagrams that may wait in each direction of a flow: what 1 Gbit/s brings in 2 ms. The listener's own socket has more, for all of them.
 pub const FLOW_BUFFER: usize = 256 << 10;

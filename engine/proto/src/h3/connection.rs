@@ -33,8 +33,8 @@ use crate::{Event, Malformed};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub heads: HeadLimits,
-    /// Requests that a client may have open at once: what its streams of both directions are to be limited to. As many again may have been
-    /// reset while the work behind them is not let go of.
+    /// Requests that a client may have open at once. A server's streams of both directions are to be limited to it; as many again may have been
+    /// reset while the work behind them is not let go of. A client begins no more, whatever its server allows.
     pub streams: u16,
     /// Of the table that we keep for the peer's heads; up to 4096.
     pub header_table: u16,
@@ -246,9 +246,9 @@ impl<R: Role> Connection<R> {
         self.streams.len() == 0 && self.fault.is_none()
     }
 
-    /// Whether requests may begin, as far as HTTP is concerned: neither side is leaving. (How many is QUIC's to say.)
+    /// Whether a client's request may begin: neither side is leaving, and there are not too many. (How many the server takes is QUIC's to say.)
     pub fn can_open(&self) -> bool {
-        !R::ANSWERS && self.is_open()
+        !R::ANSWERS && self.is_open() && self.streams.len() < usize::from(self.limits.streams)
     }
 
     /// Whether a client may ask to leave HTTP by extended CONNECT (RFC 9220 §3). `None`: the server has not said so yet, nor that it has
