@@ -32,7 +32,7 @@ pub use message::{Cut, Message, checksum, hex, pattern, unhex};
 pub use netns::{Net, RawUdp, Street, SynFlood, checksum_of};
 pub use origin::{Origin, Peer, answer, fields_text, standard};
 pub use place::{Folder, binary, free_address, python, script};
-pub use tls::{Authority, FirstFlight, HalfOpen, Issued, Kind, TlsClient, der_of};
+pub use tls::{Authority, EarlySecret, FirstFlight, HalfOpen, Issued, Kind, TlsClient, der_of};
 pub use tool::{Ran, Tool, until};
 pub use transparency::{CtEntry, CtLog, Logged, log_list, ocsp_response, sct_list};
 pub use wire::{Client, End, Stream, Wire};

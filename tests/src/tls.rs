@@ -4,17 +4,20 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
     PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData,
 };
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384;
+use rustls::crypto::cipher::{AeadKey, Iv, OutboundChunks, OutboundPlainMessage};
+use rustls::crypto::tls13::OkmBlock;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, ContentType, KeyLog, ProtocolVersion, RootCertStore, StreamOwned};
 
 use crate::PATIENCE;
 use crate::place::Folder;
@@ -181,6 +184,44 @@ impl FirstFlight {
     }
 }
 
+/// Keeps the secret of the early data that was sent last: with it one may say more than the server takes, which no library lets its user.
+#[derive(Debug, Default)]
+pub struct EarlySecret(Mutex<Vec<u8>>);
+
+impl KeyLog for EarlySecret {
+    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
+        if label == "CLIENT_EARLY_TRAFFIC_SECRET" {
+            *self.0.lock().expect("nobody panics") = secret.to_vec();
+        }
+    }
+}
+
+impl EarlySecret {
+    /// A record that stands behind so many others (RFC 8446 §7.3).
+    pub fn record(&self, behind: u64, bytes: &[u8]) -> Vec<u8> {
+        let secret = self.0.lock().expect("nobody panics");
+        let suite = TLS13_AES_256_GCM_SHA384.tls13().expect("it is of TLS 1.3");
+        assert_eq!(secret.len(), 48, "another suite's");
+        let expander = suite.hkdf_provider.expander_for_okm(&OkmBlock::new(&secret));
+        let expand = |label: &str, out: &mut [u8]| {
+            let label = format!("tls13 {label}");
+            let length = (out.len() as u16).to_be_bytes();
+            let info = [&length[..], &[label.len() as u8], label.as_bytes(), &[0]];
+            expander.expand_slice(&info, out).expect("a short output");
+        };
+        let (mut key, mut iv) = ([0; 32], [0; 12]);
+        expand("key", &mut key);
+        expand("iv", &mut iv);
+        let mut encrypter = suite.aead_alg.encrypter(AeadKey::from(key), Iv::new(iv));
+        let message = OutboundPlainMessage {
+            typ: ContentType::ApplicationData,
+            version: ProtocolVersion::TLSv1_3,
+            payload: OutboundChunks::Single(bytes),
+        };
+        encrypter.encrypt(message, behind).expect("a key").encode()
+    }
+}
+
 impl HalfOpen {
     /// What the server says until `wanted` is in it.
     #[track_caller]
@@ -197,6 +238,21 @@ impl HalfOpen {
             let start = heard.len();
             heard.resize(start + state.plaintext_bytes_to_read(), 0);
             self.tls.reader().read_exact(&mut heard[start..]).expect("what is there");
+        }
+    }
+
+    /// What the server has to say is wrong, in words of ours.
+    #[track_caller]
+    pub fn until_refused(&mut self) -> String {
+        loop {
+            match self.tls.read_tls(&mut self.stream) {
+                Ok(0) => panic!("it ended without a reason"),
+                Ok(_) => {}
+                Err(error) => panic!("it ended without a reason: {error}"),
+            }
+            if let Err(error) = self.tls.process_new_packets() {
+                return error.to_string();
+            }
         }
     }
 

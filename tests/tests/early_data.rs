@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use harness::{
-    Authority, Client, Driver, Engine, FirstFlight, Folder, Issued, Kind, Origin, PATIENCE, Setup, TlsClient, Tool, h2,
-    on_each_driver, until,
+    Authority, Client, Driver, EarlySecret, Engine, FirstFlight, Folder, Issued, Kind, Origin, PATIENCE, Setup,
+    TlsClient, Tool, h2, on_each_driver, until,
 };
 use rustls::ClientConfig;
 
@@ -88,6 +88,28 @@ on_each_driver! {
         drop((half, other));
         place.engine.until_idle();
         assert_eq!(place.asked("/never"), 0);
+    }
+
+    /// As much as the ticket says, and it waits with its request; one byte more ends the handshake (RFC 8446 §4.2.10).
+    fn early_data_has_its_bound(driver) {
+        let mut place = Place::new(driver, "");
+        let secret = Arc::new(EarlySecret::default());
+        Arc::get_mut(&mut place.config).expect("nobody else has it").key_log = Arc::clone(&secret) as _;
+        const MOST: usize = 16 << 10;
+        let request = |content: usize| format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {content:5}\r\n\r\n");
+        let content = MOST - request(0).len();
+        let early = request(content) + &"x".repeat(content);
+        let full = place.flight(&early).send(place.engine.address);
+        place.engine.until_metric("requests_early_held_total", 1);
+        let mut client = full.finish();
+        assert_eq!(client.response(false).unwrap().body.len(), content);
+        let mut more = place.flight(&early);
+        more.bytes.extend_from_slice(&secret.record(1, b"x"));
+        let refused = more.send(place.engine.address).until_refused();
+        assert!(refused.contains("UnexpectedMessage"), "{refused}");
+        drop(client);
+        place.engine.until_idle();
+        assert_eq!(place.asked("POST /echo"), 1);
     }
 
     /// Over HTTP/2 some streams go on while others wait.
