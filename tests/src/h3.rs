@@ -8,7 +8,7 @@ use crate::driver::Driver;
 use crate::engine::{Engine, Setup};
 use crate::netns::Net;
 use crate::origin::Origin;
-use crate::place::{Folder, python, script};
+use crate::place::{Folder, python, quic_clients, script};
 use crate::tls::{Authority, Issued, Kind};
 use crate::tool::Tool;
 
@@ -55,6 +55,19 @@ impl H3Door {
     #[track_caller]
     pub fn play(&self, name: &str, scenario: &str) {
         self.passes(self.script(name, scenario), scenario);
+    }
+
+    /// By a client that somebody else wrote in Rust or C: `quiche`, `quinn`, or `h3i` with what must be rejected. False where they were not built.
+    #[track_caller]
+    pub fn foreign(&self, client: &str) -> bool {
+        let Some(program) = quic_clients().filter(|_| self.outside.is_none()) else {
+            println!("quic-clients: not available here");
+            return false;
+        };
+        let address = self.engine.address.to_string();
+        let authority = self.authority.file.display().to_string();
+        self.passes(Tool::new(program, 120).args([client.to_owned(), address, authority]), client);
+        true
     }
 
     /// By libcurl.

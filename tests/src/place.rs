@@ -43,6 +43,11 @@ pub fn python() -> &'static Path {
     })
 }
 
+/// The clients of HTTP/3 that others wrote: `PENSTOCK_TEST_QUIC_CLIENTS`. They take minutes to build, so `cargo xtask test` does it, and not a test.
+pub(crate) fn quic_clients() -> Option<PathBuf> {
+    std::env::var_os("PENSTOCK_TEST_QUIC_CLIENTS").map(PathBuf::from)
+}
+
 /// One of our Python scripts.
 pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name)

@@ -1,8 +1,8 @@
-//! HTTP/3 with clients that we did not write: libcurl with ngtcp2 and nghttp3, and aioquic. Chromium's are in `chromium.rs`.
+//! HTTP/3 with clients that we did not write: libcurl with ngtcp2 and nghttp3, aioquic, niquests, quiche, and `h3` over quinn. Chromium's are in `chromium.rs`.
 
 use harness::{
-    GrpcServer, H3Door, Kind, Origin, PATIENCE, Setup, TlsClient, answer, fields_text, free_address, on_each_driver,
-    quic, until,
+    Driver, GrpcServer, H3Door, Kind, Origin, PATIENCE, Setup, TlsClient, answer, fields_text, free_address,
+    on_each_driver, quic, until,
 };
 use serde_json::Value;
 
@@ -44,6 +44,16 @@ on_each_driver! {
         // Nobody has the port.
         drop(std::net::UdpSocket::bind(door.engine.address).expect("nobody has it"));
         door.curl("without", &[]);
+    }
+
+    /// quiche's HTTP/3: eight requests at once through windows that are smaller than their answers.
+    fn quiche(driver) {
+        foreign(driver, "quiche");
+    }
+
+    /// The crate `h3` over quinn.
+    fn quinn(driver) {
+        foreign(driver, "quinn");
     }
 
     /// niquests, with qh3 under it: it reads `Alt-Svc`, and goes over.
@@ -317,5 +327,16 @@ on_each_driver! {
             assert_eq!(line[key], wanted, "{key} of {line}");
         }
         assert_eq!(line["status"], 200, "{line}");
+    }
+}
+
+#[track_caller]
+fn foreign(driver: Driver, client: &str) {
+    let origin = Origin::standard();
+    let door = H3Door::new(driver, &origin);
+    if door.foreign(client) {
+        let metrics = door.engine.metrics();
+        assert_eq!((metrics.sum("h3_connections_total"), metrics.sum("h3_faults_total")), (1, 0));
+        door.engine.until_idle();
     }
 }

@@ -33,6 +33,16 @@ on_each_driver! {
         door.engine.until_idle();
     }
 
+    /// The same obligations as h3i words them, which nobody here wrote.
+    fn said_by_h3i(driver) {
+        let origin = Origin::standard();
+        let door = H3Door::new(driver, &origin);
+        if door.foreign("h3i") {
+            assert!(door.engine.metrics().sum("h3_faults_total") >= 30);
+            door.engine.until_idle();
+        }
+    }
+
     /// Datagrams (RFC 9297) that must not be; and a door that takes none at all.
     fn datagrams(driver) {
         let origin = Origin::standard();

@@ -96,6 +96,34 @@ pub fn python(directory: &Path, packages: &[&str]) -> Outcome<PathBuf> {
     Ok(bin)
 }
 
+/// What building BoringSSL, which quiche brings with it, wants besides a C compiler.
+const BORING: &[Tool] = &[("c++", "g++"), ("cmake", "cmake")];
+
+/// The clients of HTTP/3 in `tests/quic`, built: a crate outside the workspace, in a target folder that stays.
+pub fn quic_clients() -> Outcome<PathBuf> {
+    if let Some((name, why)) = tools(BORING).pop() {
+        return Err(format!("{name}: {why}"));
+    }
+    if !has_libclang() {
+        apt(&["libclang-dev"])?;
+    }
+    let target = place::target_directory()?.join("quic-clients");
+    let manifest = place::root().join("tests/quic/Cargo.toml");
+    eprintln!("building other people's clients of HTTP/3 (BoringSSL among it: minutes, once)");
+    let mut build = shell::cargo("");
+    build.args(["build", "--quiet", "--locked", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(&target);
+    shell::run(&mut build)?;
+    Ok(target.join("debug/quic-clients"))
+}
+
+/// Whether there is a `libclang` with its headers, from which bindings are made.
+fn has_libclang() -> bool {
+    let versions = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    versions
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm-"))
+        .any(|entry| entry.path().join("lib/libclang.so").exists() && entry.path().join("lib/clang").is_dir())
+}
+
 /// A cargo subcommand from the crate registry, installed when it is not on PATH.
 pub fn cargo_tool(name: &str, extra: &[&str]) -> Outcome {
     if place::program(name).is_some() {

@@ -60,6 +60,8 @@ pub fn run(arguments: &[String]) -> Outcome {
     let mut skips: Vec<String> =
         install::tools(TOOLS).into_iter().map(|(name, why)| format!("{name}: {why}")).collect();
     let python = python(&mut skips);
+    let quic_clients =
+        install::quic_clients().map_err(|why| skips.push(format!("quic-clients (quiche, h3i, h3): {why}"))).ok();
 
     // The end-to-end tests start this file, not a library that pretends to be it.
     shell::run(shell::cargo("").args(["build", "--release", "--package", "penstock"]))?;
@@ -79,6 +81,9 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     if let Some(python) = python {
         command.env("PENSTOCK_TEST_PYTHON", python);
+    }
+    if let Some(clients) = quic_clients {
+        command.env("PENSTOCK_TEST_QUIC_CLIENTS", clients);
     }
 
     let verdict = if nextest { run_nextest(&mut command) } else { run_libtest(&mut command, &mut skips) };

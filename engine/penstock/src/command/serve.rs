@@ -2,8 +2,8 @@
 
 use super::{admin_address, literal};
 use crate::snapshot::{
-    AccessFormat, Address, Bind, Cores, Document, Driver, Listed, ListenDoc, PoolDoc, PoolProtocol, Protocol, Text,
-    Unreadable,
+    AccessFormat, Address, Bind, Cores, Document, Driver, Listed, ListenDoc, PoolDoc, PoolProtocol, Protocol, SameHost,
+    Text, Unreadable,
 };
 use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
 
@@ -29,6 +29,9 @@ pub struct ServeArgs {
     /// How to talk to the kernel
     #[arg(long, default_value = "auto", value_parser = driver())]
     pub driver: Driver,
+    /// Skip TCP to targets of HTTP/1.1 on this host, where the kernel lets us
+    #[arg(long)]
+    pub same_host: bool,
     /// Where to serve /metrics and /status. Nowhere unless given
     #[arg(long, value_name = "ADDR", value_parser = admin_address)]
     pub admin: Vec<Address>,
@@ -87,8 +90,12 @@ pub fn document(args: &ServeArgs) -> Result<Document, String> {
             name: name.into(),
             endpoints: targets,
             protocol: spoken(args)?,
+            same_host: if args.same_host && protocol == Protocol::Http { near(args)? } else { SameHost::Off },
             ..PoolDoc::default()
         });
+    }
+    if args.same_host && args.to.iter().all(|target| target.protocol != Protocol::Http) {
+        return Err("`--same-host` is for HTTP, and no target speaks it: leave it out".to_owned());
     }
     document.engine.cores = Text(args.cores.clone());
     document.engine.driver = args.driver;
@@ -110,6 +117,18 @@ fn spoken(args: &ServeArgs) -> Result<PoolProtocol, String> {
             other.endpoint.0
         )),
         None => Ok(speaks),
+    }
+}
+
+/// What `--same-host` means for the targets that are given with it.
+fn near(args: &ServeArgs) -> Result<SameHost, String> {
+    let far = |target: &&Target| target.speaks != PoolProtocol::Http11 || target.endpoint.0.tls;
+    match args.to.iter().find(|target| target.protocol == Protocol::Http && far(target)) {
+        None => Ok(SameHost::Auto),
+        Some(target) => Err(format!(
+            "`--same-host` is for HTTP/1.1 in the clear, and `--to {}` speaks something else: leave it out",
+            target.endpoint.0
+        )),
     }
 }
 
@@ -344,8 +363,18 @@ tls = { cert = "c.pem", key = "k.pem" }
     }
 
     #[test]
+    fn the_shortcut_is_for_the_pool_of_http() {
+        let found = toml("--listen :80 --listen tcp://:1 --to a:1 --to tcp://b:1 --same-host");
+        assert!(found.contains("endpoints = [\"a:1\"]\nsame_host = \"auto\"\n"), "{found}");
+        assert_eq!(found.matches("same_host").count(), 1, "{found}");
+    }
+
+    #[test]
     fn what_does_not_fit_is_said() {
         let table = [
+            ("--listen :1 --to https://a --same-host", "`--same-host` is for HTTP/1.1 in the clear"),
+            ("--listen :1 --to h2c://a:1 --same-host", "`--same-host` is for HTTP/1.1 in the clear"),
+            ("--listen udp://:1 --to udp://a:1 --same-host", "no target speaks it: leave it out"),
             ("--listen tcp://:1 --to a:1", "`--to a:1` speaks http, and no --listen does: add `--listen :PORT`"),
             ("--listen :1 --to tcp://a:1", "`--listen :1` speaks http, and no --to does: add `--to HOST:PORT`"),
             (
