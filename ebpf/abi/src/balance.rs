@@ -178,6 +178,10 @@ impl Endpoint {
     }
 }
 
+/// Errors about packets that are too big which a CPU makes in a tick. A sender needs one, and sends no faster than that until it has heard; who sends more than that at a balancer
+/// has his packets dropped unheard, as all had before.
+pub const TOLD_A_TICK_MAX: u32 = 250;
+
 /// Words of a [`Line`].
 pub const LINE_WORDS: usize = 6;
 
@@ -409,6 +413,8 @@ pub enum Outcome {
     Error,
     /// Went back to a client, from the VIP's address again.
     Returned,
+    /// Too big for the way to its endpoint, of which its sender was told: the front of it went back in an ICMP error.
+    Told,
     /// Dropped: nobody serves its VIP.
     NoEndpoint,
     /// Dropped: the kernel does not know the link-layer address yet. The engine has it asked for.
@@ -419,7 +425,7 @@ pub enum Outcome {
     ForwardingOff,
     /// Dropped: `dsr`, and the endpoint is not on the link.
     NotOnLink,
-    /// Dropped: with its outer header it is longer than the way's MTU.
+    /// Dropped: with its outer header it is longer than the way's MTU, and nobody was told: it may be divided, or tells of an error itself, or there were too many.
     TooBig,
     /// Dropped: its hop limit has run out.
     HopLimit,
@@ -429,7 +435,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them, in their order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Other,
         Self::Fragment,
         Self::Options,
@@ -437,6 +443,7 @@ impl Outcome {
         Self::Forwarded,
         Self::Error,
         Self::Returned,
+        Self::Told,
         Self::NoEndpoint,
         Self::NoNeighbour,
         Self::NoRoute,
@@ -459,6 +466,7 @@ impl Outcome {
     pub const fn verdict(self) -> &'static str {
         match self {
             Self::Forwarded | Self::Error | Self::Returned => "forward",
+            Self::Told => "answer",
             _ if self.drops() => "drop",
             _ => "pass",
         }
@@ -475,6 +483,7 @@ impl Outcome {
             Self::Forwarded => "forwarded",
             Self::Error => "icmp_error",
             Self::Returned => "returned",
+            Self::Told => "told_too_big",
             Self::NoEndpoint => "no_endpoint",
             Self::NoNeighbour => "no_neighbour",
             Self::NoRoute => "no_route",

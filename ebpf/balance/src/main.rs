@@ -23,6 +23,8 @@ mod hop;
 mod nat;
 mod packet;
 mod quic;
+mod sum;
+mod too_big;
 mod way;
 
 use core::mem::MaybeUninit;
@@ -32,7 +34,7 @@ use abi::balance::{
     Address, BLOCKS, Decap, ENDPOINT_WORDS, Forward, NOBODY, Outcome, SETTINGS_WORDS, SLOTS_PER_BLOCK, VIP_COUNTS, Vip,
     first_block, slot_of,
 };
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
@@ -88,14 +90,29 @@ pub fn balance(ctx: XdpContext) -> u32 {
     if let Err(outcome) = read(&ctx, packet.as_mut_ptr()) {
         return ended(&ctx, outcome as u32);
     }
+    #[cfg(feature = "nat")]
+    if let Some(settings) = Settings::get() {
+        packet::forget(packet.as_mut_ptr(), settings.zero() as u32);
+    }
     // SAFETY: it has been read, and what was read has no other holder.
     let packet = unsafe { packet.assume_init_ref() };
     #[cfg(feature = "nat")]
-    if let Some(action) = nat::translated(&ctx, packet) {
+    let translated = nat::translated(&ctx, packet);
+    #[cfg(not(feature = "nat"))]
+    let translated = None;
+    let action = match translated {
+        Some(action) => action,
+        None => send(&ctx, packet),
+    };
+    if action != UNDECIDED {
         return action;
     }
-    send(&ctx, packet)
+    // One place for all ways on which it may come out: the verifier follows each path to it.
+    ended(&ctx, if too_big::tell(&ctx, packet) != 0 { Outcome::Told as u32 } else { Outcome::TooBig as u32 })
 }
+
+/// In an action's place: the packet is too big, and not counted yet.
+const UNDECIDED: u32 = u32::MAX;
 
 /// Sends it on. A function of its own in the program too, with its own stack, and what was read lies in memory: where LLVM puts numbers beside the packet's addresses, a place on the stack has
 /// one now and the other then, which the verifier forbids who has not CAP_PERFMON. The name that the compiler would give it differs with the folder that it is built in.
@@ -109,6 +126,7 @@ fn send(ctx: &XdpContext, packet: &Packet) -> u32 {
             count(outcome as u32, u64::from(packet.octets + ETHERNET));
             action
         }
+        Err(Outcome::TooBig) => UNDECIDED,
         Err(outcome) => ended(ctx, outcome as u32),
     }
 }
@@ -271,12 +289,19 @@ pub fn floor(_: XdpContext) -> u32 {
     XDP_PASS
 }
 
+const TOLD: u32 = Outcome::Told as u32;
+const FIRST_DROPPED: u32 = Outcome::NoEndpoint as u32;
+
 /// What becomes of a packet that is not sent on, by the number of its [`Outcome`].
 #[inline(always)]
 fn ended(ctx: &XdpContext, outcome: u32) -> u32 {
     // SAFETY: the context is the kernel's.
     count(outcome, unsafe { bpf_xdp_get_buff_len(ctx.ctx) });
-    if outcome >= Outcome::NoEndpoint as u32 { XDP_DROP } else { XDP_PASS }
+    match outcome {
+        TOLD => XDP_TX,
+        FIRST_DROPPED.. => XDP_DROP,
+        _ => XDP_PASS,
+    }
 }
 
 #[inline(always)]

@@ -27,8 +27,11 @@ use crate::door::door_of;
 use crate::flows::{TAKEN, UDP_FLOW_LASTS, exchange, way_of};
 use crate::hop::{Line, ask, is_v4};
 use crate::packet::{CLOSES, ERROR, IS_ERROR, IS_V4, OPENS, Packet};
+use crate::sum::{corrected, difference};
 use crate::way::out;
-use crate::{Endpoint, Settings, V4, V6, by_slot, count, count_of_flow, count_of_vip, ended, owned_by, quic};
+use crate::{
+    Endpoint, Settings, UNDECIDED, V4, V6, by_slot, count, count_of_flow, count_of_vip, ended, owned_by, quic,
+};
 
 /// Sets of flows: the client's address, the tag, and whose it is. Their number is the engine's to say, as that of the next ones.
 #[map]
@@ -63,24 +66,34 @@ const HIDES: u32 = 1 << 1;
 /// What becomes of a packet to a VIP whose addresses are rewritten, or back from its endpoint; `None`: it is neither.
 #[inline(always)]
 pub(crate) fn translated(ctx: &XdpContext, packet: &Packet) -> Option<u32> {
-    let found = found(ctx, packet);
+    // What functions return is something that the verifier does not know: else it would follow each value that they may return through all that comes after it.
+    let zero = Settings::get()?.zero();
+    let found = found(ctx, packet) ^ zero;
     let (vip, door) = ((found >> 16) as u32 & 0xffff, found as u32 & 0xffff);
     let (outcome, returned) = match found >> 32 & 0xff {
         TO_VIP => {
             count_of_vip(vip, packet.octets);
             let outcome = if packet.is(IS_ERROR) { Outcome::Error } else { Outcome::Forwarded };
             let named = if found & QUIC != 0 && !packet.is(IS_ERROR) { quic::whose(ctx, packet, vip) } else { 0 };
+            let named = named ^ zero;
             (outcome as u32, outward(ctx, packet, vip, door, named))
         }
         TO_US => (Outcome::Returned as u32, homeward(ctx, packet, vip)),
         _ => return None,
     };
-    if returned >> 32 != 0 {
-        return Some(ended(ctx, (returned >> 32) as u32 - 1));
+    let returned = returned ^ zero;
+    match (returned >> 32) as u32 {
+        0 => {
+            count(outcome, u64::from(packet.octets + ETHERNET));
+            Some(returned as u32)
+        }
+        TOO_BIG => Some(UNDECIDED),
+        instead => Some(ended(ctx, instead - 1)),
     }
-    count(outcome, u64::from(packet.octets + ETHERNET));
-    Some(returned as u32)
 }
+
+/// An outcome as functions here return it, above an action.
+const TOO_BIG: u32 = Outcome::TooBig as u32 + 1;
 
 const TO_VIP: u64 = 1;
 const TO_US: u64 = 2;
@@ -135,18 +148,19 @@ fn encoded(result: Result<u32, Outcome>) -> u64 {
 
 #[inline(always)]
 fn try_outward(ctx: &XdpContext, packet: &Packet, vip: u32, door: u32, named: u64) -> Result<u32, Outcome> {
-    let entered = entered(ctx, packet, vip, door, named);
+    let settings = Settings::get().ok_or(Outcome::NoPort)?;
+    let entered = entered(ctx, packet, vip, door, named) ^ settings.zero();
     if entered >> FAILED != 0 {
         return Ok(REFUSED | (entered >> FAILED) as u32);
     }
     let (index, number) = (entered as u32, (entered >> 32) as u32 & 0xffff);
-    let tick = Settings::get().ok_or(Outcome::NoPort)?.tick();
+    let tick = settings.tick();
     let endpoint = Endpoint::of(number).ok_or(Outcome::NoEndpoint)?;
     let line = Line::of(number).ok_or(Outcome::NoEndpoint)?;
     line.count(packet.octets);
     let hop = line.hop(ctx, &endpoint, Forward::Nat, tick)?;
     if hop.mtu != 0 && packet.octets > hop.mtu {
-        return Err(Outcome::TooBig);
+        return Err(packet.too_big(hop.mtu));
     }
     let from = ours(index / NAT_PORTS).ok_or(Outcome::NoPort)?;
     let ports = (NAT_PORT_FIRST | index % NAT_PORTS) << 16 | endpoint.port;
@@ -184,7 +198,7 @@ fn try_homeward(ctx: &XdpContext, packet: &Packet, region: u32) -> Result<u32, O
     let client = [(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32];
     let ports = own << 16 | (flow.tag >> 16) as u32 & 0xffff;
     match ask(ctx, client, Forward::Nat) {
-        Ok(hop) if hop.mtu != 0 && packet.octets > hop.mtu => Err(Outcome::TooBig),
+        Ok(hop) if hop.mtu != 0 && packet.octets > hop.mtu => Err(packet.too_big(hop.mtu)),
         Ok(hop) => {
             changed(ctx, packet, from, client, ports, AGES | HIDES)?;
             if store(ctx, 0, hop.addresses) { Ok(out(ctx, &hop)) } else { Err(Outcome::Truncated) }
@@ -262,13 +276,7 @@ fn entered(_: &XdpContext, packet: &Packet, vip: u32, door: u32, named: u64) -> 
 
 /// Where a client's flow is in the table, and the place of its endpoint; it is entered when it is not there.
 #[inline(always)]
-fn entry_of(
-    settings: &Settings,
-    packet: &Packet,
-    vip: u32,
-    door: u32,
-    named: u64,
-) -> Result<(u32, u32), Outcome> {
+fn entry_of(settings: &Settings, packet: &Packet, vip: u32, door: u32, named: u64) -> Result<(u32, u32), Outcome> {
     let tick = settings.tick();
     let (first, count) = regions(settings.ours(), packet.is(IS_V4), packet.protocol == UDP);
     if count == 0 {
@@ -569,21 +577,4 @@ fn message<const AT: u32>(ctx: &XdpContext, change: u64) -> Result<u64, u32> {
     let [head] = load::<1, true>(ctx, AT).ok_or(TOO_SHORT)?;
     let head = u32::from_be(head);
     swap(ctx, AT, (head & 0xffff_0000 | corrected(head & 0xffff, change)).to_be())
-}
-
-/// What a word that changes is worth to a sum: two more carries than the word at the most.
-#[inline(always)]
-const fn difference(old: u32, new: u32) -> u64 {
-    !old as u64 + new as u64
-}
-
-/// A sum after changes (RFC 1624, eqn. 3).
-#[inline(always)]
-const fn corrected(sum: u32, change: u64) -> u32 {
-    let total = (!sum & 0xffff) as u64 + change;
-    let total = (total & 0xffff_ffff) + (total >> 32);
-    let total = (total & 0xffff) + (total >> 16 & 0xffff) + (total >> 32);
-    let total = (total & 0xffff) + (total >> 16);
-    let total = (total & 0xffff) + (total >> 16);
-    !total as u32 & 0xffff
 }

@@ -1,5 +1,6 @@
 //! What a packet is of, or the one that an ICMP error tells of.
 
+use core::cell::Cell;
 use core::ptr;
 
 use abi::balance::{Address, Outcome, hash, mapped};
@@ -8,8 +9,8 @@ use wire::{ETHERNET, IPV4, IPV6, TCP, UDP, load};
 
 use crate::{V4, V6};
 
-const ICMP: u32 = 1;
-const ICMPV6: u32 = 58;
+pub(crate) const ICMP: u32 = 1;
+pub(crate) const ICMPV6: u32 = 58;
 /// Of an ICMP error, before the packet that it tells of.
 pub(crate) const ERROR: u32 = 8;
 
@@ -25,6 +26,8 @@ pub(crate) struct Packet {
     pub(crate) octets: u32,
     /// [`IS_V4`] and its neighbours.
     pub(crate) flags: u32,
+    /// How long it might have been, where it is too big; 0: nobody knows.
+    pub(crate) mtu: Cell<u32>,
 }
 
 pub(crate) const IS_V4: u32 = 1 << 0;
@@ -39,7 +42,7 @@ impl Packet {
     #[inline(always)]
     fn write(self, to: *mut Self) {
         let ([a, b, c, d], [e, f, g, h]) = (self.source, self.destination);
-        let words = [a, b, c, d, e, f, g, h, self.ports, self.protocol, self.octets, self.flags];
+        let words = [a, b, c, d, e, f, g, h, self.ports, self.protocol, self.octets, self.flags, 0];
         for (at, word) in words.into_iter().enumerate() {
             // SAFETY: the words that a packet has, in their order.
             unsafe { ptr::write_volatile(to.cast::<u32>().add(at), word) };
@@ -52,9 +55,28 @@ impl Packet {
         hash(self.source, (self.ports >> 16) as u16)
     }
 
+    /// What is said of it when it is longer than `mtu`.
+    #[inline(always)]
+    pub(crate) fn too_big(&self, mtu: u32) -> Outcome {
+        self.mtu.set(mtu);
+        Outcome::TooBig
+    }
+
     #[inline(always)]
     pub(crate) const fn is(&self, flag: u32) -> bool {
         self.flags & flag != 0
+    }
+}
+
+/// Lets the verifier forget on which way a packet was read, as it would follow each through all that comes after it, and there is too much of that. `zero` is [`crate::Settings::zero`].
+#[cfg(feature = "nat")]
+#[inline(always)]
+pub(crate) fn forget(packet: *mut Packet, zero: u32) {
+    // SAFETY: words of a packet that has been read.
+    unsafe {
+        for word in [&raw mut (*packet).protocol, &raw mut (*packet).flags] {
+            ptr::write_volatile(word, ptr::read_volatile(word) ^ zero);
+        }
     }
 }
 
@@ -90,7 +112,7 @@ fn read_v4(ctx: &XdpContext, to: *mut Packet) -> Result<(), Outcome> {
     let (ports, says) = ports(ctx, protocol, at)?;
     let (source, destination) = (mapped(u32::from_be(source)), mapped(u32::from_be(destination)));
     let flags = IS_V4 | says;
-    Packet { source, destination, ports, protocol, octets, flags }.write(to);
+    Packet { source, destination, ports, protocol, octets, flags, mtu: Cell::new(0) }.write(to);
     Ok(())
 }
 
@@ -111,7 +133,7 @@ fn read_v6(ctx: &XdpContext, to: *mut Packet) -> Result<(), Outcome> {
         _ => {}
     }
     let (ports, says) = ports(ctx, protocol, ETHERNET + V6)?;
-    Packet { source: [a, b, c, d], destination, ports, protocol, octets, flags: says }.write(to);
+    Packet { source: [a, b, c, d], destination, ports, protocol, octets, mtu: Cell::new(0), flags: says }.write(to);
     Ok(())
 }
 
@@ -164,7 +186,7 @@ fn error_v4(ctx: &XdpContext, to: *mut Packet, destination: u32, octets: u32) ->
     let [ports] = load::<1, true>(ctx, INNER + V4).ok_or(Outcome::Truncated)?;
     let (source, destination) = (mapped(u32::from_be(client)), mapped(destination));
     let ports = turned(ports);
-    Packet { source, destination, ports, protocol, octets, flags: IS_V4 | IS_ERROR }.write(to);
+    Packet { source, destination, ports, protocol, octets, mtu: Cell::new(0), flags: IS_V4 | IS_ERROR }.write(to);
     Ok(())
 }
 
@@ -185,7 +207,7 @@ fn error_v6(ctx: &XdpContext, to: *mut Packet, destination: Address, octets: u32
     let [ports] = load::<1, true>(ctx, INNER + V6).ok_or(Outcome::Truncated)?;
     let source = [to_a, to_b, to_c, to_d];
     let ports = turned(ports);
-    Packet { source, destination, ports, protocol, octets, flags: IS_ERROR }.write(to);
+    Packet { source, destination, ports, protocol, octets, mtu: Cell::new(0), flags: IS_ERROR }.write(to);
     Ok(())
 }
 

@@ -42,8 +42,8 @@ pub(crate) fn whose(ctx: &XdpContext, packet: &Packet, vip: u32) -> u64 {
     let Some(place) = IDS.get((id[0] >> 5) as u32 & 7).and_then(|ids| ids.decode_words(id)) else { return 0 };
     // SAFETY: a word of the map's value.
     let whose = unsafe { SERVERS.get(server_of(vip, place.server)) }.copied().unwrap_or(0);
-    let serves = Endpoint::of(whose & 0xffff)
-        .is_some_and(|endpoint| endpoint.generation == whose >> 16 && endpoint.keeps);
+    let serves =
+        Endpoint::of(whose & 0xffff).is_some_and(|endpoint| endpoint.generation == whose >> 16 && endpoint.keeps);
     if serves {
         return owned_by(whose);
     }

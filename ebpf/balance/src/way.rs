@@ -69,7 +69,7 @@ fn wrap_in<const ROOM: u32>(
     let (in_v4, gue) = (ROOM < V6, ROOM == V4 + UDP_HEADER || ROOM == V6 + UDP_HEADER);
     let octets = packet.octets + ROOM;
     if hop.mtu != 0 && octets > hop.mtu {
-        return Err(Outcome::TooBig);
+        return Err(packet.too_big(hop.mtu.saturating_sub(ROOM)));
     }
     let hash = packet.hash();
     let outer = outer(settings, hash);
@@ -83,7 +83,10 @@ fn wrap_in<const ROOM: u32>(
         (false, false) => INNER_V6,
     };
     let kind = if in_v4 { IPV4 } else { IPV6 };
-    let framed = store(ctx, 0, hop.addresses) && store_half(ctx, 12, kind.to_be());
+    // Just made room for, so never short.
+    if !(store(ctx, 0, hop.addresses) && store_half(ctx, 12, kind.to_be())) {
+        return Err(Outcome::TooBig);
+    }
     let addressed = if in_v4 {
         store(ctx, ETHERNET, outer_v4(octets, protocol, outer.0, to[3]))
     } else {
@@ -93,13 +96,15 @@ fn wrap_in<const ROOM: u32>(
         let second = (octets - V6) << 16 | protocol << 8 | 64;
         store(ctx, ETHERNET, [0x6000_0000_u32.to_be(), second.to_be(), a, b, c, d, e, f, g, h])
     };
+    if !addressed {
+        return Err(Outcome::TooBig);
+    }
     let port = 0xc000 | hash as u32 & 0x3fff;
     let ports = port << 16 | u32::from(GUE_PORT);
     // Without a checksum: the inner packet has its own (RFC 6935).
     let length = (packet.octets + UDP_HEADER) << 16;
     let told = !gue || store(ctx, ETHERNET + ROOM - UDP_HEADER, [ports.to_be(), length.to_be()]);
-    // Just made room for, so never short.
-    if framed && addressed && told { Ok(()) } else { Err(Outcome::TooBig) }
+    if told { Ok(()) } else { Err(Outcome::TooBig) }
 }
 
 /// A source address of each family for the outer header of a flow.

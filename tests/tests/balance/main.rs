@@ -8,6 +8,7 @@ mod quic;
 mod town;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -151,6 +152,49 @@ fn path_mtu_errors_reach_whom_they_are_for() {
             }
         }
     });
+}
+
+/// Packets of a client that become too big once they are wrapped: it hears of that, lowers its path MTU, and its upload goes on.
+fn who_sends_too_much_at_once_is_told(mode: &'static str) {
+    const REQUESTS: usize = 300;
+    run(Sharing::Shared, move || {
+        let Some(town) = Town::build(mode) else { return };
+        town.until_out(&[]);
+        for (forward, door) in doors() {
+            let mut stream = town.connect(door).unwrap_or_else(|error| panic!("{forward} {door}: {error}"));
+            let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(2_000));
+            stream.write_all(request.repeat(REQUESTS).as_bytes()).unwrap_or_else(|error| panic!("{door}: {error}"));
+            let (mut answers, mut buffer) = (Vec::<u8>::new(), [0; 16_384]);
+            while answers.windows(9).filter(|words| *words == b"HTTP/1.1 ").count() < REQUESTS {
+                let read = stream.read(&mut buffer).unwrap_or_else(|error| panic!("{forward} {door}: {error}"));
+                assert!(read > 0, "{forward} {door}: it ends after {} octets", answers.len());
+                answers.extend(&buffer[..read]);
+            }
+            let address = door.ip().to_string();
+            let route = town.street.ip("client", &["-o", "route", "get", &address]);
+            // The street has 1,600, of which an outer header of IPv4 takes its part.
+            let told = match forward {
+                "ipip" => Some("mtu 1580"),
+                "gue" => Some("mtu 1572"),
+                _ => None,
+            };
+            assert!(told.map_or(!route.contains(" mtu "), |told| route.contains(told)), "{forward} {door}: {route}");
+        }
+        let page = town.of(0, |engine| engine.page("/metrics").text());
+        let told = "penstock_balance_packets_total{program=\"balance\",outcome=\"told_too_big\",verdict=\"answer\"} ";
+        let told = page.lines().find_map(|line| line.strip_prefix(told)).expect("it is counted");
+        assert!(told.parse::<u64>().unwrap() >= 4, "one of each VIP that wraps: {told}");
+    });
+}
+
+#[test]
+fn who_sends_too_much_at_once_is_told_native() {
+    who_sends_too_much_at_once_is_told("native");
+}
+
+#[test]
+fn who_sends_too_much_at_once_is_told_generic() {
+    who_sends_too_much_at_once_is_told("generic");
 }
 
 /// Tells a VIP that a datagram of its to a client was too big.

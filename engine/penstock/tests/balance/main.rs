@@ -8,6 +8,7 @@ mod nat;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod quic;
+mod too_big;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
