@@ -159,12 +159,12 @@ impl<R: Speaks> Lane<'_, R> {
     ///
     /// # Errors
     /// The head promised more.
-    pub fn end(&mut self, trailers: &Trailers, long: &mut Vec<u8>) -> Result<&'static [u8], Refused> {
+    pub fn end(&mut self, trailers: Trailers, long: &mut Vec<u8>) -> Result<&'static [u8], Refused> {
         match self {
             Self::H1(conn) if trailers.is_empty() => conn.machine.end_written(),
-            Self::H1(conn) => conn.machine.end_written_with(trailers, long).map(|()| &b""[..]),
+            Self::H1(conn) => conn.machine.end_written_with(&trailers, long).map(|()| &b""[..]),
             Self::H2(stream) => stream.finish(trailers).map(|()| &b""[..]),
-            Self::H3(stream) => stream.finish(trailers).map(|()| &b""[..]),
+            Self::H3(stream) => stream.finish(&trailers).map(|()| &b""[..]),
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Mail<H> {
     pub(super) detached: bool,
     /// Who is waiting.
     pub(super) task: Option<TaskRef>,
+    /// It is waiting for what it put to go.
+    pub(super) awaits_room: bool,
 }
 
 impl<H> Default for Mail<H> {
@@ -51,6 +53,7 @@ impl<H> Default for Mail<H> {
             finished: false,
             detached: false,
             task: None,
+            awaits_room: false,
         }
     }
 }
@@ -58,10 +61,27 @@ impl<H> Default for Mail<H> {
 impl<H> Mail<H> {
     /// For another stream; the memory of the queues is kept.
     pub(super) fn clear(&mut self) {
-        self.inbox.clear();
-        self.outbox.clear();
-        let (inbox, outbox) = (std::mem::take(&mut self.inbox), std::mem::take(&mut self.outbox));
-        *self = Self { inbox, outbox, ..Self::default() };
+        let Self {
+            inbox,
+            inbox_bytes,
+            ended,
+            trailers,
+            reset,
+            outbox,
+            outbox_bytes,
+            last_words,
+            finished,
+            detached,
+            task,
+            awaits_room,
+        } = self;
+        inbox.clear();
+        outbox.clear();
+        trailers.clear();
+        last_words.clear();
+        (*inbox_bytes, *outbox_bytes) = (0, 0);
+        (*ended, *finished, *detached, *awaits_room) = (false, false, false, false);
+        (*reset, *task) = (None, None);
     }
 
     /// Takes in content. Small pieces share a buffer: a peer that sends byte by byte costs no more memory than one that does not.
@@ -97,6 +117,18 @@ impl<H> Mail<H> {
     pub(super) fn wake(&self) {
         if let Some(task) = self.task {
             ring::wake(task);
+        }
+    }
+
+    /// The running task is woken when something of what waits has gone, or has nowhere to go.
+    pub(super) fn await_room(&mut self) {
+        (self.task, self.awaits_room) = (Some(ring::current_task()), true);
+    }
+
+    /// Something of what waited has gone. Who waits for an answer is not disturbed.
+    pub(super) fn has_room(&mut self) {
+        if std::mem::take(&mut self.awaits_room) {
+            self.wake();
         }
     }
 }

@@ -72,7 +72,7 @@ pub(super) trait Sink {
     /// Frames a piece in place.
     fn frame(&mut self, data: &mut Buf) -> Result<(), Cut>;
     /// What ends the message; with trailers it is composed into `long`.
-    fn end(&mut self, trailers: &Trailers, long: &mut Vec<u8>) -> Result<&'static [u8], Cut>;
+    fn end(&mut self, trailers: Trailers, long: &mut Vec<u8>) -> Result<&'static [u8], Cut>;
     fn send(&mut self, buf: Buf);
 }
 
@@ -151,7 +151,7 @@ impl<'a> Half<'a> {
         if last {
             // An empty vector owns no memory; only trailers give it some.
             let mut long = Vec::new();
-            let short = sink.end(&piece.trailers, &mut long)?;
+            let short = sink.end(piece.trailers, &mut long)?;
             let end = if long.is_empty() { short } else { &long };
             if !end.is_empty() {
                 out = Some(append(out, end, sink));
@@ -316,7 +316,7 @@ impl<R: Speaks> Sink for Out<'_, '_, R> {
         self.lane.frame(data).map_err(|_| Cut::Sink)
     }
 
-    fn end(&mut self, trailers: &Trailers, long: &mut Vec<u8>) -> Result<&'static [u8], Cut> {
+    fn end(&mut self, trailers: Trailers, long: &mut Vec<u8>) -> Result<&'static [u8], Cut> {
         self.lane.end(trailers, long).map_err(|_| Cut::Sink)
     }
 

@@ -150,7 +150,7 @@ async fn run(exchange: Exchange<'_>, mut out: Out<'_>) -> Option<Ahead> {
 fn send(exchange: Exchange<'_>, lease: &mut Lease) -> bool {
     let Some(lead) = write_head(exchange, lease) else { return false };
     let mut lane = lease.lane();
-    let ended = lane.end(&Trailers::default(), &mut Vec::new()).is_ok();
+    let ended = lane.end(Trailers::default(), &mut Vec::new()).is_ok();
     if let Some(lead) = lead.filter(|_| ended) {
         lane.send(lead);
     }

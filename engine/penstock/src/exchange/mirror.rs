@@ -167,7 +167,7 @@ impl Shadow {
 fn send(lane: &mut Lane<'_, Client>, lead: Option<Buf>, body: &[u8]) -> bool {
     let mut content = (!body.is_empty()).then(|| Buf::copy_of(body));
     let framed = content.as_mut().is_none_or(|content| lane.frame(content).is_ok());
-    if !framed || lane.end(&Trailers::default(), &mut Vec::new()).is_err() {
+    if !framed || lane.end(Trailers::default(), &mut Vec::new()).is_err() {
         return false;
     }
     lead.into_iter().chain(content).for_each(|piece| lane.send(piece));

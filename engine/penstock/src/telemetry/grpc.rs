@@ -5,6 +5,7 @@
 //! ([`Calls::ended`]).
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Cell, Histogram};
 use crate::limits;
@@ -15,6 +16,8 @@ pub struct Calls {
     /// A table with open addressing, half of it empty at the least.
     places: Box<[OnceLock<Box<MethodCells>>]>,
     taken: Cell,
+    /// Where the method stands that was called last, which most of the time is called next.
+    last: AtomicUsize,
     other: OnceLock<Box<MethodCells>>,
 }
 
@@ -40,7 +43,7 @@ const NAME_BYTES_MAX: usize = 128;
 impl Default for Calls {
     fn default() -> Self {
         let places = (0..limits::GRPC_METHODS_MAX * 2).map(|_| OnceLock::new()).collect();
-        Self { places, taken: Cell::default(), other: OnceLock::new() }
+        Self { places, taken: Cell::default(), last: AtomicUsize::new(0), other: OnceLock::new() }
     }
 }
 
@@ -59,7 +62,7 @@ impl MethodCells {
 impl Calls {
     /// A call of `path` has ended. It may give its method a place if an endpoint is `known` to have it. Only the worker itself may say so.
     pub fn ended(&self, path: &[u8], code: u8, known: bool, nanos: u64) {
-        let cells = name_of(path).and_then(|name| self.place(name, known));
+        let cells = self.last(path).or_else(|| name_of(path).and_then(|name| self.place(name, known)));
         let cells = cells.unwrap_or_else(|| self.other.get_or_init(|| MethodCells::new(OTHER)));
         if let Some(cell) = cells.codes.get(usize::from(code)) {
             cell.add(1);
@@ -67,12 +70,22 @@ impl Calls {
         cells.latency.record(nanos);
     }
 
+    /// The method that was called last, if it is that of `path`.
+    fn last(&self, path: &[u8]) -> Option<&MethodCells> {
+        let cells = self.places.get(self.last.load(Ordering::Relaxed))?.get()?;
+        (path.strip_prefix(b"/") == Some(cells.name.as_bytes())).then_some(cells)
+    }
+
     fn place(&self, name: &str, known: bool) -> Option<&MethodCells> {
         let (count, begin) = (self.places.len(), policy::hash::xxh64(name.as_bytes(), 0) as usize);
         for step in 0..count {
-            let place = &self.places[begin.wrapping_add(step) % count];
+            let at = begin.wrapping_add(step) % count;
+            let place = &self.places[at];
             match place.get() {
-                Some(cells) if *cells.name == *name => return Some(cells),
+                Some(cells) if *cells.name == *name => {
+                    self.last.store(at, Ordering::Relaxed);
+                    return Some(cells);
+                }
                 Some(_) => {}
                 None if known && self.taken.get() < limits::GRPC_METHODS_MAX as u64 => {
                     self.taken.add(1);

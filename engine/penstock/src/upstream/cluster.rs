@@ -474,6 +474,9 @@ impl Cluster {
     ) -> Result<Lease, DialError> {
         // What making a connection holds has memory of its own: it is no part of every exchange.
         if wanted.pool.protocol != PoolProtocol::Http11 {
+            if let Some(lease) = self.share_open(&wanted, cells) {
+                return Ok(lease);
+            }
             return ring::pooled(self.share(&wanted, timer, cells)).await;
         }
         let near = self.near_for(&wanted);

@@ -178,6 +178,22 @@ impl Drop for Dialling<'_> {
 }
 
 impl Cluster {
+    /// A stream of a connection that is open already, which is what nearly every request gets.
+    pub(super) fn share_open(&self, wanted: &Wanted<'_>, cells: &Arc<WorkerCells>) -> Option<Lease> {
+        // What shall leave HTTP asks first whether it may.
+        if wanted.upgrade {
+            return None;
+        }
+        let Wanted { endpoint, pool, .. } = *wanted;
+        if pool.protocol == PoolProtocol::Auto {
+            self.try_http3(wanted, cells);
+        }
+        let wire = endpoint.sharing.take(&pool.reuse)?;
+        cells.counters.upstream_reused_total.add(1);
+        endpoint.spoke(wire.spoken());
+        Some(Lease { wire, endpoint: Rc::clone(endpoint), reused: true })
+    }
+
     /// A way to an endpoint that may speak HTTP/2: a stream of a shared connection, or a connection of its own where the endpoint, asked by
     /// ALPN, wants HTTP/1. What shall leave HTTP waits until the endpoint has said whether it lets streams do so (RFC 8441 §3).
     pub(super) async fn share(

@@ -14,7 +14,7 @@
 
 mod stream;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -54,9 +54,13 @@ struct Hub<R: Speaks> {
     stage: Option<Buf>,
     /// By identifier.
     mails: Vec<(StreamId, Box<Mail<R::Head>>)>,
+    /// Where the one stood that was looked for last: most of the time it is the next one, too.
+    last: Cell<usize>,
     /// Content that waits in all of them.
     outbox_bytes: usize,
     pump: Option<TaskRef>,
+    /// It has been woken, and has not run since.
+    nudged: Cell<bool>,
     /// Who waits for the peer's first word.
     ungreeted: Vec<TaskRef>,
     /// When the peer was last heard, and when it was last asked for a sign of life.
@@ -93,8 +97,10 @@ impl<R: Speaks> Multiplex<R> {
             out: Vec::new(),
             stage: None,
             mails: Vec::new(),
+            last: Cell::new(0),
             outbox_bytes: 0,
             pump: None,
+            nudged: Cell::new(false),
             ungreeted: Vec::new(),
             heard: ring::now(),
             pinged: None,
@@ -115,6 +121,7 @@ impl<R: Speaks> Multiplexed for Multiplex<R> {
         let now = clock(ring::now());
         let mut hub = self.hub.borrow_mut();
         hub.pump = Some(ring::current_task());
+        hub.nudged.set(false);
         if hub.ended.is_none() {
             let early = hub.transport.is_early();
             let received = hub.receive(self, now, cx, arrived);
@@ -239,7 +246,13 @@ const PING_MARK: u64 = u64::from_be_bytes(*b"penstock");
 
 impl<R: Speaks> Hub<R> {
     fn find(&self, id: StreamId) -> Option<usize> {
-        self.mails.binary_search_by_key(&id, |(id, _)| *id).ok()
+        let last = self.last.get();
+        if self.mails.get(last).is_some_and(|(at, _)| *at == id) {
+            return Some(last);
+        }
+        let at = self.mails.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.last.set(at);
+        Some(at)
     }
 
     fn mail(&mut self, id: StreamId) -> Option<&mut Mail<R::Head>> {
@@ -250,6 +263,7 @@ impl<R: Speaks> Hub<R> {
     /// Streams open in the order of their identifiers.
     fn open(&mut self, id: StreamId) {
         debug_assert!(self.mails.last().is_none_or(|(last, _)| *last < id));
+        self.last.set(self.mails.len());
         self.mails.push((id, R::with_shelf(Shelf::take_mail)));
     }
 
@@ -261,7 +275,9 @@ impl<R: Speaks> Hub<R> {
 
     /// There is something to be done for the connection.
     fn nudge(&self) {
-        if let Some(pump) = self.pump {
+        if let Some(pump) = self.pump
+            && !self.nudged.replace(true)
+        {
             ring::wake(pump);
         }
     }
@@ -473,11 +489,11 @@ impl<R: Speaks> Hub<R> {
             self.end_with(frame.stream, &words);
             self.stage_out();
         }
-        let mail = &self.mails[at].1;
+        let mail = &mut self.mails[at].1;
         if mail.detached && mail.is_sent() {
             self.close(at);
         } else {
-            mail.wake();
+            mail.has_room();
         }
     }
 

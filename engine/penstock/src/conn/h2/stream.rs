@@ -166,7 +166,7 @@ impl<R: Speaks> Stream<R> {
                 {
                     return Poll::Ready(Ok(()));
                 }
-                mail.task = Some(ring::current_task());
+                mail.await_room();
                 Poll::Pending
             }
             _ => Poll::Ready(Err(gone())),
@@ -175,10 +175,18 @@ impl<R: Speaks> Stream<R> {
 
     /// Ready when nothing waits; an error when it has nowhere to go.
     pub fn poll_sent(&self) -> Poll<io::Result<()>> {
-        if self.poll_broken().is_ready() {
-            return Poll::Ready(Err(gone()));
+        let hub = &mut *self.connection.hub.borrow_mut();
+        let ended = hub.ended.is_some();
+        match hub.mail(self.id) {
+            Some(mail) if mail.reset.is_none() && !ended => {
+                if mail.outbox_bytes == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                mail.await_room();
+                Poll::Pending
+            }
+            _ => Poll::Ready(Err(gone())),
         }
-        if self.unsent() == 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     /// So much content will be [sent](Self::send) at once.
@@ -210,7 +218,7 @@ impl<R: Speaks> Stream<R> {
     ///
     /// # Errors
     /// The head promised more; the stream was reset.
-    pub fn finish(&mut self, trailers: &Trailers) -> Result<(), Refused> {
+    pub fn finish(&mut self, trailers: Trailers) -> Result<(), Refused> {
         self.with(|hub| {
             let Some(at) = hub.find(self.id) else { return Err(Refused::Gone) };
             let waits = hub.machine.queued(self.id) > 0;
@@ -221,9 +229,9 @@ impl<R: Speaks> Stream<R> {
             if trailers.is_empty() {
                 hub.machine.finish(self.id, &mut hub.out)?;
             } else if waits {
-                mail.last_words = trailers.clone();
+                mail.last_words = trailers;
             } else {
-                hub.end_with(self.id, trailers);
+                hub.end_with(self.id, &trailers);
             }
             hub.mails[at].1.finished = true;
             hub.nudge();
@@ -300,7 +308,7 @@ impl Stream<Server> {
             self.queue(respond.body.len())?;
             self.send(Buf::copy_of(respond.body));
         }
-        self.finish(&Trailers::default())
+        self.finish(Trailers::default())
     }
 }
 

@@ -154,7 +154,7 @@ impl<R: Speaks> Pipe for Lane<'_, R> {
         match self {
             Self::H1(conn) => conn.stream.finish(),
             // What cannot be finished is gone, and whoever reads from it will hear of that.
-            Self::H2(stream) => drop(stream.finish(&Trailers::default())),
+            Self::H2(stream) => drop(stream.finish(Trailers::default())),
             Self::H3(stream) => drop(stream.finish(&Trailers::default())),
         }
     }
@@ -386,7 +386,7 @@ impl<P: Pipe> Sink for Raw<'_, P> {
         Ok(())
     }
 
-    fn end(&mut self, _trailers: &Trailers, _long: &mut Vec<u8>) -> Result<&'static [u8], Cut> {
+    fn end(&mut self, _trailers: Trailers, _long: &mut Vec<u8>) -> Result<&'static [u8], Cut> {
         Ok(b"")
     }
 

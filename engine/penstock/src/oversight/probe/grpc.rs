@@ -27,7 +27,7 @@ impl Asked {
             stream.ask_as(request.as_bytes())?;
             stream.queue(message.len())?;
             stream.send(Buf::copy_of(&message));
-            stream.finish(&Trailers::default())
+            stream.finish(Trailers::default())
         };
         ask().map_err(|_| "the connection is not free".to_owned())
     }
