@@ -4,7 +4,7 @@ use crate::h1::{RequestHead, ResponseHead};
 
 /// A side's own half of a machine: [`Server`] reads requests, [`Client`] reads responses.
 pub trait Role: sealed::Sealed + Sized {
-    type Head: Copy;
+    type Head: Copy + std::fmt::Debug;
 }
 
 /// We answer.

@@ -202,6 +202,24 @@ fn secrets_are_never_indexed_and_stay_so() {
 }
 
 #[test]
+fn the_path_of_a_call_is_kept_and_no_other_path() {
+    let mut rig = client(0);
+    let mut length_of = |path: &str, media_type: &str| {
+        let text = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: {media_type}\r\n\r\n");
+        rig.send_request(text.as_bytes(), Framing::Chunked).unwrap();
+        rig.put()[0].payload.len()
+    };
+    let mut again = |path: &str, media_type: &str| {
+        length_of(path, media_type);
+        length_of(path, media_type)
+    };
+    assert_eq!(again("/echo.Echo/Unary", "application/grpc"), 5, "five indexes");
+    assert_eq!(again("/echo.Echo/Other", "application/grpc+proto"), 5);
+    assert!(again("/echo.Echo/Unary?secret", "application/grpc") > 10);
+    assert!(again("/accounts/secret", "application/json") > 10);
+}
+
+#[test]
 fn rfc9218_the_urgent_go_first_and_the_incremental_share() {
     let mut rig = server();
     let asked = |stream, priority| headers(stream, &with(GET, &[("priority", priority)]), true);

@@ -4,6 +4,7 @@ mod wire;
 
 use proto::Malformed;
 use proto::h1::{HeadLimits, Refused, Respond, Server};
+use proto::h2::hpack::{Encoder, Indexing};
 use proto::h2::{ErrorCode, Limits, StreamId};
 use proto::http::{Fields, Framing, Method};
 use wire::*;
@@ -399,4 +400,75 @@ fn rfc9113_8_5_connect_is_a_tunnel_without_trailers() {
     assert_eq!(rig.put()[0].payload.len(), 7);
     let seen = rig.feed(&[data(1, b"in", false), headers(1, &[("a", "b")], true)].concat()).unwrap();
     assert_eq!(seen[1], Seen::Reset { stream: 1, why: Malformed::UnexpectedHead });
+}
+
+/// Heads that are said again and again, with a table that changes between them or does not, mean what they mean to one who hears them first.
+#[test]
+fn what_is_said_again_means_the_same_as_long_as_it_does() {
+    let (mut rig, mut encoder, mut random) = (server(), Encoder::new(), 1_u64);
+    let mut choose = |most: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) % most
+    };
+    let long = "v".repeat(300);
+    let bodies = [with(POST, &[("content-length", "2"), ("x", "y")]), with(GET, &[("cookie", "a=b"), ("cookie", "c")])];
+    let more =
+        [with(GET, &[("x-long", &long)]), with(GET, &[("authorization", "secret")]), with(GET, &[("te", "gzip")])];
+    let (mut kind, mut end, mut recalled) = (0, true, 0);
+    for stream in (1..6_001).step_by(2) {
+        // Mostly the same as before.
+        if choose(6) == 0 {
+            (kind, end) = (choose(6) as usize, choose(2) == 0);
+        }
+        let new = stream.to_string();
+        let fresh = with(GET, &[("x-new", &new)]);
+        let fields = bodies.iter().chain(&more).nth(kind).unwrap_or(&fresh);
+        let (mut block, shrinks) = (Vec::new(), choose(40) == 0);
+        if shrinks {
+            encoder.set_table_max([0, 100, 4096][choose(3) as usize]);
+        }
+        encoder.begin(&mut block);
+        let never = fields.iter().any(|(name, _)| *name == "authorization");
+        let how = if never { Indexing::Never } else { Indexing::Store };
+        fields.iter().for_each(|(name, value)| encoder.field(name.as_bytes(), value.as_bytes(), how, &mut block));
+        let flags = END_HEADERS | if end { END_STREAM } else { 0 };
+        let seen = rig.feed(&frame(HEADERS, flags, stream, &block)).unwrap();
+        recalled += usize::from(block.len() < 8);
+        let first = request(fields, end).0;
+        let without_number = |seen: &[Seen]| format!("{seen:?}").replace(&format!("stream: {stream},"), "stream: 1,");
+        assert_eq!(without_number(&seen), without_number(&first), "{fields:?}");
+        rig.connection.reset(StreamId(stream), ErrorCode::CANCEL, &mut rig.out);
+        rig.put();
+        rig.now += std::time::Duration::from_millis(100);
+    }
+    assert!(recalled > 500, "{recalled}");
+    assert!(rig.connection.memory() < 32 * 1024, "{}", rig.connection.memory());
+    rig.connection.trim();
+    assert!(rig.connection.memory() < 8 * 1024, "{}", rig.connection.memory());
+}
+
+/// The same block may answer two requests, and mean different things to them.
+#[test]
+fn an_answer_that_is_said_again_is_judged_by_what_was_asked() {
+    let mut rig = client(0);
+    let answer = |stream, end| headers(stream, &with(OK, &[("content-length", "5")]), end);
+    for round in 0..4 {
+        for method in [Method::Head, Method::Head, Method::Head, Method::Get, Method::Get] {
+            let stream = rig.get(method);
+            let seen = rig.feed(&answer(stream, true)).unwrap();
+            match (method, &seen[..]) {
+                (Method::Head, [Seen::Head { text, .. }, Seen::End { .. }]) => {
+                    assert_eq!(text, "HTTP/1.1 200 |content-length: 5||", "round {round}");
+                }
+                (Method::Get, [Seen::Reset { why: Malformed::LengthMismatch, .. }]) => {}
+                other => panic!("round {round}: {other:?}"),
+            }
+        }
+        for (end, framing) in [(false, Framing::Length(5)), (false, Framing::Length(5)), (false, Framing::Length(5))] {
+            let stream = rig.get(Method::Get);
+            let seen = rig.feed(&answer(stream, end)).unwrap();
+            assert!(matches!(seen[..], [Seen::Head { framing: found, .. }] if found == framing), "{seen:?}");
+            rig.connection.reset(StreamId(stream), ErrorCode::CANCEL, &mut rig.out);
+        }
+    }
 }

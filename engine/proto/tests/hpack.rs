@@ -157,6 +157,29 @@ fn rfc7541_4_2_the_least_size_is_told_before_the_last() {
     assert_eq!(block.len(), 4, "told once");
 }
 
+/// What tells one sender from another has a place in the table once it was said twice in a row, so that a crowd leaves it alone.
+#[test]
+fn what_is_said_by_one_after_another_is_kept() {
+    let mut encoder = Encoder::new();
+    let mut length_of = |value: &[u8]| {
+        let mut block = Vec::new();
+        encoder.begin(&mut block);
+        encoder.field(b"x-forwarded-for", value, Indexing::Again, &mut block);
+        (block.len(), encoder.memory())
+    };
+    let (literal, nothing) = length_of(b"192.0.2.1");
+    assert!(literal > 15 && nothing == 0);
+    for round in 0..50_u8 {
+        let (length, memory) = length_of(&[b"192.0.2.", &[b'2' + round % 5][..]].concat());
+        assert!(length > 15 && memory == 0, "{round}: {length}");
+    }
+    assert!(length_of(b"192.0.2.1").0 > 15);
+    assert!(length_of(b"192.0.2.1").0 > 15, "it is put into the table");
+    assert_eq!(length_of(b"192.0.2.1").0, 1);
+    assert!(length_of(b"192.0.2.2").0 > 5);
+    assert_eq!(length_of(b"192.0.2.1").0, 1, "and stays there");
+}
+
 #[test]
 fn a_bomb_is_refused_before_it_grows_and_the_table_stays_right() {
     let mut decoder = Decoder::new();

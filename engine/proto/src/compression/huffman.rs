@@ -10,22 +10,26 @@ pub(crate) fn coded_length(text: impl Iterator<Item = u8>) -> usize {
     text.map(|byte| CODES[byte as usize].1 as usize).sum::<usize>().div_ceil(8)
 }
 
-/// Appends `text`, coded and padded with the beginning of EOS.
+/// Appends `text`, coded and padded with the beginning of EOS: so many bytes as [`coded_length`] says.
 #[inline]
-pub(crate) fn encode(text: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
-    let (mut word, mut bits) = (0_u64, 0_u32);
+pub(crate) fn encode(text: impl Iterator<Item = u8>, length: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + length, 0);
+    let room = &mut out[start..];
+    let (mut word, mut bits, mut at) = (0_u64, 0_u32, 0);
     for byte in text {
+        // 31 bits that wait, and a code of 30.
         let (code, length) = CODES[byte as usize];
         word = word << length | u64::from(code);
         bits += u32::from(length);
-        while bits >= 8 {
-            bits -= 8;
-            out.push((word >> bits) as u8);
+        if bits >= 32 {
+            bits -= 32;
+            room[at..at + 4].copy_from_slice(&((word >> bits) as u32).to_be_bytes());
+            at += 4;
         }
     }
-    if bits > 0 {
-        out.push((word << (8 - bits)) as u8 | 0xff >> bits);
-    }
+    let padded = (word << (32 - bits)) as u32 | u32::MAX.checked_shr(bits).unwrap_or(0);
+    room[at..].copy_from_slice(&padded.to_be_bytes()[..bits.div_ceil(8) as usize]);
 }
 
 /// What a coded string turned out to be.
@@ -42,9 +46,32 @@ pub(crate) enum Decoded {
 /// Appends the text of `coded` to `out`, `room` bytes at most.
 #[inline]
 pub(crate) fn decode(coded: &[u8], out: &mut Vec<u8>, room: usize) -> Decoded {
-    let end = out.len() + room;
-    let (mut word, mut bits, mut rest) = (0_u64, 0_u32, coded);
+    let start = out.len();
+    // The shortest codes have five bits.
+    out.resize(start + room.min(coded.len() * 8 / 5), 0);
+    let (decoded, length) = decode_to(coded, &mut out[start..]);
+    out.truncate(start + length);
+    decoded
+}
+
+/// The same, into so much memory as there is room for, or as can be needed; returns how much of it holds text now.
+#[inline]
+fn decode_to(coded: &[u8], text: &mut [u8]) -> (Decoded, usize) {
+    let (mut word, mut bits, mut rest, mut at) = (0_u64, 0_u32, coded, 0);
     loop {
+        // As many bits as the longest code has, and none of them padding: nothing else can be wrong but that it is EOS.
+        while let Some((&next_bytes, after)) = rest.split_first_chunk::<4>() {
+            word |= u64::from(u32::from_be_bytes(next_bytes)) << (32 - bits);
+            (bits, rest) = (bits + 32, after);
+            while bits > 32 {
+                let Some((symbol, length)) = next(word) else { return (Decoded::Invalid, at) };
+                let Some(place) = text.get_mut(at) else { return (Decoded::TooLong, at) };
+                *place = symbol;
+                at += 1;
+                word <<= length;
+                bits -= length;
+            }
+        }
         while bits <= 56
             && let Some((&byte, after)) = rest.split_first()
         {
@@ -55,16 +82,15 @@ pub(crate) fn decode(coded: &[u8], out: &mut Vec<u8>, room: usize) -> Decoded {
         // Beyond the input there are ones: what is left of valid padding then looks like EOS.
         let padded = word | u64::MAX.checked_shr(bits).unwrap_or(0);
         let Some((symbol, length)) = next(padded) else {
-            return if bits < 8 { Decoded::Whole } else { Decoded::Invalid };
+            return (if bits < 8 { Decoded::Whole } else { Decoded::Invalid }, at);
         };
         if length > bits {
             // A symbol that the padding would complete: what there is of it is not all ones.
-            return Decoded::Invalid;
+            return (Decoded::Invalid, at);
         }
-        if out.len() == end {
-            return Decoded::TooLong;
-        }
-        out.push(symbol);
+        let Some(place) = text.get_mut(at) else { return (Decoded::TooLong, at) };
+        *place = symbol;
+        at += 1;
         word <<= length;
         bits -= length;
     }
@@ -207,8 +233,7 @@ mod tests {
 
     fn coded(text: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        encode(text.iter().copied(), &mut out);
-        assert_eq!(out.len(), coded_length(text.iter().copied()));
+        encode(text.iter().copied(), coded_length(text.iter().copied()), &mut out);
         out
     }
 
@@ -250,6 +275,26 @@ mod tests {
     }
 
     #[test]
+    fn texts_of_all_lengths_are_coded_and_read() {
+        for length in 0..200_usize {
+            for kind in [&b"a0/"[..], b"~{\\\x00\xff", b"aZ&\n|"] {
+                let text: Vec<u8> = (0..length).map(|at| kind[at * 7 % kind.len()]).collect();
+                let coded = coded(&text);
+                assert_eq!(decoded(&coded).as_deref(), Some(&text[..]));
+                for room in [length.saturating_sub(1), length / 2] {
+                    let mut out = b"x".to_vec();
+                    let whole = if room < length { Decoded::TooLong } else { Decoded::Whole };
+                    assert_eq!(decode(&coded, &mut out, room), whole);
+                    assert!(out.len() <= 1 + room);
+                }
+                // EOS behind it, wherever that is.
+                let broken = [&coded[..], &[0xff; 4]].concat();
+                assert_eq!(decoded(&broken), None);
+            }
+        }
+    }
+
+    #[test]
     fn room_is_never_exceeded() {
         let coded = coded(b"0123456789");
         for room in 0..10 {
@@ -264,7 +309,7 @@ mod tests {
     fn whatever_decodes_is_the_only_coding_of_its_text() {
         let mut random = 7_u64;
         for round in 0..20_000 {
-            let bytes: Vec<u8> = (0..round % 9)
+            let bytes: Vec<u8> = (0..round % 19)
                 .map(|_| {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     (random >> 40) as u8

@@ -13,6 +13,8 @@ pub(crate) mod table;
 
 use table::ENTRY_OVERHEAD;
 
+use crate::http::Known;
+
 /// Why a block could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Corrupt {
@@ -47,6 +49,24 @@ pub struct Line {
     pub value_len: usize,
     /// Must be coded so again on the next hop (RFC 7541 §6.2.3, RFC 9204 §4.5.4).
     pub never_indexed: bool,
+    /// As of [`Judged`].
+    pub known: Option<Known>,
+}
+
+/// The line of an entry, as a table keeps it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Judged<'a> {
+    pub(crate) line: &'a [u8],
+    pub(crate) name_len: usize,
+    /// Which field it is, if name and value were found to be well-formed when it was added: nobody needs to look at them again.
+    pub(crate) known: Option<Known>,
+}
+
+impl<'a> Judged<'a> {
+    #[inline]
+    pub(crate) fn name(&self) -> &'a [u8] {
+        &self.line[..self.name_len]
+    }
 }
 
 impl Line {
@@ -76,6 +96,8 @@ pub enum Fit {
 pub enum Indexing {
     /// It will probably be sent again.
     Store,
+    /// It says whose the message is, among many: worth a place where one message after the other says the same.
+    Again,
     /// It will not.
     Pass,
     /// It is a secret that compression could betray: nobody on the path may index it (RFC 7541 §7.1.3, RFC 9204 §7.1.3).
@@ -152,20 +174,53 @@ pub(crate) fn put_entry((name, value): (&[u8], &[u8]), text: &mut Vec<u8>, budge
     text.extend_from_slice(COLON);
     text.extend_from_slice(value);
     text.extend_from_slice(LINE_END);
-    Some(Line { start, name_len: name.len(), value_len: value.len(), never_indexed: false })
+    Some(Line { start, name_len: name.len(), value_len: value.len(), never_indexed: false, known: None })
+}
+
+/// The same, of an entry whose line lies ready.
+#[inline]
+pub(crate) fn put_judged(entry: Judged<'_>, text: &mut Vec<u8>, budget: &mut Budget) -> Option<Line> {
+    let Judged { line, name_len, known } = entry;
+    let value_len = line.len() - name_len - COLON.len() - LINE_END.len();
+    if !budget.spend(name_len + value_len) {
+        return None;
+    }
+    let start = text.len();
+    text.extend_from_slice(line);
+    Some(Line { start, name_len, value_len, never_indexed: false, known })
 }
 
 /// A name in lower case, in `storage` if it is not so already; `None` if it is too long for the tables.
 #[inline]
 pub(crate) fn in_lower_case<'a>(name: &'a [u8], storage: &'a mut [u8; NAME_FOLDED_MAX]) -> Option<&'a [u8]> {
-    // All of it is looked at, because that is many bytes at a time.
-    if !name.iter().fold(false, |capitals, byte| capitals | byte.is_ascii_uppercase()) {
+    if !has_capitals(name) {
         return Some(name);
     }
     let folded = storage.get_mut(..name.len())?;
     folded.copy_from_slice(name);
     folded.make_ascii_lowercase();
     Some(folded)
+}
+
+/// Whether there is a capital letter, or, in bytes that are no names, perhaps none.
+#[inline]
+fn has_capitals(name: &[u8]) -> bool {
+    match name.last_chunk::<8>() {
+        Some(last) => word_has_capitals(*last) || name.as_chunks::<8>().0.iter().any(|word| word_has_capitals(*word)),
+        None => name.iter().any(u8::is_ascii_uppercase),
+    }
+}
+
+/// The same, of eight bytes at once. Those above ASCII are taken for capitals.
+#[inline]
+const fn word_has_capitals(word: [u8; 8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_ne_bytes(word);
+    let low = word & !HIGH;
+    let from_a = low + ONES * (0x80 - b'A' as u64);
+    let beyond_z = low + ONES * (0x80 - b'Z' as u64 - 1);
+    (from_a & !beyond_z | word) & HIGH != 0
 }
 
 /// A name with capitals that is longer than this is not looked for in the tables.

@@ -33,7 +33,7 @@ pub(crate) fn put(pattern: u8, prefix: u32, text: impl Iterator<Item = u8> + Clo
     let coded = huffman::coded_length(text.clone());
     if coded < length {
         integer::encode(pattern | 1 << prefix, prefix, coded, out);
-        huffman::encode(text, out);
+        huffman::encode(text, coded, out);
     } else {
         integer::encode(pattern, prefix, length, out);
         out.extend(text);

@@ -230,7 +230,7 @@ fn put_added(sink: &mut impl Sink, fields: &[(&[u8], &[u8])]) -> Result<(), Refu
 #[inline]
 fn put_target(bytes: &[u8], head: &RequestHead, rewritten: Option<&[u8]>, sink: &mut impl Sink) -> Result<(), Refused> {
     if let Some(target) = rewritten {
-        let whole = !target.is_empty() && target.iter().all(|&byte| crate::http::is_target_byte(byte));
+        let whole = !target.is_empty() && crate::http::is_target(target);
         return if whole { put(sink, target) } else { Err(Refused::Field) };
     }
     match head.form {

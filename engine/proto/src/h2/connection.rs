@@ -18,6 +18,7 @@ use super::error::{ErrorCode, Fault};
 use super::frame::{self, Kind};
 use super::hpack::{Decoder, Encoder, TABLE_SIZE_DEFAULT};
 use super::ledger::Ledger;
+use super::recall::Recall;
 use super::settings::{self, PeerSettings, WINDOW_DEFAULT, WINDOW_MAX, put_settings};
 use super::streams::{Incoming, Outgoing, Past, Progress, Recent, Streams};
 use super::{Priority, StreamId};
@@ -126,6 +127,8 @@ pub struct Connection<R: Role> {
     input: Input,
     /// A field block that is not complete.
     block: Option<Box<Block>>,
+    /// The last head.
+    recall: Option<Box<Recall<R::Head>>>,
     send_window: i32,
     receive_window: i32,
     /// Credit of the whole connection that the peer has not been told of.
@@ -223,6 +226,7 @@ impl<R: Role> Connection<R> {
             ledger: Ledger::default(),
             input: if R::ANSWERS { Input::Preface(0) } else { Input::Frame },
             block: None,
+            recall: None,
             send_window: WINDOW_DEFAULT as i32,
             receive_window: WINDOW_DEFAULT as i32,
             credit: 0,
@@ -429,12 +433,14 @@ impl<R: Role> Connection<R> {
         self.streams.trim();
         self.decoder.trim();
         self.encoder.trim();
+        self.recall = None;
     }
 
     /// Bytes of memory, this value included.
     pub fn memory(&self) -> usize {
         let block = self.block.as_ref().map_or(0, |block| size_of::<Block>() + block.bytes.capacity());
-        size_of::<Self>() + self.streams.memory() + self.decoder.memory() + self.encoder.memory() + block
+        let recall = self.recall.as_ref().map_or(0, |recall| recall.memory());
+        size_of::<Self>() + self.streams.memory() + self.decoder.memory() + self.encoder.memory() + block + recall
     }
 
     /// The slot of a stream that is neither gone nor reset.

@@ -96,6 +96,7 @@ mod connection;
 mod error;
 pub mod frame;
 pub mod hpack;
+mod recall;
 pub mod settings;
 mod streams;
 

@@ -3,7 +3,7 @@
 //! A target in absolute form overrides Host (RFC 9112 §3.2.2), for us and for the origin: the forwarded Host is written from
 //! [`Target::authority`], so that the two of them cannot be played off against each other.
 
-use super::{Fields, Known, Method, Span, Version, is_target_byte};
+use super::{Fields, Known, Method, Span, Version, is_target};
 use crate::Malformed;
 
 /// The form in which a target was sent.
@@ -98,7 +98,7 @@ pub fn split_port(authority: &[u8]) -> (&[u8], Option<u16>) {
 #[inline]
 fn split(method: Method, text: Span, bytes: &[u8]) -> Result<Target, Malformed> {
     let raw = text.of(bytes);
-    if !raw.iter().all(|&byte| is_target_byte(byte)) {
+    if !is_target(raw) {
         return Err(Malformed::Target);
     }
     let nothing = Target { form: Form::Origin, authority: Span::EMPTY, path: Span::EMPTY, query: Span::EMPTY };

@@ -81,6 +81,11 @@ impl Fields {
         (self.limit, self.present, self.repeated, self.end) = (limit, present, repeated, end);
     }
 
+    /// Bytes of memory that it holds.
+    pub(crate) fn memory(&self) -> usize {
+        self.list.capacity() * size_of::<Field>()
+    }
+
     /// False, and no change, when the index is full.
     #[inline]
     pub fn push(&mut self, name: Span, value: Span, known: Known) -> bool {

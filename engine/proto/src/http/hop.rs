@@ -52,10 +52,11 @@ pub struct Stripped {
 /// carries. Upgrade is dropped too; the head's own verdict says whether it may be offered again.
 #[inline]
 pub fn strip(fields: &mut Fields, bytes: &[u8], framing: Framing) -> Stripped {
-    let te_trailers = fields
-        .all(Known::Te)
-        .flat_map(|field| list(field.value.of(bytes)))
-        .any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    let takes_trailers = |te: &[u8]| {
+        // Which is all that nearly everybody says.
+        te == b"trailers" || list(te).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+    };
+    let te_trailers = fields.has(Known::Te) && fields.all(Known::Te).any(|field| takes_trailers(field.value.of(bytes)));
     if fields.has(Known::Connection) {
         strip_listed(fields, bytes);
     }

@@ -133,6 +133,17 @@ impl Known {
         lookup(name)
     }
 
+    /// As [`from_name`](Self::from_name), of a name in lower case, for the compiler.
+    pub(crate) const fn of_lower_case(name: &[u8]) -> Self {
+        let candidate = TABLE[slot(name)];
+        let other = NAMES[candidate as usize];
+        let mut at = 0;
+        while at < name.len() && at < other.len() && name[at] == other[at] {
+            at += 1;
+        }
+        if at == name.len() && at == other.len() { candidate } else { Self::Other }
+    }
+
     /// Lower case; empty for [`Known::Other`].
     pub fn name(self) -> &'static [u8] {
         NAMES[self as usize]

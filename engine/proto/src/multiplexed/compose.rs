@@ -4,9 +4,7 @@ use super::head::COOKIE_PART;
 use crate::compression::{Compress, Indexing};
 use crate::h1::{Refused, RequestHead, RequestRewrite, Respond, ResponseHead, ResponseRewrite};
 use crate::http::authority::Form;
-use crate::http::{
-    Fields, Framing, Known, KnownSet, Method, Status, decimal, is_field_value, is_target_byte, is_token,
-};
+use crate::http::{Fields, Framing, Known, KnownSet, Method, Status, decimal, is_field_value, is_target, is_token};
 use crate::role::{Client, Role, Server};
 
 /// A request that may be written.
@@ -40,8 +38,8 @@ impl<'a> Asked<'a> {
         };
         let authority = rewrite.host.unwrap_or(head.authority.of(bytes));
         let asked = Self { head, bytes, fields, rewrite, path, authority, upgrade };
-        let valid_path = !asked.has_path() || !path.is_empty() && path.iter().all(|&byte| is_target_byte(byte));
-        if !valid_path || !authority.iter().all(|&byte| is_target_byte(byte)) {
+        let valid_path = !asked.has_path() || !path.is_empty() && is_target(path);
+        if !valid_path || !is_target(authority) {
             return Err(Refused::Field);
         }
         check_added(rewrite.add)?;
@@ -67,6 +65,12 @@ impl<'a> Asked<'a> {
         self.is_extended() || self.head.method != Method::Connect
     }
 
+    /// A call of gRPC: its path is the name of a method, which is the service's and tells nothing of the caller.
+    fn is_call(&self) -> bool {
+        let media_type = self.fields.value(Known::ContentType, self.bytes).unwrap_or_default();
+        media_type.starts_with(b"application/grpc") && !self.path.contains(&b'?')
+    }
+
     pub(crate) fn put(&self, secure: bool, encoder: &mut impl Compress, out: &mut Vec<u8>) {
         let extended = self.is_extended();
         let method = if extended { b"CONNECT" } else { self.head.method_text.of(self.bytes) };
@@ -79,7 +83,8 @@ impl<'a> Asked<'a> {
             encoder.field(b":authority", self.authority, Indexing::Store, out);
         }
         if self.has_path() {
-            encoder.field(b":path", self.path, Indexing::Pass, out);
+            let how = if self.is_call() { Indexing::Store } else { Indexing::Pass };
+            encoder.field(b":path", self.path, how, out);
         }
         if extended {
             encoder.field(b":protocol", self.upgrade, Indexing::Store, out);
@@ -282,7 +287,11 @@ fn indexing<R: Role>(known: Known, name: &[u8], value: &[u8], sensitive: bool) -
         return Indexing::Never;
     }
     let keep = if R::ANSWERS { !VOLATILE.contains(known) } else { is_impersonal(known, name) };
-    if keep { Indexing::Store } else { Indexing::Pass }
+    match (keep, known) {
+        (true, _) => Indexing::Store,
+        (false, Known::XForwardedFor) if !R::ANSWERS => Indexing::Again,
+        (false, _) => Indexing::Pass,
+    }
 }
 
 /// Different in every message.
@@ -332,7 +341,7 @@ mod tests {
 
     #[test]
     fn rfc7541_7_1_what_the_peers_table_may_hold() {
-        use Indexing::{Never, Pass, Store};
+        use Indexing::{Again, Never, Pass, Store};
         for (name, value, to_origin, to_client) in [
             ("Authorization", "Bearer 0123456789abcdef0123456789", Never, Never),
             ("cookie", "a=b", Never, Never),
@@ -346,7 +355,8 @@ mod tests {
             // Whose it is matters only where many share a connection.
             ("user-agent", "somebody", Pass, Store),
             ("x-tenant", "somebody", Pass, Store),
-            ("x-forwarded-for", "192.0.2.1", Pass, Store),
+            // Nobody can say another's address: what is said ends with one's own.
+            ("x-forwarded-for", "192.0.2.1", Again, Store),
         ] {
             assert_eq!(how::<Client>(name, value), to_origin, "{name} to an origin");
             assert_eq!(how::<Server>(name, value), to_client, "{name} to a client");

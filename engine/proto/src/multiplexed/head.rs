@@ -12,7 +12,7 @@ use crate::h1::{
 };
 use crate::http::authority;
 use crate::http::{Fields, Framing, Known, KnownSet, Method, Span, Status, Version, framing};
-use crate::http::{is_field_value, is_target_byte, is_token, is_token_byte};
+use crate::http::{is_field_value, is_target, is_token, is_token_byte};
 
 /// Where heads and trailers are read to: one a worker will do, for what is in it is taken before the next is read.
 #[derive(Debug, Default)]
@@ -26,6 +26,13 @@ pub struct HeadSpace {
 }
 
 impl HeadSpace {
+    /// Holds these as if they had been read.
+    pub(crate) fn set(&mut self, text: &[u8], fields: &Fields) {
+        self.clear();
+        self.text.extend_from_slice(text);
+        self.fields.copy_from(fields);
+    }
+
     fn clear(&mut self) {
         self.text.clear();
         self.fields.clear();
@@ -245,20 +252,12 @@ impl Gathered {
         fields: &mut Fields,
         cookie: &mut Vec<u8>,
     ) -> Result<(), Malformed> {
-        let name = line.name(text);
-        if name.first() == Some(&b':') {
-            return self.take_pseudo(text, line);
-        }
-        if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte) && !byte.is_ascii_uppercase()) {
-            return Err(Malformed::FieldName);
-        }
-        let value = line.value(text);
-        let spaced = matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
-        if spaced || !is_field_value(value) {
-            return Err(Malformed::FieldValue);
-        }
-        let known = Known::from_name(name);
-        if CONNECTION_FIELDS.contains(known) || known == Known::Te && !self.takes_te(value) {
+        let known = match line.known {
+            Some(known) => known,
+            None if text.get(line.start) == Some(&b':') && line.name_len > 0 => return self.take_pseudo(text, line),
+            None => field_of(line.name(text), line.value(text))?,
+        };
+        if CONNECTION_FIELDS.contains(known) || known == Known::Te && !self.takes_te(line.value(text)) {
             return Err(Malformed::ConnectionField);
         }
         let mut start = line.start;
@@ -335,9 +334,9 @@ impl Gathered {
             Sort::Trailers => {}
         }
         let made = text.len() - line;
-        // What followed the pseudo-header fields, and then what was made of them: change places.
-        text[end..].rotate_left(line - end);
-        text.drain(..end);
+        // What followed the pseudo-header fields goes behind what was made of them.
+        text.extend_from_within(end..line);
+        text.drain(..line);
         let moved = |span: Span| Span { start: (span.start as usize - line) as u16, len: span.len };
         if self.sort == Sort::Request {
             self.first = FirstLine { method: moved(self.first.method), target: moved(self.first.target) };
@@ -398,10 +397,10 @@ impl Gathered {
         }
         let path = self.of(Pseudo::Path, text);
         let rooted = path.starts_with(b"/") || path == b"*" && self.of(Pseudo::Method, text) == b"OPTIONS";
-        if self.has(Pseudo::Path) && (!rooted || !path.iter().all(|&byte| is_target_byte(byte))) {
+        if self.has(Pseudo::Path) && (!rooted || !is_target(path)) {
             return Err(Malformed::Target);
         }
-        if self.has(Pseudo::Authority) && self.of(Pseudo::Authority, text).iter().any(|&byte| !is_target_byte(byte)) {
+        if self.has(Pseudo::Authority) && !is_target(self.of(Pseudo::Authority, text)) {
             return Err(Malformed::HostInvalid);
         }
         Ok(())
@@ -515,6 +514,21 @@ impl Gathered {
         let (name, length) = &self.protocol;
         put_line(text, fields, b"upgrade", &name[..*length as usize], Known::Upgrade, false)
     }
+}
+
+/// Which field that is, if it is well-formed (RFC 9113 §8.2.1, RFC 9114 §4.2).
+///
+/// # Errors
+/// What is wrong with it. A pseudo-header field is no field.
+pub(crate) fn field_of(name: &[u8], value: &[u8]) -> Result<Known, Malformed> {
+    if name.is_empty() || !name.iter().all(|&byte| is_token_byte(byte) && !byte.is_ascii_uppercase()) {
+        return Err(Malformed::FieldName);
+    }
+    let spaced = matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
+    if spaced || !is_field_value(value) {
+        return Err(Malformed::FieldValue);
+    }
+    Ok(Known::from_name(name))
 }
 
 /// RFC 9113 §8.2.2.

@@ -1,6 +1,8 @@
 //! The streams of a connection: slots, found by identifier. They are used again, so that a connection that serves its thousandth request
 //! allocates nothing for it.
 
+use std::cell::Cell;
+
 /// Streams `T` by identifiers `K`, of which there are 65,535 at most.
 #[derive(Debug)]
 pub(crate) struct Slab<K, T> {
@@ -8,11 +10,13 @@ pub(crate) struct Slab<K, T> {
     free: Vec<u16>,
     /// Identifier and slot of those that are there, by identifier.
     index: Vec<(K, u16)>,
+    /// Where the identifier stood that was found last: most of the time it is the one that is looked for.
+    last: Cell<usize>,
 }
 
 impl<K, T> Default for Slab<K, T> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), index: Vec::new() }
+        Self { slots: Vec::new(), free: Vec::new(), index: Vec::new(), last: Cell::new(0) }
     }
 }
 
@@ -25,8 +29,20 @@ impl<K: Ord + Copy, T> Slab<K, T> {
 
     #[inline]
     pub(crate) fn find(&self, id: K) -> Option<usize> {
-        let at = self.index.binary_search_by_key(&id, |entry| entry.0).ok()?;
+        let at = self.place(id)?;
         Some(self.index[at].1 as usize)
+    }
+
+    /// Where in the index it stands.
+    #[inline]
+    fn place(&self, id: K) -> Option<usize> {
+        let last = self.last.get();
+        if self.index.get(last).is_some_and(|entry| entry.0 == id) {
+            return Some(last);
+        }
+        let at = self.index.binary_search_by_key(&id, |entry| entry.0).ok()?;
+        self.last.set(at);
+        Some(at)
     }
 
     /// The slot of the stream with the so manieth lowest identifier.
@@ -56,12 +72,13 @@ impl<K: Ord + Copy, T> Slab<K, T> {
             }
         };
         self.index.insert(at, (id, slot));
+        self.last.set(at);
         slot as usize
     }
 
     /// Frees the slot of a stream that is there. What is in it stays until it is used again.
     pub(crate) fn remove(&mut self, id: K) {
-        if let Ok(at) = self.index.binary_search_by_key(&id, |entry| entry.0) {
+        if let Some(at) = self.place(id) {
             let (_, slot) = self.index.remove(at);
             self.free.push(slot);
         }

@@ -9,6 +9,7 @@ use crate::h2::error::{ErrorCode, Fault};
 use crate::h2::frame;
 use crate::h2::hpack::{Corrupt, Encoded};
 use crate::h2::ledger::Offence;
+use crate::h2::recall::{Recall, Terms};
 use crate::h2::settings::WINDOW_DEFAULT;
 use crate::h2::streams::{Incoming, Outgoing, Past, Stream, UNKNOWN};
 use crate::h2::{Priority, StreamId};
@@ -63,8 +64,16 @@ impl Connection<Server> {
             end_stream: block.end_stream,
             connect_protocol: self.limits.connect_protocol,
         };
-        let read = head::read_request(Encoded { decoder: &mut self.decoder, bytes: block.bytes }, &rules, space)
-            .map_err(compression)?;
+        let changes = self.decoder.changes();
+        let terms = Terms { changes, end_stream: block.end_stream, method: Method::Other };
+        let read = match self.recalled(&block, terms, space) {
+            Some(head) => Ok(head),
+            None => {
+                let encoded = Encoded { decoder: &mut self.decoder, bytes: block.bytes };
+                let read = head::read_request(encoded, &rules, space).map_err(compression)?;
+                read.inspect(|head| self.learn(&block, terms, *head, space))
+            }
+        };
         let incoming = if block.end_stream { Incoming::Ended } else { Incoming::Content };
         let mut stream = Stream::new(block.stream, incoming, Outgoing::Head);
         let id = StreamId(block.stream);
@@ -134,8 +143,21 @@ impl Connection<Client> {
             request_was: stream.method,
             upgrade: stream.upgrade.as_deref(),
         };
-        let encoded = Encoded { decoder: &mut self.decoder, bytes: block.bytes };
-        let read = head::read_response(encoded, &rules, space).map_err(compression)?;
+        let changes = self.decoder.changes();
+        let terms = Terms { changes, end_stream: block.end_stream, method: stream.method };
+        let read = match self.recalled(&block, terms, space).filter(|_| !stream.extended) {
+            Some(head) => Ok(head),
+            None => {
+                let encoded = Encoded { decoder: &mut self.decoder, bytes: block.bytes };
+                let read = head::read_response(encoded, &rules, space).map_err(compression)?;
+                let plain = rules.upgrade.is_none();
+                read.inspect(|head| {
+                    if plain {
+                        self.learn(&block, terms, *head, space)
+                    }
+                })
+            }
+        };
         let head = match read {
             Ok(head) => head,
             Err(why) => {
@@ -164,6 +186,18 @@ impl Connection<Client> {
 }
 
 impl<R: Role> Connection<R> {
+    /// The head that a block means, if it is the same again.
+    #[inline]
+    fn recalled(&self, block: &WholeBlock<'_>, terms: Terms, space: &mut HeadSpace) -> Option<R::Head> {
+        self.recall.as_ref()?.find(block.bytes, terms, space)
+    }
+
+    /// A block has been read for what it means.
+    fn learn(&mut self, block: &WholeBlock<'_>, terms: Terms, head: R::Head, space: &HeadSpace) {
+        let recall = self.recall.get_or_insert_with(|| Box::new(Recall::new()));
+        recall.learn(block.bytes, terms, self.decoder.changes(), head, space);
+    }
+
     /// A block on a stream that has had its head: trailers, or nothing good.
     fn take_trailers(
         &mut self,

@@ -163,7 +163,8 @@ impl<R: Role> Connection<R> {
             return Err(Refused::Length);
         }
         compose::check_trailers(trailers.clone())?;
-        let start = begin(&mut self.encoder, out);
+        let start = room(out);
+        self.encoder.begin_trailers(out);
         compose::put_trailers::<R>(&mut self.encoder, trailers, out);
         frame::frame_block(out, start, stream.0, true, FRAME_SIZE_DEFAULT as usize);
         self.end_outgoing(slot, out);
@@ -171,10 +172,16 @@ impl<R: Role> Connection<R> {
     }
 }
 
-/// Begins a field block behind room for a frame's head; returns where.
+/// Begins a head's block behind room for a frame's head; returns where.
 fn begin(encoder: &mut Encoder, out: &mut Vec<u8>) -> usize {
+    let start = room(out);
+    encoder.begin(out);
+    start
+}
+
+/// Leaves room for a frame's head; returns where.
+fn room(out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend_from_slice(&[0; FrameHead::LEN]);
-    encoder.begin(out);
     start
 }

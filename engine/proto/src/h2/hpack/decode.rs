@@ -1,9 +1,10 @@
 //! Field blocks as they are read (RFC 7541 §3.2, §6). What is left of a block that exceeds its limits is read for the table's sake only.
 
 use super::Corrupt;
-use super::static_table::{STATIC_LEN, static_entry};
+use super::static_table::{STATIC_LEN, static_line};
 use crate::compression::table::Table;
-use crate::compression::{Block, Budget, COLON, Fit, LINE_END, Line, ListLimits, integer, put_entry, string};
+use crate::compression::{Block, Budget, COLON, Fit, Judged, LINE_END, Line, ListLimits, integer, put_judged, string};
+use crate::multiplexed::head::field_of;
 
 /// Reads one direction's blocks, in their order.
 #[derive(Debug, Clone)]
@@ -13,19 +14,22 @@ pub struct Decoder {
     allowed: usize,
     /// The peer has agreed to less than its table has, and must say so at the start of its next block (RFC 9113 §4.3.1).
     must_shrink: bool,
+    /// What has happened to the table.
+    changes: u64,
 }
 
 impl Decoder {
     /// The table's size until the peer has read our settings is the default one.
     pub fn new() -> Self {
         let table = Table::new(super::TABLE_SIZE_DEFAULT);
-        Self { table, allowed: super::TABLE_SIZE_DEFAULT, must_shrink: false }
+        Self { table, allowed: super::TABLE_SIZE_DEFAULT, must_shrink: false, changes: 0 }
     }
 
     /// The peer has acknowledged our `SETTINGS_HEADER_TABLE_SIZE`.
     pub fn set_table_max(&mut self, size: usize) {
         self.allowed = size;
         self.must_shrink = self.table.size_max() > size;
+        self.changes += 1;
     }
 
     /// Reads one whole block. Each field's line is appended to `text` and told to `take`, which may change or remove it.
@@ -63,6 +67,11 @@ impl Decoder {
         Ok(budget.fit)
     }
 
+    /// How often anything has happened to what blocks mean: while that stays, the same bytes mean the same.
+    pub(in crate::h2) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Gives back memory that the table does not need.
     pub fn trim(&mut self) {
         self.table.trim();
@@ -85,6 +94,7 @@ impl Decoder {
             }
             self.table.set_size_max(size);
             self.must_shrink = false;
+            self.changes += 1;
         }
         if self.must_shrink { Err(Corrupt::SizeUpdate) } else { Ok(rest) }
     }
@@ -93,7 +103,7 @@ impl Decoder {
     fn read_indexed(&self, rest: &mut &[u8], text: &mut Vec<u8>, budget: &mut Budget) -> Result<Option<Line>, Corrupt> {
         let (index, after) = integer::decode(rest, 7).ok_or(Corrupt::Integer)?;
         *rest = after;
-        Ok(put_entry(self.entry(index)?, text, budget))
+        Ok(put_judged(self.entry(index)?, text, budget))
     }
 
     /// `None` if the field is longer than the budget and the table: it was passed over.
@@ -113,7 +123,7 @@ impl Decoder {
         if index == 0 {
             whole = string::read(rest, 7, text, room)?;
         } else {
-            text.extend_from_slice(self.entry(index)?.0);
+            text.extend_from_slice(self.entry(index)?.name());
         }
         let name_len = text.len() - start;
         text.extend_from_slice(COLON);
@@ -126,13 +136,17 @@ impl Decoder {
             return Ok(None);
         }
         budget.spend(name_len + value_len);
-        Ok(Some(Line { start, name_len, value_len, never_indexed: false }))
+        Ok(Some(Line { start, name_len, value_len, never_indexed: false, known: None }))
     }
 
     /// Adds a literal to the table; one that was too long to be kept is larger than the table, and empties it.
     fn store(&mut self, line: Option<&Line>, text: &[u8]) {
+        self.changes += 1;
         match line {
-            Some(line) => self.table.insert(line.name(text), line.value(text)),
+            Some(line) => {
+                let (name, value) = (line.name(text), line.value(text));
+                self.table.insert_judged(name, value, field_of(name, value).ok());
+            }
             None => {
                 let size = self.table.size_max();
                 self.table.set_size_max(0);
@@ -142,8 +156,8 @@ impl Decoder {
     }
 
     #[inline]
-    fn entry(&self, index: usize) -> Result<(&[u8], &[u8]), Corrupt> {
-        let entry = if index > STATIC_LEN { self.table.get(index - STATIC_LEN - 1) } else { static_entry(index) };
+    fn entry(&self, index: usize) -> Result<Judged<'_>, Corrupt> {
+        let entry = if index > STATIC_LEN { self.table.line(index - STATIC_LEN - 1) } else { static_line(index) };
         entry.ok_or(Corrupt::Index)
     }
 }

@@ -1,21 +1,31 @@
 //! The table that an index means first (RFC 7541 §2.3.1): the same for everybody.
 
+use crate::compression::{COLON, Judged, LINE_END};
+use crate::http::Known;
+
 /// Entries of the static table; the dynamic one begins behind them.
 pub(super) const STATIC_LEN: usize = STATIC.len();
 
-/// The static entry of that index, from 1.
+/// The line of the static entry of that index, from 1.
 #[inline]
-pub(super) fn static_entry(index: usize) -> Option<(&'static [u8], &'static [u8])> {
-    STATIC.get(index.wrapping_sub(1)).copied()
+pub(super) fn static_line(index: usize) -> Option<Judged<'static>> {
+    let &(start, end, name_len, known) = PLACES.get(index.wrapping_sub(1))?;
+    Some(Judged { line: &LINES[start as usize..end as usize], name_len: name_len as usize, known })
+}
+
+/// Whether the static entry of that index is this one.
+#[inline]
+pub(super) fn is_static(index: usize, name: &[u8], value: &[u8]) -> bool {
+    STATIC.get(index.wrapping_sub(1)).is_some_and(|entry| *entry == (name, value))
 }
 
 /// The first static index of a name in lower case, and of that name with that value if there is one.
 #[inline]
 pub(super) fn find_static(name: &[u8], value: &[u8]) -> Option<(usize, Option<usize>)> {
     let first = name_index(name)?;
-    let same = STATIC[first - 1..].iter().take_while(|(other, _)| *other == name);
+    let same = &STATIC[first - 1..first - 1 + SAME_NAME[first - 1] as usize];
     // An empty value in the table means that the entry is for its name, unless that is the value.
-    let whole = same.enumerate().find(|(_, (_, other))| *other == value).map(|(at, _)| first + at);
+    let whole = same.iter().position(|(_, other)| *other == value).map(|at| first + at);
     Some((first, whole))
 }
 
@@ -51,6 +61,70 @@ const BY_NAME: [u8; 256] = {
     }
     assert!(distinct == 52, "two names share a slot: search for other multipliers");
     table
+};
+
+/// How many entries there are from each one on that have its name.
+const SAME_NAME: [u8; STATIC_LEN] = {
+    let mut same = [1; STATIC_LEN];
+    let mut at = STATIC_LEN - 1;
+    while at > 0 {
+        at -= 1;
+        if is_same(STATIC[at].0, STATIC[at + 1].0) {
+            same[at] = same[at + 1] + 1;
+        }
+    }
+    same
+};
+
+const fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
+}
+
+/// Where the line of each entry begins and ends in `LINES`, how long its name is, and which field that is.
+static PLACES: [(u16, u16, u8, Option<Known>); STATIC_LEN] = {
+    let mut places = [(0, 0, 0, None); STATIC_LEN];
+    let (mut at, mut start) = (0, 0);
+    while at < STATIC_LEN {
+        let (name, value) = STATIC[at];
+        let end = start + name.len() + COLON.len() + value.len() + LINE_END.len();
+        let known = if name[0] == b':' { None } else { Some(Known::of_lower_case(name)) };
+        places[at] = (start as u16, end as u16, name.len() as u8, known);
+        (at, start) = (at + 1, end);
+    }
+    assert!(start == LINES_BYTES);
+    places
+};
+
+const LINES_BYTES: usize = {
+    let (mut at, mut bytes) = (0, 0);
+    while at < STATIC_LEN {
+        bytes += STATIC[at].0.len() + COLON.len() + STATIC[at].1.len() + LINE_END.len();
+        at += 1;
+    }
+    bytes
+};
+
+static LINES: [u8; LINES_BYTES] = {
+    let mut lines = [0; LINES_BYTES];
+    let (mut entry, mut end) = (0, 0);
+    while entry < STATIC_LEN {
+        let parts = [STATIC[entry].0, COLON, STATIC[entry].1, LINE_END];
+        let mut part = 0;
+        while part < parts.len() {
+            let mut at = 0;
+            while at < parts[part].len() {
+                lines[end] = parts[part][at];
+                (at, end) = (at + 1, end + 1);
+            }
+            part += 1;
+        }
+        entry += 1;
+    }
+    lines
 };
 
 /// RFC 7541 Appendix A.
@@ -122,15 +196,19 @@ const STATIC: [(&[u8], &[u8]); 61] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::multiplexed::head::field_of;
 
     #[test]
     fn every_static_entry_is_found() {
         for index in 1..=STATIC_LEN {
-            let (name, value) = static_entry(index).unwrap();
+            let (name, value) = STATIC[index - 1];
             assert_eq!(find_static(name, value).and_then(|(_, whole)| whole), Some(index));
-            assert_eq!(static_entry(name_index(name).unwrap()).unwrap().0, name);
+            assert_eq!(STATIC[name_index(name).unwrap() - 1].0, name);
+            let judged = static_line(index).unwrap();
+            assert_eq!((judged.line, judged.name()), (&[name, b": ", value, b"\r\n"].concat()[..], name));
+            assert_eq!(judged.known, field_of(name, value).ok());
         }
-        assert_eq!((static_entry(0), static_entry(STATIC_LEN + 1)), (None, None));
+        assert!(static_line(0).is_none() && static_line(STATIC_LEN + 1).is_none());
         assert_eq!(find_static(b":method", b"PUT"), Some((2, None)));
         for unknown in [&b""[..], b"x", b":pathx", b"Accept", b"content_length"] {
             assert_eq!(find_static(unknown, b""), None);

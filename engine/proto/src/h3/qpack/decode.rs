@@ -267,7 +267,7 @@ impl Section<'_> {
         if !whole || !budget.spend(name_len + value_len) {
             return Ok(None);
         }
-        Ok(Some(Line { start, name_len, value_len, never_indexed: false }))
+        Ok(Some(Line { start, name_len, value_len, never_indexed: false, known: None }))
     }
 
     #[inline]
