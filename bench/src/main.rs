@@ -90,10 +90,11 @@ cargo xtask bench l4 [options]      bytes over TCP and datagrams over UDP passed
   --rounds N          (default 6)      --seconds N     (default 2)
   --proxy-cpu N, --load-cpu N, --steal-max PERCENT, --without-penstock, --seed N, --json FILE, --smoke    as for h1
 
-cargo xtask bench attacks [options] attacks over HTTP/2: how much longer a client that behaves waits beside each, through each proxy
+cargo xtask bench attacks [options] attacks over HTTP/2 and HTTP/3: how much longer a client that behaves waits beside each, through each proxy
 
   --rivals LIST       of nginx, haproxy, h2o (default nginx,haproxy)
-  --attacks LIST      of rapid-reset, reset-by-…, continuation, hpack-bomb, settings, ping, window-update, empty-data, slow-readers (default all)
+  --attacks LIST      of rapid-reset, reset-by-…, continuation, hpack-bomb, settings, ping, window-update, empty-data, slow-readers; over HTTP/3 initials,
+                      handshakes, stream-resets, stop-sending, qpack-bomb, qpack-blocked, declared-lengths, tiny-windows (default all)
   --rounds N          (default 5)      --seconds N     of each half of a round: alone, and beside the attack (default 2)
   --rate R            requests a second of the client that behaves (default 500)
   --proxy-cpu N, --load-cpu N, --without-penstock, --seed N, --json FILE, --smoke    as for h1

@@ -10,21 +10,21 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proto::h2::ErrorCode;
 use proto::h2::frame::Kind;
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 use xtask::Outcome;
 
-use super::mischief::{ATTACKS, Attack};
+use super::h3;
+use super::mischief::{self, Attack, How};
 use super::wire::{Heard, Line};
 use crate::flags::Flags;
 use crate::process::{myself, pinned_command, words};
 use crate::tls;
 
-const TICK: Duration = Duration::from_millis(5);
+pub(super) const TICK: Duration = Duration::from_millis(5);
 /// Who was cut off comes back after this: handshakes are another attack.
-const AWAY: Duration = Duration::from_millis(50);
+pub(super) const AWAY: Duration = Duration::from_millis(50);
 
 /// What an attack came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,23 +35,28 @@ pub(super) struct Tally {
     pub(super) cut_off: u64,
     /// How long it went on.
     pub(super) millis: u64,
-    /// The codes of their GOAWAYs, and how many had each.
-    pub(super) codes: BTreeMap<u32, u64>,
+    /// The codes with which it did so, and how many had each.
+    pub(super) codes: BTreeMap<u64, u64>,
+    /// Bytes of datagrams to and from addresses that have proved nothing; of attacks that count them.
+    pub(super) sent: u64,
+    pub(super) heard: u64,
 }
 
 impl Tally {
     pub(super) fn to_json(&self) -> Value {
         let codes: Vec<_> = self.codes.iter().map(|(code, count)| json!([code, count])).collect();
-        json!({"units": self.units, "cut_off": self.cut_off, "millis": self.millis, "codes": codes})
+        json!({"units": self.units, "cut_off": self.cut_off, "millis": self.millis, "codes": codes, "sent": self.sent, "heard": self.heard})
     }
 
     fn from_json(value: &Value) -> Option<Self> {
-        let pair = |pair: &Value| Some((u32::try_from(pair[0].as_u64()?).ok()?, pair[1].as_u64()?));
+        let pair = |pair: &Value| Some((pair[0].as_u64()?, pair[1].as_u64()?));
         Some(Self {
             units: value["units"].as_u64()?,
             cut_off: value["cut_off"].as_u64()?,
             millis: value["millis"].as_u64()?,
             codes: value["codes"].as_array()?.iter().map(pair).collect::<Option<_>>()?,
+            sent: value["sent"].as_u64()?,
+            heard: value["heard"].as_u64()?,
         })
     }
 
@@ -60,8 +65,13 @@ impl Tally {
     }
 
     /// The code that most of them had.
-    pub(super) fn code(&self) -> Option<ErrorCode> {
-        self.codes.iter().max_by_key(|(_, count)| **count).map(|(code, _)| ErrorCode(*code))
+    pub(super) fn code(&self) -> Option<u64> {
+        self.codes.iter().max_by_key(|(_, count)| **count).map(|(code, _)| *code)
+    }
+
+    /// Bytes that came back for each that was sent.
+    pub(super) fn amplified(&self) -> Option<f64> {
+        (self.sent > 0).then(|| self.heard as f64 / self.sent as f64)
     }
 }
 
@@ -91,20 +101,35 @@ impl Process {
 pub(crate) fn main(arguments: &[String]) -> Outcome {
     let flags = Flags::parse(arguments, &["--attack", "--to", "--trust", "--millis"], &[])?;
     let (name, trust): (String, String) = (flags.need("--attack")?, flags.need("--trust")?);
-    let attack = ATTACKS.iter().find(|attack| attack.name == name).ok_or_else(|| format!("no attack `{name}`"))?;
+    let attack = mischief::all().find(|attack| attack.name == name).ok_or_else(|| format!("no attack `{name}`"))?;
     rustix::process::setpriority_process(None, 10).map_err(|error| format!("setpriority: {error}"))?;
     let time = Duration::from_millis(flags.need("--millis")?);
-    let config = Arc::new(tls::h2_client(Path::new(&trust))?);
-    println!("{}", run(attack, flags.need("--to")?, &config, time).to_json());
+    let (to, trust) = (flags.need("--to")?, Path::new(&trust));
+    let tally = match attack.how {
+        How::Frames { settings, unit } => {
+            let config = Arc::new(tls::h2_client(trust)?);
+            run(attack, Frames { settings, unit }, to, &config, time)
+        }
+        How::Initials => h3::initials::run(attack, to, trust, time)?,
+        How::Streams(_) | How::Handshakes => h3::seats::run(attack, to, trust, time)?,
+    };
+    println!("{}", tally.to_json());
     Ok(())
 }
 
-fn run(attack: &Attack, to: SocketAddr, config: &Arc<ClientConfig>, time: Duration) -> Tally {
+/// As [`How::Frames`].
+#[derive(Clone, Copy)]
+struct Frames {
+    settings: &'static [(u16, u32)],
+    unit: fn(u32) -> Vec<u8>,
+}
+
+fn run(attack: &Attack, frames: Frames, to: SocketAddr, config: &Arc<ClientConfig>, time: Duration) -> Tally {
     let (mut tally, begun) = (Tally::default(), Instant::now());
     let mut seats: Vec<Seat> = (0..attack.connections).map(|_| Seat::default()).collect();
     while begun.elapsed() < time {
         for seat in &mut seats {
-            if let Err(code) = seat.go_on(attack, to, config, &mut tally.units) {
+            if let Err(code) = seat.go_on(attack.units, frames, to, config, &mut tally.units) {
                 tally.cut_off += 1;
                 if let Some(code) = code {
                     *tally.codes.entry(code).or_default() += 1;
@@ -124,7 +149,7 @@ struct Seat {
     line: Option<Line>,
     said: u32,
     /// The last that a GOAWAY said.
-    code: Option<u32>,
+    code: Option<u64>,
     back: Option<Instant>,
 }
 
@@ -135,19 +160,20 @@ impl Seat {
     /// The connection has ended; with what code, if it said one.
     fn go_on(
         &mut self,
-        attack: &Attack,
+        a_tick: u32,
+        frames: Frames,
         to: SocketAddr,
         config: &Arc<ClientConfig>,
         units: &mut u64,
-    ) -> Result<(), Option<u32>> {
+    ) -> Result<(), Option<u64>> {
         if self.back.is_some_and(|back| Instant::now() < back) {
             return Ok(());
         }
         let mut line = match self.line.take() {
             Some(line) => line,
-            None => Line::connect(config, to, attack.settings, false).map_err(|_| None)?,
+            None => Line::connect(config, to, frames.settings, false).map_err(|_| None)?,
         };
-        let outcome = self.speak(&mut line, attack, units);
+        let outcome = self.speak(&mut line, a_tick, frames.unit, units);
         let heard = self.listen(&mut line);
         match (outcome, heard) {
             (Ok(()), Ok(Heard::Open)) => self.line = Some(line),
@@ -156,12 +182,12 @@ impl Seat {
         Ok(())
     }
 
-    fn speak(&mut self, line: &mut Line, attack: &Attack, units: &mut u64) -> io::Result<()> {
+    fn speak(&mut self, line: &mut Line, a_tick: u32, unit: fn(u32) -> Vec<u8>, units: &mut u64) -> io::Result<()> {
         if !line.has_room() {
             return Ok(());
         }
-        let count = if self.said == 0 { 1 } else { attack.units };
-        let batch: Vec<u8> = (self.said..self.said + count).flat_map(attack.unit).collect();
+        let count = if self.said == 0 { 1 } else { a_tick };
+        let batch: Vec<u8> = (self.said..self.said + count).flat_map(unit).collect();
         self.said += count;
         *units += u64::from(count);
         line.say(&batch)
@@ -171,7 +197,7 @@ impl Seat {
         let heard = line.hear();
         while let Some((head, payload)) = line.frame()? {
             if let (Kind::GoAway, Some(&[a, b, c, d])) = (head.kind, payload.get(4..8)) {
-                self.code = Some(u32::from_be_bytes([a, b, c, d]));
+                self.code = Some(u32::from_be_bytes([a, b, c, d]).into());
             }
         }
         heard
@@ -184,9 +210,10 @@ mod tests {
 
     #[test]
     fn what_is_told_is_read_back() {
-        let tally = Tally { units: 7, cut_off: 3, millis: 9, codes: [(1, 1), (11, 2)].into() };
+        let codes = [(1, 1), (11, 2)].into();
+        let tally = Tally { units: 7, cut_off: 3, millis: 9, codes, sent: 1_200, heard: 3_000 };
         assert_eq!(Tally::from_json(&tally.to_json()), Some(tally.clone()));
-        assert_eq!(tally.code(), Some(ErrorCode::ENHANCE_YOUR_CALM));
-        assert_eq!(Tally::default().code(), None);
+        assert_eq!((tally.code(), tally.amplified()), (Some(11), Some(2.5)));
+        assert_eq!((Tally::default().code(), Tally::default().amplified()), (None, None));
     }
 }

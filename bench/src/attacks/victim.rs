@@ -1,4 +1,4 @@
-//! A client that behaves: one connection of HTTP/2, and requests at a steady rate, whether or not earlier ones were slow.
+//! A client that behaves: one connection, and requests at a steady rate, whether or not earlier ones were slow. Over HTTP/3 it is the load generator's.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +10,8 @@ use proto::h2::frame::{END_STREAM, Kind};
 use xtask::Outcome;
 
 use super::wire::{Heard, Line, get, stream, window_update};
+use crate::load::h3;
+use crate::scenario::Over;
 use crate::tls;
 
 /// Times from when each request was due to the end of its answer, in microseconds.
@@ -30,7 +32,10 @@ impl Times {
 }
 
 /// Asks for a time, so many times a second. A request that is not answered is an error.
-pub(super) fn measure(to: SocketAddr, trust: &Path, rate: f64, time: Duration) -> Outcome<Times> {
+pub(super) fn measure(over: Over, to: SocketAddr, trust: &Path, rate: f64, time: Duration) -> Outcome<Times> {
+    if over == Over::H3 {
+        return h3::steadily(to, trust, rate, time).map(Times::of);
+    }
     let config = Arc::new(tls::h2_client(trust)?);
     let mut line = Line::connect(&config, to, &[], true).map_err(|error| format!("{to}: {error}"))?;
     let (mut times, mut nth, begun) = (Vec::new(), 0, Instant::now());

@@ -65,6 +65,15 @@ pub(crate) fn ring(flags: &Flags) -> Outcome<Ring> {
         Some("epoll") => DriverChoice::Epoll,
         Some(other) => return Err(format!("--driver cannot be `{other}`: uring, epoll")),
     };
+    ring_by(driver)
+}
+
+/// The same by whatever driver is best.
+pub(crate) fn quiet_ring() -> Outcome<Ring> {
+    ring_by(DriverChoice::Auto)
+}
+
+fn ring_by(driver: DriverChoice) -> Outcome<Ring> {
     Ring::new(Options { driver, spin: SpinPolicy::Off }).map_err(|error| format!("no ring: {error}"))
 }
 

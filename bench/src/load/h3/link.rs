@@ -28,18 +28,23 @@ const IDLE: Duration = Duration::from_secs(10);
 const NO_ERROR: u32 = 0x100;
 
 /// What all connections of a run have in common.
-pub(super) struct Client {
-    to: SocketAddr,
+pub(crate) struct Client {
+    pub(crate) to: SocketAddr,
     endpoint: Arc<EndpointConfig>,
     config: ClientConfig,
 }
 
 impl Client {
     /// For a server that shows the certificate of this file.
-    pub(super) fn new(to: SocketAddr, trust: &std::path::Path) -> Outcome<Self> {
+    pub(crate) fn new(to: SocketAddr, trust: &std::path::Path) -> Outcome<Self> {
+        Self::taking(to, trust, WINDOW)
+    }
+
+    /// The same, that takes so many bytes of each stream before it reads them.
+    pub(crate) fn taking(to: SocketAddr, trust: &std::path::Path, window: u32) -> Outcome<Self> {
         let crypto = QuicClientConfig::try_from(tls::quic_client(trust)?).map_err(|error| error.to_string())?;
         let mut transport = TransportConfig::default();
-        transport.stream_receive_window(WINDOW.into());
+        transport.stream_receive_window(window.into());
         transport.max_idle_timeout(IDLE.try_into().ok());
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport));
@@ -47,19 +52,19 @@ impl Client {
     }
 }
 
-pub(super) struct Link {
+pub(crate) struct Link {
     to: SocketAddr,
     socket: UdpSocket,
     endpoint: Endpoint,
     handle: ConnectionHandle,
-    pub(super) connection: Connection,
+    pub(crate) connection: Connection,
     timer: Timer,
     out: Vec<u8>,
 }
 
 impl Link {
     /// Begins a connection; nothing is sent yet.
-    pub(super) fn new(client: &Client) -> io::Result<Self> {
+    pub(crate) fn new(client: &Client) -> io::Result<Self> {
         let local = match client.to {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
@@ -72,13 +77,13 @@ impl Link {
     }
 
     /// Sends what is due, and waits until something has come or a deadline has passed.
-    pub(super) async fn turn(&mut self) -> io::Result<()> {
+    pub(crate) async fn turn(&mut self) -> io::Result<()> {
         self.flush().await;
         poll_fn(|cx| self.poll_turn(cx)).await
     }
 
     /// Says that all is well, and is gone.
-    pub(super) async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         self.connection.close(Instant::now(), VarInt::from_u32(NO_ERROR), Bytes::new());
         self.flush().await;
     }
@@ -116,7 +121,8 @@ impl Link {
         Poll::Pending
     }
 
-    async fn flush(&mut self) {
+    /// Sends what is due.
+    pub(crate) async fn flush(&mut self) {
         loop {
             while let Some(event) = self.connection.poll_endpoint_events() {
                 if let Some(answer) = self.endpoint.handle_event(self.handle, event) {

@@ -11,32 +11,43 @@ const SETTINGS: u8 = 0x04;
 const CONTROL: u8 = 0x00;
 
 /// All that the control stream carries: SETTINGS without any, which allows no dynamic table.
-pub(super) const CONTROL_STREAM: &[u8] = &[CONTROL, SETTINGS, 0];
+pub(crate) const CONTROL_STREAM: &[u8] = &[CONTROL, SETTINGS, 0];
 
 /// A GET, as the one frame of its stream.
-pub(super) fn request(authority: &str, path: &str) -> Vec<u8> {
-    // No insertion needed, base zero; then `:method GET` and `:scheme https`, whole entries of the static table (RFC 9204, appendix A).
-    let mut section = vec![0, 0, 0xc0 | 17, 0xc0 | 23];
+pub(crate) fn request(authority: &str, path: &str) -> Vec<u8> {
+    // No insertion needed, base zero.
+    headers(&[&[0, 0], &fields(authority, path)[..]].concat())
+}
+
+/// What its section says.
+pub(crate) fn fields(authority: &str, path: &str) -> Vec<u8> {
+    // `:method GET` and `:scheme https`, whole entries of the static table (RFC 9204, appendix A).
+    let mut fields = vec![0xc0 | 17, 0xc0 | 23];
     // Literals with the table's names: `:authority` is 0, `:path` 1 (RFC 9204 §4.5.4).
     for (index, value) in [(0, authority), (1, path)] {
-        section.push(0x50 | index);
-        integer(&mut section, 0x7f, value.len());
-        section.extend_from_slice(value.as_bytes());
+        fields.push(0x50 | index);
+        prefixed(&mut fields, 0, 0x7f, value.len());
+        fields.extend_from_slice(value.as_bytes());
     }
+    fields
+}
+
+/// A section's frame.
+pub(crate) fn headers(section: &[u8]) -> Vec<u8> {
     let mut frame = vec![HEADERS as u8];
-    // A length as a variable-length integer of two bytes (RFC 9000 §16); a section here is a hundred bytes or so.
+    // A length as a variable-length integer of two bytes (RFC 9000 §16); a section here has less than 16 KiB.
     frame.extend_from_slice(&(0x4000 | section.len().min(0x3fff) as u16).to_be_bytes());
-    frame.extend_from_slice(&section);
+    frame.extend_from_slice(section);
     frame
 }
 
-/// An integer whose first byte has room for `most` (RFC 7541 §5.1).
-fn integer(out: &mut Vec<u8>, most: u8, value: usize) {
+/// An integer whose first byte has room for `most` beside a pattern (RFC 7541 §5.1).
+pub(crate) fn prefixed(out: &mut Vec<u8>, pattern: u8, most: u8, value: usize) {
     if value < usize::from(most) {
-        out.push(value as u8);
+        out.push(pattern | value as u8);
         return;
     }
-    out.push(most);
+    out.push(pattern | most);
     let mut rest = value - usize::from(most);
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);

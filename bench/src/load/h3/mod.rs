@@ -3,8 +3,9 @@
 //! QUIC is quinn's machine on our ring, with GSO and GRO where the kernel has them; HTTP/3 is what little of it a client needs. Each connection has
 //! a port of its own, as a client has, so that nothing of two clients arrives joined.
 
-mod link;
-mod message;
+pub(crate) mod link;
+pub(crate) mod message;
+mod steady;
 mod talk;
 
 use std::cell::RefCell;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use xtask::Outcome;
 
 use self::link::Client;
+pub(crate) use self::steady::steadily;
 use self::talk::{Asked, Tally};
 use super::{Plan, Seen, own};
 use crate::flags::Flags;

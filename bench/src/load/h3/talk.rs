@@ -167,7 +167,7 @@ impl<'a> Talk<'a> {
 }
 
 /// Reads what has come of a stream; true at its end.
-fn drain(link: &mut Link, stream: StreamId, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
+pub(super) fn drain(link: &mut Link, stream: StreamId, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
     let mut received = link.connection.recv_stream(stream);
     let mut chunks: Chunks<'_> = received.read(true).map_err(io::Error::other)?;
     let ended = loop {
