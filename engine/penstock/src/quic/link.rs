@@ -55,6 +55,18 @@ impl Inbox {
     }
 }
 
+/// What comes behind the bytes of a stream that were read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Behind {
+    /// There may be more here.
+    More,
+    /// Nothing has come yet.
+    Nothing,
+    End,
+    /// The peer has reset the stream, with this code.
+    Reset(u64),
+}
+
 /// What the connection tells of itself.
 #[derive(Debug)]
 pub enum Notice {
@@ -338,17 +350,28 @@ impl Link {
         self.quic.stats().frame_tx.stream
     }
 
-    /// The next bytes of a stream, in order, no more than `most` of them; `None` behind the last.
-    ///
-    /// # Errors
-    /// There are none yet; the peer has reset the stream. One that is gone is at its end.
-    pub fn read(&mut self, id: StreamId, most: usize) -> Result<Option<Bytes>, ReadError> {
+    /// Gives away the next bytes of a stream, in order, no more than `most` of them; and says what comes behind. A stream that is gone is at its end.
+    pub fn read(&mut self, id: StreamId, most: usize, mut give: impl FnMut(&[u8])) -> Behind {
         let mut stream = self.quic.recv_stream(id);
-        let Ok(mut chunks) = stream.read(true) else { return Ok(None) };
-        let read = chunks.next(most);
+        let Ok(mut chunks) = stream.read(true) else { return Behind::End };
+        let mut left = most;
+        let behind = loop {
+            if left == 0 {
+                break Behind::More;
+            }
+            match chunks.next(left) {
+                Ok(Some(chunk)) => {
+                    left -= chunk.bytes.len();
+                    give(&chunk.bytes);
+                }
+                Ok(None) => break Behind::End,
+                Err(ReadError::Blocked) => break Behind::Nothing,
+                Err(ReadError::Reset(code)) => break Behind::Reset(code.into_inner()),
+            }
+        };
         // What was read lets the peer send more, and that is sent with whatever comes next, or by the pump.
         self.owes |= chunks.finalize().should_transmit();
-        read.map(|chunk| chunk.map(|chunk| chunk.bytes))
+        behind
     }
 
     /// The next datagram that has come (RFC 9221).

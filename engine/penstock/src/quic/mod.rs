@@ -32,11 +32,11 @@ pub use self::endpoint::{Astray, Carrier, Endpoint, Newcomer, Recorder};
 pub use self::express::go_by;
 pub use self::ids::{called_in, id, is_called_in, told_in};
 pub use self::keys::Keys;
-pub use self::link::{Link, Notice};
+pub use self::link::{Behind, Link, Notice};
 pub use self::trace::{Frame, Trace};
 pub use abi::Place;
 pub use quinn_proto::{
-    ClientConfig, ConnectionError, ConnectionId, Dir, ReadError, ServerConfig, StreamEvent, StreamId, WriteError,
+    ClientConfig, ConnectionError, ConnectionId, Dir, ServerConfig, StreamEvent, StreamId, WriteError,
 };
 
 use std::time::Instant;

@@ -10,9 +10,9 @@ use super::datagrams::Queue;
 use super::{Hub, clock, name};
 use crate::conn::mail::{Inbound, Mail};
 use crate::conn::shelf::Kept;
-use crate::conn::{Speaks, append, cut, pass};
+use crate::conn::{Speaks, cut, pass};
 use crate::limits;
-use crate::quic::{Frame, Link, ReadError, StreamId, WriteError, stream};
+use crate::quic::{Behind, Frame, Link, StreamId, WriteError, stream};
 
 /// A request's stream.
 pub(super) struct Flow<H> {
@@ -105,24 +105,30 @@ fn is_worth_lending(content: &Buf) -> bool {
     content.len() >= limits::QUIC_LENT_BYTES_MIN && 2 * content.len() >= content.capacity()
 }
 
-/// What became of a stream that was read.
-enum Taken {
-    More(Buf),
-    End,
-    Nothing,
-    Reset(u64),
+/// Puts bytes behind what is there. `None` when even the largest buffer is too small.
+fn append(unread: &mut Option<Buf>, bytes: &[u8]) -> Option<()> {
+    *unread = Some(match unread.take() {
+        None => Buf::copy_of(bytes),
+        Some(part) => part.with_more_room(bytes.len())?.with(bytes),
+    });
+    Some(())
+}
+
+/// Takes a little of what is here of a stream, behind what is unread: how many bytes, and what comes behind them.
+fn take(link: &mut Link, id: StreamId, unread: &mut Option<Buf>) -> Result<(usize, Behind), Fault> {
+    let (mut taken, mut outgrown) = (0, false);
+    let behind = link.read(id, limits::HTTP3_READ_BYTES, |bytes| {
+        taken += bytes.len();
+        // What is unread is little more than a frame that the machine takes as a whole, so this finds room.
+        outgrown |= append(unread, bytes).is_none();
+    });
+    match outgrown {
+        true => Err(Fault { code: ErrorCode::EXCESSIVE_LOAD, why: "a frame outgrows memory" }),
+        false => Ok((taken, behind)),
+    }
 }
 
 impl<R: Speaks> Hub<R> {
-    fn take(&mut self, id: StreamId) -> Taken {
-        match self.link.read(id, limits::HTTP3_READ_BYTES) {
-            Ok(Some(bytes)) => Taken::More(Buf::copy_of(&bytes)),
-            Ok(None) => Taken::End,
-            Err(ReadError::Blocked) => Taken::Nothing,
-            Err(ReadError::Reset(code)) => Taken::Reset(code.into_inner()),
-        }
-    }
-
     /// For an exchange that reads its stream: where its flow is, which has something in its mailbox if anything has come.
     pub(super) fn filled(&mut self, id: StreamId) -> Option<usize> {
         let at = self.find(id)?;
@@ -149,7 +155,10 @@ impl<R: Speaks> Hub<R> {
     /// Fills a flow's mailbox with what has come, a little ahead of its exchange. `Some`: the message is none.
     pub(super) fn fill(&mut self, at: usize, now: Now) -> Result<Option<Malformed>, Fault> {
         loop {
-            if let Some(why) = self.understand(at, now)? {
+            // Of a new one nothing is here yet.
+            let flow = &self.flows[at];
+            let is_new = !flow.begun && flow.unread.is_none() && !flow.ended;
+            if !is_new && let Some(why) = self.understand(at, now)? {
                 return Ok(Some(why));
             }
             let flow = &mut self.flows[at];
@@ -169,24 +178,22 @@ impl<R: Speaks> Hub<R> {
         let id = self.flows[at].id;
         let mut drawn = false;
         loop {
-            match self.take(id) {
-                Taken::More(more) => {
-                    let flow = &mut self.flows[at];
-                    // What is unread is little more than a frame that the machine takes as a whole, so this finds room.
-                    append(&mut flow.unread, more)
-                        .ok_or(Fault { code: ErrorCode::EXCESSIVE_LOAD, why: "a frame outgrows memory" })?;
-                    drawn = true;
+            let flow = &mut self.flows[at];
+            let (taken, behind) = take(&mut self.link, id, &mut flow.unread)?;
+            drawn |= taken > 0;
+            match behind {
+                Behind::More => {
                     if flow.begun || flow.unread.as_ref().is_some_and(|unread| unread.len() >= limits::HTTP3_READ_BYTES)
                     {
                         return Ok(true);
                     }
                 }
-                Taken::End => {
-                    self.flows[at].ended = true;
+                Behind::End => {
+                    flow.ended = true;
                     return Ok(true);
                 }
-                Taken::Nothing => return Ok(drawn),
-                Taken::Reset(code) => {
+                Behind::Nothing => return Ok(drawn),
+                Behind::Reset(code) => {
                     let said = self.machine.peer_reset(clock(now), name(id), ErrorCode(code), &mut self.out)?;
                     self.take_reset(at, said);
                     return Ok(false);
@@ -349,20 +356,20 @@ impl<R: Speaks> Hub<R> {
                     self.one_way.remove(at);
                     return Ok(());
                 }
-                Said::Pause => match self.take(id) {
-                    Taken::More(more) => {
-                        let unread = &mut self.one_way[at].unread;
-                        append(unread, more)
-                            .ok_or(Fault { code: ErrorCode::EXCESSIVE_LOAD, why: "a frame outgrows memory" })?;
+                Said::Pause => {
+                    let one = &mut self.one_way[at];
+                    match take(&mut self.link, id, &mut one.unread)? {
+                        (_, Behind::More) => {}
+                        (_, Behind::End) => one.ended = true,
+                        (0, Behind::Nothing) => return Ok(()),
+                        (_, Behind::Nothing) => {}
+                        (_, Behind::Reset(code)) => {
+                            self.machine.peer_reset(clock(now), name(id), ErrorCode(code), &mut self.out)?;
+                            self.one_way.remove(at);
+                            return Ok(());
+                        }
                     }
-                    Taken::End => self.one_way[at].ended = true,
-                    Taken::Nothing => return Ok(()),
-                    Taken::Reset(code) => {
-                        self.machine.peer_reset(clock(now), name(id), ErrorCode(code), &mut self.out)?;
-                        self.one_way.remove(at);
-                        return Ok(());
-                    }
-                },
+                }
                 said => self.heed(said),
             }
         }
