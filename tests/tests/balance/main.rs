@@ -4,6 +4,7 @@
 //! Where namespaces or the programs are not granted each test says so and proves nothing.
 
 mod clients;
+mod nat;
 mod quic;
 mod town;
 
