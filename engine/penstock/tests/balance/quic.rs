@@ -134,6 +134,19 @@ fn errors_find_who_was_named() {
     assert_eq!((counts.flows, counts.moved), (6, 0));
 }
 
+/// Each place may change its number: there is room for both, and for no more.
+#[test]
+fn there_are_twice_as_many_numbers_as_places() {
+    let Some(mut program) = reading(Forward::IpIp) else { return };
+    for server in (0..18).filter(|server| ![5, 9].contains(server)).take(14) {
+        program.set_server(UDP_VIP, server, Some((0, 1))).unwrap();
+    }
+    let refused = program.set_server(UDP_VIP, 100, Some((0, 1))).unwrap_err();
+    assert!(refused.starts_with("servers"), "{refused}");
+    program.set_server(UDP_VIP, 5, None).unwrap();
+    program.set_server(UDP_VIP, 100, Some((0, 1))).unwrap();
+}
+
 #[test]
 fn wherever_a_datagram_ends_it_goes_somewhere() {
     let Some(mut program) = reading(Forward::IpIp) else { return };
