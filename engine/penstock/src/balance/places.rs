@@ -62,7 +62,8 @@ impl Places {
         };
         let slot = &mut self.places[at];
         slot.holder = Some(holder(vip, origin));
-        slot.generation = slot.generation.wrapping_add(1);
+        // Never 0: that is what programs read where nobody is.
+        slot.generation = slot.generation.wrapping_add(1).max(1);
         Some((Place { number: at as u16, generation: slot.generation }, true))
     }
 
@@ -107,6 +108,17 @@ mod tests {
         let (again, is_new) = places.take(1, &a).unwrap();
         assert!(is_new && again.number == first.number && again.generation != first.generation);
         assert_eq!(places.of(0, &b), Some(second.number));
+    }
+
+    #[test]
+    fn generations_begin_anew_with_one() {
+        let mut places = Places::new(1);
+        let a = origin("a", "10.0.0.1:80");
+        for count in 1..=70_000_u32 {
+            let (place, _) = places.take(0, &a).unwrap();
+            assert_eq!(u32::from(place.generation), (count - 1) % 65_535 + 1);
+            places.leave(0, &[]);
+        }
     }
 
     #[test]
