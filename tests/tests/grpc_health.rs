@@ -116,7 +116,7 @@ fn say(peer: &mut Peer, answer: &[u8]) {
 }
 
 fn probing(driver: harness::Driver, server: &GrpcServer, lines: &str, ask: &str) -> Engine {
-    let health = format!("health = {{ {ask}, {FAST} }}");
+    let health = format!("health = {{ {ask}, {FAST}, timeout = \"2s\" }}");
     Setup::new(driver).to(&server.address.to_string()).pool_line(lines).pool_line(&health).start()
 }
 

@@ -146,7 +146,7 @@ on_each_driver! {
         let folder = Folder::new();
         folder.write("health", "well\n");
         let endpoint = Nghttpd::start(&folder, None);
-        let lines = "protocol = \"h2\"\nhealth = { http = \"/health\", body = \"well\", every = \"200ms\" }";
+        let lines = "protocol = \"h2\"\nhealth = { http = \"/health\", body = \"well\", every = \"200ms\", timeout = \"2s\" }";
         let engine = Setup::new(driver).to(&endpoint.address.to_string()).pool_line(lines).start();
         until("it is well", PATIENCE, || engine.endpoints()[0]["health"] == "up");
         drop(endpoint);

@@ -148,7 +148,7 @@ on_each_driver! {
     /// Probes of a pool of HTTP/3 speak it, and its breakers, weights and all that is above know nothing of it.
     fn probes(driver) {
         let place = Place::new(driver, "");
-        let engine = place.front(driver, "h3", "health = { http = \"/\", every = \"100ms\" }");
+        let engine = place.front(driver, "h3", "health = { http = \"/\", every = \"100ms\", timeout = \"2s\" }");
         until("a good probe", PATIENCE, || engine.endpoints()[0].to_string().contains("200 in"));
         assert_eq!(engine.endpoints()[0]["health"], "up");
         assert!(place.back.metrics().sum("h3_connections_total") > 0);

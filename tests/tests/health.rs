@@ -12,7 +12,7 @@ on_each_driver! {
     /// Down after `fall` bad answers, for every worker at once; back after `rise` good ones. The client notices nothing.
     fn an_unwell_endpoint_gets_nothing_until_it_is_well(driver) {
         let patients = [Patient::start(), Patient::start()];
-        let engine = start(driver, &patients, "health = { http = \"/healthz\", every = \"100ms\", fall = 2, rise = 2 }");
+        let engine = start(driver, &patients, "health = { http = \"/healthz\", every = \"100ms\", timeout = \"2s\", fall = 2, rise = 2 }");
         let mut clients = Clients::connect(&engine);
         let name = patients[0].name();
         until("both are up", PATIENCE, || engine.metrics().sum("endpoint_serving") == 2 && states(&engine) == ["up", "up"]);
@@ -51,7 +51,7 @@ on_each_driver! {
     fn probes_are_counted_as_they_are_sent(driver) {
         let patients = [Patient::start(), Patient::start(), Patient::start()];
         let begun = Instant::now();
-        let engine = start(driver, &patients, "health = { http = \"/healthz\", every = \"100ms\" }");
+        let engine = start(driver, &patients, "health = { http = \"/healthz\", every = \"100ms\", timeout = \"2s\" }");
         until("each is asked ten times", PATIENCE, || patients.iter().all(|patient| patient.probed() >= 10));
         let (first, got): (_, usize) = (sent(&engine), patients.iter().map(Patient::probed).sum());
         let last = sent(&engine);
@@ -133,7 +133,7 @@ on_each_driver! {
             .tcp()
             .origin(&good)
             .origin(&busy)
-            .pool_line("health = { expect = \"220 \", every = \"100ms\", fall = 1 }")
+            .pool_line("health = { expect = \"220 \", every = \"100ms\", timeout = \"2s\", fall = 1 }")
             .more(&pool("redis", &redis.address, "send = \"PING\\r\\n\", expect = \"+PONG\\r\\n\""))
             .more(&pool("silent", &redis.address, "expect = \"+PONG\""))
             .more(&pool("late", &late, "tcp = true"))
@@ -167,7 +167,7 @@ on_each_driver! {
         let engine = Setup::new(driver)
             .origin(&endpoint)
             .pool_line("proxy_protocol = \"v2\"")
-            .pool_line(&format!("health = {{ http = \"/\", port = {port}, every = \"100ms\" }}"))
+            .pool_line(&format!("health = {{ http = \"/\", port = {port}, every = \"100ms\", timeout = \"2s\" }}"))
             .start();
         until("it is up", PATIENCE, || engine.endpoint(&endpoint.address.to_string())["health"] == "up");
         assert!(health.accepted() >= 1 && endpoint.accepted() == 0);

@@ -76,7 +76,7 @@ on_each_driver! {
     /// A pool that is met by TLS is probed by TLS.
     fn probes_speak_tls(driver) {
         let place = Place::new(driver);
-        let lines = format!("{}\nhealth = {{ http = \"/\", every = \"100ms\" }}", place.trusting(""));
+        let lines = format!("{}\nhealth = {{ http = \"/\", every = \"100ms\", timeout = \"2s\" }}", place.trusting(""));
         let engine = place.front(driver, &lines);
         until("a good probe", PATIENCE, || engine.endpoints()[0].to_string().contains("200 in"));
         assert_eq!(engine.endpoints()[0]["health"], "up");
@@ -131,7 +131,7 @@ on_each_driver! {
         let lines = format!("{}\nproxy_protocol.from = \"127.0.0.1/32\"", issued.line());
         let back = Setup::new(driver).origin(&origin).listen_line(&lines).start();
         for version in ["v1", "v2"] {
-            let health = "health = { http = \"/\", every = \"200ms\" }";
+            let health = "health = { http = \"/\", every = \"200ms\", timeout = \"2s\" }";
             let lines = format!("{}\nproxy_protocol = \"{version}\"\n{health}", place.trusting(""));
             let setup = || {
                 let setup = Setup::new(driver).to(&format!("https://{}", back.address)).pool_line(&lines);

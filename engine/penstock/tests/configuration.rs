@@ -546,9 +546,11 @@ fn a_health_check_is_off_until_it_says_how_to_ask() {
     let fast = probe("host = \"app.example\"\nhealth = { http = \"/\", every = \"500ms\" }");
     assert!(matches!(&fast.ask, ProbeAsk::Http { host: Some(host), .. } if &**host == "app.example"));
     assert_eq!(fast.settings.interval_in_doubt, Duration::from_millis(500), "never more seldom than without a doubt");
+    assert_eq!(fast.settings.timeout, Duration::from_millis(500), "a probe is over when the next one is due");
     let bytes = probe("health = { send = \"PING\\r\\n\", expect = \"+PONG\", every_in_doubt = \"2s\" }");
     assert_eq!(bytes.ask, ProbeAsk::Bytes { send: "PING\r\n".into(), expect: "+PONG".into() });
     assert_eq!(bytes.settings.interval_in_doubt, Duration::from_secs(2));
+    assert_eq!(bytes.settings.timeout, policy::HealthSettings::default().timeout);
     let grpc = probe("protocol = \"h2\"\nhealth = { grpc = \"a.B\", host = \"b\" }");
     assert_eq!(grpc.ask, ProbeAsk::Grpc { service: "a.B".into(), host: Some("b".into()) });
     let told = report(&around("tls.ca = \"system\"\nhealth.grpc = \"\""));

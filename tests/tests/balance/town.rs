@@ -171,7 +171,7 @@ fn balancer(mode: &str, host: &str, engine: &str, more: &str) -> Engine {
     for host in ORIGINS {
         setup = setup.to(&endpoints(host)[0]);
     }
-    let health = "health = { http = \"/health\", every = \"200ms\", every_in_doubt = \"100ms\", rise = 1, fall = 1 }";
+    let health = "health = { http = \"/health\", every = \"200ms\", timeout = \"2s\", every_in_doubt = \"100ms\", rise = 1, fall = 1 }";
     let of_v6: Vec<_> = ORIGINS.iter().map(|host| format!("{:?}", endpoints(host)[1])).collect();
     let (_, v4, v6) = OURS.iter().find(|(known, ..)| *known == host).expect("it is one");
     setup = setup

@@ -1,9 +1,11 @@
 //! Health checks, compiled.
 
+use std::time::Duration;
+
 use policy::HealthSettings;
 
 use super::time;
-use crate::snapshot::literal::HostPolicy;
+use crate::snapshot::literal::{HostPolicy, Text, Time};
 use crate::snapshot::probing::Statuses;
 use crate::snapshot::schema::{HealthDoc, PoolDoc};
 
@@ -71,10 +73,11 @@ fn host(pool: &PoolDoc) -> Option<Box<str>> {
 fn settings(doc: &HealthDoc) -> HealthSettings {
     let defaults = HealthSettings::default();
     let interval = time(&doc.every);
+    let or_every = |given: &Option<Text<Time>>, default: Duration| given.as_ref().map_or(default.min(interval), time);
     HealthSettings {
         interval,
-        interval_in_doubt: doc.every_in_doubt.as_ref().map_or(defaults.interval_in_doubt.min(interval), time),
-        timeout: time(&doc.timeout),
+        interval_in_doubt: or_every(&doc.every_in_doubt, defaults.interval_in_doubt),
+        timeout: or_every(&doc.timeout, defaults.timeout),
         rise: doc.rise,
         fall: doc.fall,
         ready_when_unknown: defaults.ready_when_unknown,

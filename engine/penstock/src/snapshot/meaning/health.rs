@@ -29,7 +29,9 @@ impl Meaning<'_> {
         if health.port == Some(0) {
             self.report(Code::BadValue, path!["pool", at, "health", "port"], "port 0 is none", "leave it out");
         }
-        self.not_zero(path!["pool", at, "health", "timeout"], &health.timeout);
+        if let Some(timeout) = &health.timeout {
+            self.not_zero(path!["pool", at, "health", "timeout"], timeout);
+        }
         self.health_times(at, health);
         for (key, time) in [("every", Some(&health.every)), ("every_in_doubt", health.every_in_doubt.as_ref())] {
             if time.is_some_and(|time| time.0.0 < limits::PROBE_EVERY_MIN) {

@@ -75,13 +75,12 @@ impl Meaning<'_> {
     }
 
     pub(super) fn health_times(&mut self, at: usize, health: &HealthDoc) {
-        let late: &[Step<'_>] = path!["pool", at, "health", "timeout"];
-        if health.timeout.0 > health.every.0 && self.written(late) {
+        if let Some(timeout) = health.timeout.as_ref().filter(|timeout| timeout.0 > health.every.0) {
             let message = format!(
                 "an endpoint that hangs is asked every {} and not every {}: a probe waits for the one before",
-                health.timeout.0, health.every.0
+                timeout.0, health.every.0
             );
-            self.report(Code::NoEffect, late, message, "write at most `every`");
+            self.report(Code::NoEffect, path!["pool", at, "health", "timeout"], message, "write at most `every`");
         }
         let doubt: &[Step<'_>] = path!["pool", at, "health", "every_in_doubt"];
         if health.every_in_doubt.as_ref().is_some_and(|doubt| doubt.0 > health.every.0) {

@@ -34,8 +34,8 @@ pub struct HealthDoc {
     /// The same while a change is in the air: before the first verdict, and after an answer that speaks against the last one.
     /// `1s` unless given, or `every` if that is shorter.
     pub every_in_doubt: Option<Text<Time>>,
-    /// What a probe may take in all, connecting included.
-    pub timeout: Text<Time>,
+    /// What a probe may take in all, connecting included. `2s` unless given, or `every` if that is shorter: a probe waits for the one before.
+    pub timeout: Option<Text<Time>>,
     /// Good answers in a row that bring an endpoint back.
     pub rise: u8,
     /// Bad answers in a row that take it away. Until the first verdict it is used.
@@ -44,7 +44,7 @@ pub struct HealthDoc {
 
 impl Default for HealthDoc {
     fn default() -> Self {
-        let policy::HealthSettings { interval, timeout, rise, fall, .. } = policy::HealthSettings::default();
+        let policy::HealthSettings { interval, rise, fall, .. } = policy::HealthSettings::default();
         Self {
             http: None,
             status: Text::default(),
@@ -57,7 +57,7 @@ impl Default for HealthDoc {
             port: None,
             every: Text(Time(interval)),
             every_in_doubt: None,
-            timeout: Text(Time(timeout)),
+            timeout: None,
             rise,
             fall,
         }
