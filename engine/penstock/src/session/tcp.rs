@@ -82,7 +82,7 @@ async fn reach(
     let (mut tried, mut waited) = (Tried::default(), Duration::ZERO);
     for tries in 1..=settings.retry.policy.tries {
         let begun = ring::now();
-        let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true };
+        let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true, once: false };
         let endpoint = cluster.pick(&choice, policy_now(begun), counters).ok()?;
         let dialled = cluster.dial(&endpoint, None, header(), settings.timeouts.connect, timer, counters).await;
         let class = dialled.as_ref().map_or_else(Class::from, |_| Class::Answered(StatusClass::Success));
