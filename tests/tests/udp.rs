@@ -230,6 +230,29 @@ on_each_driver! {
         });
     }
 
+    /// What is told to have gone to clients has; replies that found no turn have not.
+    fn replies_that_are_dropped_are_not_told(driver) {
+        let endpoint = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let address = endpoint.local_addr().expect("its address");
+        let answering = std::thread::spawn(move || {
+            let (_, from) = endpoint.recv_from(&mut [0; 64]).expect("a question");
+            for number in 0..100 {
+                endpoint.send_to(&pattern(number, LONG_DATAGRAM), from).expect("it is sent");
+            }
+        });
+        let setup = Setup::new(driver).udp().to(&address.to_string()).listen_line("class = \"paced\"");
+        let engine = setup.more("[classes.paced]\nbandwidth = \"100kB/s\"").start();
+        let client = Caller::new(engine.address);
+        client.send(b"all of them");
+        answering.join().expect("no complaint");
+        client.0.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
+        let heard = std::iter::from_fn(|| client.hear().ok()).count() as u64;
+        let metrics = engine.metrics();
+        assert!((1..100).contains(&heard), "{heard} of 100");
+        assert_eq!((metrics.sum("datagrams_out_total"), metrics.sum("datagrams_dropped_total")), (heard, 100 - heard));
+        assert_eq!(metrics.sum("bytes_out_total"), heard * LONG_DATAGRAM as u64);
+    }
+
     /// Flows begin at their class's rate: the next ones wait for a moment, and those behind them are dropped.
     fn flows_begin_at_their_rate(driver) {
         let origin = Echo::start();

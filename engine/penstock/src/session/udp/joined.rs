@@ -92,6 +92,12 @@ pub(super) struct Leaving<'a> {
 }
 
 impl<'a> Leaving<'a> {
+    /// Datagrams, and their bytes.
+    pub(super) fn amount(&self) -> (u64, u64) {
+        let bytes = self.bytes.len();
+        (self.segment.map_or(1, |segment| count(bytes, segment)), bytes as u64)
+    }
+
     pub(super) fn to(self, to: std::net::SocketAddr, from: Option<std::net::IpAddr>) -> Transmit<'a> {
         Transmit { to, from, ecn: self.ecn, segment: self.segment, bytes: self.bytes }
     }

@@ -228,7 +228,13 @@ impl Shared {
 
     /// Sends to a client. False: there was no room.
     fn reply(&self, path: Path, leaving: Leaving<'_>) -> bool {
-        self.socket.send(&leaving.to(path.client, path.to)) != Sent::Full
+        let (count, bytes) = leaving.amount();
+        let sent = self.socket.send(&leaving.to(path.client, path.to)) != Sent::Full;
+        if sent {
+            self.door.cells.counters.datagrams_out_total.add(count);
+            self.door.cells.counters.bytes_out_total.add(bytes);
+        }
+        sent
     }
 
     /// A flow to the endpoint that knows a client's connection, if it has one.
@@ -449,8 +455,6 @@ impl Flow {
             }
             self.hear(count);
             shared.hear_names(self, received.bytes);
-            counters.datagrams_out_total.add(count);
-            counters.bytes_out_total.add(received.bytes.len() as u64);
             let put = |piece: &Received<'_>, _| joined.put(piece, back);
             counters.datagrams_dropped_total.add(shared.pace(self, path, Direction::Down, &mut received, put));
         });
