@@ -49,6 +49,26 @@ on_each_driver! {
         assert_eq!(line["upstream"], nobody.to_string(), "{line}");
     }
 
+    /// What is no request has a line too, with the beginning of what was said.
+    fn refused_heads_are_told(driver) {
+        let origin = Origin::standard();
+        let engine = logging(Setup::new(driver).origin(&origin), "json");
+        let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "x".repeat(2_000));
+        for said in ["GET /twice HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "GET /\"\x01 HTTP/1.1\r\nHost: a\r\n\r\n", &long] {
+            assert_eq!(engine.client().ask(said).status(), 400, "{said}");
+        }
+        let values: Vec<Value> = lines(&engine, 3).iter().map(|line| parsed(line)).collect();
+        for value in &values {
+            assert_eq!((&value["status"], &value["reason"]), (&400.into(), &"client-malformed".into()), "{value}");
+            assert_eq!((&value["method"], &value["client"]), (&"GET".into(), &"127.0.0.1".into()), "{value}");
+        }
+        assert_eq!(values[0]["target"], "/twice");
+        assert_eq!(values[2]["target"].as_str().map(str::len), Some(256 - "GET ".len()));
+        let engine = logging(Setup::new(driver).origin(&origin), "common");
+        engine.client().ask("\r\n \r\n\r\n");
+        assert!(lines(&engine, 1)[0].ends_with("\"- - HTTP/1.1\" 400 0 \"-\" \"-\""));
+    }
+
     fn no_client_writes_lines_of_its_own(driver) {
         let origin = Origin::standard();
         let nasty = [

@@ -202,6 +202,9 @@ pub const REPLAY_BYTES_WORKER: usize = 16 << 20;
 /// What `retry.buffer` may be set to: a sixteenth of what a worker keeps, so that a few large requests leave room for others.
 pub const REPLAY_BYTES_MAX: u64 = 1 << 20;
 
+/// Of what was said and is no request, as much goes into the access log: a line of `GET`, a usual target and a version.
+pub const REFUSED_SAID_MAX: usize = 256;
+
 /// Content of an answer that nobody gets, taken in to keep its connection: beyond it a new connection is cheaper.
 pub const DISCARD_BYTES_MAX: usize = 64 << 10;
 

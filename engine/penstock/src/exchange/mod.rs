@@ -35,7 +35,7 @@ use self::admit::{Admitted, InPool};
 pub use self::affinity::affinity_of_bytes;
 pub use self::door::{Desk, Door, Peer, Roll};
 use self::relay::{Exchange, Relayed};
-pub use self::respond::{Reason, refuse};
+pub use self::respond::Reason;
 use self::route::{Passed, Routed, Way};
 use self::tries::Tries;
 pub use self::tunnel::{Splicer, Splicing, Tunnelled, tunnel};
@@ -305,6 +305,36 @@ impl Settled {
         self.endpoint = Some(Rc::clone(endpoint));
         self.tries = self.tries.saturating_add(1);
     }
+}
+
+/// Refuses what is no request, and tells the access log: of what was `said`, its first line as far as it came.
+pub fn refuse(door: &Door, lane: &mut Lane<'_, Server>, peer: &Peer, said: &[u8], begun: Now, reason: Reason) {
+    let status = respond::refuse(door, lane, reason);
+    if status > 0 {
+        door.cells.responded(status);
+    }
+    let Some(log) = &door.log else { return };
+    let line = said.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let mut words = line[..line.len().min(limits::REFUSED_SAID_MAX)].splitn(3, |byte| *byte == b' ');
+    let secured = lane.secured();
+    let dropped = log.borrow_mut().write(&Line {
+        client: peer.text(),
+        method: words.next().unwrap_or_default(),
+        target: words.next().unwrap_or_default(),
+        version: match lane {
+            Lane::H1(_) => "HTTP/1.1",
+            Lane::H2(_) => "HTTP/2.0",
+            Lane::H3(_) => "HTTP/3.0",
+        },
+        status,
+        duration: ring::now().since(begun),
+        tls: secured.map_or("", |secured| secured.version),
+        cipher: secured.map_or("", |secured| secured.cipher),
+        resumed: secured.is_some_and(|secured| secured.resumed),
+        reason: reason.text(),
+        ..Line::default()
+    });
+    door.cells.counters.log_lines_dropped_total.add(dropped);
 }
 
 /// Counts the exchange and tells the access log.

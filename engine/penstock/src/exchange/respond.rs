@@ -331,7 +331,7 @@ fn limit_fields<'a>(door: &Door, reason: Reason, value: &'a mut Vec<u8>) -> Opti
 }
 
 /// Answers a client whose request could not even be read, and ends the connection.
-pub fn refuse(door: &Door, lane: &mut Lane<'_, Server>, reason: Reason) -> u16 {
+pub(super) fn refuse(door: &Door, lane: &mut Lane<'_, Server>, reason: Reason) -> u16 {
     let mut respond = Respond::new(reason.status());
     ours(&mut respond, reason);
     send(door, lane, &respond)

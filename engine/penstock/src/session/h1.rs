@@ -164,16 +164,15 @@ fn without_tls() -> Vec<u8> {
 /// Serves requests while there are bytes of them. False when the connection shall end.
 async fn serve_ready(door: &Door, conn: &mut Conn<Server>, peer: &Peer, timer: &mut Timer) -> bool {
     loop {
+        let begun = ring::now();
         match next_request(door, conn, timer).await {
             Next::Request(head) => {
                 let request = Request::take(door, conn, head);
                 exchange::serve(door, &mut conn.into(), request, peer, timer).await;
             }
             Next::Refuse(reason) => {
-                let status = exchange::refuse(door, &mut conn.into(), reason);
-                if status > 0 {
-                    door.cells.responded(status);
-                }
+                let said = conn.unread()[..conn.unread().len().min(limits::REFUSED_SAID_MAX)].to_vec();
+                exchange::refuse(door, &mut conn.into(), peer, &said, begun, reason);
                 return false;
             }
             Next::Close => return false,

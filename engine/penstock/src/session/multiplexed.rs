@@ -154,7 +154,7 @@ fn begin<M: Multiplexed<Role = Server>>(door: &Rc<Door>, peer: &Rc<Peer>, arriva
         Arrival::Refused(stream, malformed) => {
             door.cells.counters.requests_malformed_total.add(1);
             if let Some(stream) = stream {
-                ring::spawn(refuse::<M>(door, stream, Reason::ClientMalformed(malformed)));
+                ring::spawn(refuse::<M>(door, peer, stream, Reason::ClientMalformed(malformed)));
             }
         }
     }
@@ -170,11 +170,8 @@ async fn serve<M: Multiplexed<Role = Server>>(door: Rc<Door>, peer: Rc<Peer>, mu
     exchange::serve(&door, &mut M::lane(&mut stream), request, &peer, &mut Timer::new()).await;
 }
 
-async fn refuse<M: Multiplexed<Role = Server>>(door: Rc<Door>, mut stream: M::Stream, reason: Reason) {
-    let status = exchange::refuse(&door, &mut M::lane(&mut stream), reason);
-    if status > 0 {
-        door.cells.responded(status);
-    }
+async fn refuse<M: Multiplexed<Role = Server>>(door: Rc<Door>, peer: Rc<Peer>, mut stream: M::Stream, reason: Reason) {
+    exchange::refuse(&door, &mut M::lane(&mut stream), &peer, &[], ring::now(), reason);
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ const BATCH_BYTES: usize = 32 << 10;
 const BATCHES_MAX: usize = limits::ACCESS_LOG_QUEUE * 512 / BATCH_BYTES;
 
 /// One exchange, as it will be told.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Line<'a> {
     /// The client's address.
     pub client: &'a [u8],
@@ -218,14 +218,18 @@ fn common(out: &mut Vec<u8>, line: &Line<'_>, stamp: &str) {
     let quote = |byte| byte == b'"' || byte == b'\\';
     escaped(out, line.client, quote);
     let _ = write!(out, " - - [{stamp}] \"");
-    escaped(out, line.method, quote);
+    escaped(out, or_dash(line.method), quote);
     out.push(b' ');
-    escaped(out, line.target, quote);
+    escaped(out, or_dash(line.target), quote);
     let _ = write!(out, " {}\" {} {} \"", line.version, line.status, line.bytes);
-    escaped(out, if line.referer.is_empty() { b"-" } else { line.referer }, quote);
+    escaped(out, or_dash(line.referer), quote);
     out.extend_from_slice(b"\" \"");
-    escaped(out, if line.user_agent.is_empty() { b"-" } else { line.user_agent }, quote);
+    escaped(out, or_dash(line.user_agent), quote);
     out.extend_from_slice(b"\"\n");
+}
+
+const fn or_dash(text: &[u8]) -> &[u8] {
+    if text.is_empty() { b"-" } else { text }
 }
 
 /// What a client wrote must not become a line of its own, nor an escape sequence in a terminal.
