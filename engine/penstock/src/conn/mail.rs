@@ -1,12 +1,16 @@
 //! A stream's mailbox: what has come for its exchange, and what waits to go.
 
 use std::collections::VecDeque;
+use std::io;
+use std::task::Poll;
 
 use proto::Malformed;
 use proto::h1::Trailers;
+use proto::http::Fields;
 use ring::{Buf, TaskRef};
 
-use super::shelf::Index;
+use super::shelf::{Index, is_malformed};
+use super::{Broken, Read};
 
 /// One step of what the peer said on a stream.
 pub(super) enum Inbound<H> {
@@ -104,6 +108,54 @@ impl<H> Mail<H> {
         }
     }
 
+    /// The next step of what the peer said, with its head's fields and text; who asks is woken when there is more, unless the connection is `over`.
+    #[inline]
+    pub(super) fn poll_read(
+        &mut self,
+        over: bool,
+        fields: &mut Fields,
+        head: &mut Option<Buf>,
+    ) -> Poll<Result<Read<H>, Broken>> {
+        Poll::Ready(Ok(match self.inbox.pop_front() {
+            Some(Inbound::Head(read, text, index)) => {
+                index.copy_to(fields);
+                *head = Some(text);
+                Read::Head(read)
+            }
+            Some(Inbound::Data(data)) => {
+                self.inbox_bytes -= data.len();
+                Read::Data(data)
+            }
+            Some(Inbound::End) => {
+                self.ended = true;
+                Read::End
+            }
+            None => {
+                return match self.reset {
+                    Some(why) if is_malformed(why) => Poll::Ready(Err(Broken::Malformed(why))),
+                    _ => self.poll_broken(over).map(|()| Err(Broken::Io(gone()))),
+                };
+            }
+        }))
+    }
+
+    /// Ready when the stream or its connection is over before its time.
+    pub(super) fn poll_broken(&mut self, over: bool) -> Poll<()> {
+        if over || self.reset.is_some() {
+            return Poll::Ready(());
+        }
+        self.task = Some(ring::current_task());
+        Poll::Pending
+    }
+
+    /// Takes the end of a message whose content has been taken.
+    pub(super) fn settle(&mut self) {
+        if let Some(Inbound::End) = self.inbox.front() {
+            self.inbox.pop_front();
+            self.ended = true;
+        }
+    }
+
     /// All content of the peer's message has been taken out.
     pub(super) fn is_read(&self) -> bool {
         self.ended || matches!(self.inbox.front(), Some(Inbound::End))
@@ -131,4 +183,9 @@ impl<H> Mail<H> {
             self.wake();
         }
     }
+}
+
+/// The stream is gone, or the whole connection.
+pub(super) fn gone() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
 }

@@ -16,7 +16,6 @@ mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -556,9 +555,4 @@ impl<R: Speaks> Hub<R> {
         self.transport.send(buf);
         self.handed += self.transport.unsent().saturating_sub(before) as u64;
     }
-}
-
-/// The stream is gone, or the whole connection.
-fn gone() -> io::Error {
-    io::ErrorKind::ConnectionReset.into()
 }

@@ -8,9 +8,8 @@ use proto::h2::{Client, ErrorCode, Server, StreamId};
 use proto::http::{Fields, hop};
 use ring::Buf;
 
-use super::{Hub, Multiplex, clock, gone};
-use crate::conn::mail::{Inbound, Mail};
-use crate::conn::shelf::is_malformed;
+use super::{Hub, Multiplex, clock};
+use crate::conn::mail::{Inbound, Mail, gone};
 use crate::conn::{Asks, Broken, Composed, Read, Speaks};
 use crate::limits;
 use crate::tls::Secured;
@@ -47,36 +46,14 @@ impl<R: Speaks> Stream<R> {
         let hub = &mut *self.connection.hub.borrow_mut();
         let ended = hub.ended.is_some();
         let Some(mail) = hub.mail(self.id) else { return Poll::Ready(Err(Broken::Io(gone()))) };
-        let read = match mail.inbox.pop_front() {
-            Some(Inbound::Head(head, text, index)) => {
-                index.copy_to(fields);
-                self.head = Some(text);
-                Read::Head(head)
+        let read = mail.poll_read(ended, fields, &mut self.head);
+        if let Poll::Ready(Ok(Read::Data(data))) = &read {
+            hub.machine.credit(self.id, data.len(), &mut hub.out);
+            if !hub.out.is_empty() {
+                hub.nudge();
             }
-            Some(Inbound::Data(data)) => {
-                mail.inbox_bytes -= data.len();
-                hub.machine.credit(self.id, data.len(), &mut hub.out);
-                if !hub.out.is_empty() {
-                    hub.nudge();
-                }
-                Read::Data(data)
-            }
-            Some(Inbound::End) => {
-                mail.ended = true;
-                Read::End
-            }
-            None => {
-                return match mail.reset {
-                    Some(why) if is_malformed(why) => Poll::Ready(Err(Broken::Malformed(why))),
-                    None if !ended => {
-                        mail.task = Some(ring::current_task());
-                        Poll::Pending
-                    }
-                    _ => Poll::Ready(Err(Broken::Io(gone()))),
-                };
-            }
-        };
-        Poll::Ready(Ok(read))
+        }
+        read
     }
 
     /// Bytes of another protocol; `None` when the peer says no more.
@@ -112,12 +89,7 @@ impl<R: Speaks> Stream<R> {
 
     /// Takes the end of a message whose content has been taken.
     pub fn settle(&mut self) {
-        self.with_mail(|mail| {
-            if let Some(Inbound::End) = mail.inbox.front() {
-                mail.inbox.pop_front();
-                mail.ended = true;
-            }
-        });
+        self.with_mail(Mail::settle);
     }
 
     pub fn take_trailers(&mut self) -> Trailers {
@@ -128,13 +100,7 @@ impl<R: Speaks> Stream<R> {
     pub fn poll_broken(&self) -> Poll<()> {
         let hub = &mut *self.connection.hub.borrow_mut();
         let ended = hub.ended.is_some();
-        match hub.mail(self.id) {
-            Some(mail) if mail.reset.is_none() && !ended => {
-                mail.task = Some(ring::current_task());
-                Poll::Pending
-            }
-            _ => Poll::Ready(()),
-        }
+        hub.mail(self.id).map_or(Poll::Ready(()), |mail| mail.poll_broken(ended))
     }
 
     /// As [`crate::conn::Transport::is_early`].

@@ -560,8 +560,3 @@ fn has_words(out: &Out) -> bool {
 fn name(id: StreamId) -> proto::h3::StreamId {
     proto::h3::StreamId(id.into())
 }
-
-/// The stream is gone, or the whole connection.
-fn gone() -> std::io::Error {
-    std::io::ErrorKind::ConnectionReset.into()
-}

@@ -9,9 +9,8 @@ use proto::http::Fields;
 use ring::Buf;
 
 use super::flow::Flow;
-use super::{Hub, Multiplex, gone, name};
-use crate::conn::mail::Inbound;
-use crate::conn::shelf::is_malformed;
+use super::{Hub, Multiplex, name};
+use crate::conn::mail::{Inbound, gone};
 use crate::conn::{Asks, Broken, Composed, Read, Speaks};
 use crate::limits;
 use crate::quic::StreamId;
@@ -50,33 +49,7 @@ impl<R: Speaks> Stream<R> {
         let hub = &mut *self.connection.hub.borrow_mut();
         let Some(at) = self.id.and_then(|id| hub.filled(id)) else { return Poll::Ready(Err(Broken::Io(gone()))) };
         let ended = hub.ended.is_some();
-        let mail = &mut hub.flows[at].mail;
-        let read = match mail.inbox.pop_front() {
-            Some(Inbound::Head(head, text, index)) => {
-                index.copy_to(fields);
-                self.head = Some(text);
-                Read::Head(head)
-            }
-            Some(Inbound::Data(data)) => {
-                mail.inbox_bytes -= data.len();
-                Read::Data(data)
-            }
-            Some(Inbound::End) => {
-                mail.ended = true;
-                Read::End
-            }
-            None => {
-                return match mail.reset {
-                    Some(why) if is_malformed(why) => Poll::Ready(Err(Broken::Malformed(why))),
-                    None if !ended => {
-                        mail.task = Some(ring::current_task());
-                        Poll::Pending
-                    }
-                    _ => Poll::Ready(Err(Broken::Io(gone()))),
-                };
-            }
-        };
-        Poll::Ready(Ok(read))
+        hub.flows[at].mail.poll_read(ended, fields, &mut self.head)
     }
 
     /// Bytes of another protocol; `None` when the peer says no more.
@@ -112,12 +85,7 @@ impl<R: Speaks> Stream<R> {
 
     /// Takes the end of a message whose content has been taken.
     pub fn settle(&mut self) {
-        self.with_flow(|flow| {
-            if let Some(Inbound::End) = flow.mail.inbox.front() {
-                flow.mail.inbox.pop_front();
-                flow.mail.ended = true;
-            }
-        });
+        self.with_flow(|flow| flow.mail.settle());
     }
 
     pub fn take_trailers(&mut self) -> Trailers {
@@ -128,13 +96,8 @@ impl<R: Speaks> Stream<R> {
     pub fn poll_broken(&self) -> Poll<()> {
         let hub = &mut *self.connection.hub.borrow_mut();
         let ended = hub.ended.is_some();
-        match self.id.and_then(|id| hub.find(id)) {
-            Some(at) if hub.flows[at].mail.reset.is_none() && !ended => {
-                hub.flows[at].mail.task = Some(ring::current_task());
-                Poll::Pending
-            }
-            _ => Poll::Ready(()),
-        }
+        let Some(at) = self.id.and_then(|id| hub.find(id)) else { return Poll::Ready(()) };
+        hub.flows[at].mail.poll_broken(ended)
     }
 
     /// As [`Link::is_early`](crate::quic::Link::is_early).
