@@ -1,6 +1,8 @@
 //! The access log: a line an exchange, which any reader can parse, and which no client can write into.
 
 use std::collections::HashMap;
+use std::io::Read;
+use std::net::UdpSocket;
 
 use harness::{Engine, Origin, PATIENCE, Setup, on_each_driver, until};
 use serde_json::Value;
@@ -36,6 +38,81 @@ on_each_driver! {
         assert!((140_000..5_000_000).contains(&slow), "{slow} µs for an answer after 150 ms");
         let time = first["time"].as_str().unwrap_or_default();
         assert!(time.len() >= 20 && time.ends_with('Z') && time.as_bytes()[10] == b'T', "{time} is not RFC 3339");
+    }
+
+    /// What a TCP door passes through is told of when it is over, and how that came.
+    fn tcp_connections_are_told(driver) {
+        let origin = Origin::start(|peer| {
+            let mut said = [0; 3];
+            while peer.wire.stream.read_exact(&mut said).is_ok() {
+                match &said {
+                    b"ask" => assert!(peer.send("answer")),
+                    _ => return peer.reset(),
+                }
+            }
+        });
+        let nobody = harness::free_address();
+        for (endpoint, said, wanted) in [
+            (origin.address, "ask", ("", 200, 3, 6)),
+            (origin.address, "end", ("cut", 200, 6, 6)),
+            (nobody, "ask", ("no-endpoint", 502, 0, 0)),
+        ] {
+            let engine = logging(Setup::new(driver).to(&endpoint.to_string()).tcp(), "json");
+            let mut client = engine.client();
+            let port = client.stream.local_addr().expect("it is connected").port();
+            client.send("ask");
+            if endpoint != nobody {
+                assert_eq!(client.take(6).expect("an answer"), b"answer");
+                if said == "ask" { client.half_close() } else { client.send(said) }
+            }
+            let _ = client.rest();
+            let line = &lines(&engine, 1)[0];
+            unique_keys(line);
+            let line = parsed(line);
+            let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+            assert_eq!((text("protocol"), text("listener"), text("pool")), ("tcp".into(), "door".into(), "origins".into()));
+            assert_eq!((text("client"), text("upstream")), ("127.0.0.1".into(), endpoint.to_string()));
+            assert_eq!(line["client_port"], port);
+            let told = (text("reason"), line["status"].clone(), line["bytes_in"].clone(), line["bytes_out"].clone());
+            assert_eq!(told, (wanted.0.to_owned(), wanted.1.into(), wanted.2.into(), wanted.3.into()), "{line}");
+        }
+    }
+
+    /// And a flow of datagrams; but not through a listener that is not to be logged.
+    fn flows_are_told(driver) {
+        let origin = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let address = origin.local_addr().expect("bound");
+        std::thread::spawn(move || {
+            let mut said = [0; 100];
+            while let Ok((count, from)) = origin.recv_from(&mut said) {
+                if &said[..count] != b"mute" {
+                    let _ = origin.send_to(b"reply", from);
+                }
+            }
+        });
+        let setup = |more: &str| {
+            let udp = format!("udp = {{ idle = \"200ms\", replies = 1 }}\n{more}");
+            logging(Setup::new(driver).to(&address.to_string()).udp().listen_line(&udp), "json")
+        };
+        for (said, wanted) in [("question", ("", 200, 8, 5, 1)), ("mute", ("no-reply", 504, 4, 0, 0))] {
+            let engine = setup("");
+            let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+            client.send_to(said.as_bytes(), engine.address).expect("it leaves");
+            let line = parsed(&lines(&engine, 1)[0]);
+            assert_eq!((&line["protocol"], &line["listener"]), (&"udp".into(), &"door".into()), "{line}");
+            assert_eq!(line["client_port"], client.local_addr().expect("bound").port());
+            assert_eq!(line["reason"].as_str().unwrap_or_default(), wanted.0, "{line}");
+            let told = ["status", "bytes_in", "bytes_out", "datagrams_out"].map(|key| line[key].as_u64().expect("a number"));
+            assert_eq!(told, [wanted.1, wanted.2, wanted.3, wanted.4], "{line}");
+        }
+        let engine = setup("log = false");
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        client.send_to(b"question", engine.address).expect("it leaves");
+        engine.until_metric("udp_flows_total", 1);
+        engine.until_metric("connections_open", 0);
+        engine.terminate();
+        until("it is gone", PATIENCE, || std::net::TcpStream::connect(engine.admin).is_err());
+        assert_eq!(log(&engine), "");
     }
 
     /// What went wrong is told, and with whom.

@@ -212,6 +212,8 @@ impl Worker {
 
     fn open_listener(&mut self, id: ListenerId, tls: Option<Arc<ServerConfig>>, count: usize) -> io::Result<()> {
         let listener = &self.snapshot[id];
+        let log = self.log.clone().filter(|_| listener.log);
+        let logs_connections = log.is_some() && listener.protocol != ListenerProtocol::Http;
         let door = Rc::new(Door {
             snapshot: Arc::clone(&self.snapshot),
             listener: id,
@@ -221,7 +223,7 @@ impl Worker {
             selections: Rc::clone(&self.selections),
             breakers: Rc::clone(&self.breakers),
             homes: Arc::clone(&self.homes),
-            log: self.log.clone(),
+            log,
             desk: Rc::clone(&self.desk),
             tls: RefCell::new(tls),
             alternative: listener.alternative().map(|text| text.into_bytes().into()),
@@ -231,7 +233,8 @@ impl Worker {
                 .listeners
                 .iter()
                 .any(|one| one.tls.as_ref().is_some_and(|tls| tls.client_cert_field)),
-            tells_path: self.snapshot.pools.iter().any(|pool| pool.proxy_protocol != ProxyProtocol::Off),
+            tells_path: logs_connections
+                || self.snapshot.pools.iter().any(|pool| pool.proxy_protocol != ProxyProtocol::Off),
         });
         let quic = door.tls.borrow().as_ref().and_then(|tls| self.offer_quic(id, tls)).transpose()?;
         let share = (listener.max_connections as usize).div_ceil(count.max(1));

@@ -13,7 +13,7 @@ use super::tunnel::{Splicer, Splicing};
 use crate::qos::{HeldClient, Qos};
 use crate::snapshot::{Listener, ListenerId, PoolId, Snapshot};
 use crate::telemetry::WorkerCells;
-use crate::telemetry::access_log::Writer;
+use crate::telemetry::access_log::{Passed, Writer};
 use crate::tls::ServerConfig;
 use crate::upstream::{Cluster, Homes, RouteBreaker, Selection};
 
@@ -38,7 +38,7 @@ pub struct Door {
     pub open: Cell<usize>,
     /// What clients of HTTP/1 and 2 are told of HTTP/3 (`Alt-Svc`).
     pub alternative: Option<Box<[u8]>>,
-    /// A pool behind it wants to know from where to where its clients connected.
+    /// A pool behind it wants to know from where to where its clients connected, or the access log does.
     pub tells_path: bool,
     /// Some listener tells endpoints of clients' certificates: nobody else may seem to.
     pub tells_certificate: bool,
@@ -212,5 +212,12 @@ impl Door {
     #[must_use]
     pub fn cluster(&self, pool: PoolId) -> &Cluster {
         &self.clusters[usize::from(pool.0)]
+    }
+
+    /// Tells the access log of what was passed through.
+    pub fn tell_passed(&self, passed: &Passed<'_>) {
+        let Some(log) = &self.log else { return };
+        let dropped = log.borrow_mut().write_passed(passed);
+        self.cells.counters.log_lines_dropped_total.add(dropped);
     }
 }

@@ -233,7 +233,7 @@ impl<'a> Tries<'a> {
 
     /// Tries begun, of those that it may have.
     const fn spent(&self) -> u8 {
-        self.count - self.excused
+        self.count.saturating_sub(self.excused)
     }
 
     /// How long it has waited for an endpoint, in all.

@@ -4,14 +4,17 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::telemetry::access_log::{Passed, port_of};
+use crate::tls::Secured;
+
 use policy::{Class, Outcome, Replay, StatusClass, Stop};
-use ring::{Buf, Timer};
+use ring::{Buf, Now, Timer};
 
 use super::greeting::greet;
 use super::hello::lead;
 use super::{Accepted, Sessions};
 use crate::conn::Transport;
-use crate::exchange::{Door, affinity_of_bytes, tunnel};
+use crate::exchange::{Door, Reason, Tunnelled, affinity_of_bytes, tunnel};
 use crate::limits;
 use crate::snapshot::{ListenerProtocol, PoolId};
 use crate::upstream::{Choice, Endpoint, Held, Repetition, Tried, policy_now, proxy_header};
@@ -20,16 +23,77 @@ use crate::upstream::{Choice, Endpoint, Held, Repetition, Tried, policy_now, pro
 pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, mut accepted: Accepted) {
     sessions.enter(&door);
     let held = accepted.held.take();
-    pass(&door, accepted).await;
+    let mut course = Course::of(&accepted);
+    pass(&door, accepted, &mut course).await;
+    course.tell(&door);
     sessions.leave(&door, held);
 }
 
-async fn pass(door: &Door, accepted: Accepted) {
+/// What the access log is told of a connection in the end.
+struct Course {
+    begun: Now,
+    client: Option<IpAddr>,
+    port: Option<u16>,
+    pool: Option<PoolId>,
+    endpoint: Option<Rc<Endpoint>>,
+    tries: u8,
+    tunnelled: Tunnelled,
+    secured: Option<Secured>,
+    status: u16,
+    reason: &'static str,
+}
+
+impl Course {
+    /// Of a client that has connected, and has not been led anywhere.
+    fn of(accepted: &Accepted) -> Self {
+        Self {
+            begun: ring::now(),
+            client: accepted.address,
+            port: port_of(accepted.address, accepted.path.map(|(from, _)| from)),
+            pool: None,
+            endpoint: None,
+            tries: 0,
+            tunnelled: Tunnelled::default(),
+            secured: None,
+            status: 400,
+            reason: "not-led",
+        }
+    }
+
+    fn ends(&mut self, status: u16, reason: &'static str) {
+        (self.status, self.reason) = (status, reason);
+    }
+
+    fn tell(&self, door: &Door) {
+        door.tell_passed(&Passed {
+            protocol: "tcp",
+            listener: &door.listener().name,
+            client: self.client,
+            port: self.port,
+            pool: self.pool.map_or("", |pool| &door.snapshot[pool].name),
+            upstream: self.endpoint.as_ref().map_or("", |endpoint| &endpoint.name),
+            tries: self.tries,
+            bytes_in: self.tunnelled.up,
+            bytes_out: self.tunnelled.down,
+            datagrams: None,
+            duration: ring::now().since(self.begun),
+            tls: self.secured.map_or("", |secured| secured.version),
+            cipher: self.secured.map_or("", |secured| secured.cipher),
+            resumed: self.secured.is_some_and(|secured| secured.resumed),
+            status: self.status,
+            reason: self.reason,
+        });
+    }
+}
+
+async fn pass(door: &Door, accepted: Accepted, course: &mut Course) {
     let Accepted { mut stream, address, path, mut unread, .. } = accepted;
     let mut timer = Timer::new();
     if stream.is_handshaking() && ring::pooled(greet(door, &mut stream, &mut timer)).await.is_err() {
+        course.ends(400, "handshake-failed");
         return stream.linger(limits::FAREWELL, limits::LINGER_BYTES_MAX).await;
     }
+    course.secured = stream.secured();
     let pool = match door.listener().protocol {
         ListenerProtocol::Tcp { pool } => pool,
         ListenerProtocol::Sni { otherwise } => {
@@ -41,15 +105,25 @@ async fn pass(door: &Door, accepted: Accepted) {
         }
         ListenerProtocol::Http | ListenerProtocol::Udp { .. } => return,
     };
-    let Ok(paced) = door.admit_bytes(&mut stream, address, &mut timer).await else { return stream.reset() };
+    course.pool = Some(pool);
+    let paced = match door.admit_bytes(&mut stream, address, &mut timer).await {
+        Ok(paced) => paced,
+        Err(reason) => {
+            course.ends(503, reason.text());
+            return stream.reset();
+        }
+    };
     let settings = &door.snapshot[pool];
     let header = || proxy_header(settings.proxy_protocol, path);
-    let Some(mut up) = reach(door, pool, address, &header, &mut timer).await else {
+    let Some(mut up) = reach(door, pool, address, &header, &mut timer, course).await else {
         door.cells.counters.no_endpoint_total.add(1);
+        course.ends(502, Reason::NoEndpoint.text());
         return stream.reset();
     };
     let idle = settings.timeouts.idle;
     let tunnelled = tunnel(door, &mut stream, &mut up.stream, unread, &mut timer, idle, paced.as_ref()).await;
+    course.tunnelled = tunnelled;
+    course.ends(200, if tunnelled.cut { "cut" } else { "" });
     door.cells.counters.bytes_out_total.add(tunnelled.down);
     door.cluster(pool).record(&up.endpoint, policy_now(ring::now()), &up.outcome);
     if tunnelled.cut {
@@ -73,6 +147,7 @@ async fn reach(
     client: Option<IpAddr>,
     header: &impl Fn() -> Option<Buf>,
     timer: &mut Timer,
+    course: &mut Course,
 ) -> Option<Reached> {
     let settings = &door.snapshot[pool];
     let cluster = door.cluster(pool);
@@ -84,6 +159,7 @@ async fn reach(
         let begun = ring::now();
         let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true, once: false };
         let endpoint = cluster.pick(&choice, policy_now(begun), counters).ok()?;
+        (course.tries, course.endpoint) = (tries, Some(Rc::clone(&endpoint)));
         let dialled = cluster.dial(&endpoint, None, header(), settings.timeouts.connect, timer, counters).await;
         let class = dialled.as_ref().map_or_else(Class::from, |_| Class::Answered(StatusClass::Success));
         let outcome = Outcome::new(ring::now().since(begun), class);

@@ -3,6 +3,8 @@
 //! What holds here: a request never waits for the log. When the writer is behind by [`ACCESS_LOG_QUEUE`] lines' worth of
 //! batches, lines are dropped and counted. The file is opened anew on SIGHUP, so that it can be rotated.
 
+mod passed;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -10,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub use self::passed::{Passed, port_of};
 use crate::limits;
 use crate::snapshot::{AccessFormat, AccessLog};
 
@@ -117,6 +120,21 @@ impl Writer {
             AccessFormat::Json => json(&mut self.batch, line, &self.stamp),
             AccessFormat::Common => common(&mut self.batch, line, &self.stamp),
         }
+        self.written()
+    }
+
+    /// The same for what was passed through.
+    pub fn write_passed(&mut self, passed: &Passed<'_>) -> u64 {
+        self.stamp_now();
+        match self.format {
+            AccessFormat::Json => passed::json(&mut self.batch, passed, &self.stamp),
+            AccessFormat::Common => passed::common(&mut self.batch, passed, &self.stamp),
+        }
+        self.written()
+    }
+
+    /// A line more has been collected.
+    fn written(&mut self) -> u64 {
         self.lines += 1;
         if self.batch.len() >= BATCH_BYTES { self.flush() } else { 0 }
     }
@@ -193,11 +211,7 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>, stamp: &str) {
         ("tls", line.tls.as_bytes()),
         ("cipher", line.cipher.as_bytes()),
     ] {
-        if !value.is_empty() {
-            let _ = write!(out, r#","{name}":""#);
-            escaped(out, value, |byte| byte == b'"' || byte == b'\\');
-            out.push(b'"');
-        }
+        field(out, name, value);
     }
     if !line.tls.is_empty() {
         let _ = write!(out, r#","resumed":{}"#, line.resumed);
@@ -211,6 +225,15 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>, stamp: &str) {
         line.duration.as_micros(),
         line.tries
     );
+}
+
+/// A text, unless it is empty.
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    if !value.is_empty() {
+        let _ = write!(out, r#","{name}":""#);
+        escaped(out, value, |byte| byte == b'"' || byte == b'\\');
+        out.push(b'"');
+    }
 }
 
 /// The Common Log Format with referer and agent behind it ("combined"), as every analyser reads it.

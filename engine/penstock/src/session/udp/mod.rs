@@ -37,6 +37,7 @@ use crate::limits;
 use crate::qos::{Direction, HeldClient};
 use crate::quic::{self, ConnectionId};
 use crate::snapshot::{self, ListenerProtocol, PoolId};
+use crate::telemetry::access_log::Passed;
 use crate::upstream::{Choice, Cluster, Endpoint, Held, Tried, policy_now};
 
 /// Whose datagrams belong together: those from a client to one of our addresses.
@@ -83,6 +84,8 @@ struct Flow {
     /// Datagrams to the endpoint, and replies of it.
     asked: Cell<u64>,
     replied: Cell<u64>,
+    /// Bytes that came from the client, and from the endpoint.
+    came: [Cell<u64>; 2],
     /// How long the first reply took.
     latency: Cell<Option<Duration>>,
     /// What the endpoint has last called itself, where that matters.
@@ -137,6 +140,8 @@ impl Flows {
         match flow {
             Some(flow) => {
                 flow.active.set(ring::now());
+                let came = &flow.came[0];
+                came.set(came.get() + received.bytes.len() as u64);
                 let pass = |piece: &Received<'_>, count| shared.pass(&flow, piece, count);
                 counters.datagrams_dropped_total.add(shared.pace(&flow, path, Direction::Up, received, pass));
             }
@@ -354,6 +359,7 @@ impl Flow {
             active: Cell::new(begun),
             asked: Cell::default(),
             replied: Cell::default(),
+            came: Default::default(),
             latency: Cell::default(),
             called: Cell::default(),
             other: Cell::default(),
@@ -387,8 +393,9 @@ impl Flow {
     }
 
     /// Takes a reply's measure.
-    fn hear(&self, count: u64) {
+    fn hear(&self, count: u64, bytes: usize) {
         let now = ring::now();
+        self.came[1].set(self.came[1].get() + bytes as u64);
         self.active.set(now);
         self.replied.set(self.replied.get() + count);
         if self.latency.get().is_none() {
@@ -400,6 +407,29 @@ impl Flow {
     fn owes(&self, replies: Option<u32>) -> Option<u64> {
         let wanted = self.asked.get().saturating_mul(replies?.into());
         Some(wanted.saturating_sub(self.replied.get()))
+    }
+
+    /// Tells the access log.
+    fn tell(&self, door: &Door, path: Path, pool: PoolId, replies: Option<u32>) {
+        let silent = self.owes(replies).is_some_and(|owes| owes > 0);
+        let (status, reason) = if silent { (504, "no-reply") } else { (200, "") };
+        let [bytes_in, bytes_out] = &self.came;
+        door.tell_passed(&Passed {
+            protocol: "udp",
+            listener: &door.listener().name,
+            client: Some(path.client.ip()),
+            port: Some(path.client.port()),
+            pool: &door.snapshot[pool].name,
+            upstream: &self.endpoint.name,
+            tries: 1,
+            bytes_in: bytes_in.get(),
+            bytes_out: bytes_out.get(),
+            datagrams: Some((self.asked.get(), self.replied.get())),
+            duration: ring::now().since(self.begun.get()),
+            status,
+            reason,
+            ..Passed::default()
+        });
     }
 
     /// What the endpoint has shown of itself.
@@ -429,6 +459,7 @@ async fn run(
     }
     drop(open);
     shared.door.cluster(pool).record(&flow.endpoint, policy_now(ring::now()), &flow.outcome(settings.replies));
+    flow.tell(&shared.door, path, pool, settings.replies);
     shared.sessions.leave(&shared.door, held);
 }
 
@@ -453,7 +484,7 @@ impl Flow {
             if received.from != self.to {
                 return counters.datagrams_stray_total.add(count);
             }
-            self.hear(count);
+            self.hear(count, received.bytes.len());
             shared.hear_names(self, received.bytes);
             let put = |piece: &Received<'_>, _| joined.put(piece, back);
             counters.datagrams_dropped_total.add(shared.pace(self, path, Direction::Down, &mut received, put));

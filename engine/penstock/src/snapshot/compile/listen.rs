@@ -38,6 +38,8 @@ pub struct Listener {
     pub class_header: Option<Box<str>>,
     /// Of connections whose bytes are passed through; `None`: that of the client's network.
     pub class: Option<ClassId>,
+    /// Whether the access log is told of what comes through it.
+    pub log: bool,
     pub handshake_timeout: Duration,
     pub head_timeout: Duration,
     pub keep_alive_timeout: Duration,
@@ -152,6 +154,7 @@ pub(super) fn listener(doc: &ListenDoc, classes: &[Class], pool_id: impl Fn(&str
         trusted: networks(&doc.trusted),
         class_header: doc.class_header.as_ref().map(|name| name.to_ascii_lowercase().into()),
         class: doc.class.as_deref().and_then(|name| class_named(classes, name)),
+        log: doc.log,
         handshake_timeout: time(&doc.timeout.handshake),
         head_timeout: time(&doc.timeout.head),
         keep_alive_timeout: time(&doc.timeout.keep_alive),

@@ -56,6 +56,9 @@ pub struct ListenDoc {
     /// The class of a `tcp` door's connections and of a `udp` door's flows: how fast their bytes go (`bandwidth`), and how fast they begin (`rate`). Unless given,
     /// it is that of the client's network, or `default`.
     pub class: Option<String>,
+    /// Whether what comes through it has lines in the access log: each request of an `http` door, each connection of a `tcp` door and each flow of a `udp`
+    /// door once it is over.
+    pub log: bool,
     /// How long a client may take.
     pub timeout: ListenTimeouts,
 }
@@ -80,6 +83,7 @@ impl Default for ListenDoc {
             trusted: Listed::default(),
             class_header: None,
             class: None,
+            log: true,
             timeout: ListenTimeouts::default(),
         }
     }
