@@ -123,16 +123,6 @@ on_each_driver! {
         }
     }
 
-    /// Tries that reach nobody are excused, three of them: nobody has seen the request.
-    fn nobody_there_costs_no_tries_up_to_a_bound(driver) {
-        for (tries, wanted) in [(1, 0), (3, 5), (4, 6)] {
-            let setup = (0..9).fold(Setup::new(driver), |setup, _| setup.to(&harness::free_address().to_string()));
-            let engine = setup.pool_line(LINES).pool_line(&format!("retry.tries = {tries}")).start();
-            assert_eq!(engine.client().get("/").status(), 502);
-            assert_eq!(engine.metrics().sum("retries_total"), wanted, "{tries} tries");
-        }
-    }
-
     /// An origin that takes requests and says nothing holds a request up for its pool's patience, and not for the minute that an
     /// answer may take; what may not be sent twice waits on.
     fn silence_is_left_for_another_endpoint(driver) {

@@ -29,9 +29,8 @@ pub(super) struct Tries<'a> {
     affinity: Affinity,
     /// Endpoints that it has failed at.
     tried: Tried,
-    /// Tries begun, and those of them that do not count.
+    /// Tries begun.
     count: u8,
-    excused: u8,
     /// Its method may be done twice (RFC 9110 §9.2.2).
     idempotent: bool,
     /// Its content as far as it was read, for a request that has any.
@@ -47,9 +46,8 @@ pub(super) struct Tries<'a> {
     no_upgrades: bool,
     /// How long to wait before the next one, and how long that was the last time.
     pause: Duration,
-    /// Nobody could have it; and how long that was so before.
+    /// Nobody could have it.
     waiting: Option<Waiting<'a>>,
-    waited: Duration,
     /// Ask this endpoint once more, on a fresh connection: the pooled one had died of old age.
     again_at: Option<Rc<Endpoint>>,
 }
@@ -69,8 +67,6 @@ pub(super) struct Attempt {
     /// Asked once more, and not on a pooled connection; a shared one that is open will do.
     pub(super) fresh: bool,
     pub(super) reused: bool,
-    /// The endpoint is asked to find out about it.
-    on_trial: bool,
     /// The endpoint says that it has not looked at the request.
     pub(super) unprocessed: bool,
     begun: Now,
@@ -131,7 +127,6 @@ impl<'a> Tries<'a> {
             counted,
             tried: Tried::default(),
             count: 0,
-            excused: 0,
             idempotent,
             content,
             interim: false,
@@ -141,7 +136,6 @@ impl<'a> Tries<'a> {
             no_upgrades: false,
             pause: Duration::ZERO,
             waiting: None,
-            waited: Duration::ZERO,
             again_at: None,
         }
     }
@@ -190,20 +184,10 @@ impl<'a> Tries<'a> {
             kept.rewind();
         }
         let endpoint = endpoint?;
-        (self.waited, self.waiting) = (self.waited(), None);
+        self.waiting = None;
         self.count += u8::from(!fresh);
         self.here = true;
-        let on_trial = endpoint.is_on_trial(now);
-        Some(Attempt {
-            endpoint,
-            fresh,
-            reused: false,
-            on_trial,
-            unprocessed: false,
-            begun,
-            sent: None,
-            answered: None,
-        })
+        Some(Attempt { endpoint, fresh, reused: false, unprocessed: false, begun, sent: None, answered: None })
     }
 
     /// None has begun, because those endpoints that would do have as much as they may.
@@ -219,7 +203,7 @@ impl<'a> Tries<'a> {
             self.counters().endpoint_waits_total.add(1);
             self.waiting = Some(waiting);
         }
-        let end = self.waiting.as_ref()?.since() + self.pool.wait.saturating_sub(self.waited);
+        let end = self.waiting.as_ref()?.since() + self.pool.wait;
         let end = self.way.deadline.map_or(end, |deadline| deadline.min(end));
         (now < end).then(|| end.min(now + limits::WAITING_LOOKS_EVERY))
     }
@@ -227,38 +211,13 @@ impl<'a> Tries<'a> {
     /// It can be the one that finds out whether an endpoint is back: it may be sent twice; or it has waited for half of its time for others
     /// to find out, and will be refused otherwise.
     fn may_go_on_trial(&self) -> bool {
-        let again = self.idempotent && self.may_repeat() && self.spent() + 1 < self.pool.retry.policy.tries;
-        again || self.has_waited_long()
-    }
-
-    /// Tries begun, of those that it may have.
-    const fn spent(&self) -> u8 {
-        self.count.saturating_sub(self.excused)
-    }
-
-    /// How long it has waited for an endpoint, in all.
-    fn waited(&self) -> Duration {
-        let now = self.waiting.as_ref().map_or(Duration::ZERO, |waiting| ring::now().since(waiting.since()));
-        self.waited + now
-    }
-
-    /// Half of the time that it has for that.
-    fn has_waited_long(&self) -> bool {
-        self.waited() * 2 >= self.pool.wait
-    }
-
-    /// An endpoint where it has failed may have it once more. While others may be back at any moment it is not their turn; when they are not, anybody
-    /// is better than a refusal.
-    fn has_second_chance(&self, now: policy::Now) -> bool {
-        let answered = matches!(self.last, Some(Class::Reset | Class::Answered(_)));
-        let waits = !self.pool.wait.is_zero();
-        let now_or_never = waits && self.has_waited_long();
-        let without_hope = answered && (!waits || !self.cluster.has_hope(&self.tried, now));
-        !self.tried.is_empty() && (now_or_never || without_hope) && !self.goes_elsewhere()
+        let again = self.idempotent && self.may_repeat() && self.count + 1 < self.pool.retry.policy.tries;
+        let waited = self.waiting.as_ref().map_or(Duration::ZERO, |waiting| ring::now().since(waiting.since()));
+        again || self.pool.wait.is_zero() || waited * 2 >= self.pool.wait
     }
 
     fn choose(&mut self, now: policy::Now) -> Option<Rc<Endpoint>> {
-        let last = self.spent() + 1 >= self.pool.retry.policy.tries;
+        let last = self.count + 1 >= self.pool.retry.policy.tries;
         // The last try is too good for a pool where the others have failed.
         if last && self.here && self.goes_elsewhere() {
             self.full = false;
@@ -266,11 +225,16 @@ impl<'a> Tries<'a> {
         }
         let repeatable = self.may_go_on_trial();
         let pick = |tried: &Tried| {
-            let wanted = Choice { tried, affinity: &self.affinity, repeatable, once: !self.idempotent };
+            let wanted = Choice { tried, affinity: &self.affinity, repeatable };
             self.cluster.pick(&wanted, now, self.counters())
         };
-        let picked = pick(&self.tried)
-            .or_else(|why| if self.has_second_chance(now) { pick(&Tried::default()) } else { Err(why) });
+        let picked = pick(&self.tried).or_else(|why| {
+            // All have been tried. The only endpoint of a pool may get a second chance; a known failure may not.
+            let again = !self.tried.is_empty()
+                && matches!(self.last, Some(Class::Reset | Class::Answered(_)))
+                && !self.goes_elsewhere();
+            if again { pick(&Tried::default()) } else { Err(why) }
+        });
         self.full = matches!(picked, Err(NoPick::Full));
         picked.ok()
     }
@@ -342,7 +306,6 @@ impl<'a> Tries<'a> {
     pub(super) fn failed(&mut self, attempt: &Attempt, outcome: &Outcome) -> bool {
         let stale = attempt.is_stale(outcome.class);
         let recorded = if stale { Outcome::new(outcome.latency, Class::Shed) } else { *outcome };
-        self.excuse(attempt, &recorded);
         self.cluster.record(&attempt.endpoint, policy_now(ring::now()), &recorded);
         self.last = Some(outcome.class);
         if stale && !attempt.fresh && self.may_repeat() && outcome.retryable(self.replay()) {
@@ -351,17 +314,7 @@ impl<'a> Tries<'a> {
             return true;
         }
         let elsewhere = self.has_other_than(attempt);
-        self.grant(attempt, outcome, elsewhere, self.spent())
-    }
-
-    /// A try that does not count for those of its request is none. Before it is recorded: what it says itself is no news of before.
-    fn excuse(&mut self, attempt: &Attempt, outcome: &Outcome) {
-        let doubtful = attempt.endpoint.is_doubtful(policy_now(ring::now()));
-        // One try is one.
-        let may = self.pool.retry.policy.tries > 1 && self.excused < limits::TRIES_EXCUSED_MAX;
-        if may && outcome.is_excused(attempt.on_trial, doubtful) {
-            self.excused += 1;
-        }
+        self.grants(attempt, outcome, elsewhere)
     }
 
     /// A try that could still have gone on was given up, because another one had been [granted](Self::grants).
@@ -387,16 +340,7 @@ impl<'a> Tries<'a> {
         self.tried.add(&first.endpoint);
         let endpoint = self.cluster.hedge(&self.tried, &self.affinity, policy_now(begun), self.counters())?;
         self.count += 1;
-        Some(Attempt {
-            endpoint,
-            fresh: false,
-            reused: false,
-            on_trial: false,
-            unprocessed: false,
-            begun,
-            sent: None,
-            answered: None,
-        })
+        Some(Attempt { endpoint, fresh: false, reused: false, unprocessed: false, begun, sent: None, answered: None })
     }
 
     /// The second copy of `first` is answered before it, whatever has become of it.
@@ -414,18 +358,13 @@ impl<'a> Tries<'a> {
     /// Whether another try may follow `outcome`; if so, it is paid for. `elsewhere`: what
     /// [`has_other_than`](Self::has_other_than) said.
     pub(super) fn grants(&mut self, attempt: &Attempt, outcome: &Outcome, elsewhere: bool) -> bool {
-        self.excuse(attempt, outcome);
-        self.grant(attempt, outcome, elsewhere, self.spent())
+        self.grant(attempt, outcome, elsewhere, self.count)
     }
 
     /// Whether another try may follow one that has not ended, because its endpoint is silent. Such a try is not counted: the last one of
     /// all would else wait for a silent endpoint as long as the timeout says.
     pub(super) fn moves_on(&mut self, attempt: &Attempt, outcome: &Outcome) -> bool {
-        let granted = self.grant(attempt, outcome, true, self.spent().max(2) - 1);
-        if granted {
-            self.excuse(attempt, outcome);
-        }
-        granted
+        self.grant(attempt, outcome, true, self.count.max(2) - 1)
     }
 
     fn grant(&mut self, attempt: &Attempt, outcome: &Outcome, elsewhere: bool, tries: u8) -> bool {
@@ -457,8 +396,7 @@ impl<'a> Tries<'a> {
         let impatient = Impatient {
             endpoint: &attempt.endpoint,
             sent: policy_now(sent),
-            last: self.spent() > policy.tries || policy.tries == 1,
-            on_trial: attempt.on_trial,
+            last: self.count > policy.tries || policy.tries == 1,
             replay: self.replay(),
             tried: &self.tried,
             elsewhere: self.goes_elsewhere(),

@@ -152,13 +152,8 @@ impl Endpoint {
         pool.latency_ns = pool.latency_ns.wrapping_add(judged.latency_nanos);
     }
 
-    pub fn is_on_trial(&self, now: Now) -> bool {
+    fn is_on_trial(&self, now: Now) -> bool {
         self.shared.admin().breaker == BreakerOrder::Auto && self.breaker.borrow().state(now) == BreakerState::HalfOpen
-    }
-
-    /// It has failed too often lately to be trusted.
-    pub fn is_doubtful(&self, now: Now) -> bool {
-        self.load(now).is_doubtful()
     }
 
     /// It wants a trial, and has room for one.
@@ -334,12 +329,12 @@ impl std::fmt::Debug for Endpoint {
 /// Endpoints that a request has failed at. Holds them and not their places, because the list may change between two tries.
 #[derive(Debug, Default)]
 pub struct Tried {
-    endpoints: [Option<Rc<Endpoint>>; (limits::TRIES_MAX + limits::TRIES_EXCUSED_MAX) as usize],
+    endpoints: [Option<Rc<Endpoint>>; limits::TRIES_MAX as usize],
     count: usize,
 }
 
 impl Tried {
-    /// Remembers one more. Beyond all that a request may have the oldest is forgotten.
+    /// Remembers one more. Beyond [`limits::TRIES_MAX`], which is no request's, the oldest is forgotten.
     pub fn add(&mut self, endpoint: &Rc<Endpoint>) {
         self.endpoints[self.count % self.endpoints.len()] = Some(Rc::clone(endpoint));
         self.count += 1;

@@ -36,8 +36,7 @@ impl<E: Endpoints> Candidates<'_, E> {
             Standing::Suspect => self.panic,
             Standing::Down | Standing::Draining | Standing::Full | Standing::Out => false,
         };
-        let trusted = || !self.ask.wary || !self.endpoints.load(index).is_doubtful();
-        weight > 0 && !self.ask.avoid.contains(index) && serves() && trusted()
+        weight > 0 && !self.ask.avoid.contains(index) && serves()
     }
 
     pub(super) fn load(&self, seat: usize) -> Load {

@@ -54,7 +54,7 @@ impl Pair {
     }
 
     fn pick(&self, worker: usize) -> Result<Rc<Endpoint>, NoPick> {
-        let choice = Choice { tried: &Tried::default(), affinity: &Affinity::default(), repeatable: true, once: false };
+        let choice = Choice { tried: &Tried::default(), affinity: &Affinity::default(), repeatable: true };
         self.clusters[worker].pick(&choice, now(), &self.cells[worker].counters)
     }
 
