@@ -308,7 +308,7 @@ impl Settled {
 }
 
 /// Refuses what is no request, and tells the access log: of what was `said`, its first line as far as it came.
-pub fn refuse(door: &Door, lane: &mut Lane<'_, Server>, peer: &Peer, said: &[u8], begun: Now, reason: Reason) {
+pub fn refuse(door: &Door, lane: &mut Lane<'_, Server>, peer: &Peer, said: &[u8], reason: Reason) {
     let status = respond::refuse(door, lane, reason);
     if status > 0 {
         door.cells.responded(status);
@@ -327,7 +327,6 @@ pub fn refuse(door: &Door, lane: &mut Lane<'_, Server>, peer: &Peer, said: &[u8]
             Lane::H3(_) => "HTTP/3.0",
         },
         status,
-        duration: ring::now().since(begun),
         tls: secured.map_or("", |secured| secured.version),
         cipher: secured.map_or("", |secured| secured.cipher),
         resumed: secured.is_some_and(|secured| secured.resumed),

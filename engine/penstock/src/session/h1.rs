@@ -164,7 +164,6 @@ fn without_tls() -> Vec<u8> {
 /// Serves requests while there are bytes of them. False when the connection shall end.
 async fn serve_ready(door: &Door, conn: &mut Conn<Server>, peer: &Peer, timer: &mut Timer) -> bool {
     loop {
-        let begun = ring::now();
         match next_request(door, conn, timer).await {
             Next::Request(head) => {
                 let request = Request::take(door, conn, head);
@@ -172,7 +171,7 @@ async fn serve_ready(door: &Door, conn: &mut Conn<Server>, peer: &Peer, timer: &
             }
             Next::Refuse(reason) => {
                 let said = conn.unread()[..conn.unread().len().min(limits::REFUSED_SAID_MAX)].to_vec();
-                exchange::refuse(door, &mut conn.into(), peer, &said, begun, reason);
+                exchange::refuse(door, &mut conn.into(), peer, &said, reason);
                 return false;
             }
             Next::Close => return false,

@@ -171,7 +171,7 @@ async fn serve<M: Multiplexed<Role = Server>>(door: Rc<Door>, peer: Rc<Peer>, mu
 }
 
 async fn refuse<M: Multiplexed<Role = Server>>(door: Rc<Door>, peer: Rc<Peer>, mut stream: M::Stream, reason: Reason) {
-    exchange::refuse(&door, &mut M::lane(&mut stream), &peer, &[], ring::now(), reason);
+    exchange::refuse(&door, &mut M::lane(&mut stream), &peer, &[], reason);
 }
 
 #[cfg(test)]
