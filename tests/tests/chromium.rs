@@ -29,10 +29,12 @@ on_each_driver! {
         assert_eq!(told["parts"], PARTS, "{told}");
         assert_eq!(told["broken"], 0, "{told}");
         assert_eq!(told["protocols"], serde_json::json!(["h2"]), "{told}");
-        // It makes a second connection ahead, before it knows what the first one speaks, and leaves that alone; a part may have begun to wait for it.
+        // It makes a second connection ahead, before it knows what the first one speaks, and leaves that alone, or has everything that follows the
+        // page come over it; a part may have begun to wait for it.
         assert!(told["connected"].as_u64() <= Some(1), "parts that made a connection of their own: {told}");
         let requests = visit.requests_by_session();
-        assert!(requests.len() == 1 && requests[0] > PARTS, "requests of each connection: {requests:?}");
+        let together = requests.iter().any(|&count| count >= PARTS);
+        assert!(together && requests.len() <= 2, "requests of each connection: {requests:?}");
     }
 
     fn a_websocket_over_http1(driver) {
