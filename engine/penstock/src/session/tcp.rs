@@ -4,9 +4,6 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::telemetry::access_log::{Passed, port_of};
-use crate::tls::Secured;
-
 use policy::{Class, Outcome, Replay, StatusClass, Stop};
 use ring::{Buf, Now, Timer};
 
@@ -17,6 +14,8 @@ use crate::conn::Transport;
 use crate::exchange::{Door, Reason, Tunnelled, affinity_of_bytes, tunnel};
 use crate::limits;
 use crate::snapshot::{ListenerProtocol, PoolId};
+use crate::telemetry::access_log::{Passed, port_of};
+use crate::tls::Secured;
 use crate::upstream::{Choice, Endpoint, Held, Repetition, Tried, policy_now, proxy_header};
 
 /// Serves a connection until both ends have ended.
