@@ -113,6 +113,8 @@ fn skew(engine: &Engine) -> f64 {
     for core in cores {
         println!("  {} connections, {} exchanges open", of(core, "connections"), of(core, "requests_open"));
     }
+    // Who only ends what it has to say may still wait for its answer, and the origin holds it back.
+    clients.into_iter().for_each(Client::reset);
     ratio
 }
 

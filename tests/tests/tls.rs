@@ -47,14 +47,12 @@ on_each_driver! {
     /// testssl.sh finds nothing wrong with what is the default that it calls worse than low.
     fn testssl_finds_nothing_above_low(driver) {
         let place = Place::new(driver, Kind::Ecdsa, "");
-        let told = place.folder.path().join("findings.json");
-        let (url, ca) = (format!("https://localhost:{}", place.engine.address.port()), &place.authority.file);
-        let report = ["--quiet", "--color", "0", "--warnings", "batch", "--nodns", "none", "--ip", "127.0.0.1"];
-        let checks = ["--protocols", "--std", "--fs", "--server-preference", "--server-defaults", "--vulnerable"];
-        let tool = Tool::new("testssl", 90).args(report).args(checks).args(["--add-ca", &ca.display().to_string()]);
-        let ran = tool.args(["--jsonfile", &told.display().to_string(), &url]).run();
-        let text = std::fs::read_to_string(&told).unwrap_or_else(|error| panic!("{error}: {}{}", ran.text(), ran.err));
-        let findings: Vec<Value> = serde_json::from_str(&text).expect("what it tells is JSON");
+        let mut findings = testssl(&place, "findings.json");
+        if findings.iter().any(|one| one["finding"] == "check failed because of connect problem") {
+            // On a busy machine the tool loses its patience with itself.
+            findings = testssl(&place, "findings-again.json");
+        }
+        let text = Value::from(findings.clone()).to_string();
         let of = |id: &str| findings.iter().find(|one| one["id"] == id).unwrap_or_else(|| panic!("no {id}: {text}"));
         assert!(of("TLS1_3")["finding"].as_str().is_some_and(|finding| finding.starts_with("offered")), "{text}");
         assert_eq!(of("TLS1_2")["finding"], "not offered", "{text}");
@@ -246,4 +244,16 @@ fn client_hello(authority: &Authority) -> Vec<u8> {
     let mut hello = Vec::new();
     client.write_tls(&mut hello).expect("a vector takes all");
     hello
+}
+
+/// What testssl.sh finds.
+fn testssl(place: &Place, file: &str) -> Vec<Value> {
+    let told = place.folder.path().join(file);
+    let (url, ca) = (format!("https://localhost:{}", place.engine.address.port()), &place.authority.file);
+    let report = ["--quiet", "--color", "0", "--warnings", "batch", "--nodns", "none", "--ip", "127.0.0.1"];
+    let checks = ["--protocols", "--std", "--fs", "--server-preference", "--server-defaults", "--vulnerable"];
+    let tool = Tool::new("testssl", 90).args(report).args(checks).args(["--add-ca", &ca.display().to_string()]);
+    let ran = tool.args(["--jsonfile", &told.display().to_string(), &url]).run();
+    let text = std::fs::read_to_string(&told).unwrap_or_else(|error| panic!("{error}: {}{}", ran.text(), ran.err));
+    serde_json::from_str(&text).expect("what it tells is JSON")
 }
