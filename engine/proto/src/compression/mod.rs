@@ -13,7 +13,7 @@ pub(crate) mod table;
 
 use table::ENTRY_OVERHEAD;
 
-use crate::http::Known;
+use crate::http::{HIGH, Known, between};
 
 /// Why a block could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -214,13 +214,8 @@ fn has_capitals(name: &[u8]) -> bool {
 /// The same, of eight bytes at once. Those above ASCII are taken for capitals.
 #[inline]
 const fn word_has_capitals(word: [u8; 8]) -> bool {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
     let word = u64::from_ne_bytes(word);
-    let low = word & !HIGH;
-    let from_a = low + ONES * (0x80 - b'A' as u64);
-    let beyond_z = low + ONES * (0x80 - b'Z' as u64 - 1);
-    (from_a & !beyond_z | word) & HIGH != 0
+    (between(word, b'A', b'Z') | word) & HIGH != 0
 }
 
 /// A name with capitals that is longer than this is not looked for in the tables.

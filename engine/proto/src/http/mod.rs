@@ -21,4 +21,4 @@ pub use status::Status;
 pub use text::{decimal, is_field_value, is_token, is_token_byte};
 pub use version::Version;
 
-pub(crate) use text::{is_target, is_value_byte, list, trim};
+pub(crate) use text::{HIGH, between, is_target, is_value_byte, list, trim};

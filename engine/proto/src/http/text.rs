@@ -12,15 +12,23 @@ pub fn is_token(bytes: &[u8]) -> bool {
 /// Nothing but small letters and hyphens among eight bytes, which is what names of fields are made of.
 #[inline]
 const fn is_plain_word(word: [u8; 8]) -> bool {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
     let word = u64::from_ne_bytes(word);
-    let low = word & !HIGH;
-    let from_a = low + ONES * (0x80 - b'a' as u64);
-    let beyond_z = low + ONES * (0x80 - b'z' as u64 - 1);
     // A sum that has its highest bit is of a byte that is not 0.
-    let no_hyphen = (low ^ (ONES * b'-' as u64)) + !HIGH;
-    (from_a & !beyond_z | !no_hyphen) & !word & HIGH == HIGH
+    let no_hyphen = (word & !HIGH ^ (ONES * b'-' as u64)) + !HIGH;
+    (between(word, b'a', b'z') | !no_hyphen) & !word & HIGH == HIGH
+}
+
+/// A byte of each value 1 in a word of eight, and the highest bit of each.
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+pub(crate) const HIGH: u64 = ONES << 7;
+
+/// Which of eight bytes are of ASCII characters from `first` to `last`: their highest bits. Those above ASCII count as what they are without theirs.
+#[inline]
+pub(crate) const fn between(word: u64, first: u8, last: u8) -> u64 {
+    let low = word & !HIGH;
+    let from_first = low + ONES * (0x80 - first as u64);
+    let beyond_last = low + ONES * (0x80 - last as u64 - 1);
+    from_first & !beyond_last & HIGH
 }
 
 #[inline]
@@ -41,8 +49,6 @@ pub fn is_field_value(bytes: &[u8]) -> bool {
 /// No byte below SP and no DEL among eight: those with a HTAB or obs-text are left to the table.
 #[inline]
 const fn has_no_control(word: [u8; 8]) -> bool {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
     let word = u64::from_ne_bytes(word);
     let below_space = word.wrapping_sub(ONES * 0x20);
     let delete = (word ^ (ONES * 0x7f)).wrapping_sub(ONES);
@@ -83,8 +89,6 @@ pub(crate) fn is_target(bytes: &[u8]) -> bool {
 /// The same, of eight bytes at once. A byte borrows from its neighbour only where it is none itself.
 #[inline]
 const fn is_target_word(word: [u8; 8]) -> bool {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
     let word = u64::from_ne_bytes(word);
     let to_space = word.wrapping_sub(ONES * (b' ' as u64 + 1));
     let delete = (word ^ (ONES * 0x7f)).wrapping_sub(ONES);
