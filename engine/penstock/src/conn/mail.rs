@@ -5,7 +5,7 @@ use std::io;
 use std::task::Poll;
 
 use proto::Malformed;
-use proto::h1::Trailers;
+use proto::h1::{ResponseHead, Trailers};
 use proto::http::Fields;
 use ring::{Buf, TaskRef};
 
@@ -181,6 +181,17 @@ impl<H> Mail<H> {
     pub(super) fn has_room(&mut self) {
         if std::mem::take(&mut self.awaits_room) {
             self.wake();
+        }
+    }
+}
+
+impl Mail<ResponseHead> {
+    /// The status of the head that comes next, which stays to be read. `None`: something else comes.
+    pub(super) fn poll_status(&mut self, over: bool) -> Poll<Option<u16>> {
+        match self.inbox.front() {
+            Some(Inbound::Head(head, ..)) => Poll::Ready(Some(head.status.code())),
+            Some(_) => Poll::Ready(None),
+            None => self.poll_broken(over).map(|()| None),
         }
     }
 }

@@ -9,7 +9,7 @@ use proto::http::{Fields, hop};
 use ring::Buf;
 
 use super::{Hub, Multiplex, clock};
-use crate::conn::mail::{Inbound, Mail, gone};
+use crate::conn::mail::{Mail, gone};
 use crate::conn::{Asks, Broken, Composed, Read, Speaks};
 use crate::limits;
 use crate::tls::Secured;
@@ -337,17 +337,8 @@ impl Stream<Client> {
     pub fn poll_status(&self) -> Poll<Result<Option<u16>, Broken>> {
         let hub = &mut *self.connection.hub.borrow_mut();
         let ended = hub.ended.is_some();
-        match hub.mail(self.id) {
-            Some(mail) => match mail.inbox.front() {
-                Some(Inbound::Head(head, ..)) => Poll::Ready(Ok(Some(head.status.code()))),
-                None if mail.reset.is_none() && !ended => {
-                    mail.task = Some(ring::current_task());
-                    Poll::Pending
-                }
-                _ => Poll::Ready(Ok(None)),
-            },
-            None => Poll::Ready(Err(Broken::Io(gone()))),
-        }
+        let Some(mail) = hub.mail(self.id) else { return Poll::Ready(Err(Broken::Io(gone()))) };
+        mail.poll_status(ended).map(Ok)
     }
 }
 

@@ -10,7 +10,7 @@ use ring::Buf;
 
 use super::flow::Flow;
 use super::{Hub, Multiplex, name};
-use crate::conn::mail::{Inbound, gone};
+use crate::conn::mail::gone;
 use crate::conn::{Asks, Broken, Composed, Read, Speaks};
 use crate::limits;
 use crate::quic::StreamId;
@@ -303,15 +303,7 @@ impl Stream<Client> {
         let hub = &mut *self.connection.hub.borrow_mut();
         let Some(at) = self.id.and_then(|id| hub.filled(id)) else { return Poll::Ready(Err(Broken::Io(gone()))) };
         let ended = hub.ended.is_some();
-        let mail = &mut hub.flows[at].mail;
-        match mail.inbox.front() {
-            Some(Inbound::Head(head, ..)) => Poll::Ready(Ok(Some(head.status.code()))),
-            None if mail.reset.is_none() && !ended => {
-                mail.task = Some(ring::current_task());
-                Poll::Pending
-            }
-            _ => Poll::Ready(Ok(None)),
-        }
+        hub.flows[at].mail.poll_status(ended).map(Ok)
     }
 }
 
