@@ -327,9 +327,7 @@ pub fn refuse(door: &Door, lane: &mut Lane<'_, Server>, peer: &Peer, said: &[u8]
             Lane::H3(_) => "HTTP/3.0",
         },
         status,
-        tls: secured.map_or("", |secured| secured.version),
-        cipher: secured.map_or("", |secured| secured.cipher),
-        resumed: secured.is_some_and(|secured| secured.resumed),
+        tls: secured.map(Into::into).unwrap_or_default(),
         reason: reason.text(),
         ..Line::default()
     });
@@ -372,9 +370,7 @@ fn settle(door: &Door, request: &Request, peer: &Peer, secured: Option<Secured>,
         route: settled.route.map_or("", |route| &door.snapshot.routes[route].name),
         upstream: settled.endpoint.as_ref().map_or("", |endpoint| &endpoint.name),
         tries: settled.tries,
-        tls: secured.map_or("", |secured| secured.version),
-        cipher: secured.map_or("", |secured| secured.cipher),
-        resumed: secured.is_some_and(|secured| secured.resumed),
+        tls: secured.map(Into::into).unwrap_or_default(),
         reason: settled.reason.map_or(if settled.fell_back { "fallback" } else { "" }, Reason::text),
     };
     let dropped = log.borrow_mut().write(&line);

@@ -76,9 +76,7 @@ impl Course {
             bytes_out: self.tunnelled.down,
             datagrams: None,
             duration: ring::now().since(self.begun),
-            tls: self.secured.map_or("", |secured| secured.version),
-            cipher: self.secured.map_or("", |secured| secured.cipher),
-            resumed: self.secured.is_some_and(|secured| secured.resumed),
+            tls: self.secured.map(Into::into).unwrap_or_default(),
             status: self.status,
             reason: self.reason,
         });

@@ -21,6 +21,15 @@ const BATCH_BYTES: usize = 32 << 10;
 /// Batches on their way to the writer: with 512 bytes a line, [`limits::ACCESS_LOG_QUEUE`] lines.
 const BATCHES_MAX: usize = limits::ACCESS_LOG_QUEUE * 512 / BATCH_BYTES;
 
+/// What TLS agreed upon with a client; empty texts without it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Agreed {
+    pub version: &'static str,
+    pub cipher: &'static str,
+    /// Whether a session was resumed.
+    pub resumed: bool,
+}
+
 /// One exchange, as it will be told.
 #[derive(Debug, Default)]
 pub struct Line<'a> {
@@ -39,10 +48,7 @@ pub struct Line<'a> {
     pub route: &'a str,
     pub upstream: &'a str,
     pub tries: u8,
-    /// The version and cipher that TLS agreed upon with the client, if so; whether a session was resumed.
-    pub tls: &'static str,
-    pub cipher: &'static str,
-    pub resumed: bool,
+    pub tls: Agreed,
     /// Why, when it did not go well; empty otherwise.
     pub reason: &'static str,
 }
@@ -208,14 +214,10 @@ fn json(out: &mut Vec<u8>, line: &Line<'_>, stamp: &str) {
         ("route", line.route.as_bytes()),
         ("upstream", line.upstream.as_bytes()),
         ("reason", line.reason.as_bytes()),
-        ("tls", line.tls.as_bytes()),
-        ("cipher", line.cipher.as_bytes()),
     ] {
         field(out, name, value);
     }
-    if !line.tls.is_empty() {
-        let _ = write!(out, r#","resumed":{}"#, line.resumed);
-    }
+    agreed(out, line.tls);
     let _ = writeln!(
         out,
         r#","version":"{}","status":{},"bytes":{},"duration_us":{},"tries":{}}}"#,
@@ -233,6 +235,14 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
         let _ = write!(out, r#","{name}":""#);
         escaped(out, value, |byte| byte == b'"' || byte == b'\\');
         out.push(b'"');
+    }
+}
+
+fn agreed(out: &mut Vec<u8>, tls: Agreed) {
+    field(out, "tls", tls.version.as_bytes());
+    field(out, "cipher", tls.cipher.as_bytes());
+    if !tls.version.is_empty() {
+        let _ = write!(out, r#","resumed":{}"#, tls.resumed);
     }
 }
 
@@ -334,9 +344,7 @@ mod tests {
             route: "everything",
             upstream: "10.0.0.1:80",
             tries: 1,
-            tls: "",
-            cipher: "",
-            resumed: false,
+            tls: Agreed::default(),
             reason: "",
         }
     }

@@ -27,6 +27,7 @@ use rustls::{ClientConfig, CommonState, Error, HandshakeKind, ProtocolVersion, S
 use super::Failure;
 use super::records::{OVERHEAD, RecordSizes};
 use crate::limits;
+use crate::telemetry::access_log::Agreed;
 
 /// A TLS connection of either role.
 pub struct Machine {
@@ -86,6 +87,12 @@ pub struct Secured {
     pub resumed: bool,
     /// HTTP/2 was chosen (ALPN).
     pub http2: bool,
+}
+
+impl From<Secured> for Agreed {
+    fn from(Secured { version, cipher, resumed, .. }: Secured) -> Self {
+        Self { version, cipher, resumed }
+    }
 }
 
 /// Why rustls stopped.

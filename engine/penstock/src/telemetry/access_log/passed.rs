@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{escaped, field, or_dash};
+use super::{Agreed, agreed, escaped, field, or_dash};
 
 /// One of them.
 #[derive(Debug, Default)]
@@ -25,10 +25,8 @@ pub struct Passed<'a> {
     /// Of a flow: datagrams from the client, and from the endpoint.
     pub datagrams: Option<(u64, u64)>,
     pub duration: Duration,
-    /// The version and cipher that TLS agreed upon with the client, if we ended it; whether a session was resumed.
-    pub tls: &'static str,
-    pub cipher: &'static str,
-    pub resumed: bool,
+    /// Of TLS that we ended.
+    pub tls: Agreed,
     /// In the terms of HTTP, as of nginx's stream module: 200 where the ends were joined.
     pub status: u16,
     /// Why, when it did not go well; empty otherwise.
@@ -43,19 +41,12 @@ pub(super) fn json(out: &mut Vec<u8>, passed: &Passed<'_>, stamp: &str) {
     if let Some(port) = passed.port {
         let _ = write!(out, r#","client_port":{port}"#);
     }
-    for (name, value) in [
-        ("listener", passed.listener),
-        ("pool", passed.pool),
-        ("upstream", passed.upstream),
-        ("reason", passed.reason),
-        ("tls", passed.tls),
-        ("cipher", passed.cipher),
-    ] {
+    for (name, value) in
+        [("listener", passed.listener), ("pool", passed.pool), ("upstream", passed.upstream), ("reason", passed.reason)]
+    {
         field(out, name, value.as_bytes());
     }
-    if !passed.tls.is_empty() {
-        let _ = write!(out, r#","resumed":{}"#, passed.resumed);
-    }
+    agreed(out, passed.tls);
     if let Some((datagrams_in, datagrams_out)) = passed.datagrams {
         let _ = write!(out, r#","datagrams_in":{datagrams_in},"datagrams_out":{datagrams_out}"#);
     }
@@ -108,9 +99,7 @@ mod tests {
             bytes_out: 90,
             datagrams: Some((1, 1)),
             duration: Duration::from_micros(1_500),
-            tls: "",
-            cipher: "",
-            resumed: false,
+            tls: Agreed::default(),
             status: 200,
             reason: "",
         }
