@@ -43,7 +43,7 @@ pub trait Multiplexed: 'static {
     /// An exchange's way to the peer.
     fn lane(stream: &mut Self::Stream) -> Lane<'_, Self::Role>;
 
-    /// Lets the peer know that nothing was done with its request, which may be sent again.
+    /// Lets the peer know that nothing was done with its request, which may be sent again. Not while the connection is polled.
     fn refuse(stream: Self::Stream);
 }
 

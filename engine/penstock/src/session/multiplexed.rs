@@ -76,10 +76,12 @@ impl<M: Multiplexed<Role = Server>> Pump<M> {
                 self.connection.drain();
             }
             let Self { door, peer, connection, served, .. } = self;
+            let mut refused = Vec::new();
             let moved = connection.poll(cx, &mut |arrival| {
                 *served = true;
-                begin::<M>(door, peer, arrival);
+                refused.extend(begin::<M>(door, peer, arrival));
             });
+            refused.into_iter().for_each(M::refuse);
             if let Poll::Ready(ended) = moved {
                 return Poll::Ready(ended);
             }
@@ -139,13 +141,13 @@ fn is_full(counters: &Counters) -> bool {
     counters.requests_open.get() >= limits::EXCHANGES_MAX
 }
 
-/// A request becomes a task of its own.
-fn begin<M: Multiplexed<Role = Server>>(door: &Rc<Door>, peer: &Rc<Peer>, arrival: Arrival<M>) {
+/// A request becomes a task of its own. One that the worker has no room for comes back, to be refused when the connection has been polled.
+fn begin<M: Multiplexed<Role = Server>>(door: &Rc<Door>, peer: &Rc<Peer>, arrival: Arrival<M>) -> Option<M::Stream> {
     let (door, peer) = (Rc::clone(door), Rc::clone(peer));
     match arrival {
         Arrival::Request(stream, ..) if is_full(&door.cells.counters) => {
             door.cells.counters.requests_refused_total.add(1);
-            M::refuse(stream);
+            return Some(stream);
         }
         Arrival::Request(stream, head, bytes, index) => {
             let request = Request { head, bytes, index: Some(index), begun: ring::now(), early: false, key: None };
@@ -158,6 +160,7 @@ fn begin<M: Multiplexed<Role = Server>>(door: &Rc<Door>, peer: &Rc<Peer>, arriva
             }
         }
     }
+    None
 }
 
 async fn serve<M: Multiplexed<Role = Server>>(door: Rc<Door>, peer: Rc<Peer>, mut stream: M::Stream, request: Request) {

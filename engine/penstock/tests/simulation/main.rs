@@ -137,8 +137,10 @@ fn simulation_multiplexed() {
     take_turns("simulation_multiplexed", 6, |faults, turn| Scene {
         faults: faults.harmless(),
         hedges: turn % 5 == 4,
+        crowded: turn % 4 == 2,
         ..multiplexed(turn)
     });
+    some_are_refused();
 }
 
 /// Clients of HTTP/2 give up, stop reading, or leave; the streams beside must not notice.
@@ -182,8 +184,10 @@ fn simulation_quic() {
         drain: (turn % 5 == 4).then(|| Duration::from_millis(turn % 400)),
         h3_clients: true,
         h2_origins: turn % 3 == 2,
+        crowded: turn % 4 == 2,
         ..Scene::default()
     });
+    some_are_refused();
 }
 
 /// Datagrams are lost, doubled and out of order, and clients move: nobody must notice.
@@ -213,6 +217,12 @@ fn simulation_quic_everything_breaks() {
         drain: (turn % 5 == 2).then(|| Duration::from_millis(turn % 400)),
         ..Scene::default()
     });
+}
+
+/// A worker that has as many requests under way as it may takes no more of HTTP/2 and 3.
+fn some_are_refused() {
+    let (requests, refused) = scene::refused();
+    assert!(requests < 100 || refused > 0, "{refused} of {requests} were refused");
 }
 
 /// HTTP/2 from clients, to endpoints, or both.

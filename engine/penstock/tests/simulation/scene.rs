@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use penstock::exchange::Splicing;
+use penstock::limits;
 use penstock::qos;
 use penstock::snapshot::{self, EndpointLimits, PoolId, Snapshot};
 use penstock::telemetry::WorkerCells;
@@ -116,6 +117,8 @@ pub(crate) struct Scene {
     pub(crate) wandering: bool,
     /// The endpoints speak HTTP/2.
     pub(crate) h2_origins: bool,
+    /// The worker has nearly as many requests under way as it may, of people who are not in the scene.
+    pub(crate) crowded: bool,
     /// The engine is told to end after this time, while everybody is at work.
     pub(crate) drain: Option<Duration>,
 }
@@ -138,6 +141,7 @@ impl Default for Scene {
             h3_clients: false,
             wandering: false,
             h2_origins: false,
+            crowded: false,
             drain: None,
         }
     }
@@ -196,6 +200,16 @@ pub(crate) fn spliced() -> (u64, u64) {
     (TUNNELS.load(Ordering::Relaxed), SPLICED.load(Ordering::Relaxed))
 }
 
+/// Requests of all crowded scenes so far, and how many were refused for that.
+pub(crate) fn refused() -> (u64, u64) {
+    (CROWDED.load(Ordering::Relaxed), REFUSED.load(Ordering::Relaxed))
+}
+
+/// Requests that a crowded worker has room for.
+const ROOM: u64 = 2;
+
+static CROWDED: AtomicU64 = AtomicU64::new(0);
+static REFUSED: AtomicU64 = AtomicU64::new(0);
 static TUNNELS: AtomicU64 = AtomicU64::new(0);
 static SPLICED: AtomicU64 = AtomicU64::new(0);
 
@@ -214,6 +228,8 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let snapshot = snapshot(scene);
     let cells: Arc<WorkerCells> = Arc::default();
+    let others = if scene.crowded { limits::EXCHANGES_MAX - ROOM } else { 0 };
+    cells.counters.requests_open.add(others);
     let roster = Roster::new(&snapshot, 1, policy::Now::ZERO);
     let plan = Plan {
         switches: snapshot.pools.iter().map(|_| None).collect(),
@@ -242,6 +258,11 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
     let lists = Rc::new(RefCell::new(Lists { seen: roster.pools().cloned().collect(), roster }));
     let moves = scene.moves.then(|| Rc::clone(&lists));
     let counts = ring.block_on(work(plan, ledger, clients, scene.drain, moves));
+    cells.counters.requests_open.sub(others);
+    if scene.crowded {
+        CROWDED.fetch_add(cells.counters.requests_total.get(), Ordering::Relaxed);
+        REFUSED.fetch_add(cells.counters.requests_refused_total.get(), Ordering::Relaxed);
+    }
     let mut wrong = gauges(&cells, &lists.borrow().seen);
     if counts.panics > 0 || counts.streams > 0 {
         wrong.push(format!("the ring: {counts:?}"));
@@ -339,7 +360,7 @@ async fn all(clients: &RefCell<Vec<Script<()>>>) {
 fn people(world: &World, scene: &Scene, ledger: &Rc<Ledger>, size_max: usize) -> Vec<Script<()>> {
     let broken = scene.faults != scene.faults.clone().harmless();
     let may_fail = scene.faults.datagram_loss > 0.0 || scene.faults.datagram_full > 0.0;
-    let strict = Strict { may_refuse: scene.rude_origins || broken, may_break: broken, may_fail };
+    let strict = Strict { may_refuse: scene.rude_origins || scene.crowded || broken, may_break: broken, may_fail };
     let mut clients = Vec::new();
     if scene.web {
         for number in 1..=3 {
