@@ -5,7 +5,7 @@ mod wire;
 use proto::Event;
 use proto::h1::{
     Encoder, FixedSink, HeadLimits, Refused, RequestRewrite, Respond, ResponseRewrite, Trailers, parse_request,
-    write_request,
+    parse_response, write_request,
 };
 use proto::h2::{Connection, ErrorCode, HeadSpace, Limits, Priority, Said, Server, StreamId};
 use proto::http::{Fields, Framing, Known, Method, Status, Version};
@@ -217,6 +217,81 @@ fn the_path_of_a_call_is_kept_and_no_other_path() {
     assert_eq!(again("/echo.Echo/Other", "application/grpc+proto"), 5);
     assert!(again("/echo.Echo/Unary?secret", "application/grpc") > 10);
     assert!(again("/accounts/secret", "application/json") > 10);
+}
+
+/// Heads and trailers that are written again and again, with a table that changes between them or does not, become what they become to one who
+/// remembers nothing of the last ones.
+#[test]
+fn what_is_written_again_is_what_would_be_composed() {
+    let (mut asking, mut answering) = ([client(0), client(0)], [server(), server()]);
+    let mut random = 1_u64;
+    let mut choose = |most: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) % most
+    };
+    let (long, mut chosen, mut repeats) = ("v".repeat(2_000), [0; 7], 0);
+    for stream in (1..6_001).step_by(2) {
+        // Mostly the same as before, or but for one thing.
+        match choose(12) {
+            0 => chosen = chosen.map(|_| choose(3)),
+            1 | 2 => chosen[choose(7) as usize] = choose(3),
+            _ => repeats += 1,
+        }
+        if choose(60) == 0 {
+            let shrinks = settings(&[(1, [0, 100, 4096][choose(3) as usize])]);
+            asking.iter_mut().for_each(|rig| drop(rig.feed(&shrinks).unwrap()));
+            answering.iter_mut().for_each(|rig| drop(rig.feed(&shrinks).unwrap()));
+        }
+        let fresh = format!("x-new: {stream}");
+        let [path, line, add, host, framing, trailer, drops] = chosen.map(|at| at as usize);
+        let line = ["x-a: b", "x-long: ", fresh.as_str()][line];
+        let value = if line == "x-long: " { &long[..] } else { "" };
+        let added = [(&b"x-forwarded-for"[..], &b"192.0.2.1"[..]), (b"via", b"1.1 a"), (b"x", b"y")];
+        let add = &added[add..];
+        let framing = [Framing::Chunked, Framing::Length(5), Framing::Chunked][framing];
+        let trailers = [(&b"grpc-status"[..], &b"0"[..]), (b"grpc-message", fresh.as_bytes()), (b"a", b"b")];
+
+        let text = format!("POST /{path} HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n{line}{value}\r\nX-Z: z\r\n\r\n");
+        let mut fields = Fields::default();
+        let head = parse_request(text.as_bytes(), &HeadLimits::DEFAULT, &mut fields).unwrap().unwrap();
+        fields.drop_where(|field| drops == 1 && field.name.of(text.as_bytes()) == b"X-Z");
+        let rewrite = RequestRewrite {
+            target: (path == 2).then_some(b"/other"),
+            host: [None, Some(&b"b"[..]), Some(b"a")][host],
+            te_trailers: drops == 2,
+            framing,
+            add,
+            ..RequestRewrite::new(&head)
+        };
+        for rig in &mut asking {
+            let asked = rig.connection.write_request(text.as_bytes(), &head, &fields, &rewrite, &mut rig.out);
+            assert_eq!(asked, Ok(StreamId(stream)));
+            rig.connection.reset(StreamId(stream), ErrorCode::CANCEL, &mut rig.out);
+        }
+        let [mindful, forgetful] = &mut asking;
+        assert_eq!(mindful.put(), forgetful.put(), "{text} {rewrite:?}");
+        forgetful.connection.trim();
+
+        let text = format!("HTTP/1.1 20{path} OK\r\nContent-Length: 5\r\n{line}{value}\r\nX-Z: z\r\n\r\n");
+        let head = parse_response(text.as_bytes(), &HeadLimits::DEFAULT, Method::Get, &mut fields).unwrap().unwrap();
+        fields.drop_where(|field| drops == 1 && field.name.of(text.as_bytes()) == b"X-Z");
+        let rewrite = ResponseRewrite { framing, add, ..ResponseRewrite::new(&head, Version::Http2) };
+        for rig in &mut answering {
+            rig.feed(&headers(stream, GET, true)).unwrap();
+            let (id, bytes) = (StreamId(stream), text.as_bytes());
+            rig.connection.write_response(id, bytes, &head, &fields, &rewrite, &mut rig.out).unwrap();
+            rig.connection.queue(rig.now, id, 5, &mut rig.out).unwrap();
+            rig.send();
+            let trailers = trailers[trailer..].iter().copied();
+            rig.connection.write_trailers(id, trailers, &mut rig.out).unwrap();
+            rig.now += Duration::from_millis(100);
+        }
+        let [mindful, forgetful] = &mut answering;
+        assert_eq!(mindful.put(), forgetful.put(), "{text} {rewrite:?}");
+        forgetful.connection.trim();
+    }
+    assert!(repeats > 1_500, "{repeats}");
+    assert!(asking[0].connection.memory() < 32 * 1024, "{}", asking[0].connection.memory());
 }
 
 #[test]

@@ -447,6 +447,28 @@ fn what_is_said_again_means_the_same_as_long_as_it_does() {
     assert!(rig.connection.memory() < 8 * 1024, "{}", rig.connection.memory());
 }
 
+/// Trailers that are said again are what they were, and so are those behind them.
+#[test]
+fn trailers_that_are_said_again_mean_the_same() {
+    let mut rig = server();
+    let fine = &[("grpc-status", "0")][..];
+    let failed = &[("grpc-status", "5"), ("age", "1"), ("grpc-message", "no")][..];
+    let withheld = &[("age", "1")][..];
+    let all = [fine, fine, fine, failed, fine, withheld, withheld, withheld, fine, failed, failed, failed, failed];
+    for (stream, said) in (1..).step_by(2).zip(all.into_iter().cycle().take(100)) {
+        let seen = rig.feed(&[headers(stream, POST, false), headers(stream, said, true)].concat()).unwrap();
+        let expected: Vec<_> = said.iter().filter(|(name, _)| *name != "age").collect();
+        let line = expected.iter().map(|(name, value)| format!("{name}: {value}|")).collect();
+        assert_eq!(seen[1], Seen::End { stream, trailers: line });
+        let trailers = rig.space.trailers();
+        let found = trailers.iter().map(|(name, value)| [name, value].map(|text| String::from_utf8_lossy(text)));
+        assert!(found.eq(expected.iter().map(|(name, value)| [*name, *value])), "{trailers:?}");
+        rig.connection.reset(StreamId(stream), ErrorCode::CANCEL, &mut rig.out);
+        rig.put();
+        rig.now += std::time::Duration::from_millis(100);
+    }
+}
+
 /// The same block may answer two requests, and mean different things to them.
 #[test]
 fn an_answer_that_is_said_again_is_judged_by_what_was_asked() {

@@ -7,6 +7,8 @@
 //! The chunked coding is read strictly: 1 to 16 hexadecimal digits, no sign, prefix or white space, CRLF and nothing else. Chunk
 //! extensions are checked, bounded and dropped, so that no later hop can disagree about them.
 
+use std::rc::Rc;
+
 use crate::Malformed;
 use crate::http::{Fields, Framing, Known, KnownSet, Span, is_token_byte, is_value_byte, trim};
 
@@ -183,13 +185,13 @@ impl Decoder {
     }
 }
 
-/// The trailer section of one message (RFC 9110 §6.5): a pointer that is null for nearly all messages.
+/// The trailer section of one message (RFC 9110 §6.5): a pointer that is null for nearly all messages, and shared by copies.
 ///
 /// Trailers that would have framed or routed the message, had they been headers, are an attack and refused; others that must
 /// not be merged after the fact (RFC 9110 §6.5.1: authentication, content negotiation, caching) are held but not forwarded.
 #[derive(Debug, Clone, Default)]
 pub struct Trailers {
-    held: Option<Box<Held>>,
+    held: Option<Rc<Held>>,
 }
 
 impl Trailers {
@@ -213,17 +215,21 @@ impl Trailers {
     /// Trailers that another protocol brought, in lines as its machine wrote them; `fields` index `lines`.
     pub fn of(lines: &[u8], fields: &Fields) -> Self {
         let held = Held { bytes: lines.to_vec(), fields: fields.clone(), lines: fields.len() as u16 };
-        Self { held: (!fields.is_empty()).then(|| Box::new(held)) }
+        Self { held: (!fields.is_empty()).then(|| Rc::new(held)) }
+    }
+
+    fn held(&mut self) -> &mut Held {
+        Rc::make_mut(self.held.get_or_insert_default())
     }
 
     fn begin_line(&mut self) -> Result<(), Malformed> {
-        let held = self.held.get_or_insert_default();
+        let held = self.held();
         held.lines += 1;
         if held.lines > TRAILER_FIELDS_MAX { Err(Malformed::TrailersTooLong) } else { Ok(()) }
     }
 
     fn hold(&mut self, byte: u8, next: State) -> Result<State, Malformed> {
-        let held = self.held.get_or_insert_default();
+        let held = self.held();
         if held.bytes.len() == TRAILER_BYTES_MAX {
             return Err(Malformed::TrailersTooLong);
         }
@@ -236,7 +242,7 @@ impl Trailers {
         let Some(held) = &mut self.held else {
             return Ok(());
         };
-        let Held { bytes, fields, .. } = &mut **held;
+        let Held { bytes, fields, .. } = Rc::make_mut(held);
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', bytes) {
             let line = &bytes[start..end - 1];

@@ -19,10 +19,11 @@ use super::frame::{self, Kind};
 use super::hpack::{Decoder, Encoder, TABLE_SIZE_DEFAULT};
 use super::ledger::Ledger;
 use super::recall::Recall;
+use super::repeat::Repeat;
 use super::settings::{self, PeerSettings, WINDOW_DEFAULT, WINDOW_MAX, put_settings};
 use super::streams::{Incoming, Outgoing, Past, Progress, Recent, Streams};
 use super::{Priority, StreamId};
-use crate::h1::HeadLimits;
+use crate::h1::{HeadLimits, Trailers};
 use crate::role::Role;
 use crate::{Event, Malformed};
 
@@ -127,8 +128,11 @@ pub struct Connection<R: Role> {
     input: Input,
     /// A field block that is not complete.
     block: Option<Box<Block>>,
-    /// The last head.
+    /// The last head and trailers that were read, and those that were written.
     recall: Option<Box<Recall<R::Head>>>,
+    recall_trailers: Option<Box<Recall<Trailers>>>,
+    head_written: Option<Box<Repeat>>,
+    trailers_written: Option<Box<Repeat>>,
     send_window: i32,
     receive_window: i32,
     /// Credit of the whole connection that the peer has not been told of.
@@ -227,6 +231,9 @@ impl<R: Role> Connection<R> {
             input: if R::ANSWERS { Input::Preface(0) } else { Input::Frame },
             block: None,
             recall: None,
+            recall_trailers: None,
+            head_written: None,
+            trailers_written: None,
             send_window: WINDOW_DEFAULT as i32,
             receive_window: WINDOW_DEFAULT as i32,
             credit: 0,
@@ -433,14 +440,18 @@ impl<R: Role> Connection<R> {
         self.streams.trim();
         self.decoder.trim();
         self.encoder.trim();
-        self.recall = None;
+        (self.recall, self.recall_trailers) = (None, None);
+        (self.head_written, self.trailers_written) = (None, None);
     }
 
     /// Bytes of memory, this value included.
     pub fn memory(&self) -> usize {
         let block = self.block.as_ref().map_or(0, |block| size_of::<Block>() + block.bytes.capacity());
         let recall = self.recall.as_ref().map_or(0, |recall| recall.memory());
-        size_of::<Self>() + self.streams.memory() + self.decoder.memory() + self.encoder.memory() + block + recall
+        let recall = recall + self.recall_trailers.as_ref().map_or(0, |recall| recall.memory());
+        let written = [&self.head_written, &self.trailers_written].into_iter().flatten().map(|last| last.memory());
+        let tables = self.decoder.memory() + self.encoder.memory();
+        size_of::<Self>() + self.streams.memory() + tables + block + recall + written.sum::<usize>()
     }
 
     /// The slot of a stream that is neither gone nor reset.

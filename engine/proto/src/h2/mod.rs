@@ -97,6 +97,7 @@ mod error;
 pub mod frame;
 pub mod hpack;
 mod recall;
+mod repeat;
 pub mod settings;
 mod streams;
 

@@ -17,7 +17,7 @@ pub(super) struct Terms {
     pub(super) method: Method,
 }
 
-/// The last head of a connection, `H`.
+/// The last head of a connection, `H`, or its last trailers.
 #[derive(Debug)]
 pub(super) struct Recall<H> {
     terms: Terms,
@@ -28,7 +28,7 @@ pub(super) struct Recall<H> {
     fields: Fields,
 }
 
-impl<H: Copy> Recall<H> {
+impl<H: Clone> Recall<H> {
     pub(super) fn new() -> Self {
         let terms = Terms { changes: 0, end_stream: false, method: Method::Other };
         Self { terms, block: Vec::new(), head: None, text: Vec::new(), fields: Fields::with_limit(0) }
@@ -37,9 +37,9 @@ impl<H: Copy> Recall<H> {
     /// The head that a block means, if that is known; its text and fields are in `space` then.
     #[inline]
     pub(super) fn find(&self, block: &[u8], terms: Terms, space: &mut HeadSpace) -> Option<H> {
-        let head = self.head.filter(|_| self.terms == terms && self.block == block)?;
+        let head = self.head.as_ref().filter(|_| self.terms == terms && self.block == block)?;
         space.set(&self.text, &self.fields);
-        Some(head)
+        Some(head.clone())
     }
 
     /// A block has been read, and means `head` with what is in `space`. `changes` are those of the table after it: one that has changed

@@ -50,7 +50,7 @@ pub struct Field {
 }
 
 /// The index of one head, in wire order, preallocated to its limit.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fields {
     list: Vec<Field>,
     limit: usize,

@@ -7,7 +7,7 @@ use crate::http::authority::Form;
 use crate::http::{Fields, Framing, Known, KnownSet, Method, Status, decimal, is_field_value, is_target, is_token};
 use crate::role::{Client, Role, Server};
 
-/// A request that may be written.
+/// A request that is to be written, if it [may](Self::check) be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub(crate) head: &'a RequestHead,
@@ -22,28 +22,31 @@ pub(crate) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     /// `bytes` are those that `head` and `fields` were read from, by whichever protocol.
-    ///
-    /// # Errors
-    /// [`Refused::Field`]: what is to be changed breaks the message.
     pub(crate) fn new(
         bytes: &'a [u8],
         head: &'a RequestHead,
         fields: &'a Fields,
         rewrite: &'a RequestRewrite<'a>,
-    ) -> Result<Self, Refused> {
+    ) -> Self {
         let upgrade = if rewrite.upgrade { head.upgrade.of(bytes) } else { &[] };
         let path = match rewrite.target {
             Some(target) => target,
             None => target_of(bytes, head),
         };
         let authority = rewrite.host.unwrap_or(head.authority.of(bytes));
-        let asked = Self { head, bytes, fields, rewrite, path, authority, upgrade };
-        let valid_path = !asked.has_path() || !path.is_empty() && is_target(path);
-        if !valid_path || !is_target(authority) {
+        Self { head, bytes, fields, rewrite, path, authority, upgrade }
+    }
+
+    /// Whether it can be written.
+    ///
+    /// # Errors
+    /// [`Refused::Field`]: what is to be changed breaks the message.
+    pub(crate) fn check(&self) -> Result<(), Refused> {
+        let valid_path = !self.has_path() || !self.path.is_empty() && is_target(self.path);
+        if !valid_path || !is_target(self.authority) {
             return Err(Refused::Field);
         }
-        check_added(rewrite.add)?;
-        Ok(asked)
+        check_added(self.rewrite.add)
     }
 
     /// Becomes an extended CONNECT (RFC 8441 §4, RFC 9220 §3).

@@ -5,6 +5,7 @@
 //! cookies are joined (RFC 9113 §8.2.3, RFC 9114 §4.2.1); extended CONNECT (RFC 8441, RFC 9220) reads as the GET with Upgrade that it
 //! stands for.
 
+use super::space::HeadSpace;
 use crate::Malformed;
 use crate::compression::{Block, Corrupt, Fit, Line, ListLimits};
 use crate::h1::{
@@ -13,32 +14,6 @@ use crate::h1::{
 use crate::http::authority;
 use crate::http::{Fields, Framing, Known, KnownSet, Method, Span, Status, Version, framing};
 use crate::http::{is_field_value, is_target, is_token, is_token_byte};
-
-/// Where heads and trailers are read to: one a worker will do, for what is in it is taken before the next is read.
-#[derive(Debug, Default)]
-pub struct HeadSpace {
-    /// The lines.
-    pub text: Vec<u8>,
-    /// Their index.
-    pub fields: Fields,
-    /// Crumbs, while they are joined.
-    cookie: Vec<u8>,
-}
-
-impl HeadSpace {
-    /// Holds these as if they had been read.
-    pub(crate) fn set(&mut self, text: &[u8], fields: &Fields) {
-        self.clear();
-        self.text.extend_from_slice(text);
-        self.fields.copy_from(fields);
-    }
-
-    fn clear(&mut self) {
-        self.text.clear();
-        self.fields.clear();
-        self.cookie.clear();
-    }
-}
 
 /// What a block is to be read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +143,7 @@ fn gather(
     space: &mut HeadSpace,
 ) -> Result<Read<Gathered>, Corrupt> {
     space.clear();
-    let HeadSpace { text, fields, cookie } = space;
+    let HeadSpace { text, fields, cookie, .. } = space;
     let mut gathered = Gathered::new(sort);
     let fit = block.read(&list_limits(limits), text, |text, line| {
         if gathered.malformed.is_none() {
@@ -421,7 +396,7 @@ impl Gathered {
     }
 
     fn into_request(mut self, rules: &RequestRules<'_>, space: &mut HeadSpace) -> Read<RequestHead> {
-        let HeadSpace { text, fields, cookie } = space;
+        let HeadSpace { text, fields, cookie, .. } = space;
         let extended = self.has(Pseudo::Protocol);
         if extended && !rules.connect_protocol {
             return Err(Malformed::PseudoField);

@@ -6,6 +6,7 @@ pub(crate) mod head;
 pub mod ledger;
 mod priority;
 pub(crate) mod slab;
+mod space;
 
-pub use head::HeadSpace;
 pub use priority::Priority;
+pub use space::HeadSpace;

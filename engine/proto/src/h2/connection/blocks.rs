@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::read::WholeBlock;
 use super::{Connection, Going, Input, Said, Step};
-use crate::h1::{RequestHead, ResponseHead};
+use crate::h1::{RequestHead, ResponseHead, Trailers};
 use crate::h2::error::{ErrorCode, Fault};
 use crate::h2::frame;
 use crate::h2::hpack::{Corrupt, Encoded};
@@ -14,7 +14,8 @@ use crate::h2::settings::WINDOW_DEFAULT;
 use crate::h2::streams::{Incoming, Outgoing, Past, Stream, UNKNOWN};
 use crate::h2::{Priority, StreamId};
 use crate::http::{Framing, Method, Version};
-use crate::multiplexed::head::{self, HeadSpace, INTERIMS_MAX, RequestRules, ResponseRules, is_answerable, promised};
+use crate::multiplexed::HeadSpace;
+use crate::multiplexed::head::{self, INTERIMS_MAX, RequestRules, ResponseRules, is_answerable, promised};
 use crate::role::{Client, Role, Server};
 use crate::{Event, Malformed};
 
@@ -236,14 +237,33 @@ impl<R: Role> Connection<R> {
             self.discard(block.bytes, space)?;
             return self.break_stream(block.now_ms, block.stream, code, why, out);
         }
-        let encoded = Encoded { decoder: &mut self.decoder, bytes: block.bytes };
-        let trailers = match head::read_trailers(encoded, &self.limits.heads, space).map_err(compression)? {
+        let trailers = match self.read_trailers(&block, space)? {
             Ok(trailers) => trailers,
             Err(why) => return self.break_stream(block.now_ms, block.stream, ErrorCode::PROTOCOL_ERROR, why, out),
         };
         self.streams[slot].incoming = Incoming::Ended;
         self.input = Input::End { stream: block.stream, trailers };
         Ok(None)
+    }
+
+    /// Whether there is any of them to be forwarded.
+    fn read_trailers(&mut self, block: &WholeBlock<'_>, space: &mut HeadSpace) -> Result<head::Read<bool>, Fault> {
+        let terms = Terms { changes: self.decoder.changes(), end_stream: true, method: Method::Other };
+        let known = self.recall_trailers.as_ref().and_then(|recall| recall.find(block.bytes, terms, space));
+        if let Some(trailers) = known {
+            let any = !trailers.is_empty();
+            space.set_trailers(trailers);
+            return Ok(Ok(any));
+        }
+        let encoded = Encoded { decoder: &mut self.decoder, bytes: block.bytes };
+        let read = head::read_trailers(encoded, &self.limits.heads, space).map_err(compression)?;
+        if read.is_ok() {
+            let (trailers, changes) = (Trailers::of(&space.text, &space.fields), self.decoder.changes());
+            let recall = self.recall_trailers.get_or_insert_with(|| Box::new(Recall::new()));
+            recall.learn(block.bytes, terms, changes, trailers.clone(), space);
+            space.set_trailers(trailers);
+        }
+        Ok(read)
     }
 
     /// Reads a block for the table's sake only.

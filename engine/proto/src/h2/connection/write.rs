@@ -5,6 +5,7 @@ use crate::h1::{Refused, RequestHead, RequestRewrite, Respond, ResponseHead, Res
 use crate::h2::StreamId;
 use crate::h2::frame::{self, FrameHead};
 use crate::h2::hpack::Encoder;
+use crate::h2::repeat::{Made, Pairs, Repeat, Terms};
 use crate::h2::settings::FRAME_SIZE_DEFAULT;
 use crate::h2::streams::{Incoming, Outgoing, Stream, UNKNOWN};
 use crate::http::{Fields, Framing, Method, Status};
@@ -33,13 +34,21 @@ impl Connection<Client> {
         if !self.can_open() {
             return Err(Refused::Gone);
         }
-        let asked = Asked::new(bytes, head, fields, rewrite)?;
+        let asked = Asked::new(bytes, head, fields, rewrite);
         let (id, extended) = (self.next_id, asked.is_extended());
         if extended && !self.peer.enable_connect_protocol {
             return Err(Refused::Gone);
         }
-        let start = begin(&mut self.encoder, out);
-        asked.put(self.limits.secure, &mut self.encoder, out);
+        let RequestRewrite { framing, without, te_trailers, upgrade, add, .. } = *rewrite;
+        let terms = Terms::Request { head: *head, framing, without, te_trailers, upgrade };
+        let texts = [Some(bytes), rewrite.target, rewrite.host];
+        let made = Made { terms, texts, fields: Some(fields), pairs: add.iter().copied() };
+        let start = put_block(&mut self.head_written, &mut self.encoder, &made, out, |encoder, out| {
+            asked.check()?;
+            encoder.begin(out);
+            asked.put(self.limits.secure, encoder, out);
+            Ok(())
+        })?;
         let ends = !asked.goes_on();
         frame::frame_block(out, start, id, ends, FRAME_SIZE_DEFAULT as usize);
         self.next_id += 2;
@@ -78,9 +87,16 @@ impl Connection<Server> {
         if switching && !self.streams[slot].extended || head.status.is_interim() {
             return Err(Refused::Gone);
         }
-        compose::check_added(rewrite.add)?;
-        let start = begin(&mut self.encoder, out);
-        compose::put_response(&mut self.encoder, bytes, head, fields, rewrite, out);
+        let ResponseRewrite { framing, without, add, .. } = *rewrite;
+        let terms = Terms::Response { head: *head, framing, without };
+        let texts = [Some(bytes), None, None];
+        let made = Made { terms, texts, fields: Some(fields), pairs: add.iter().copied() };
+        let start = put_block(&mut self.head_written, &mut self.encoder, &made, out, |encoder, out| {
+            compose::check_added(add)?;
+            encoder.begin(out);
+            compose::put_response(encoder, bytes, head, fields, rewrite, out);
+            Ok(())
+        })?;
         let granted = self.streams[slot].connect && (switching || head.status.is_success());
         self.begin_content(slot, start, rewrite.framing, granted, out);
         Ok(())
@@ -162,14 +178,39 @@ impl<R: Role> Connection<R> {
             self.reset(stream, crate::h2::ErrorCode::INTERNAL_ERROR, out);
             return Err(Refused::Length);
         }
-        compose::check_trailers(trailers.clone())?;
-        let start = room(out);
-        self.encoder.begin_trailers(out);
-        compose::put_trailers::<R>(&mut self.encoder, trailers, out);
+        let made = Made { terms: Terms::Trailers, texts: [None; 3], fields: None, pairs: trailers.clone() };
+        let start = put_block(&mut self.trailers_written, &mut self.encoder, &made, out, |encoder, out| {
+            compose::check_trailers(trailers.clone())?;
+            encoder.begin_trailers(out);
+            compose::put_trailers::<R>(encoder, trailers, out);
+            Ok(())
+        })?;
         frame::frame_block(out, start, stream.0, true, FRAME_SIZE_DEFAULT as usize);
         self.end_outgoing(slot, out);
         Ok(())
     }
+}
+
+/// Puts a block behind room for a frame's head, as `compose` makes it, unless it is the last one again; returns where.
+///
+/// # Errors
+/// As `compose` has it, and nothing was put.
+fn put_block<'t>(
+    written: &mut Option<Box<Repeat>>,
+    encoder: &mut Encoder,
+    made: &Made<'_, impl Pairs<'t>>,
+    out: &mut Vec<u8>,
+    compose: impl FnOnce(&mut Encoder, &mut Vec<u8>) -> Result<(), Refused>,
+) -> Result<usize, Refused> {
+    let (start, changes) = (room(out), encoder.changes());
+    if let Some(block) = written.as_ref().and_then(|last| last.find(made, changes)) {
+        out.extend_from_slice(block);
+        return Ok(start);
+    }
+    compose(encoder, out).inspect_err(|_| out.truncate(start))?;
+    let last = written.get_or_insert_with(|| Box::new(Repeat::new()));
+    last.learn(made, changes, &out[start + FrameHead::LEN..]);
+    Ok(start)
 }
 
 /// Begins a head's block behind room for a frame's head; returns where.

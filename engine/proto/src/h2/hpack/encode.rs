@@ -15,6 +15,8 @@ pub struct Encoder {
     hints: [Hint; HINTS],
     /// The place of the next field.
     at: u8,
+    /// What has happened to the table.
+    changes: u64,
 }
 
 /// Where a field was found.
@@ -35,7 +37,7 @@ const HEAD_HINTS: usize = 16;
 
 impl Encoder {
     pub fn new() -> Self {
-        Self { table: Table::new(TABLE_SIZE_DEFAULT), resized: None, hints: [Hint::Nowhere; HINTS], at: 0 }
+        Self { table: Table::new(TABLE_SIZE_DEFAULT), resized: None, hints: [Hint::Nowhere; HINTS], at: 0, changes: 0 }
     }
 
     /// The peer's `SETTINGS_HEADER_TABLE_SIZE`. More than [`TABLE_SIZE_DEFAULT`] is not made use of, whatever the peer would keep: it
@@ -45,6 +47,7 @@ impl Encoder {
         if size != self.table.size_max() {
             let least = self.resized.map_or(size, |(least, _)| least.min(size));
             self.resized = Some((least, size));
+            self.changes += 1;
             self.table.set_size_max(size);
         }
     }
@@ -94,6 +97,11 @@ impl Encoder {
                 string::put(0, 7, value.iter().copied(), value.len(), out);
             }
         }
+    }
+
+    /// How often anything has happened to the table: what has been written twice since the last time, becomes the same bytes again.
+    pub(in crate::h2) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Gives back memory that the table does not need.
@@ -151,6 +159,7 @@ impl Encoder {
         if !store {
             return if indexing == Indexing::Again { Hint::Said(digest(name, value) as u8) } else { Hint::Nowhere };
         }
+        self.changes += 1;
         self.table.insert(name, value);
         Hint::Entry(self.table.number(0))
     }

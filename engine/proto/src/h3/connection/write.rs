@@ -37,7 +37,8 @@ impl Connection<Client> {
         if !self.can_open() || !stream.is_request() || self.streams.find(stream.0).is_some() {
             return Err(Refused::Gone);
         }
-        let asked = Asked::new(bytes, head, fields, rewrite)?;
+        let asked = Asked::new(bytes, head, fields, rewrite);
+        asked.check()?;
         let extended = asked.is_extended();
         if extended && !self.peer.enable_connect_protocol {
             return Err(Refused::Gone);
