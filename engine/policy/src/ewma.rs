@@ -80,6 +80,9 @@ impl PeakEwma {
 }
 
 fn decay(elapsed_nanos: u64) -> f64 {
+    if elapsed_nanos == 0 {
+        return 1.0;
+    }
     (-(elapsed_nanos as f64) / DECAY.as_nanos() as f64).exp()
 }
 

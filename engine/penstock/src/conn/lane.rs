@@ -57,6 +57,21 @@ where
         }
     }
 
+    /// Takes the end of a message, with its trailers, if it follows the content that has been read and is known already.
+    #[inline]
+    pub fn take_end(&mut self, cx: &mut Context<'_>, fields: &mut Fields) -> Option<Trailers> {
+        match self {
+            Self::H1(conn) if !conn.machine.is_body_read() => None,
+            Self::H1(conn) => {
+                // Reading it settles the machine.
+                let _ = conn.poll_read(cx, fields);
+                Some(conn.machine.take_trailers())
+            }
+            Self::H2(stream) => stream.take_end(),
+            Self::H3(stream) => stream.take_end(),
+        }
+    }
+
     /// Reads on behind a message's end, which is known.
     pub fn settle(&mut self, fields: &mut Fields) {
         match self {

@@ -156,6 +156,12 @@ impl<H> Mail<H> {
         }
     }
 
+    /// Takes the end of a message and its trailers, if all its content has been taken.
+    pub(super) fn take_end(&mut self) -> Option<Trailers> {
+        self.settle();
+        self.ended.then(|| std::mem::take(&mut self.trailers))
+    }
+
     /// All content of the peer's message has been taken out.
     pub(super) fn is_read(&self) -> bool {
         self.ended || matches!(self.inbox.front(), Some(Inbound::End))
@@ -166,8 +172,9 @@ impl<H> Mail<H> {
         self.outbox.is_empty() && self.last_words.is_empty()
     }
 
-    pub(super) fn wake(&self) {
-        if let Some(task) = self.task {
+    /// Who waits is woken, once: it says so again if it goes on waiting.
+    pub(super) fn wake(&mut self) {
+        if let Some(task) = self.task.take() {
             ring::wake(task);
         }
     }

@@ -17,18 +17,31 @@ use super::mail::Mail;
 use crate::limits;
 
 pub(super) struct Shelf<H> {
-    pub(super) space: HeadSpace,
+    /// Away while a connection reads, or before the first does.
+    space: Option<Box<HeadSpace>>,
     #[allow(clippy::vec_box, reason = "they pass between here and the connections as they are")]
     mails: Vec<Box<Mail<H>>>,
 }
 
 impl<H> Default for Shelf<H> {
     fn default() -> Self {
-        Self { space: HeadSpace::default(), mails: Vec::new() }
+        Self { space: None, mails: Vec::new() }
     }
 }
 
 impl<H> Shelf<H> {
+    pub(super) fn space(&mut self) -> &mut HeadSpace {
+        self.space.get_or_insert_default()
+    }
+
+    pub(super) fn take_space(&mut self) -> Box<HeadSpace> {
+        self.space.take().unwrap_or_default()
+    }
+
+    pub(super) fn give_space(&mut self, space: Box<HeadSpace>) {
+        self.space = Some(space);
+    }
+
     pub(super) fn take_mail(&mut self) -> Box<Mail<H>> {
         self.mails.pop().unwrap_or_default()
     }
@@ -180,7 +193,7 @@ impl Kept {
     pub(super) fn of<H>(event: &Event<H>, space: &HeadSpace) -> Self {
         match event {
             Event::Head(_) => Self::Head(Buf::copy_of(&space.text), Index::of(&space.fields)),
-            Event::End { trailers: true, .. } => Self::Trailers(Trailers::of(&space.text, &space.fields)),
+            Event::End { trailers: true, .. } => Self::Trailers(space.trailers()),
             _ => Self::Nothing,
         }
     }

@@ -287,13 +287,8 @@ where
         };
         Poll::Ready(match read {
             Ok(Read::Data(data)) => {
-                let last = self.lane.is_body_read();
-                if last {
-                    // The end is known already; reading it settles the machine.
-                    let _ = self.lane.poll_read(cx, &mut fields);
-                }
-                let trailers = if last { self.lane.take_trailers() } else { Trailers::default() };
-                Ok(Piece { data: Some(data), last, trailers })
+                let end = self.lane.take_end(cx, &mut fields);
+                Ok(Piece { data: Some(data), last: end.is_some(), trailers: end.unwrap_or_default() })
             }
             Ok(Read::End) => Ok(Piece { data: None, last: true, trailers: self.lane.take_trailers() }),
             Ok(Read::Head(_) | Read::Tunnel | Read::Closed(_)) | Err(Broken::Io(_)) => Err(Cut::Source(None)),

@@ -355,12 +355,18 @@ impl Relay<'_, '_, '_> {
                 Poll::Ready(Ok(Read::Head(head))) => {
                     self.attempt.answered();
                     self.heed_alternatives(&head);
-                    match self.let_go(&head, cx) {
+                    let ended = self.grpc_status(&head);
+                    // The status that the head stands for: HTTP's, or what a call's own means.
+                    let meaning = ended.map_or(head.status.code(), grpc::http_of);
+                    match self.let_go(&head, meaning, cx) {
                         Some(outcome) => Poll::Ready(Relayed::GivenUp(outcome)),
                         None if upgrade::is_ignored(self.exchange.request, &head) => {
                             Poll::Ready(self.upgrade_ignored(&head, cx))
                         }
-                        None => self.begin_response(&head),
+                        None => {
+                            (self.grpc_status, self.meaning) = (ended, meaning);
+                            self.begin_response(&head)
+                        }
                     }
                 }
                 Poll::Ready(Ok(Read::Closed(Eof::Truncated))) => Poll::Ready(Relayed::Unanswered(Class::Malformed)),
@@ -405,8 +411,7 @@ impl Relay<'_, '_, '_> {
     }
 
     /// An answer that says "not now, not here" is not passed on while there may be a better one elsewhere.
-    fn let_go(&mut self, head: &ResponseHead, cx: &mut Context<'_>) -> Option<Outcome> {
-        let status = self.means(head);
+    fn let_go(&mut self, head: &ResponseHead, status: u16, cx: &mut Context<'_>) -> Option<Outcome> {
         let length = head.length as usize;
         if !self.tries.retries_status(status) {
             return None;
@@ -451,8 +456,7 @@ impl Relay<'_, '_, '_> {
             self.down.close_after();
         }
         let persistent = self.down.is_persistent() && sent != Framing::UntilClose && !unread_request;
-        let (length, meaning) = (head.length as usize, self.means(head));
-        self.grpc_status = self.grpc_status(head);
+        let length = head.length as usize;
         let mut agreed = Some(Agreed::Bytes);
         let composed = {
             let mut fields = self.exchange.door.desk.response_fields.borrow_mut();
@@ -469,7 +473,6 @@ impl Relay<'_, '_, '_> {
         };
         self.up.skip_head(length);
         self.status = head.status.code();
-        self.meaning = meaning;
         if upgrading || self.exchange.request.head.method == Method::Connect && head.status.is_success() {
             let rest = self.exchange.door.desk.head.borrow();
             if !rest.is_empty() {

@@ -21,13 +21,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proto::h1::Trailers;
-use proto::h2::{Client, Connection, DataFrame, Fault, Limits, Said, StreamId};
+use proto::h2::{Client, Connection, DataFrame, Fault, HeadSpace, Limits, Said, StreamId};
 use proto::{Event, Malformed};
 use ring::{Appetite, Buf, Now, TaskRef, Timer};
 
 pub use self::stream::Stream;
 use super::mail::{Inbound, Mail};
-use super::shelf::{Kept, Shelf};
+use super::shelf::{Index, Shelf};
 use super::{Arrival, Asks, Ended, Lane, Multiplexed, Speaks, Transport, bulk_bytes};
 use crate::limits;
 
@@ -334,23 +334,26 @@ impl<R: Speaks> Hub<R> {
         now: Duration,
         arrived: &mut impl FnMut(Arrival<Multiplex<R>>),
     ) -> Result<(), Fault> {
+        let mut space = R::with_shelf(Shelf::take_space);
+        let read = self.read_to(&mut space, this, now, arrived);
+        R::with_shelf(|shelf| shelf.give_space(space));
+        read
+    }
+
+    fn read_to(
+        &mut self,
+        space: &mut HeadSpace,
+        this: &Multiplex<R>,
+        now: Duration,
+        arrived: &mut impl FnMut(Arrival<Multiplex<R>>),
+    ) -> Result<(), Fault> {
         loop {
             let bytes = self.unread.as_ref().map_or(&[][..], Buf::bytes);
-            let (machine, out) = (&mut self.machine, &mut self.out);
-            // A head and trailers are in the shelf's room until the next step.
-            let said = R::with_shelf(|shelf| {
-                let step = R::read(machine, now, bytes, &mut shelf.space, out)?;
-                let kept = match &step.said {
-                    Said::Stream(_, event) => Kept::of(event, &shelf.space),
-                    _ => Kept::Nothing,
-                };
-                Ok::<_, Fault>((step.skipped, step.said, kept))
-            });
-            let (skipped, said, kept) = said?;
-            self.pass(skipped);
-            match said {
+            let step = R::read(&mut self.machine, now, bytes, space, &mut self.out)?;
+            self.pass(step.skipped);
+            match step.said {
                 Said::Pause => return Ok(()),
-                Said::Stream(id, event) => self.take_event(id, event, kept, this, arrived),
+                Said::Stream(id, event) => self.take_event(id, event, space, this, arrived),
                 Said::Refused { stream, why, answerable } => {
                     let stream = answerable.then(|| {
                         self.open(stream);
@@ -367,22 +370,25 @@ impl<R: Speaks> Hub<R> {
         &mut self,
         id: StreamId,
         event: Event<R::Head>,
-        kept: Kept,
+        space: &HeadSpace,
         this: &Multiplex<R>,
         arrived: &mut impl FnMut(Arrival<Multiplex<R>>),
     ) {
-        match (event, kept) {
-            (Event::Head(head), Kept::Head(text, index)) => match self.mail(id) {
-                Some(mail) => {
-                    mail.inbox.push_back(Inbound::Head(head, text, index));
-                    mail.wake();
+        match event {
+            Event::Head(head) => {
+                let (text, index) = (Buf::copy_of(&space.text), Index::of(&space.fields));
+                match self.mail(id) {
+                    Some(mail) => {
+                        mail.inbox.push_back(Inbound::Head(head, text, index));
+                        mail.wake();
+                    }
+                    None => {
+                        self.open(id);
+                        arrived(Arrival::Request(Stream::new(this.clone(), id), head, text, index));
+                    }
                 }
-                None => {
-                    self.open(id);
-                    arrived(Arrival::Request(Stream::new(this.clone(), id), head, text, index));
-                }
-            },
-            (Event::Data { payload, consumed }, _) => {
+            }
+            Event::Data { payload, consumed } => {
                 let data = super::cut(&mut self.unread, payload, consumed);
                 match self.mail(id).filter(|mail| !mail.detached) {
                     Some(mail) => {
@@ -392,18 +398,18 @@ impl<R: Speaks> Hub<R> {
                     None => self.machine.credit(id, payload, &mut self.out),
                 }
             }
-            (Event::End { consumed, .. }, kept) => {
+            Event::End { consumed, trailers } => {
                 self.pass(consumed);
                 if let Some(mail) = self.mail(id) {
-                    if let Kept::Trailers(trailers) = kept {
-                        mail.trailers = trailers;
+                    if trailers {
+                        mail.trailers = space.trailers();
                     }
                     mail.inbox.push_back(Inbound::End);
                     mail.wake();
                 }
             }
-            (Event::Reset(why), _) => self.break_off(id, why),
-            (Event::Head(_) | Event::Tunnel | Event::Pause, _) => {}
+            Event::Reset(why) => self.break_off(id, why),
+            Event::Tunnel | Event::Pause => {}
         }
     }
 

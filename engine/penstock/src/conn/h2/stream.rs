@@ -92,6 +92,11 @@ impl<R: Speaks> Stream<R> {
         self.with_mail(Mail::settle);
     }
 
+    /// Takes the end, with what stands behind the content, if all content has been taken.
+    pub fn take_end(&mut self) -> Option<Trailers> {
+        self.with_mail(Mail::take_end).unwrap_or_else(|| Some(Trailers::default()))
+    }
+
     pub fn take_trailers(&mut self) -> Trailers {
         self.with_mail(|mail| std::mem::take(&mut mail.trailers)).unwrap_or_default()
     }

@@ -209,9 +209,9 @@ impl<R: Speaks> Hub<R> {
             let bytes = flow.unread.as_ref().map_or(&[][..], Buf::bytes);
             let (machine, out, id, ended) = (&mut self.machine, &mut self.out, flow.id, flow.ended);
             let said = R::with_shelf(|shelf| {
-                let step = R::read_h3(machine, clock(now), name(id), bytes, ended, &mut shelf.space, out)?;
+                let step = R::read_h3(machine, clock(now), name(id), bytes, ended, shelf.space(), out)?;
                 let kept = match &step.said {
-                    Said::Stream(_, event) => Kept::of(event, &shelf.space),
+                    Said::Stream(_, event) => Kept::of(event, shelf.space()),
                     _ => Kept::Nothing,
                 };
                 Ok::<_, Fault>((step.skipped, step.said, kept))
@@ -343,7 +343,7 @@ impl<R: Speaks> Hub<R> {
             let ended = one.ended;
             let (machine, out) = (&mut self.machine, &mut self.out);
             let step =
-                R::with_shelf(|shelf| R::read_h3(machine, clock(now), name(id), bytes, ended, &mut shelf.space, out))?;
+                R::with_shelf(|shelf| R::read_h3(machine, clock(now), name(id), bytes, ended, shelf.space(), out))?;
             pass(&mut self.one_way[at].unread, step.skipped);
             if !self.out.aborts.is_empty() {
                 self.obey();

@@ -339,7 +339,7 @@ impl<R: Speaks> Hub<R> {
         while let Some(notice) = self.link.poll_notice() {
             match notice {
                 // Some wait for it.
-                Notice::Connected => self.flows.iter().for_each(|flow| flow.mail.wake()),
+                Notice::Connected => self.flows.iter_mut().for_each(|flow| flow.mail.wake()),
                 Notice::Lost(_) => return Err(Ended::Gone),
                 Notice::Datagrams => datagrams = true,
                 Notice::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {

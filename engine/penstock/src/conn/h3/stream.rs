@@ -88,6 +88,11 @@ impl<R: Speaks> Stream<R> {
         self.with_flow(|flow| flow.mail.settle());
     }
 
+    /// Takes the end, with what stands behind the content, if all content has been taken.
+    pub fn take_end(&mut self) -> Option<Trailers> {
+        self.with_flow(|flow| flow.mail.take_end()).unwrap_or_else(|| Some(Trailers::default()))
+    }
+
     pub fn take_trailers(&mut self) -> Trailers {
         self.with_flow(|flow| std::mem::take(&mut flow.mail.trailers)).unwrap_or_default()
     }

@@ -8,11 +8,6 @@ use crate::exchange::bridge::Web;
 use crate::exchange::grpc;
 
 impl Relay<'_, '_, '_> {
-    /// The status that an answer's head stands for: HTTP's, or what a call's own means.
-    pub(super) fn means(&self, head: &ResponseHead) -> u16 {
-        self.grpc_status(head).map_or(head.status.code(), grpc::http_of)
-    }
-
     /// How a call ended, where the head of its answer says so.
     pub(super) fn grpc_status(&self, head: &ResponseHead) -> Option<u8> {
         if !self.exchange.way.grpc || head.status != Status::OK {
