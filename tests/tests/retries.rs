@@ -123,6 +123,73 @@ on_each_driver! {
         }
     }
 
+    /// What an endpoint has answered is passed on when nobody does better: no error of ours stands in its place. Its content is all there, also where
+    /// the next one breaks off, or is not there.
+    fn an_answer_is_held_until_there_is_a_better_one(driver) {
+        for size in [4, 300_000] {
+            let busy = Origin::answering(move |_| {
+                let head = format!("HTTP/1.1 503 Busy\r\nX-Whose: busy\r\nContent-Length: {size}\r\n\r\n");
+                Some([head.into_bytes(), pattern(3, size)].concat())
+            });
+            let breaks = Origin::start(|peer| {
+                peer.request();
+                peer.reset();
+            });
+            for gone in [false, true] {
+                let setup = Setup::new(driver).origin(&busy);
+                let setup = if gone { setup.to(&harness::free_address().to_string()) } else { setup.origin(&breaks) };
+                let engine = setup.pool_line(LINES).pool_line("retry.tries = 2").start();
+                let mut client = engine.client();
+                for number in 0..6 {
+                    let response = client.get("/");
+                    assert_eq!((response.status(), response.field("x-whose")), (503, Some("busy")), "GET {number}, gone: {gone}");
+                    assert!(response.body == pattern(3, size), "GET {number}: {} of {size} bytes", response.body.len());
+                }
+                let put = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n{}", "x".repeat(70_000));
+                assert!([502, 503].contains(&engine.client().ask(put).status()), "too long to be sent again");
+                let put = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 7000\r\n\r\n{}", "x".repeat(7_000));
+                (0..4).for_each(|_| assert_eq!(engine.client().ask(&*put).field("x-whose"), Some("busy")));
+                drop(client);
+                engine.until_idle();
+            }
+        }
+    }
+
+    /// However little its tries count for, a request is sent six times at the most.
+    fn a_request_is_sent_so_often_and_no_more(driver) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let busy: Vec<Origin> = (0..9)
+            .map(|_| {
+                let count = Arc::clone(&asked);
+                Origin::answering(move |_| {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    Some(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy".to_vec())
+                })
+            })
+            .collect();
+        let setup = busy.iter().fold(Setup::new(driver), |setup, origin| setup.origin(origin));
+        let engine = setup.pool_line(LINES).pool_line("retry.tries = 4\nretry.backoff = \"1ms\"").start();
+        let mut client = engine.client();
+        let mut most = 0;
+        for _ in 0..12 {
+            let before = asked.load(Ordering::SeqCst);
+            assert_eq!(client.get("/").status(), 503);
+            most = most.max(asked.load(Ordering::SeqCst) - before);
+        }
+        // Once all are known to fail, three of seven tries would not count.
+        assert_eq!(most, 6);
+    }
+
+    /// Tries that reach nobody are excused, three of them: nobody has seen the request.
+    fn nobody_there_costs_no_tries_up_to_a_bound(driver) {
+        for (tries, wanted) in [(1, 0), (3, 5), (4, 6)] {
+            let setup = (0..9).fold(Setup::new(driver), |setup, _| setup.to(&harness::free_address().to_string()));
+            let engine = setup.pool_line(LINES).pool_line(&format!("retry.tries = {tries}")).start();
+            assert_eq!(engine.client().get("/").status(), 502);
+            assert_eq!(engine.metrics().sum("retries_total"), wanted, "{tries} tries");
+        }
+    }
+
     /// An origin that takes requests and says nothing holds a request up for its pool's patience, and not for the minute that an
     /// answer may take; what may not be sent twice waits on.
     fn silence_is_left_for_another_endpoint(driver) {

@@ -110,7 +110,7 @@ fn work(
     ring::pin_to(cpu).expect("there are two CPUs");
     let cluster = Cluster::new(pool, None, members, (worker, workers), cpu as u64 + 1);
     let (counters, affinity, tried) = (Counters::default(), Affinity::default(), Tried::default());
-    let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true };
+    let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true, once: false };
     let answered = Outcome::answered(Duration::from_millis(1), 200);
     let mut under_way: Vec<Option<Rc<Endpoint>>> = vec![None; UNDER_WAY];
     here.fetch_add(1, Ordering::SeqCst);

@@ -188,10 +188,16 @@ pub const IDLE_UPSTREAM_DEFAULT: u32 = 1_024;
 /// What `reuse.max_idle` may be set to: beyond it an endpoint's own limit comes first.
 pub const IDLE_UPSTREAM_MAX: u32 = 16_384;
 
-/// Tries one request may have in all: the first and three more. Beyond that a retry only meets the same outage. It must fit
-/// `policy::Avoid`.
+/// Tries one request may have: the first and three more. Beyond that a retry only meets the same outage.
 pub const TRIES_MAX: u8 = 4;
-const _: () = assert!((TRIES_MAX as usize) <= policy::Avoid::MAX);
+
+/// Further tries, of those that do not count (`policy::Outcome::is_excused`): two of three endpoints that are known to be ill leave one that is not.
+pub const TRIES_EXCUSED_MAX: u8 = 3;
+const _: () = assert!((TRIES_MAX + TRIES_EXCUSED_MAX) as usize <= policy::Avoid::MAX);
+
+/// How often one request is sent at the most, whatever its tries count for and however many pooled connections turn out to be dead: a request that harms
+/// whoever receives it harms no more of them.
+pub const SENT_MAX: u8 = 6;
 
 /// Content of requests that one worker keeps to be able to send it again: 256 of the largest by default, a sixteenth of what
 /// buffers may take before they are scarce. Beyond it requests are not tried again once their content has begun to leave.

@@ -199,6 +199,18 @@ impl Outcome {
         }
     }
 
+    /// Whether the try that ended so is none of those that a request has ([`RetryPolicy::tries`](crate::RetryPolicy)): it reached nobody, or its endpoint
+    /// was known to be doubtful, or asked to find out about it. A request that breaks whoever receives it so meets no more endpoints for that.
+    #[must_use]
+    pub const fn is_excused(&self, on_trial: bool, doubtful: bool) -> bool {
+        match self.retry_on() {
+            Some(RetryOn::Connect) => true,
+            Some(RetryOn::Status) => on_trial || doubtful,
+            Some(RetryOn::Reset | RetryOn::TimedOut) => on_trial,
+            None => false,
+        }
+    }
+
     /// Whether another try is safe for this request. The policy's own list (`retry.on`), the number of tries and the
     /// budget are asked beside this ([`RetryPolicy::decide`](crate::RetryPolicy::decide)).
     #[must_use]
@@ -245,6 +257,25 @@ mod tests {
             let found = [Replay::Unsent, Replay::Idempotent, Replay::Never].map(|replay| outcome.retryable(replay));
             assert_eq!(found, retryable, "{class:?}");
             assert_eq!(outcome.retryable(Replay::NotIdempotent), retryable[2], "{class:?}");
+        }
+    }
+
+    #[test]
+    fn a_try_counts_unless_it_reached_nobody_or_its_endpoint_was_doubted() {
+        // Excused: at one that nobody doubts, on trial, doubtful.
+        for (class, wanted) in [
+            (Class::Refused, [true, true, true]),
+            (Class::ConnectTimedOut, [true, true, true]),
+            (Class::Reset, [false, true, false]),
+            (Class::TimedOut, [false, true, false]),
+            (Class::Answered(StatusClass::of(503)), [false, true, true]),
+            (Class::Malformed, [false; 3]),
+            (Class::Shed, [false; 3]),
+        ] {
+            let outcome = Outcome::new(Duration::ZERO, class);
+            let found =
+                [(false, false), (true, false), (false, true)].map(|(trial, doubt)| outcome.is_excused(trial, doubt));
+            assert_eq!(found, wanted, "{class:?}");
         }
     }
 

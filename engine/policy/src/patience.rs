@@ -19,6 +19,7 @@
 //!
 //! - The endpoint's own mean speaks for one that is far from the others and seldom asked: it is slow, and well.
 //! - As long as the pool has too few samples, `start` stands for `factor × q(pool)`.
+//! - At an endpoint on trial it is no more than `start`, or twice the endpoint's mean: that most of them hang is what a trial is for.
 //! - No soft time for the last try, for a request that must not be sent twice, and where there is no other endpoint.
 //! - When it passes it is asked for again, and only if it has not grown meanwhile is it over. It grows threefold when the endpoint has
 //!   answered another request since this one was sent: it is alive, and this request is probably just a slow one.
@@ -116,6 +117,8 @@ pub struct Try {
     pub remaining: Option<Duration>,
     /// The operator's soft time, in place of the learnt one.
     pub fixed: Option<Duration>,
+    /// The endpoint is on trial: what it took before it failed is no promise.
+    pub on_trial: bool,
 }
 
 /// How long a try may take, from its beginning.
@@ -176,15 +179,18 @@ impl Patience {
             }
             // Censored as one that was given up, and no reason to suspect anybody.
             (Class::Overtaken, _) => endpoint.cut_short(now, outcome.latency),
+            // Nobody is there, or not any more: that is no pool which has become slow.
+            (Class::Refused | Class::Reset, _) => self.acquit(endpoint),
             (Class::Answered(_), Verdict::Success) => {
-                self.suspects -= u32::from(endpoint.suspect).min(self.suspects);
+                self.acquit(endpoint);
                 let known = endpoint.ends_silence(now, outcome.latency, self.pool_time(now));
-                (endpoint.suspect, endpoint.answered_at) = (false, now);
+                let silence = now.since(endpoint.answered_at);
+                endpoint.answered_at = now;
                 if known == Silence::Over {
                     return;
                 }
                 if known == Silence::None {
-                    self.take_pending(now, endpoint, outcome.latency);
+                    self.take_pending(now, endpoint, outcome.latency, silence);
                 }
                 endpoint.learn(outcome.latency);
                 let turned = self.latencies.record(now, outcome.latency);
@@ -197,13 +203,19 @@ impl Patience {
         }
     }
 
+    const fn acquit(&mut self, endpoint: &mut EndpointPatience) {
+        if std::mem::replace(&mut endpoint.suspect, false) {
+            self.suspects = self.suspects.saturating_sub(1);
+        }
+    }
+
     /// How long a try at `endpoint` may take.
     #[must_use]
     pub fn limit(&self, now: Now, endpoint: &EndpointPatience, waiting: &Try) -> Limit {
         let hard = waiting.remaining.map_or(waiting.configured, |left| left.min(waiting.configured));
         let repeatable = matches!(waiting.replay, Replay::Unsent | Replay::Idempotent);
         let movable = !waiting.last && repeatable && waiting.elsewhere;
-        let own = || waiting.fixed.unwrap_or_else(|| self.soft(now, endpoint, waiting.sent));
+        let own = || waiting.fixed.unwrap_or_else(|| self.soft(now, endpoint, waiting));
         let soft = movable.then(own).filter(|&soft| soft < hard);
         Limit { soft, hard }
     }
@@ -214,10 +226,13 @@ impl Patience {
         &self.latencies
     }
 
-    fn soft(&self, now: Now, endpoint: &EndpointPatience, sent: Now) -> Duration {
-        let own = Duration::from_nanos(endpoint.mean_ns as u64).saturating_mul(2 * self.factor());
-        let soft = self.pool_time(now).max(own);
-        let doubtful = self.is_pool_slow(now) || endpoint.answered_at > sent;
+    fn soft(&self, now: Now, endpoint: &EndpointPatience, waiting: &Try) -> Duration {
+        let own = Duration::from_nanos(endpoint.mean_ns as u64).saturating_mul(2);
+        let soft = match waiting.on_trial {
+            true => self.pool_time(now).min(self.settings.start).max(own),
+            false => self.pool_time(now).max(own.saturating_mul(self.factor())),
+        };
+        let doubtful = self.is_pool_slow(now) || endpoint.answered_at > waiting.sent;
         if doubtful { soft.saturating_mul(DOUBT) } else { soft }
     }
 
@@ -237,10 +252,17 @@ impl Patience {
         self.slow_at.is_some_and(|at| now.since(at).max(at.since(now)) < POOL_IS_SLOW_FOR)
     }
 
-    fn take_pending(&mut self, now: Now, endpoint: &mut EndpointPatience, latency: Duration) {
-        // Those given up in a silence before an answer that is as slow were slow ones; before a faster one, the endpoint hung.
+    /// `silence`: for how long it had answered nobody.
+    fn take_pending(&mut self, now: Now, endpoint: &mut EndpointPatience, latency: Duration, silence: Duration) {
+        // Those given up in a silence before an answer that is as slow were slow ones; before a faster one, the endpoint hung. So it did for those
+        // that were out when a long silence began.
         let slow = nanos(latency) >= endpoint.given_up_ns / 2;
-        let pending = endpoint.pending + if slow { endpoint.silent } else { 0 };
+        let hung = nanos(silence) >= endpoint.given_up_ns.saturating_mul(DOUBT.into());
+        let pending = match (slow, hung) {
+            (true, _) => endpoint.pending + endpoint.silent,
+            (false, true) => 0,
+            (false, false) => endpoint.pending,
+        };
         if pending > 0 {
             for _ in 0..pending {
                 self.latencies.record(now, Duration::from_nanos(endpoint.given_up_ns));
@@ -321,6 +343,7 @@ mod tests {
         configured: HARD,
         remaining: None,
         fixed: None,
+        on_trial: false,
     };
     const NOW: Now = Now::from_secs(100);
 
@@ -435,6 +458,42 @@ mod tests {
         assert!(slow >= MS * 300, "{slow:?}");
         let later = NOW.plus(Duration::from_secs(5));
         assert!(patience.limit(later, &EndpointPatience::default(), &ASK).soft.unwrap() <= slow / 3);
+    }
+
+    #[test]
+    fn who_is_gone_is_no_sign_of_a_slow_pool() {
+        let (mut patience, endpoint) = taught(MS);
+        let soft = |patience: &Patience| patience.limit(NOW, &EndpointPatience::default(), &ASK).soft.unwrap();
+        for gone in [Class::Refused, Class::Reset] {
+            let mut suspects = [endpoint; 3];
+            patience.record(NOW, &mut suspects[0], &timed_out(MS * 100));
+            patience.record(NOW, &mut suspects[0], &Outcome::new(MS, gone));
+            patience.record(NOW, &mut suspects[1], &timed_out(MS * 100));
+            assert_eq!(soft(&patience), MS * 100, "one of four hangs, and one is gone");
+            patience.record(NOW, &mut suspects[1], &Outcome::answered(MS, 200));
+        }
+    }
+
+    #[test]
+    fn what_was_out_when_a_hang_began_is_not_slow() {
+        let (mut patience, endpoint) = taught(MS);
+        let mut hung = endpoint;
+        let ask = Try { sent: NOW.plus(MS * 9000), ..ASK };
+        (0..50).for_each(|_| patience.record(NOW.plus(MS * 90), &mut hung, &timed_out(MS * 100)));
+        let end = NOW.plus(MS * 5000);
+        patience.record(end, &mut hung, &Outcome::answered(MS * 20, 200));
+        patience.record(end, &mut hung, &Outcome::answered(MS * 20, 200));
+        assert_eq!(patience.limit(end, &endpoint, &ask).soft, Some(MS * 100));
+    }
+
+    #[test]
+    fn an_endpoint_on_trial_has_no_more_than_start_or_twice_its_own_time() {
+        let (patience, slow) = taught(MS * 400);
+        let trial = Try { on_trial: true, ..ASK };
+        let soft = |endpoint: &EndpointPatience, waiting: &Try| patience.limit(NOW, endpoint, waiting).soft.unwrap();
+        assert!(soft(&EndpointPatience::default(), &ASK) > MS * 1000);
+        assert_eq!(soft(&EndpointPatience::default(), &trial), MS * 500);
+        assert!((MS * 790..MS * 810).contains(&soft(&slow, &trial)), "{:?}", soft(&slow, &trial));
     }
 
     #[test]

@@ -570,3 +570,29 @@ fn updates_of_any_kind_do_no_harm() {
         }
     }
 }
+
+/// Who must not fail goes to those that nobody doubts, though they have much to do; to the others where there is no such one.
+#[test]
+fn the_wary_go_where_nothing_has_failed() {
+    let failed = Outcome::new(Duration::ZERO, policy::Class::Reset);
+    for policy in
+        [Policy::Adaptive, Policy::RoundRobin, Policy::Random, Policy::LEAST_REQUESTS, Policy::RING, Policy::MAGLEV]
+    {
+        let (mut balancer, mut pool, mut random) = (balancer(policy, &[1; 4]), Pool::of(4), Random::new(1));
+        (0..3).for_each(|index| pool.endpoints[index].ewma.record(Now::ZERO, &failed));
+        pool.endpoints[3].in_flight = 60;
+        let mut reached = |pool: &Pool, wary| {
+            let mut reached = [false; 4];
+            for key in 0..400 {
+                let ask = Ask { wary, ..keyed(key) };
+                reached[balancer.pick(pool, &ask, &mut random).expect("all are ready").index] = true;
+            }
+            reached
+        };
+        assert_eq!(reached(&pool, true), [false, false, false, true], "{policy:?}");
+        pool.endpoints[3].ewma.record(Now::ZERO, &failed);
+        assert!(reached(&pool, true)[..3].contains(&true), "{policy:?}: all are doubtful, and one is to have it");
+        pool.now = Now::from_secs(10);
+        assert_eq!(reached(&pool, true)[..3], [true; 3], "{policy:?}: a failure is forgotten");
+    }
+}

@@ -155,7 +155,7 @@ impl Speaks for Client {
 pub struct Index(Option<Box<Fields>>);
 
 impl Index {
-    pub(super) fn of(fields: &Fields) -> Self {
+    pub fn of(fields: &Fields) -> Self {
         let mut own = INDEXES.with_borrow_mut(Vec::pop).unwrap_or_default();
         own.copy_from(fields);
         Self(Some(own))

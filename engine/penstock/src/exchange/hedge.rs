@@ -2,7 +2,7 @@
 //!
 //! The law is `policy::Hedge`. What holds here: a copy is only of a request without content that may be sent twice, and at most one;
 //! whoever's answer begins first has won, and the other one is dropped with its connection; each is recorded at its
-//! endpoint once, whatever became of it. An answer that would be tried again anyway does not win.
+//! endpoint once, whatever became of it. An answer that would be tried again anyway wins only when there is no other one.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,6 +21,8 @@ use crate::upstream::{Cluster, Lease, Wanted, policy_now};
 pub(super) struct Ahead {
     pub(super) lease: Lease,
     pub(super) attempt: Attempt,
+    /// No other answer could be better.
+    wins: bool,
 }
 
 type Copy<'a> = Pin<Box<dyn Future<Output = Option<Ahead>> + 'a>>;
@@ -33,6 +35,8 @@ pub(super) enum Hedge<'a> {
     At(Now),
     /// It is out.
     Out(Copy<'a>),
+    /// It has an answer, which is better than none.
+    Answered(Box<Ahead>),
 }
 
 impl<'a> Hedge<'a> {
@@ -40,37 +44,54 @@ impl<'a> Hedge<'a> {
     pub(super) const fn at(&self) -> Option<Now> {
         match self {
             Self::At(at) => Some(*at),
-            Self::Off | Self::Out(_) => None,
+            Self::Off | Self::Out(_) | Self::Answered(_) => None,
         }
     }
 
     /// Whether an answer may still come of it.
     pub(super) const fn is_out(&self) -> bool {
-        matches!(self, Self::Out(_))
+        matches!(self, Self::Out(_) | Self::Answered(_))
     }
 
-    /// Sends the copy when it is time, and waits for its answer; it is over when there is none to be had.
+    /// Its answer, if it has one that is not good enough to win.
+    pub(super) fn take_answered(&mut self) -> Option<Box<Ahead>> {
+        match std::mem::replace(self, Self::Off) {
+            Self::Answered(ahead) => Some(ahead),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    /// Sends the copy when it is time, and waits for its answer; it is over when there is none to be had. `alone`: there will be no other answer.
     pub(super) fn poll(
         &mut self,
         exchange: Exchange<'a>,
         tries: &mut Tries<'_>,
         first: &Attempt,
+        alone: bool,
         cx: &mut Context<'_>,
-    ) -> Option<Ahead> {
+    ) -> Option<Box<Ahead>> {
         if self.at().is_some_and(|at| at <= ring::now()) {
             *self = match tries.second(first) {
                 Some(attempt) => Self::Out(Box::pin(run(exchange, Out::new(exchange, attempt)))),
                 None => Self::Off,
             };
         }
-        let Self::Out(copy) = self else { return None };
-        match copy.as_mut().poll(cx) {
-            Poll::Pending => None,
-            Poll::Ready(ahead) => {
-                *self = Self::Off;
-                ahead
-            }
+        if let Self::Out(copy) = self
+            && let Poll::Ready(ahead) = copy.as_mut().poll(cx)
+        {
+            *self = match ahead.map(Box::new) {
+                None => Self::Off,
+                Some(ahead) if ahead.wins => {
+                    *self = Self::Off;
+                    return Some(ahead);
+                }
+                Some(ahead) => Self::Answered(ahead),
+            };
         }
+        if alone { self.take_answered() } else { None }
     }
 }
 
@@ -137,13 +158,15 @@ async fn run(exchange: Exchange<'_>, mut out: Out<'_>) -> Option<Ahead> {
             return None;
         }
     };
-    if door.snapshot[way.pool].retry.policy.on.statuses.contains(status) {
+    let mut attempt = out.attempt.take()?;
+    let wins = !door.snapshot[way.pool].retry.policy.on.statuses.contains(status);
+    if !wins {
         attempt.answered();
+        attempt.is_recorded = true;
         let outcome = Outcome { status, ..attempt.outcome(Class::Answered(StatusClass::of(status))) };
-        out.cluster.record(&out.attempt.take()?.endpoint, policy_now(ring::now()), &outcome);
-        return None;
+        out.cluster.record(&attempt.endpoint, policy_now(ring::now()), &outcome);
     }
-    Some(Ahead { lease, attempt: out.attempt.take()? })
+    Some(Ahead { lease, attempt, wins })
 }
 
 /// The whole request in one piece: it has no content.

@@ -80,7 +80,7 @@ impl Copy {
         let now = policy_now(ring::now());
         let cluster = Rc::clone(&door.clusters[usize::from(target.pool.0)]);
         // Nobody misses the answer to a copy: it may try endpoints that are doubtful.
-        let choice = Choice { tried: &Tried::default(), affinity: &Affinity::default(), repeatable: true };
+        let choice = Choice { tried: &Tried::default(), affinity: &Affinity::default(), repeatable: true, once: false };
         let Ok(endpoint) = cluster.pick(&choice, now, &door.cells.counters) else {
             return door.cells.counters.mirrors_dropped_total.add(1);
         };

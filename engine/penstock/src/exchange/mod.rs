@@ -13,6 +13,7 @@ mod grpc;
 mod half;
 mod headers;
 mod hedge;
+mod held;
 mod mirror;
 mod relay;
 mod replay;
@@ -169,36 +170,46 @@ fn ask<'a>(
         let mut tries = Tries::new(door, request, peer, way, counted);
         let mut exchange = Exchange { door, request, peer, way, paced: paced.as_ref() };
         loop {
-            if let Some(pause) = tries.pause() {
-                ring::sleep(pause).await;
-            }
-            let Some(mut attempt) = tries.pick() else {
-                if without_endpoint(&mut exchange, &mut tries, &mut place, lane, timer, settled).await {
-                    continue;
+            let (mut lease, mut attempt);
+            if let Some(held) = tries.take_due(request, peer) {
+                (lease, attempt, exchange.way) = (held.lease, held.attempt, held.way);
+                settled.endpoint = Some(Rc::clone(&attempt.endpoint));
+            } else {
+                if let Some(pause) = tries.pause() {
+                    ring::sleep(pause).await;
                 }
-                return unserved(settled);
-            };
-            place.has_endpoint();
-            settled.tried(&attempt.endpoint);
-            let wanted = Wanted {
-                endpoint: &attempt.endpoint,
-                pool: tries.pool(),
-                connect: exchange.way.connect(),
-                fresh: attempt.fresh,
-                upgrade: !request.head.upgrade.is_empty(),
-                short: is_short(request, lane),
-                path: peer.path(),
-            };
-            let mut lease = match tries.cluster().lease(wanted, timer, &door.cells).await {
-                Ok(lease) => lease,
-                Err(error) => {
-                    if tries.unconnected(&attempt, &error) && !exchange.way.is_over() {
-                        continue;
+                attempt = match tries.pick() {
+                    Some(attempt) => attempt,
+                    None => match without_endpoint(&mut exchange, &mut tries, &mut place, lane, timer, settled).await {
+                        Ok(true) => continue,
+                        Ok(false) => return unserved(settled),
+                        Err(reason) if tries.resorts(reason) => continue,
+                        Err(reason) => return settled.refused(door, lane, request, reason),
+                    },
+                };
+                place.has_endpoint();
+                settled.tried(&attempt.endpoint);
+                let wanted = Wanted {
+                    endpoint: &attempt.endpoint,
+                    pool: tries.pool(),
+                    connect: exchange.way.connect(),
+                    fresh: attempt.fresh,
+                    upgrade: !request.head.upgrade.is_empty(),
+                    short: is_short(request, lane),
+                    path: peer.path(),
+                };
+                lease = match tries.cluster().lease(wanted, timer, &door.cells).await {
+                    Ok(lease) => lease,
+                    Err(error) => {
+                        let again = tries.unconnected(&attempt, &error) && !exchange.way.is_over();
+                        if again || tries.resorts(tries.reason()) {
+                            continue;
+                        }
+                        return settled.refused(door, lane, request, tries.reason());
                     }
-                    return settled.refused(door, lane, request, tries.reason());
-                }
-            };
-            attempt.reused = lease.reused;
+                };
+                attempt.reused = lease.reused;
+            }
             match relay::run(&exchange, lane, &mut lease, &mut tries, &mut attempt, timer, settled).await {
                 Relayed::Done(class) => {
                     let outcome = attempt.outcome(class);
@@ -217,13 +228,18 @@ fn ask<'a>(
                     return switched;
                 }
                 Relayed::GivenUp(outcome) => {
-                    tries.given_up(&attempt, &outcome);
-                    tries.give_back(lease, settled.bytes, &door.cells.counters);
+                    tries.given_up(&mut attempt, &outcome);
+                    if attempt.answer.is_some() {
+                        tries.hold(lease, attempt, exchange.way);
+                    } else {
+                        tries.give_back(lease, settled.bytes, &door.cells.counters);
+                    }
                 }
                 Relayed::Unanswered(class) => {
                     drop(lease);
                     let outcome = attempt.outcome(class);
-                    if !tries.failed(&attempt, &outcome) || exchange.way.is_over() {
+                    let again = tries.failed(&attempt, &outcome) && !exchange.way.is_over();
+                    if !again && !tries.resorts(tries.reason()) {
                         place.end(&outcome);
                         settled.refused(door, lane, request, tries.reason());
                         return outcome;
@@ -246,8 +262,11 @@ fn is_short(request: &Request, lane: &Lane<'_, Server>) -> bool {
     here && !leaves && content.saturating_add(request.bytes.len() as u64) <= limits::SAME_HOST_REQUEST_MAX
 }
 
-/// No endpoint can have the request. True when one may after this: it has waited, or what stands in for the pool has its own. If not, it
-/// is answered.
+/// No endpoint can have the request. True when one may after this: it has waited, or what stands in for the pool has its own. False: what stands in for
+/// it has answered.
+///
+/// # Errors
+/// Why it is to be refused.
 async fn without_endpoint<'a>(
     exchange: &mut Exchange<'a>,
     tries: &mut Tries<'a>,
@@ -255,37 +274,37 @@ async fn without_endpoint<'a>(
     lane: &mut Lane<'_, Server>,
     timer: &mut Timer,
     settled: &mut Settled,
-) -> bool {
+) -> Result<bool, Reason> {
     let Exchange { door, request, peer, way, .. } = *exchange;
-    let over = if let Some(other) = tries.elsewhere(request, peer) {
+    if let Some(other) = tries.elsewhere(request, peer) {
         exchange.way = other;
         *place = InPool::default();
-        door.enter(lane, request, peer, &exchange.way, timer).await.map(|entered| *place = entered)
+        *place = door.enter(lane, request, peer, &exchange.way, timer).await?;
     } else if tries.found_all_full() && place.can_wait() {
-        place.again(lane, request, timer).await
+        place.again(lane, request, timer).await?;
     } else if let Some(look) = tries.wait() {
-        admit::wait_for(look, lane, timer).await
+        admit::wait_for(look, lane, timer).await?;
     } else {
         door.cells.counters.no_endpoint_total.add(1);
         let fallback = tries.fallback();
         settled.fell_back |= fallback.is_some();
         door.cells.counters.fallbacks_total.add(u64::from(fallback.is_some()));
         match fallback {
-            None => Err(tries.reason()),
+            None => return Err(tries.reason()),
             Some(Fallback::Answer(fixed)) => {
                 settled.status = respond::fixed(door, lane, request, peer, &way.matched, fixed);
-                return false;
+                return Ok(false);
             }
             Some(Fallback::Pool(Target { pool, timeouts })) => {
                 exchange.way = Way { pool: *pool, timeouts, ..way };
                 // Whoever waits for a place in the other pool keeps none in this one.
                 *place = InPool::default();
-                let entered = door.enter(lane, request, peer, &exchange.way, timer).await;
-                entered.map(|entered| (*place = entered, tries.enter(door, request, peer, exchange.way)).1)
+                *place = door.enter(lane, request, peer, &exchange.way, timer).await?;
+                tries.enter(door, request, peer, exchange.way);
             }
         }
-    };
-    over.map_err(|reason| settled.refused(door, lane, request, reason)).is_ok()
+    }
+    Ok(true)
 }
 
 /// A request that no endpoint could have: refused, or served by what stands in.

@@ -11,10 +11,11 @@
 
 mod call;
 mod deadline;
+mod hold;
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use policy::{Class, Outcome, StatusClass};
 use proto::Malformed;
@@ -26,6 +27,7 @@ use super::admit::Paced;
 use super::bridge::Bridge;
 use super::half::{Body, Cut, Going, Half, Out, Piece};
 use super::hedge::{Ahead, Hedge};
+use super::held::discard;
 use super::replay::Repeatable;
 use super::route::Way;
 use super::tries::{Attempt, Tries};
@@ -45,7 +47,7 @@ pub(super) enum Relayed {
     Upgraded(Agreed),
     /// Nothing has gone downstream: another try is possible, if the request allows it.
     Unanswered(Class),
-    /// It was let go, for another try that has been granted already.
+    /// It was let go, for another try that has been granted already. What it has answered, if anything, is to be held.
     GivenUp(Outcome),
 }
 
@@ -96,10 +98,13 @@ async fn copy(
     let Exchange { door, request, way, paced, .. } = *exchange;
     // A second copy has left already: its answer has begun.
     let sent = attempt.is_sent();
+    // So has its answer, which was held back.
+    let held = attempt.answer.take();
     let mut lead = None;
-    if !sent {
+    if !sent && held.is_none() {
         let Some(written) = write_head(*exchange, lease) else { return Ok(Relayed::Unanswered(Class::Shed)) };
         lead = written;
+        tries.sends();
     }
     let up = lease.lane();
     if let Framing::Length(length) = request.head.framing
@@ -136,7 +141,11 @@ async fn copy(
         settled.mirrored = true;
         relay.upload.copy = mirror::begin(door, request, &way.matched);
     }
-    if sent {
+    if let Some(answer) = held {
+        if let Poll::Ready(relayed) = relay.pass_on(&answer) {
+            return Ok(relayed);
+        }
+    } else if sent {
         relay.upload.state = Going::Done;
     } else {
         relay.begin_upload();
@@ -235,7 +244,15 @@ impl Relay<'_, '_, '_> {
         if self.down.poll_broken(cx).is_ready() {
             return Poll::Ready(Ok(self.client_left()));
         }
-        self.poll_deadline(cx).map(Ok)
+        let relayed = ready!(self.poll_deadline(cx));
+        // Whoever has waited in vain takes what there is.
+        if let Relayed::Unanswered(class) | Relayed::GivenUp(Outcome { class, .. }) = &relayed
+            && let Some(ahead) = self.hedge.take_answered()
+        {
+            self.tries.overtaken(self.attempt, *class);
+            return Poll::Ready(Err(ahead));
+        }
+        Poll::Ready(Ok(relayed))
     }
 
     /// A request without content, or one that is tried again, is all there: its head and end leave at once.
@@ -326,11 +343,11 @@ impl Relay<'_, '_, '_> {
             self.hedge = Hedge::Off;
             return Poll::Pending;
         }
-        let ahead = self.hedge.poll(self.exchange, self.tries, self.attempt, cx);
+        let ahead = self.hedge.poll(self.exchange, self.tries, self.attempt, self.lost.is_some(), cx);
         match (ahead, self.lost) {
             (Some(ahead), lost) => {
                 self.tries.overtaken(self.attempt, lost.unwrap_or(Class::Overtaken));
-                Poll::Ready(Err(Box::new(ahead)))
+                Poll::Ready(Err(ahead))
             }
             (None, Some(class)) if !self.hedge.is_out() => Poll::Ready(Ok(Relayed::Unanswered(class))),
             (None, _) => Poll::Pending,
@@ -355,16 +372,15 @@ impl Relay<'_, '_, '_> {
                 Poll::Ready(Ok(Read::Head(head))) => {
                     self.attempt.answered();
                     self.heed_alternatives(&head);
-                    let ended = self.grpc_status(&head);
-                    // The status that the head stands for: HTTP's, or what a call's own means.
-                    let meaning = ended.map_or(head.status.code(), grpc::http_of);
-                    match self.let_go(&head, meaning, cx) {
+                    let (ended, meaning) = self.meaning(&head);
+                    match self.hold(&head, meaning, cx) {
                         Some(outcome) => Poll::Ready(Relayed::GivenUp(outcome)),
                         None if upgrade::is_ignored(self.exchange.request, &head) => {
                             Poll::Ready(self.upgrade_ignored(&head, cx))
                         }
                         None => {
                             (self.grpc_status, self.meaning) = (ended, meaning);
+                            self.tries.let_go(cx);
                             self.begin_response(&head)
                         }
                     }
@@ -408,41 +424,6 @@ impl Relay<'_, '_, '_> {
         self.up.skip_head(length);
         self.head_by = ring::now() + self.exchange.way.timeouts.head;
         self.impatient_at = None;
-    }
-
-    /// An answer that says "not now, not here" is not passed on while there may be a better one elsewhere.
-    fn let_go(&mut self, head: &ResponseHead, status: u16, cx: &mut Context<'_>) -> Option<Outcome> {
-        let length = head.length as usize;
-        if !self.tries.retries_status(status) {
-            return None;
-        }
-        let outcome = {
-            let fields = self.exchange.door.desk.response_fields.borrow();
-            let retry_after = headers::retry_after(&fields, self.up.head(length));
-            let class = Class::Answered(StatusClass::of(status));
-            Outcome { status, ..self.attempt.outcome(class) }.with_retry_after(retry_after)
-        };
-        let elsewhere = self.tries.has_other_than(self.attempt);
-        if !self.tries.grants(self.attempt, &outcome, elsewhere) {
-            return None;
-        }
-        self.up.skip_head(length);
-        self.discard(cx);
-        Some(outcome)
-    }
-
-    /// Takes in the content of an answer that nobody gets, as far as it is here: a connection with nothing left on it can be
-    /// used again.
-    fn discard(&mut self, cx: &mut Context<'_>) {
-        let mut fields = self.exchange.door.desk.response_fields.borrow_mut();
-        let mut left = limits::DISCARD_BYTES_MAX;
-        while let Poll::Ready(Ok(Read::Data(data))) = self.up.poll_read(cx, &mut fields) {
-            left = left.saturating_sub(data.len());
-            if left == 0 {
-                return;
-            }
-        }
-        self.up.settle(&mut fields);
     }
 
     /// A final response's head: composes ours, and decides how its content will leave.
@@ -490,7 +471,8 @@ impl Relay<'_, '_, '_> {
     /// Any success would tell a client of HTTP/2 that its stream is a tunnel now (RFC 8441 §5); the endpoint has said nothing of the kind.
     fn upgrade_ignored(&mut self, head: &ResponseHead, cx: &mut Context<'_>) -> Relayed {
         self.up.skip_head(head.length as usize);
-        self.discard(cx);
+        discard(self.exchange.door, &mut self.up, cx);
+        self.tries.let_go(cx);
         self.refused = Some(Reason::UpgradeIgnored);
         self.status =
             super::respond::answer(self.exchange.door, self.down, self.exchange.request, Reason::UpgradeIgnored);

@@ -8,6 +8,7 @@ use ring::Now;
 
 use super::admit::Counted;
 use super::affinity::affinity;
+use super::held::{Answer, Held};
 use super::replay::Kept;
 use super::route::Way;
 use super::{Door, Peer, Reason, Request};
@@ -20,7 +21,7 @@ use crate::upstream::{
 
 /// The tries of one request.
 pub(super) struct Tries<'a> {
-    door: &'a Door,
+    pub(super) door: &'a Door,
     cluster: &'a Cluster,
     pool: &'a Pool,
     way: Way<'a>,
@@ -29,8 +30,13 @@ pub(super) struct Tries<'a> {
     affinity: Affinity,
     /// Endpoints that it has failed at.
     tried: Tried,
-    /// Tries begun.
+    /// Tries begun, and those of them that do not count.
     count: u8,
+    excused: u8,
+    /// How often it has been sent.
+    sent: u8,
+    /// The best answer so far.
+    pub(super) held: Option<Box<Held<'a>>>,
     /// Its method may be done twice (RFC 9110 §9.2.2).
     idempotent: bool,
     /// Its content as far as it was read, for a request that has any.
@@ -46,8 +52,9 @@ pub(super) struct Tries<'a> {
     no_upgrades: bool,
     /// How long to wait before the next one, and how long that was the last time.
     pause: Duration,
-    /// Nobody could have it.
+    /// Nobody could have it; and how long that was so before.
     waiting: Option<Waiting<'a>>,
+    waited_us: u32,
     /// Ask this endpoint once more, on a fresh connection: the pooled one had died of old age.
     again_at: Option<Rc<Endpoint>>,
 }
@@ -67,8 +74,14 @@ pub(super) struct Attempt {
     /// Asked once more, and not on a pooled connection; a shared one that is open will do.
     pub(super) fresh: bool,
     pub(super) reused: bool,
+    /// The endpoint is asked to find out about it.
+    on_trial: bool,
     /// The endpoint says that it has not looked at the request.
     pub(super) unprocessed: bool,
+    /// What became of it is known at its endpoint.
+    pub(super) is_recorded: bool,
+    /// The answer that it had, when that is held back.
+    pub(super) answer: Option<Box<Answer>>,
     begun: Now,
     /// When the whole request had been passed on: an endpoint's time does not begin before.
     sent: Option<Now>,
@@ -77,6 +90,21 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
+    const fn new(endpoint: Rc<Endpoint>, begun: Now) -> Self {
+        Self {
+            endpoint,
+            fresh: false,
+            reused: false,
+            on_trial: false,
+            unprocessed: false,
+            is_recorded: false,
+            answer: None,
+            begun,
+            sent: None,
+            answered: None,
+        }
+    }
+
     pub(super) fn sent(&mut self) {
         self.sent = Some(ring::now());
     }
@@ -127,6 +155,9 @@ impl<'a> Tries<'a> {
             counted,
             tried: Tried::default(),
             count: 0,
+            excused: 0,
+            sent: 0,
+            held: None,
             idempotent,
             content,
             interim: false,
@@ -136,6 +167,7 @@ impl<'a> Tries<'a> {
             no_upgrades: false,
             pause: Duration::ZERO,
             waiting: None,
+            waited_us: 0,
             again_at: None,
         }
     }
@@ -143,7 +175,9 @@ impl<'a> Tries<'a> {
     /// From now on they are made in another pool, which stands in for this one. What has been read of the content comes along.
     pub(super) fn enter(&mut self, door: &'a Door, request: &Request, peer: &Peer, way: Way<'a>) {
         let content = std::mem::replace(&mut self.content, Content::None);
-        *self = Self { content, interim: self.interim, ..Self::new(door, request, peer, way, self.counted) };
+        let (held, sent) = (self.held.take(), self.sent);
+        let new = Self::new(door, request, peer, way, self.counted);
+        *self = Self { content, interim: self.interim, held, sent, ..new };
     }
 
     /// Where the limits of its route have counted the request.
@@ -184,10 +218,11 @@ impl<'a> Tries<'a> {
             kept.rewind();
         }
         let endpoint = endpoint?;
-        self.waiting = None;
+        (self.waited_us, self.waiting) = (self.waited().as_micros() as u32, None);
         self.count += u8::from(!fresh);
         self.here = true;
-        Some(Attempt { endpoint, fresh, reused: false, unprocessed: false, begun, sent: None, answered: None })
+        let on_trial = endpoint.is_on_trial(now);
+        Some(Attempt { fresh, on_trial, ..Attempt::new(endpoint, begun) })
     }
 
     /// None has begun, because those endpoints that would do have as much as they may.
@@ -203,7 +238,8 @@ impl<'a> Tries<'a> {
             self.counters().endpoint_waits_total.add(1);
             self.waiting = Some(waiting);
         }
-        let end = self.waiting.as_ref()?.since() + self.pool.wait;
+        let end = self.waiting.as_ref()?.since()
+            + self.pool.wait.saturating_sub(Duration::from_micros(self.waited_us.into()));
         let end = self.way.deadline.map_or(end, |deadline| deadline.min(end));
         (now < end).then(|| end.min(now + limits::WAITING_LOOKS_EVERY))
     }
@@ -211,13 +247,38 @@ impl<'a> Tries<'a> {
     /// It can be the one that finds out whether an endpoint is back: it may be sent twice; or it has waited for half of its time for others
     /// to find out, and will be refused otherwise.
     fn may_go_on_trial(&self) -> bool {
-        let again = self.idempotent && self.may_repeat() && self.count + 1 < self.pool.retry.policy.tries;
-        let waited = self.waiting.as_ref().map_or(Duration::ZERO, |waiting| ring::now().since(waiting.since()));
-        again || self.pool.wait.is_zero() || waited * 2 >= self.pool.wait
+        let again = self.idempotent && self.may_repeat() && self.spent() + 1 < self.pool.retry.policy.tries;
+        again || self.has_waited_long()
+    }
+
+    /// Tries begun, of those that it may have.
+    const fn spent(&self) -> u8 {
+        self.count.saturating_sub(self.excused)
+    }
+
+    /// How long it has waited for an endpoint, in all.
+    fn waited(&self) -> Duration {
+        let now = self.waiting.as_ref().map_or(Duration::ZERO, |waiting| ring::now().since(waiting.since()));
+        Duration::from_micros(self.waited_us.into()) + now
+    }
+
+    /// Half of the time that it has for that.
+    fn has_waited_long(&self) -> bool {
+        self.waited() * 2 >= self.pool.wait
+    }
+
+    /// An endpoint where it has failed may have it once more. While others may be back at any moment it is not their turn; when they are not, anybody
+    /// is better than a refusal.
+    fn has_second_chance(&self, now: policy::Now) -> bool {
+        let answered = matches!(self.last, Some(Class::Reset | Class::Answered(_)));
+        let waits = !self.pool.wait.is_zero();
+        let now_or_never = waits && self.has_waited_long();
+        let without_hope = answered && (!waits || !self.cluster.has_hope(&self.tried, now));
+        !self.tried.is_empty() && (now_or_never || without_hope) && !self.goes_elsewhere()
     }
 
     fn choose(&mut self, now: policy::Now) -> Option<Rc<Endpoint>> {
-        let last = self.count + 1 >= self.pool.retry.policy.tries;
+        let last = self.spent() + 1 >= self.pool.retry.policy.tries;
         // The last try is too good for a pool where the others have failed.
         if last && self.here && self.goes_elsewhere() {
             self.full = false;
@@ -225,16 +286,11 @@ impl<'a> Tries<'a> {
         }
         let repeatable = self.may_go_on_trial();
         let pick = |tried: &Tried| {
-            let wanted = Choice { tried, affinity: &self.affinity, repeatable };
+            let wanted = Choice { tried, affinity: &self.affinity, repeatable, once: !self.idempotent };
             self.cluster.pick(&wanted, now, self.counters())
         };
-        let picked = pick(&self.tried).or_else(|why| {
-            // All have been tried. The only endpoint of a pool may get a second chance; a known failure may not.
-            let again = !self.tried.is_empty()
-                && matches!(self.last, Some(Class::Reset | Class::Answered(_)))
-                && !self.goes_elsewhere();
-            if again { pick(&Tried::default()) } else { Err(why) }
-        });
+        let picked = pick(&self.tried)
+            .or_else(|why| if self.has_second_chance(now) { pick(&Tried::default()) } else { Err(why) });
         self.full = matches!(picked, Err(NoPick::Full));
         picked.ok()
     }
@@ -254,14 +310,22 @@ impl<'a> Tries<'a> {
             return None;
         }
         let way = self.door.another(&self.way, self.idempotent)?;
-        let door = self.door;
-        (self.cluster, self.pool, self.way) = (door.cluster(way.pool), &door.snapshot[way.pool], way);
-        self.affinity = affinity(door, request, peer, self.pool, self.cluster);
+        self.turn_to(request, peer, way);
         // Those tried are places in the other pool's list.
         self.tried = Tried::default();
         (self.again_at, self.waiting, self.here, self.full) = (None, None, false, false);
         self.cluster.count_request(policy_now(ring::now()));
         Some(way)
+    }
+
+    /// From now on it is another pool's, or another one's again.
+    pub(super) fn turn_to(&mut self, request: &Request, peer: &Peer, way: Way<'a>) {
+        if way.pool != self.way.pool {
+            let door = self.door;
+            (self.cluster, self.pool) = (door.cluster(way.pool), &door.snapshot[way.pool]);
+            self.affinity = affinity(door, request, peer, self.pool, self.cluster);
+        }
+        self.way = way;
     }
 
     /// The cookie that the pool holds sessions by.
@@ -297,6 +361,16 @@ impl<'a> Tries<'a> {
         }
     }
 
+    /// It is being sent.
+    pub(super) const fn sends(&mut self) {
+        self.sent += 1;
+    }
+
+    /// It may be sent once more, as far as that is a matter of how often it was.
+    const fn may_be_sent(&self) -> bool {
+        self.sent < limits::SENT_MAX
+    }
+
     /// Something of a try has gone downstream: there will be no other one.
     pub(super) fn forbid_repetition(&mut self) {
         self.interim = true;
@@ -306,20 +380,32 @@ impl<'a> Tries<'a> {
     pub(super) fn failed(&mut self, attempt: &Attempt, outcome: &Outcome) -> bool {
         let stale = attempt.is_stale(outcome.class);
         let recorded = if stale { Outcome::new(outcome.latency, Class::Shed) } else { *outcome };
-        self.cluster.record(&attempt.endpoint, policy_now(ring::now()), &recorded);
+        self.excuse(attempt, &recorded);
+        self.ended(attempt, &recorded);
         self.last = Some(outcome.class);
-        if stale && !attempt.fresh && self.may_repeat() && outcome.retryable(self.replay()) {
+        if stale && !attempt.fresh && self.may_be_sent() && self.may_repeat() && outcome.retryable(self.replay()) {
             self.again_at = Some(Rc::clone(&attempt.endpoint));
             self.pause = Duration::ZERO;
             return true;
         }
         let elsewhere = self.has_other_than(attempt);
-        self.grants(attempt, outcome, elsewhere)
+        self.grant(attempt, outcome, elsewhere, self.spent())
+    }
+
+    /// A try that does not count for those of its request is none. Before it is recorded: what it says itself is no news of before.
+    fn excuse(&mut self, attempt: &Attempt, outcome: &Outcome) {
+        let doubtful = attempt.endpoint.is_doubtful(policy_now(ring::now()));
+        // One try is one.
+        let may = self.pool.retry.policy.tries > 1 && self.excused < limits::TRIES_EXCUSED_MAX;
+        if may && outcome.is_excused(attempt.on_trial, doubtful) {
+            self.excused += 1;
+        }
     }
 
     /// A try that could still have gone on was given up, because another one had been [granted](Self::grants).
-    pub(super) fn given_up(&mut self, attempt: &Attempt, outcome: &Outcome) {
-        self.cluster.record(&attempt.endpoint, policy_now(ring::now()), outcome);
+    pub(super) fn given_up(&mut self, attempt: &mut Attempt, outcome: &Outcome) {
+        self.ended(attempt, outcome);
+        attempt.is_recorded = true;
         self.last = Some(outcome.class);
     }
 
@@ -340,7 +426,8 @@ impl<'a> Tries<'a> {
         self.tried.add(&first.endpoint);
         let endpoint = self.cluster.hedge(&self.tried, &self.affinity, policy_now(begun), self.counters())?;
         self.count += 1;
-        Some(Attempt { endpoint, fresh: false, reused: false, unprocessed: false, begun, sent: None, answered: None })
+        self.sent += 1;
+        Some(Attempt::new(endpoint, begun))
     }
 
     /// The second copy of `first` is answered before it, whatever has become of it.
@@ -352,23 +439,30 @@ impl<'a> Tries<'a> {
 
     /// A try was answered, or ended in a way that leaves nothing to try.
     pub(super) fn ended(&self, attempt: &Attempt, outcome: &Outcome) {
-        self.cluster.record(&attempt.endpoint, policy_now(ring::now()), outcome);
+        if !attempt.is_recorded {
+            self.cluster.record(&attempt.endpoint, policy_now(ring::now()), outcome);
+        }
     }
 
     /// Whether another try may follow `outcome`; if so, it is paid for. `elsewhere`: what
     /// [`has_other_than`](Self::has_other_than) said.
     pub(super) fn grants(&mut self, attempt: &Attempt, outcome: &Outcome, elsewhere: bool) -> bool {
-        self.grant(attempt, outcome, elsewhere, self.count)
+        self.excuse(attempt, outcome);
+        self.grant(attempt, outcome, elsewhere, self.spent())
     }
 
     /// Whether another try may follow one that has not ended, because its endpoint is silent. Such a try is not counted: the last one of
     /// all would else wait for a silent endpoint as long as the timeout says.
     pub(super) fn moves_on(&mut self, attempt: &Attempt, outcome: &Outcome) -> bool {
-        self.grant(attempt, outcome, true, self.count.max(2) - 1)
+        let granted = self.grant(attempt, outcome, true, self.spent().max(2) - 1);
+        if granted {
+            self.excuse(attempt, outcome);
+        }
+        granted
     }
 
     fn grant(&mut self, attempt: &Attempt, outcome: &Outcome, elsewhere: bool, tries: u8) -> bool {
-        if !self.may_repeat() {
+        if !self.may_repeat() || !self.may_be_sent() {
             return false;
         }
         let repetition = Repetition { outcome, replay: self.replay(), tries, waited: self.pause, elsewhere };
@@ -396,7 +490,8 @@ impl<'a> Tries<'a> {
         let impatient = Impatient {
             endpoint: &attempt.endpoint,
             sent: policy_now(sent),
-            last: self.count > policy.tries || policy.tries == 1,
+            last: self.spent() > policy.tries || policy.tries == 1,
+            on_trial: attempt.on_trial,
             replay: self.replay(),
             tried: &self.tried,
             elsewhere: self.goes_elsewhere(),

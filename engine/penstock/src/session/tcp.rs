@@ -154,7 +154,7 @@ async fn reach(
     let (mut tried, mut waited) = (Tried::default(), Duration::ZERO);
     for tries in 1..=settings.retry.policy.tries {
         let begun = ring::now();
-        let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true };
+        let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true, once: false };
         let endpoint = cluster.pick(&choice, policy_now(begun), counters).ok()?;
         (course.tries, course.endpoint) = (tries, Some(Rc::clone(&endpoint)));
         let dialled = cluster.dial(&endpoint, None, header(), settings.timeouts.connect, timer, counters).await;

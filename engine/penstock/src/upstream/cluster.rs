@@ -79,6 +79,8 @@ pub struct Choice<'a> {
     pub affinity: &'a Affinity,
     /// The request may find out whether an endpoint is back: it can be sent twice, or has nothing to lose.
     pub repeatable: bool,
+    /// It cannot be sent twice.
+    pub once: bool,
 }
 
 /// A request that waits until some endpoint of its pool is ready.
@@ -114,6 +116,8 @@ pub struct Impatient<'a> {
     pub per_try: Option<Duration>,
     /// When it has failed whatever there is elsewhere.
     pub configured: Duration,
+    /// Its endpoint was on trial when it was chosen.
+    pub on_trial: bool,
 }
 
 impl Cluster {
@@ -242,6 +246,13 @@ impl Cluster {
     }
 
     fn look(&self, choice: &Choice<'_>, now: Now, counters: &Counters) -> Result<Rc<Endpoint>, NoPick> {
+        // Who has failed once finds out about nobody as long as there is one that needs no finding out.
+        if choice.repeatable && !choice.tried.is_empty() {
+            let safe = Choice { repeatable: false, ..*choice };
+            if let Ok(picked) = self.balance(&safe, now, counters) {
+                return Ok(picked);
+            }
+        }
         let free = choice.repeatable && !self.is_held(choice.affinity, now);
         let trial = if free { self.trial(choice.tried, now) } else { None };
         trial.map_or_else(|| self.balance(choice, now, counters), Ok).or_else(|why| {
@@ -324,10 +335,11 @@ impl Cluster {
     }
 
     fn balance(&self, choice: &Choice<'_>, now: Now, counters: &Counters) -> Result<Rc<Endpoint>, NoPick> {
-        let Choice { tried, affinity, repeatable } = *choice;
+        let Choice { tried, affinity, repeatable, once } = *choice;
         let (endpoints, members) = (self.endpoints.borrow(), self.members());
         let view = View { endpoints: &endpoints, pool: members.load(), slow_start: &self.slow_start, repeatable, now };
-        let ask = Ask { avoid: tried.places(), key: affinity.key, prefer: self.home(affinity) };
+        let (avoid, wary) = (tried.places(), !tried.is_empty());
+        let ask = Ask { avoid, key: affinity.key, prefer: self.home(affinity), wary, once };
         let Pick { index, sticky, panic } = match self.sessions.borrow_mut().as_mut().filter(|_| ask.key.is_some()) {
             Some(sessions) => sessions.pick(&view, &ask, &mut self.random.borrow_mut()),
             None => self.balancer.borrow_mut().pick(&view, &ask, &mut self.random.borrow_mut()),
@@ -339,7 +351,7 @@ impl Cluster {
     }
 
     /// An endpoint whose breaker wants to know whether it is back. The balancer would not ask it: it remembers it as slow. Where
-    /// fewer than half of the pool are left, open breakers do not wait for their time.
+    /// fewer than half of the pool are left that nobody doubts, open breakers do not wait for their time.
     fn trial(&self, tried: &Tried, now: Now) -> Option<Rc<Endpoint>> {
         if now < self.look_at.get() {
             return None;
@@ -357,6 +369,7 @@ impl Cluster {
         let ready = endpoints
             .iter()
             .filter(|endpoint| matches!(endpoint.standing(now, true), Standing::Ready | Standing::Full))
+            .filter(|endpoint| !endpoint.is_doubtful(now))
             .count();
         let scarce = ready * 2 < endpoints.len();
         let need = if ready == 0 { Need::All } else { Need::Some };
@@ -366,13 +379,16 @@ impl Cluster {
     /// A request for which [`pick`](Self::pick) has found nobody waits, if it is breakers that leave nobody, and not too many wait.
     #[must_use]
     pub fn wait(&self, tried: &Tried, since: ring::Now) -> Option<Waiting<'_>> {
-        let now = policy_now(since);
-        let hope = || self.endpoints().iter().any(|endpoint| !tried.contains(endpoint) && endpoint.may_be_back(now));
-        if self.waiting.get() >= limits::WAITING_MAX || !hope() {
+        if self.waiting.get() >= limits::WAITING_MAX || !self.has_hope(tried, policy_now(since)) {
             return None;
         }
         self.waiting.set(self.waiting.get() + 1);
         Some(Waiting { cluster: self, since })
+    }
+
+    /// An endpoint that has not been tried may be back at any moment.
+    pub fn has_hope(&self, tried: &Tried, now: Now) -> bool {
+        self.endpoints().iter().any(|endpoint| !tried.contains(endpoint) && endpoint.may_be_back(now))
     }
 
     /// The same endpoint once more for the same request, whose first connection turned out to be dead. `None` when it has
@@ -419,10 +435,10 @@ impl Cluster {
 
     /// How long after it was sent a try should be thought about; `None`: it has all the time that it is configured to have.
     pub fn patience(&self, impatient: &Impatient<'_>, now: Now) -> Option<Duration> {
-        let Impatient { endpoint, sent, last, replay, tried, elsewhere, per_try, configured } = *impatient;
+        let Impatient { endpoint, sent, last, replay, tried, elsewhere, per_try, configured, on_trial } = *impatient;
         let elsewhere =
             elsewhere || self.endpoints.borrow().iter().any(|one| !tried.contains(one) && !Rc::ptr_eq(one, endpoint));
-        let waiting = Try { sent, last, replay, elsewhere, configured, remaining: None, fixed: per_try };
+        let waiting = Try { sent, last, replay, elsewhere, configured, remaining: None, fixed: per_try, on_trial };
         endpoint.patience(now, &self.patience.borrow(), &waiting)
     }
 
@@ -443,7 +459,7 @@ impl Cluster {
 
     /// The endpoint for a second copy, if the budget has one: none of those tried, and none that is on trial.
     pub fn hedge(&self, tried: &Tried, affinity: &Affinity, now: Now, counters: &Counters) -> Option<Rc<Endpoint>> {
-        let choice = Choice { tried, affinity, repeatable: false };
+        let choice = Choice { tried, affinity, repeatable: false, once: false };
         if !self.hedge.as_ref()?.borrow_mut().fire(now) {
             counters.hedges_refused_total.add(1);
             return None;

@@ -152,8 +152,13 @@ impl Endpoint {
         pool.latency_ns = pool.latency_ns.wrapping_add(judged.latency_nanos);
     }
 
-    fn is_on_trial(&self, now: Now) -> bool {
+    pub fn is_on_trial(&self, now: Now) -> bool {
         self.shared.admin().breaker == BreakerOrder::Auto && self.breaker.borrow().state(now) == BreakerState::HalfOpen
+    }
+
+    /// It has failed too often lately to be trusted.
+    pub fn is_doubtful(&self, now: Now) -> bool {
+        self.load(now).is_doubtful()
     }
 
     /// It wants a trial, and has room for one.
@@ -326,33 +331,42 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-/// Endpoints that a request has failed at. Holds them and not their places, because the list may change between two tries.
+/// Endpoints that a request has failed at. Holds them and not their places, because the list may change between two tries. Most requests fail nowhere,
+/// and hold nothing.
 #[derive(Debug, Default)]
-pub struct Tried {
-    endpoints: [Option<Rc<Endpoint>>; limits::TRIES_MAX as usize],
+pub struct Tried(Option<Box<Places>>);
+
+#[derive(Debug, Default)]
+struct Places {
+    endpoints: [Option<Rc<Endpoint>>; (limits::TRIES_MAX + limits::TRIES_EXCUSED_MAX) as usize],
     count: usize,
 }
 
 impl Tried {
-    /// Remembers one more. Beyond [`limits::TRIES_MAX`], which is no request's, the oldest is forgotten.
+    /// Remembers one more. Beyond all that a request may have the oldest is forgotten.
     pub fn add(&mut self, endpoint: &Rc<Endpoint>) {
-        self.endpoints[self.count % self.endpoints.len()] = Some(Rc::clone(endpoint));
-        self.count += 1;
+        let Places { endpoints, count } = &mut **self.0.get_or_insert_default();
+        endpoints[*count % endpoints.len()] = Some(Rc::clone(endpoint));
+        *count += 1;
     }
 
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.count == 0
+        self.0.is_none()
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = &Rc<Endpoint>> {
+        self.0.iter().flat_map(|places| places.endpoints.iter().flatten())
     }
 
     pub(super) fn contains(&self, endpoint: &Rc<Endpoint>) -> bool {
-        self.endpoints.iter().flatten().any(|tried| Rc::ptr_eq(tried, endpoint))
+        self.endpoints().any(|tried| Rc::ptr_eq(tried, endpoint))
     }
 
     /// The places that they have in the list now.
     pub(super) fn places(&self) -> Avoid {
         let mut avoid = Avoid::default();
-        for place in self.endpoints.iter().flatten().filter_map(|endpoint| endpoint.place.get()) {
+        for place in self.endpoints().filter_map(|endpoint| endpoint.place.get()) {
             avoid.add(place.into());
         }
         avoid

@@ -307,6 +307,9 @@ impl<W: Way> Connection<'_, W> {
             Got::Whole => {}
             Got::Own(status) => {
                 assert!(loose, "{status} by ourselves, for {ask:?}");
+                if !self.strict.may_break && !self.strict.may_fail && !self.slept {
+                    self.ledger.check_own(ask.id, *status);
+                }
                 assert!(matches!(status, 408 | 502..=504), "{status} for {ask:?}");
             }
             Got::Unprocessed => {

@@ -140,6 +140,9 @@ impl<'a> Connection<'a> {
         match got {
             Got::Own { status, .. } => {
                 assert!(self.strict.may_refuse, "{status} by ourselves, for {ask:?}");
+                if !self.strict.may_break {
+                    self.ledger.check_own(ask.id, *status);
+                }
                 assert!(matches!(status, 408 | 502..=504), "{status} for {ask:?}");
             }
             Got::Cut => {

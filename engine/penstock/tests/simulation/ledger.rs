@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use ring::sim::Dice;
 
-/// Tries that one request may take in all: three of the pool's policy, each preceded by one on a pooled connection that
-/// turned out to be dead.
+/// How often one request is sent in all: three tries of the pool's policy, each preceded by one on a pooled connection that turned out to be dead; or some
+/// that do not count.
 const SIGHTINGS_MAX: usize = 6;
 
 /// How the content of a message is delimited.
@@ -57,6 +57,8 @@ struct Entry {
     refused: usize,
     /// The client has seen something of a final answer.
     answered: bool,
+    /// An origin has given a final answer, and soon.
+    given: bool,
 }
 
 /// A request as one origin saw it.
@@ -101,7 +103,7 @@ impl Ledger {
         let size = if framing == Framing::None { 0 } else { self.size(&mut dice) };
         let expect = size > 0 && !http10 && dice.chance(0.2);
         let ask = Ask { id, method, http10, connection, framing, size, expect, ends_late: false };
-        let entry = Entry { ask: ask.clone(), sightings: Vec::new(), refused: 0, answered: false };
+        let entry = Entry { ask: ask.clone(), sightings: Vec::new(), refused: 0, answered: false, given: false };
         self.entries.borrow_mut().insert(id, entry);
         ask
     }
@@ -186,6 +188,17 @@ impl Ledger {
     /// The origin is about to give the last of `size` bytes of content, and nothing is missing.
     pub(crate) fn whole(&self, id: u64, attempt: usize, size: usize) {
         self.entries.borrow_mut().get_mut(&id).expect("seen").sightings[attempt].whole = Some(size);
+    }
+
+    /// An origin has given a final answer, at least its head, so soon that nobody has lost patience with it.
+    pub(crate) fn given(&self, id: u64) {
+        self.entries.borrow_mut().get_mut(&id).expect("seen").given = true;
+    }
+
+    /// The client gets an answer of the engine's own, with no connection broken but by origins.
+    pub(crate) fn check_own(&self, id: u64, status: u16) {
+        let given = self.entries.borrow()[&id].given;
+        assert!(!given || status < 500, "{status} by ourselves, though an origin has answered request {id}");
     }
 
     /// How long the answer of that attempt is, if it was given wholly.

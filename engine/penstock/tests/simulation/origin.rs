@@ -9,6 +9,9 @@ use ring::sim::{Host, Listening, Socket};
 use crate::ledger::{Answer, Ask, Framing, Ledger, REQUEST, content};
 use crate::wire::{Head, Pace, Reader, chunks};
 
+/// How soon an answer comes that any pool waits for: half of the engine's least patience.
+const SOON: u64 = 50_000_000;
+
 /// How an exchange goes wrong at an origin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Fault {
@@ -51,10 +54,12 @@ pub(crate) async fn serve(host: Host, listening: Listening, ledger: Rc<Ledger>, 
 
 async fn converse(host: &Host, socket: Socket, ledger: &Ledger, rude: bool) -> io::Result<()> {
     let mut reader = Reader::new(host, &socket, Pace::FAST);
+    let mut trusted = true;
     while let Some(head) = reader.head().await? {
         let id = head.number("x-id").unwrap_or_else(|| panic!("a request without its number: {head:?}")) as u64;
         let ask = ledger.asked(id).unwrap_or_else(|| panic!("a request that nobody sent: {head:?}"));
         let attempt = ledger.seen(id);
+        let soon = if trusted { host.now() + SOON } else { 0 };
         assert_eq!(head.line, format!("{} /{id} HTTP/1.1", ask.method));
         assert_eq!(head.field("host"), Some("app.test"));
         let answer = ledger.answer(&ask);
@@ -63,10 +68,12 @@ async fn converse(host: &Host, socket: Socket, ledger: &Ledger, rude: bool) -> i
             // What ends with the connection has no behind.
             fault = Fault::None;
         }
+        // What nobody asked for stands before the next answer, which is none then.
+        trusted &= fault != Fault::Unsolicited;
         host.note(format!("origin: attempt {attempt} of {ask:?}: {answer:?}, {fault:?}"));
         host.dawdle(Duration::from_millis(if host.chance(0.3) { 30 } else { 1 })).await;
         if answer.early {
-            let _ = respond(host, &socket, ledger, &ask, attempt, &answer, fault).await?;
+            let _ = respond(host, &socket, ledger, &ask, (attempt, soon), &answer, fault).await?;
             // Polite to the end: a reset would overtake the answer.
             return if rude { Ok(()) } else { read_content(&mut reader, &head, &ask).await };
         }
@@ -74,7 +81,7 @@ async fn converse(host: &Host, socket: Socket, ledger: &Ledger, rude: bool) -> i
             socket.send(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
         read_content(&mut reader, &head, &ask).await?;
-        if !respond(host, &socket, ledger, &ask, attempt, &answer, fault).await? {
+        if !respond(host, &socket, ledger, &ask, (attempt, soon), &answer, fault).await? {
             break;
         }
     }
@@ -121,7 +128,7 @@ async fn respond(
     socket: &Socket,
     ledger: &Ledger,
     ask: &Ask,
-    attempt: usize,
+    (attempt, soon): (usize, u64),
     answer: &Answer,
     fault: Fault,
 ) -> io::Result<bool> {
@@ -154,6 +161,10 @@ async fn respond(
         _ => {}
     }
     socket.send_split(host, &message[..sent], pause).await?;
+    // A reset for what it has not read may overtake what it has said.
+    if sent >= head && reset != Some(true) && !answer.early && host.now() < soon {
+        ledger.given(ask.id);
+    }
     if fault == Fault::Unsolicited {
         // Nothing that could be an answer: one that comes behind the next request is that request's, as far as
         // anybody can tell.

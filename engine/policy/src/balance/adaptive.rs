@@ -28,10 +28,7 @@ const TYPICAL_OVER: f64 = 64.0;
 /// asked. It grows with the cube of the share, so that one failure is worth sixteen requests out, and is forgotten within ten seconds.
 const FAILING_COST: f64 = 1000.0;
 
-/// From this share of failures on, which doubles the cost, it is worth to look for another one.
-const DOUBTFUL: f64 = 0.1;
-
-/// How many endpoints are looked at then.
+/// How many endpoints are looked at where both of the two drawn are [doubtful](Load::is_doubtful), which doubles the cost.
 const LOOKS: usize = 16;
 
 #[derive(Debug, Clone)]
@@ -57,7 +54,7 @@ impl Adaptive {
         let bid = |seat| Bid::new(candidates, seat, self.lots.mean(), |load| latency(load, self.typical_ns));
         let (holder, challenger) = (bid(first), bid(second));
         let mut winner = if challenger.beats(&holder) { challenger } else { holder };
-        if candidates.load(winner.seat).failing > DOUBTFUL {
+        if candidates.load(winner.seat).is_doubtful() {
             let from = random.below(candidates.len() as u64) as usize;
             let others = (0..candidates.len().min(LOOKS)).map(|step| (from + step) % candidates.len());
             for other in others.filter(|&seat| candidates.eligible(seat)).map(bid) {

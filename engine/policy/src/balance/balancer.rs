@@ -140,7 +140,10 @@ impl Balancer {
         if let Some(pick) = self.preferred(endpoints, ask) {
             return Ok(pick);
         }
-        let found = self.pick_unbound(endpoints, ask, random).or_else(|| {
+        let wary = ask.wary || ask.once && self.settings.policy == Policy::Adaptive;
+        let trusted = if wary { self.pick_unbound(endpoints, &Ask { wary, ..*ask }, random) } else { None };
+        let ask = &Ask { wary: false, ..*ask };
+        let found = trusted.or_else(|| self.pick_unbound(endpoints, ask, random)).or_else(|| {
             if fresh {
                 return None;
             }

@@ -36,7 +36,8 @@ impl<E: Endpoints> Candidates<'_, E> {
             Standing::Suspect => self.panic,
             Standing::Down | Standing::Draining | Standing::Full | Standing::Out => false,
         };
-        weight > 0 && !self.ask.avoid.contains(index) && serves()
+        let trusted = || !self.ask.wary || !self.endpoints.load(index).is_doubtful();
+        weight > 0 && !self.ask.avoid.contains(index) && serves() && trusted()
     }
 
     pub(super) fn load(&self, seat: usize) -> Load {

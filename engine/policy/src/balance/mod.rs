@@ -74,6 +74,9 @@ pub enum Standing {
     Out,
 }
 
+/// From this share of failures on it is worth to look for another endpoint: one failure among the last four outcomes.
+const DOUBTFUL: f64 = 0.1;
+
 /// What is known of an endpoint's work at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Load {
@@ -83,6 +86,14 @@ pub struct Load {
     pub failing: f64,
     /// Requests out at it and not yet answered, over all workers.
     pub in_flight: u32,
+}
+
+impl Load {
+    /// It has failed so often lately that it is worth to look for another one.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.failing > DOUBTFUL
+    }
 }
 
 /// One endpoint of a pool, as configured.
@@ -166,6 +177,10 @@ pub struct Ask {
     pub key: Option<u64>,
     /// The endpoint that it sticks to. Taken whenever it is ready or draining, whatever the policy, weight and tier.
     pub prefer: Option<usize>,
+    /// It has failed before: an endpoint that is [doubtful](Load::is_doubtful) comes after all that are not, however busy they are.
+    pub wary: bool,
+    /// It cannot be sent twice. Where failures decide at all ([`Policy::Adaptive`]) it is wary from the start.
+    pub once: bool,
 }
 
 /// A choice.

@@ -192,6 +192,30 @@ fn all_five_at_once_in_turn() {
     demand("one after the other", &found, (0.999, 0.9999, 0.997));
 }
 
+/// As `bench chaos` does: 64 clients, none of five is well, and every five seconds each takes its neighbour's place.
+#[test]
+fn all_five_at_once_every_five_seconds() {
+    print_columns();
+    let settings = Settings {
+        seconds: 60,
+        traffic: Traffic::Closed(64),
+        mean_ms: 2.0,
+        idempotent: 0.9,
+        service: Service::Even,
+        ..Settings::default()
+    };
+    let found = measure("all five, 5 s each, 64 clients", &settings, 3, |index, at| {
+        Some(match (index + (at / (5 * SECOND)) as usize) % 5 {
+            _ if at < 10 * SECOND => Well,
+            4 if (at / (SECOND / 2)).is_multiple_of(2) => Well,
+            4 => Dead,
+            place => role(place, at),
+        })
+    });
+    demand("all five, 5 s each", &found, (0.999, 1.0, 0.99));
+    assert!(found.slowest_ms < 1000.0, "{found}");
+}
+
 #[test]
 fn outages_end_when_they_are_over() {
     print_columns();

@@ -23,6 +23,8 @@ pub(crate) enum Fault {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Service {
     Exponential,
+    /// From half of the mean to one and a half.
+    Even,
     /// Of the deviation 1 in the logarithm: its 99.5th percentile is eight times its mean.
     LogNormal,
 }

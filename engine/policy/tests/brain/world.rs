@@ -4,12 +4,15 @@
 //! their verdicts through a cell an endpoint, and requests in flight are counted over all workers. Workers read clocks of
 //! their own, which may jump; timers run on true time, as the kernel's do.
 
+mod choice;
+
 use crate::settings::{Fault, MS, SECOND, Service, Settings, Traffic};
+use choice::TRIALS_EVERY_NS;
 use policy::{
-    Ask, Avoid, BalanceSettings, Balancer, Breaker, BreakerSettings, BreakerState, BreakerVerdict, Class,
-    EndpointPatience, Endpoints, HealthCheck, HealthSettings, Load, Member, Need, Now, Outcome, OutlierSettings,
-    Outliers, Patience, PatienceSettings, PeakEwma, ProbeResult, Random, Replay, RetryBudget, RetryBudgetSettings,
-    RetryCauses, RetryDecision, RetryPolicy, Standing, StatusSet, Sums, Tried, Try, Verdict,
+    Avoid, BalanceSettings, Balancer, Breaker, BreakerSettings, BreakerState, BreakerVerdict, Class, EndpointPatience,
+    HealthCheck, HealthSettings, Load, Member, Now, Outcome, OutlierSettings, Outliers, Patience, PatienceSettings,
+    PeakEwma, ProbeResult, Random, Replay, RetryBudget, RetryBudgetSettings, RetryCauses, RetryDecision, RetryPolicy,
+    StatusSet, Sums, Tried, Try, Verdict,
 };
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
@@ -27,6 +30,9 @@ const ASK_AGAIN_NS: u64 = 100 * MS;
 const WAIT_NS: u64 = 500 * MS;
 const LOOK_NS: u64 = 20 * MS;
 const DARE_NS: u64 = WAIT_NS / 2;
+
+/// The engine's bound of tries that do not count.
+const UNCOUNTED_MAX: u8 = 3;
 
 /// Requests that an endpoint works on at a time; the others queue.
 const SLOTS: usize = 64;
@@ -61,6 +67,22 @@ pub(crate) struct Request {
     last: Option<Class>,
     /// Since when it waits for an endpoint.
     waits_since: Option<u64>,
+    /// How long it has done so before.
+    waited_before: u64,
+    /// Its endpoint was on trial when it was sent there.
+    on_trial: bool,
+    /// Tries that do not count for that reason.
+    uncounted: u8,
+}
+
+impl Request {
+    const fn counted(&self) -> u8 {
+        self.tries - self.uncounted
+    }
+
+    fn waited_for_endpoint(&self, at: u64) -> u64 {
+        self.waited_before + self.waits_since.map_or(0, |since| at - since)
+    }
 }
 
 struct Worker {
@@ -69,6 +91,8 @@ struct Worker {
     patiences: Vec<EndpointPatience>,
     patience: Patience,
     budget: RetryBudget,
+    /// When to look again for endpoints that want a trial.
+    look_at: u64,
 }
 
 /// What all workers share.
@@ -107,47 +131,6 @@ pub(crate) struct World<F> {
     end: u64,
 }
 
-struct View<'a> {
-    worker: &'a Worker,
-    shared: &'a Shared,
-    settings: &'a Settings,
-    fault: &'a dyn Fn(usize, u64) -> Option<Fault>,
-    at: u64,
-    now: Now,
-    /// The request may find out whether an endpoint is back.
-    trial: bool,
-}
-
-impl Endpoints for View<'_> {
-    fn len(&self) -> usize {
-        self.settings.endpoints
-    }
-    fn standing(&self, index: usize) -> Standing {
-        if (self.fault)(index, self.at).is_none() {
-            return Standing::Out;
-        }
-        let breaker = &self.worker.breakers[index];
-        if !breaker.admits(self.now) || !self.trial && breaker.state(self.now) == BreakerState::HalfOpen {
-            return Standing::Down;
-        }
-        let ill = self.settings.health && !self.shared.checks[index].is_ready();
-        let odd = self.settings.outliers && self.shared.outliers.is_ejected(index);
-        if ill || odd { Standing::Suspect } else { Standing::Ready }
-    }
-    fn load(&self, index: usize) -> Load {
-        let latency = &self.worker.latencies[index];
-        Load {
-            latency_ns: latency.nanos(self.now),
-            failing: latency.failing(self.now),
-            in_flight: self.shared.in_flight[index],
-        }
-    }
-    fn ramp(&self, index: usize) -> f32 {
-        let since = self.shared.ready_since[index].map_or(Now::ZERO, Now::from_nanos);
-        self.settings.slow_start.factor(since, Now::from_nanos(self.at))
-    }
-}
-
 /// Faults as seconds say; `None`: the endpoint is not in the pool.
 impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
     pub(crate) fn new(settings: Settings, seed: u64, fault: F) -> Self {
@@ -166,6 +149,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
             patiences: vec![EndpointPatience::default(); count],
             patience: Patience::new(PatienceSettings::default(), count as u32),
             budget: RetryBudget::new(budget),
+            look_at: 0,
         });
         let workers: Vec<_> = workers.collect();
         let balancer = Balancer::new(BalanceSettings::from(settings.policy), &members);
@@ -243,6 +227,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         let mean = self.settings.mean_ms * MS as f64;
         match self.settings.service {
             Service::Exponential => self.exponential(mean),
+            Service::Even => (mean * (0.5 + self.random.unit())) as u64,
             Service::LogNormal => {
                 let (radius, angle) = (1.0 - self.random.unit(), self.random.unit());
                 let normal = (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos();
@@ -277,59 +262,19 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
             waited: Duration::ZERO,
             last: None,
             waits_since: None,
+            waited_before: 0,
+            on_trial: false,
+            uncounted: 0,
         });
         self.send(at, self.played.requests.len() as u32 - 1);
     }
 
-    fn pick(&mut self, at: u64, number: u32) -> Option<usize> {
-        let (worker, avoid, last, trial) = {
-            let request = &self.played.requests[number as usize];
-            let dares = request.waits_since.is_some_and(|since| at >= since + DARE_NS);
-            let repeatable = request.idempotent && request.tries + 1 < self.retry.tries;
-            (request.worker, request.avoid, request.last, repeatable || dares)
-        };
-        let now = self.clock(worker, at);
-        self.hear(worker, now);
-        let untried = self.pick_but(at, worker, avoid, trial).or_else(|| {
-            let hurried = trial && self.hurry(worker, now, avoid);
-            if hurried { self.pick_but(at, worker, avoid, trial) } else { None }
-        });
-        // As the engine does: the only endpoint may get a second chance, a known failure may not.
-        let fits = matches!(last, Some(Class::Reset | Class::Answered(_)));
-        untried.or_else(|| if fits { self.pick_but(at, worker, Avoid::default(), trial) } else { None })
-    }
-
-    fn pick_but(&mut self, at: u64, worker: u8, avoid: Avoid, trial: bool) -> Option<usize> {
-        let now = self.clock(worker, at);
-        let Self { workers, balancers, shared, settings, fault, random, .. } = self;
-        let view = View { worker: &workers[usize::from(worker)], shared, settings, fault, at, now, trial };
-        let ask = Ask { avoid, key: Some(random.next_u64()), prefer: None };
-        balancers[usize::from(worker)].pick(&view, &ask, random).ok().map(|pick| pick.index)
-    }
-
-    /// Takes over what other workers have published.
-    fn hear(&mut self, worker: u8, now: Now) {
-        let Worker { breakers, latencies, .. } = &mut self.workers[usize::from(worker)];
-        for ((breaker, latency), &verdict) in breakers.iter_mut().zip(latencies).zip(&self.shared.verdicts) {
-            if breaker.adopt(now, verdict) && breaker.state(now) == BreakerState::Closed {
-                *latency = PeakEwma::default();
-            }
-        }
-    }
-
-    /// Nobody is left to ask. True if that changes by it.
-    fn hurry(&mut self, worker: u8, now: Now, avoid: Avoid) -> bool {
-        let breakers = self.workers[usize::from(worker)].breakers.iter_mut().enumerate();
-        breakers
-            .filter(|&(index, _)| !avoid.contains(index))
-            .fold(false, |any, (_, breaker)| breaker.hurry(now, Need::All) | any)
-    }
-
     fn send(&mut self, at: u64, number: u32) {
         let Some(index) = self.pick(at, number) else { return self.wait(at, number) };
-        self.played.requests[number as usize].waits_since = None;
         let now = self.clock(self.played.requests[number as usize].worker, at);
         let request = &mut self.played.requests[number as usize];
+        (request.waited_before, request.waits_since) = (request.waited_for_endpoint(at), None);
+        request.on_trial = self.workers[usize::from(request.worker)].breakers[index].state(now) != BreakerState::Closed;
         self.workers[usize::from(request.worker)].breakers[index].begin(now);
         self.shared.in_flight[index] += 1;
         self.played.tries.push((at, index as u8));
@@ -354,8 +299,12 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
     /// Nobody can have it now.
     fn wait(&mut self, at: u64, number: u32) {
         let request = &mut self.played.requests[number as usize];
-        let since = *request.waits_since.get_or_insert(at);
-        if at < since + WAIT_NS { self.at(at + LOOK_NS, Event::Again(number)) } else { self.finish(at, number, false) }
+        request.waits_since.get_or_insert(at);
+        if request.waited_for_endpoint(at) < WAIT_NS {
+            self.at(at + LOOK_NS, Event::Again(number))
+        } else {
+            self.finish(at, number, false)
+        }
     }
 
     fn work(&mut self, at: u64, index: usize, factor: f64, end: Event) {
@@ -394,8 +343,9 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         }
         let outcome = Outcome::new(Duration::from_nanos(at - sent), Class::TimedOut);
         // As the engine does: a try that is left for its endpoint's silence is not counted, once.
-        let counted = self.played.requests[number as usize].tries.max(2) - 1;
+        let counted = self.played.requests[number as usize].counted().max(2) - 1;
         if let RetryDecision::Retry { after } = self.decide(at, number, &outcome, counted) {
+            self.excuse(at, number, &outcome);
             self.record(at, number, &outcome);
             self.again(at, number, after, outcome.class);
         }
@@ -412,9 +362,18 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         self.hurry(worker, self.clock(worker, at), avoid)
     }
 
+    fn excuse(&mut self, at: u64, number: u32, outcome: &Outcome) {
+        let request = &self.played.requests[number as usize];
+        let (now, index) = (self.clock(request.worker, at), usize::from(request.endpoint));
+        let doubtful = is_doubtful(&self.workers[usize::from(request.worker)].latencies[index], now);
+        let excused = outcome.is_excused(request.on_trial, doubtful) && request.uncounted < UNCOUNTED_MAX;
+        self.played.requests[number as usize].uncounted += u8::from(excused);
+    }
+
     fn settle(&mut self, at: u64, number: u32, outcome: Outcome) {
+        self.excuse(at, number, &outcome);
         self.record(at, number, &outcome);
-        match self.decide(at, number, &outcome, self.played.requests[number as usize].tries) {
+        match self.decide(at, number, &outcome, self.played.requests[number as usize].counted()) {
             RetryDecision::Retry { after } => self.again(at, number, after, outcome.class),
             RetryDecision::Stop(_) => {
                 let well = outcome.verdict_with(true) == Verdict::Success;
@@ -428,12 +387,13 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         let worker = &self.workers[usize::from(request.worker)];
         let waiting = Try {
             sent: request.sent_by_clock,
-            last: request.tries > self.retry.tries,
+            last: request.counted() > self.retry.tries,
             replay: replay(request),
             elsewhere: true,
             configured: HARD,
             remaining: None,
             fixed: None,
+            on_trial: request.on_trial,
         };
         let own = &worker.patiences[usize::from(request.endpoint)];
         let limit = worker.patience.limit(self.clock(request.worker, at), own, &waiting);
@@ -463,7 +423,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         request.attempt += 1;
         let (index, worker) = (usize::from(request.endpoint), usize::from(request.worker));
         let now = self.clock(worker as u8, at);
-        let Worker { breakers, latencies, patiences, patience, .. } = &mut self.workers[worker];
+        let Worker { breakers, latencies, patiences, patience, look_at, .. } = &mut self.workers[worker];
         let was_open = breakers[index].state(now) != BreakerState::Closed;
         breakers[index].record(now, outcome);
         latencies[index].record(now, outcome);
@@ -471,6 +431,9 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
             latencies[index] = PeakEwma::default();
         }
         patience.record(now, &mut patiences[index], outcome);
+        if breakers[index].state(now) != BreakerState::Closed {
+            *look_at = (*look_at).min(at + TRIALS_EVERY_NS);
+        }
         self.shared.in_flight[index] -= 1;
         self.count(index, outcome);
         let found = self.workers[worker].breakers[index].verdict();
@@ -533,6 +496,10 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
             self.at(at + SECOND / 4, Event::Tick);
         }
     }
+}
+
+fn is_doubtful(latency: &PeakEwma, now: Now) -> bool {
+    Load { failing: latency.failing(now), ..Load::default() }.is_doubtful()
 }
 
 const fn replay(request: &Request) -> Replay {

@@ -249,6 +249,7 @@ impl<F: Fn(usize, Now, bool, &mut Random) -> Does> World<F> {
             configured: self.settings.hard,
             remaining: None,
             fixed: None,
+            on_trial: false,
         };
         self.patience.limit(now, &self.hosts[request.endpoint].patience, &waiting).soft
     }

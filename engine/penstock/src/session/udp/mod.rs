@@ -315,7 +315,7 @@ fn reach(door: &Door, pool: PoolId, client: IpAddr) -> Option<Flow> {
     cluster.count_request(policy_now(begun));
     let mut tried = Tried::default();
     for _ in 0..settings.retry.policy.tries {
-        let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true };
+        let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true, once: false };
         let endpoint = cluster.pick(&choice, policy_now(begun), &door.cells.counters).ok()?;
         if let Some(flow) = flow_to(cluster, &endpoint, begun) {
             return Some(flow);

@@ -218,7 +218,9 @@ pub struct RetryDoc {
     /// `connect`: no connection came about. `reset`: it ended before an answer. `timeout`: no answer in `per_try`. A status code:
     /// that answer. All but `connect` only for requests that may be sent twice.
     pub on: Vec<Text<RetryCause>>,
-    /// Tries in all, the first one included. One that is left for its endpoint's silence (`per_try`) may be followed by one more.
+    /// Tries in all, the first one included. One that is left for its endpoint's silence (`per_try`) may be followed by one more. Up to three do not
+    /// count: those that reached nobody, and those at endpoints that had failed before and were asked for want of better ones, or to find out about
+    /// them.
     pub tries: u8,
     /// How long to wait for an answer's head before asking another endpoint, where there is one: a time, `auto` for three times
     /// what nearly all answers of the pool have lately taken, or `off`. Where nothing can follow, a try has `timeout.head`.

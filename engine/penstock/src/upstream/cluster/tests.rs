@@ -28,7 +28,7 @@ fn list<const N: usize>(pool: &snapshot::Pool, members: [Member; N]) -> Members 
 }
 
 fn pick(cluster: &Cluster, tried: &Tried) -> Option<Rc<Endpoint>> {
-    let choice = Choice { tried, affinity: &Affinity::default(), repeatable: true };
+    let choice = Choice { tried, affinity: &Affinity::default(), repeatable: true, once: false };
     cluster.pick(&choice, Now::from_secs(1), &Counters::default()).ok()
 }
 
@@ -150,7 +150,12 @@ fn a_place_that_moves_between_two_looks_is_no_endpoint_lost() {
                 let (now, counters) = (Now::from_secs(1), Counters::default());
                 let cluster = Cluster::new(pool, None, &Maker::new(pool, 2).make(members.to_vec()), (worker, 2), 1);
                 for _ in 0..200_000 {
-                    let choice = Choice { tried: &Tried::default(), affinity: &Affinity::default(), repeatable: true };
+                    let choice = Choice {
+                        tried: &Tried::default(),
+                        affinity: &Affinity::default(),
+                        repeatable: true,
+                        once: false,
+                    };
                     match cluster.pick(&choice, now, &counters) {
                         Ok(picked) => cluster.record(&picked, now, &Outcome::answered(Duration::from_millis(1), 200)),
                         Err(why) => assert_eq!(why, NoPick::Full),
@@ -204,4 +209,29 @@ fn shared_load_is_even_where_silos_collide() {
     let (shared, silos) = (collisions([shared.clone(), shared], 2), collisions([silos(), silos()], 1));
     assert_eq!(shared, 0);
     assert!(silos > 300, "{silos} of 1000: if silos do as well, nothing needs to be shared");
+}
+
+/// A request finds out about an endpoint that may be back; one that has failed already goes where nothing needs finding out.
+#[test]
+fn who_has_failed_once_goes_on_no_trial() {
+    let pool = pool();
+    let cluster = Cluster::new(&pool, None, &list(&pool, [member(A, 1), member(B, 1), member(C, 1)]), (0, 1), 1);
+    let choose = |tried: &Tried, now| {
+        let choice = Choice { tried, affinity: &Affinity::default(), repeatable: true, once: false };
+        cluster.pick(&choice, now, &Counters::default()).expect("somebody").name.to_string()
+    };
+    let [a, b] = [0, 1].map(|at| cluster.endpoints()[at].clone());
+    let now = Now::from_secs(1);
+    for _ in 0..5 {
+        a.begin(now);
+        cluster.record(&a, now, &Outcome::new(Duration::ZERO, Class::Refused));
+    }
+    let later = Now::from_secs(90);
+    assert!(cluster.has_hope(&Tried::default(), later) && a.is_on_trial(later));
+    let mut tried = Tried::default();
+    tried.add(&b);
+    assert_eq!(choose(&tried, later), C);
+    assert_eq!(choose(&Tried::default(), later), A, "the first try of another one is its trial");
+    tried.add(&a);
+    assert!(!cluster.has_hope(&tried, later), "it has been there");
 }

@@ -54,7 +54,7 @@ impl Pair {
     }
 
     fn pick(&self, worker: usize) -> Result<Rc<Endpoint>, NoPick> {
-        let choice = Choice { tried: &Tried::default(), affinity: &Affinity::default(), repeatable: true };
+        let choice = Choice { tried: &Tried::default(), affinity: &Affinity::default(), repeatable: true, once: false };
         self.clusters[worker].pick(&choice, now(), &self.cells[worker].counters)
     }
 
