@@ -42,7 +42,7 @@ impl Connection<Client> {
         let RequestRewrite { framing, without, te_trailers, upgrade, add, .. } = *rewrite;
         let terms = Terms::Request { head: *head, framing, without, te_trailers, upgrade };
         let texts = [Some(bytes), rewrite.target, rewrite.host];
-        let made = Made { terms, texts, fields: Some(fields), pairs: add.iter().copied() };
+        let made = Made { terms, texts: &texts, fields: Some(fields), pairs: add.iter().copied() };
         let start = put_block(&mut self.head_written, &mut self.encoder, &made, out, |encoder, out| {
             asked.check()?;
             encoder.begin(out);
@@ -89,8 +89,8 @@ impl Connection<Server> {
         }
         let ResponseRewrite { framing, without, add, .. } = *rewrite;
         let terms = Terms::Response { head: *head, framing, without };
-        let texts = [Some(bytes), None, None];
-        let made = Made { terms, texts, fields: Some(fields), pairs: add.iter().copied() };
+        let texts = [Some(bytes)];
+        let made = Made { terms, texts: &texts, fields: Some(fields), pairs: add.iter().copied() };
         let start = put_block(&mut self.head_written, &mut self.encoder, &made, out, |encoder, out| {
             compose::check_added(add)?;
             encoder.begin(out);
@@ -178,7 +178,7 @@ impl<R: Role> Connection<R> {
             self.reset(stream, crate::h2::ErrorCode::INTERNAL_ERROR, out);
             return Err(Refused::Length);
         }
-        let made = Made { terms: Terms::Trailers, texts: [None; 3], fields: None, pairs: trailers.clone() };
+        let made = Made { terms: Terms::Trailers, texts: &[], fields: None, pairs: trailers.clone() };
         let start = put_block(&mut self.trailers_written, &mut self.encoder, &made, out, |encoder, out| {
             compose::check_trailers(trailers.clone())?;
             encoder.begin_trailers(out);
