@@ -85,7 +85,9 @@ impl Lists {
         {
             return Some(found);
         }
-        let mut candidate = self.prefixes.partition_point(|prefix| prefix.path.as_bytes() <= path).checked_sub(1);
+        // The empty prefix, which nearly everybody has, is not compared: it lies nowhere, and that makes a processor stumble.
+        let is_behind = |prefix: &Prefix| prefix.path.is_empty() || prefix.path.as_bytes() <= path;
+        let mut candidate = self.prefixes.partition_point(is_behind).checked_sub(1);
         while let Some(at) = candidate {
             let prefix = &self.prefixes[at];
             if prefix.covers(path)
