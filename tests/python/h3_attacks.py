@@ -43,6 +43,11 @@ class Attacker(Wire):
         self.say(number, data)
         return number
 
+    def request_whole(self, data):
+        number = self.next()
+        self.say(number, data, end=True)
+        return number
+
     def is_cut(self):
         """The other side has closed the connection, which is told (`closed`) only when nothing of it can be under way any more (RFC 9000 §10.2.2)."""
         return self.closed or self._quic._close_event is not None
@@ -50,11 +55,11 @@ class Attacker(Wire):
     async def room(self):
         """Waits for the engine's leave to open a stream: what is said without it is another offence."""
         full = lambda: self._quic._local_next_stream_id_bidi // 4 >= self._quic._remote_max_streams_bidi
+        # That it has come is no event.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):
                 while full() and not self.closed:
-                    self.changed.clear()
-                    await self.changed.wait()
+                    await asyncio.sleep(0.002)
 
 
 def attacker(address, **more):
@@ -148,6 +153,42 @@ async def floods(address, memory):
             check(f"{flood.__name__}, after {rounds} rounds: {peer.closed}", peer.closed[0] in (EXCESSIVE_LOAD, NO_ERROR), True)
             print(flood.__name__, rounds, flush=True)
         memory.check(flood.__name__)
+
+
+async def breath(address, memory):
+    """Whole requests, each given up in the datagram that brings it: by STOP_SENDING, and by a reset of what is complete as well (RFC 9114 §4.1.1)."""
+    for resets in (False, True):
+        async with attacker(address) as peer:
+            for _ in range(150):
+                await peer.room()
+                number = peer.next()
+                peer._quic.send_stream_data(number, SLOW, not resets)
+                peer._quic.stop_stream(number, 0x10C)
+                if resets:
+                    peer._quic.reset_stream(number, 0x10C)
+                peer.transmit()
+            await peer.serves("after requests that were given up")
+        memory.check("given up in a breath")
+
+
+async def moment(address, memory):
+    """Whole requests, by twenties, each given up when it has been on its way for a moment."""
+    rounds = 0
+    for _ in range(3):
+        async with attacker(address) as peer:
+            while not peer.is_cut():
+                numbers = []
+                for _ in range(20):
+                    await peer.room()
+                    numbers.append(peer.request_whole(SLOW))
+                await asyncio.sleep(0.005)
+                for number in numbers:
+                    peer.stop(number)
+                rounds += 20
+            await peer.until_closed("the end")
+            check("the end", peer.closed[0] in (EXCESSIVE_LOAD, NO_ERROR), True)
+    check(f"{rounds} requests are enough to be cut off", rounds > 400, True)
+    memory.check("given up in a moment")
 
 
 async def bombs(address, memory):
@@ -395,7 +436,7 @@ async def initial_flood(address, memory):
 
 
 ATTACKS = {
-    "floods": floods, "bombs": bombs, "blocked": blocked, "hoarders": hoarders, "uploads": uploads, "slow-heads": slow_heads, "initial-flood": initial_flood, "faults": faults,
+    "floods": floods, "breath": breath, "moment": moment, "bombs": bombs, "blocked": blocked, "hoarders": hoarders, "uploads": uploads, "slow-heads": slow_heads, "initial-flood": initial_flood, "faults": faults,
 }
 
 

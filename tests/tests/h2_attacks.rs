@@ -24,6 +24,25 @@ on_each_driver! {
         scene.ends();
     }
 
+    /// Given up not in the breath that makes them, but when they have been on their way for a moment: soon what such a client asks waits for that.
+    fn who_gives_up_again_and_again_soon_reaches_nobody(driver) {
+        let scene = Scene::new(driver);
+        let mut client = scene.attacker();
+        let mut rounds = 0;
+        while client.ended.is_none() {
+            let twenty = rounds..rounds + 20;
+            rounds += 20;
+            let _ = client.try_send(twenty.clone().flat_map(|round| get(stream(round), "/slow/1000")).collect::<Vec<u8>>());
+            while client.step(Duration::from_millis(5)).is_some() {}
+            let _ = client.try_send(twenty.flat_map(|round| reset(stream(round), CANCEL)).collect::<Vec<u8>>());
+            while client.step(Duration::from_micros(200)).is_some() {}
+        }
+        assert_eq!(client.until_ended().0, Some(ENHANCE_YOUR_CALM));
+        // The first twenty, and the bystander's.
+        assert!(rounds >= 200 && scene.origin.accepted() <= 40, "of {rounds}: {}", scene.origin.accepted());
+        scene.ends();
+    }
+
     /// CVE-2025-8671: streams that the server is made to reset, in all the ways there are.
     fn made_you_reset(driver) {
         let scene = Scene::new(driver);
@@ -198,6 +217,7 @@ on_each_driver! {
         }
         client.barrier();
         assert_eq!((client.gone.len(), client.ended), (0, None));
+        assert_eq!(scene.engine.metrics().sum("requests_doubted_total"), 0);
         scene.has_not_grown("a busy client");
         drop(client);
         scene.ends();
@@ -212,7 +232,7 @@ fn stream(nth: u32) -> u32 {
 /// An engine, and a client of it that behaves.
 struct Scene {
     engine: Engine,
-    _origin: Origin,
+    origin: Origin,
     bystander: Option<JoinHandle<(u32, Duration)>>,
     stop: Arc<AtomicBool>,
     memory: u64,
@@ -250,7 +270,7 @@ impl Scene {
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
-        Self { engine, _origin: origin, bystander: Some(bystander), stop, memory }
+        Self { engine, origin, bystander: Some(bystander), stop, memory }
     }
 
     /// A client that gives nothing back.

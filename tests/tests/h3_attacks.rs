@@ -20,6 +20,27 @@ on_each_driver! {
         scene.ends();
     }
 
+    /// STOP_SENDING behind a request that is complete, in the same datagram.
+    fn what_is_given_up_in_a_breath_reaches_nobody(driver) {
+        let scene = Scene::new(driver, "");
+        scene.is_borne("breath");
+        // Connections for who is served beside and after it, and none for 300 requests.
+        assert!(scene.origin.accepted() <= 6, "{} connections", scene.origin.accepted());
+        assert_eq!(scene.reached(), 0);
+        scene.ends();
+    }
+
+    /// Who gives up request after request is believed no more: what it asks waits until it has had time to give that up too.
+    fn who_gives_up_again_and_again_soon_reaches_nobody(driver) {
+        let scene = Scene::new(driver, "");
+        scene.is_borne("moment");
+        // Of each of three connections the first twenty, and as many again where they are faster than what is said of them.
+        let (reached, accepted) = (scene.reached(), scene.origin.accepted());
+        assert!(reached.max(accepted) <= 120, "{reached} requests reached the origin, by {accepted} connections");
+        assert!(scene.door.engine.metrics().sum("requests_doubted_total") > 300);
+        scene.ends();
+    }
+
     fn qpack_bombs(driver) {
         let scene = Scene::new(driver, "");
         scene.is_borne("bombs");
@@ -87,7 +108,7 @@ on_each_driver! {
 /// An engine, and a client of it that behaves, over the same worker's TCP.
 struct Scene {
     door: H3Door,
-    _origin: Origin,
+    origin: Origin,
     bystander: JoinHandle<(u32, Duration)>,
     stop: Arc<AtomicBool>,
 }
@@ -113,7 +134,7 @@ impl Scene {
             }
             (count, slowest)
         });
-        Self { door, _origin: origin, bystander, stop }
+        Self { door, origin, bystander, stop }
     }
 
     #[track_caller]
@@ -121,6 +142,12 @@ impl Scene {
         let pid = self.door.engine.pid().to_string();
         let ran = self.door.script("h3_attacks.py", attack).args([pid]).run();
         assert_eq!(ran.text().lines().last(), Some("all well"), "{attack}: {}{}", ran.text(), ran.err);
+    }
+
+    /// Requests of the attack that an endpoint has seen.
+    fn reached(&self) -> usize {
+        let slow = |bytes: &Vec<u8>| bytes.windows(6).filter(|six| six == b"/slow/").count();
+        self.origin.received().iter().map(slow).sum()
     }
 
     /// The bystander was served all the while, and nothing is left.

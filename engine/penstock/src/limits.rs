@@ -172,6 +172,10 @@ pub const HTTP2_TRIM_AFTER: Duration = Duration::from_secs(1);
 /// Requests that a worker has under way; further ones of HTTP/2 and 3 are refused, to be sent again. At 6 KiB each, 400 MiB. HTTP/1 is bounded by connections.
 pub const EXCHANGES_MAX: u64 = 65_536;
 
+/// How long a request waits that may not be meant, of a client of HTTP/2 or 3 that has just given up many: longer than it takes to say that this one
+/// is given up as well (H2O's `http2-dos-delay`). Who gives up later than that has a hundred requests at once, and is bounded by it.
+pub const DOUBT: Duration = Duration::from_millis(100);
+
 /// What `http2.streams` may be set to: each is an exchange of 4 KiB at the least.
 pub const HTTP2_STREAMS_MAX: u32 = 1_000;
 

@@ -43,6 +43,9 @@ pub trait Multiplexed: 'static {
     /// An exchange's way to the peer.
     fn lane(stream: &mut Self::Stream) -> Lane<'_, Self::Role>;
 
+    /// So many of the peer's last requests came to nothing that this one may not be meant either.
+    fn is_doubtful(stream: &Self::Stream) -> bool;
+
     /// Lets the peer know that nothing was done with its request, which may be sent again. Not while the connection is polled.
     fn refuse(stream: Self::Stream);
 }

@@ -164,13 +164,40 @@ fn begin<M: Multiplexed<Role = Server>>(door: &Rc<Door>, peer: &Rc<Peer>, arriva
 }
 
 async fn serve<M: Multiplexed<Role = Server>>(door: Rc<Door>, peer: Rc<Peer>, mut stream: M::Stream, request: Request) {
-    // A request that was given up in the same breath costs no endpoint anything (CVE-2023-44487).
-    if poll_fn(|cx| Poll::Ready(M::lane(&mut stream).poll_broken(cx).is_ready())).await {
+    let mut timer = Timer::new();
+    if is_given_up::<M>(&door.cells.counters, &mut stream, &mut timer).await {
         door.cells.counters.requests_total.add(1);
         door.cells.counters.requests_abandoned_total.add(1);
         return;
     }
-    exchange::serve(&door, &mut M::lane(&mut stream), request, &peer, &mut Timer::new()).await;
+    exchange::serve(&door, &mut M::lane(&mut stream), request, &peer, &mut timer).await;
+}
+
+/// Whether a request is given up before it costs an endpoint anything: in the breath that made it (CVE-2023-44487); or a moment later, by who has
+/// done so again and again.
+async fn is_given_up<M: Multiplexed<Role = Server>>(
+    counters: &Counters,
+    stream: &mut M::Stream,
+    timer: &mut Timer,
+) -> bool {
+    if poll_fn(|cx| Poll::Ready(M::lane(stream).poll_broken(cx).is_ready())).await {
+        return true;
+    }
+    if !M::is_doubtful(stream) {
+        return false;
+    }
+    counters.requests_doubted_total.add(1);
+    counters.requests_open.add(1);
+    timer.set(ring::now() + limits::DOUBT);
+    let given_up = poll_fn(|cx| match M::lane(stream).poll_broken(cx) {
+        Poll::Ready(()) => Poll::Ready(true),
+        Poll::Pending if timer.poll_expired() => Poll::Ready(false),
+        Poll::Pending => Poll::Pending,
+    });
+    let given_up = given_up.await;
+    counters.requests_open.sub(1);
+    timer.clear();
+    given_up
 }
 
 async fn refuse<M: Multiplexed<Role = Server>>(door: Rc<Door>, peer: Rc<Peer>, mut stream: M::Stream, reason: Reason) {

@@ -181,6 +181,8 @@ counters! {
     requests_unrouted_total: "counter",
     /// Exchanges that the client left before their end.
     requests_abandoned_total: "counter",
+    /// Requests that waited because their client had just given up many.
+    requests_doubted_total: "counter",
     /// Content bytes received from clients.
     bytes_in_total: "counter",
     /// Content bytes sent to clients.

@@ -401,6 +401,12 @@ impl<R: Role> Connection<R> {
         self.ledger.busy = busy;
     }
 
+    /// So many of the peer's last requests came to nothing, given up before they were answered or broken, that the next one had better wait until it
+    /// is clear whether it is meant.
+    pub fn is_doubtful(&self, now: Duration) -> bool {
+        self.ledger.is_doubtful(ms(now))
+    }
+
     /// When to call [`Connection::expire`] at the latest.
     pub fn next_deadline(&self) -> Option<Duration> {
         let drain = match self.going {

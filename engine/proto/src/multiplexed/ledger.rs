@@ -7,6 +7,9 @@
 //! graceful GOAWAY; one that owes more than all of it is cut off with ENHANCE_YOUR_CALM. Oddities that are cheap to bear are forgiven as
 //! long as the processor has time to spare, which is HAProxy's idea (`tune.glitches.kill.cpu-usage`).
 //!
+//! Before a peer that gives up request after request is cut off, each of those may have reached an endpoint: so what it asks is soon
+//! [doubted](Ledger::is_doubtful), and can be kept back until it is clear whether it is meant (H2O's idea, `http2-dos-delay`).
+//!
 //! | attack | what it costs | so that |
 //! |---|---|---|
 //! | rapid reset (CVE-2023-44487) | [`Offence::EarlyReset`] | 200 at once, 100 a second |
@@ -89,6 +92,15 @@ const WRITE_OFF_MS: i64 = 5;
 /// Points from which a peer is asked to go.
 const STRAIN: i64 = CREDIT * 3 / 4;
 
+/// How long a request that came to nothing makes the next ones doubtful; one that is completed makes up for it.
+const DOUBT_MS: u64 = 100;
+
+/// From how many such requests on: H2O's budget. A page that is left has more under way, and the next one has time to begin.
+const DOUBTED: u64 = 10;
+
+/// What is remembered of them at most: ten seconds without one, and all is forgotten.
+const DOUBT_MS_MAX: u64 = 100 * DOUBT_MS;
+
 /// What an exchange earns that is completed on both sides: two resets of others, as hedged requests and impatient users make.
 const EXCHANGE_EARNS: i64 = 100;
 
@@ -135,6 +147,8 @@ pub(crate) struct Ledger<F> {
     /// Bytes of DATA frames received, and what of them was content.
     wire: u64,
     content: u64,
+    /// Until when requests that came to nothing are remembered.
+    remembered: u64,
     /// The processor has no time for oddities.
     pub(crate) busy: bool,
     fault: PhantomData<F>,
@@ -142,7 +156,7 @@ pub(crate) struct Ledger<F> {
 
 impl<F> Default for Ledger<F> {
     fn default() -> Self {
-        Self { debt: 0, at: 0, wire: 0, content: 0, busy: false, fault: PhantomData }
+        Self { debt: 0, at: 0, wire: 0, content: 0, remembered: 0, busy: false, fault: PhantomData }
     }
 }
 
@@ -155,6 +169,10 @@ impl<F: Excess> Ledger<F> {
     pub(crate) fn charge(&mut self, now_ms: u64, offence: Offence) -> Result<(), F> {
         self.write_off(now_ms);
         self.debt += offence.price();
+        if matches!(offence, Offence::EarlyReset | Offence::MadeReset) {
+            let remembered = self.remembered.max(now_ms).saturating_add(DOUBT_MS);
+            self.remembered = remembered.min(now_ms.saturating_add(DOUBT_MS_MAX));
+        }
         if self.debt <= CREDIT {
             return Ok(());
         }
@@ -184,6 +202,13 @@ impl<F: Excess> Ledger<F> {
     #[inline]
     pub(crate) fn exchange_completed(&mut self) {
         self.debt = (self.debt - EXCHANGE_EARNS).max(0);
+        self.remembered = self.remembered.saturating_sub(DOUBT_MS);
+    }
+
+    /// So many of the peer's last requests came to nothing that the next one is not likely to be meant.
+    #[inline]
+    pub(crate) fn is_doubtful(&self, now_ms: u64) -> bool {
+        self.remembered > now_ms.saturating_add(DOUBTED * DOUBT_MS)
     }
 
     /// The peer should be asked to go.
@@ -259,6 +284,32 @@ mod tests {
             assert!((0..2).all(|_| ledger.charge(0, Offence::EarlyReset).is_ok()));
             assert!(!ledger.is_strained());
         }
+    }
+
+    #[test]
+    fn who_gives_up_again_and_again_is_doubted() {
+        let given_up = |ledger: &mut Ledger, count: u64, now| {
+            for _ in 0..count {
+                let _ = ledger.charge(now, Offence::EarlyReset);
+            }
+            ledger.is_doubtful(now)
+        };
+        let mut ledger = Ledger::default();
+        assert!(!given_up(&mut ledger, DOUBTED, 5_000) && given_up(&mut ledger, 1, 5_000));
+        // It is forgotten with time, and made up for by what is meant.
+        assert!(!ledger.is_doubtful(5_000 + DOUBT_MS));
+        assert!(given_up(&mut ledger, 1, 5_000) && ledger.is_doubtful(5_000 + DOUBT_MS));
+        ledger.exchange_completed();
+        ledger.exchange_completed();
+        assert!(!ledger.is_doubtful(5_000));
+        // However many there were, no more is remembered than so many.
+        assert!(given_up(&mut ledger, 1_000, 6_000));
+        let trusted = (6_000..).step_by(50).find(|&now| !ledger.is_doubtful(now));
+        assert_eq!(trusted, Some(6_000 + DOUBT_MS_MAX - DOUBTED * DOUBT_MS));
+        // Other tricks say nothing about requests.
+        let mut ledger = Ledger::default();
+        assert!((0..100).all(|_| ledger.charge(0, Offence::Ping).is_ok()));
+        assert!(!ledger.is_doubtful(0));
     }
 
     #[test]

@@ -206,6 +206,10 @@ impl<R: Speaks> Multiplexed for Multiplex<R> {
         stream.into()
     }
 
+    fn is_doubtful(stream: &Stream<R>) -> bool {
+        stream.is_doubtful()
+    }
+
     fn refuse(stream: Stream<R>) {
         stream.refuse();
     }

@@ -108,6 +108,11 @@ impl<R: Speaks> Stream<R> {
         hub.mail(self.id).map_or(Poll::Ready(()), |mail| mail.poll_broken(ended))
     }
 
+    /// As [`Connection::is_doubtful`](proto::h2::Connection::is_doubtful).
+    pub fn is_doubtful(&self) -> bool {
+        self.with(|hub| hub.machine.is_doubtful(clock(ring::now())))
+    }
+
     /// As [`crate::conn::Transport::is_early`].
     pub fn is_early(&self) -> bool {
         self.with(|hub| hub.transport.is_early())

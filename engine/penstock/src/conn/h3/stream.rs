@@ -9,7 +9,7 @@ use proto::http::Fields;
 use ring::Buf;
 
 use super::flow::Flow;
-use super::{Hub, Multiplex, name};
+use super::{Hub, Multiplex, clock, name};
 use crate::conn::mail::gone;
 use crate::conn::{Asks, Broken, Composed, Read, Speaks};
 use crate::limits;
@@ -103,6 +103,11 @@ impl<R: Speaks> Stream<R> {
         let ended = hub.ended.is_some();
         let Some(at) = self.id.and_then(|id| hub.find(id)) else { return Poll::Ready(()) };
         hub.flows[at].mail.poll_broken(ended)
+    }
+
+    /// As [`Connection::is_doubtful`](proto::h3::Connection::is_doubtful).
+    pub fn is_doubtful(&self) -> bool {
+        self.with(|hub| hub.machine.is_doubtful(clock(ring::now())))
     }
 
     /// As [`Link::is_early`](crate::quic::Link::is_early).
