@@ -32,16 +32,18 @@ pub fn bind(
 
 /// Carries datagrams, and lets clients in until the gate closes. For as long as the worker lives: connections need it to their last word.
 pub async fn serve(gate: Rc<Gate>, endpoint: Rc<Endpoint>) {
-    let mut handshakes = 0;
     loop {
-        match poll_fn(|cx| endpoint.poll_newcomer(cx)).await {
-            Ok(newcomer) => handshakes += usize::from(admit(&gate, &endpoint, newcomer)),
-            Err(_) => ring::sleep(limits::ACCEPT_PAUSE).await,
-        }
         // A handshake is 150 to 450 µs of arithmetic: others have their turn in between.
-        if handshakes >= limits::HANDSHAKES_A_TURN {
-            handshakes = 0;
-            ring::yield_now().await;
+        let mut handshakes = 0;
+        while handshakes < limits::HANDSHAKES_A_TURN
+            && let Some(newcomer) = endpoint.newcomer()
+        {
+            handshakes += usize::from(admit(&gate, &endpoint, newcomer));
+        }
+        // What has come meanwhile is looked at next, by whom it is for; before those are let in who came with it.
+        match poll_fn(|cx| endpoint.poll_carry(cx)).await {
+            Ok(()) => ring::yield_now().await,
+            Err(_) => ring::sleep(limits::ACCEPT_PAUSE).await,
         }
     }
 }

@@ -62,8 +62,9 @@ impl Caller {
 /// Hands out what comes, for as long as the thread works: nobody can want to connect.
 async fn receive(endpoint: Rc<Endpoint>) {
     loop {
-        if poll_fn(|cx| endpoint.poll_newcomer(cx)).await.is_err() {
-            ring::sleep(limits::ACCEPT_PAUSE).await;
+        match poll_fn(|cx| endpoint.poll_carry(cx)).await {
+            Ok(()) => ring::yield_now().await,
+            Err(_) => ring::sleep(limits::ACCEPT_PAUSE).await,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use abi::{ConnectionIds, Place, Route};
 use bytes::BytesMut;
@@ -209,16 +209,13 @@ impl Endpoint {
         self.handshaking.get()
     }
 
-    /// Hands out what has come, and the next client that wants to connect. To be polled by one task, for as long as there are connections.
+    /// Hands out some of what has come; ready when there may be more, or a client wants to connect. To be polled by one task, for as long as there are
+    /// connections, and in each turn: whom a client's handshake keeps waiting is not to be kept from what has come for him by all of them.
     ///
     /// # Errors
     /// The socket's.
-    pub fn poll_newcomer(&self, cx: &mut Context<'_>) -> Poll<io::Result<Newcomer>> {
+    pub fn poll_carry(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.task.set(Some(ring::current_task()));
-        let next = || self.newcomers.borrow_mut().pop_front().map(|newcomer| Poll::Ready(Ok(newcomer)));
-        if let Some(newcomer) = next() {
-            return newcomer;
-        }
         let received = self.socket.poll_receive(cx, &mut |received| {
             self.receiving.set(true);
             self.take(received, None);
@@ -226,12 +223,16 @@ impl Endpoint {
         if received.is_pending() && !self.receiving.replace(false) {
             self.socket.take_refused(&mut |peer| self.refused(peer));
         }
-        ready!(received)?;
-        next().unwrap_or_else(|| {
-            // There may be more, but first those have their turn for whom this was.
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
+        match received {
+            Poll::Pending if self.newcomers.borrow().is_empty() => Poll::Pending,
+            Poll::Pending => Poll::Ready(Ok(())),
+            Poll::Ready(received) => Poll::Ready(received.map(drop)),
+        }
+    }
+
+    /// The client that has wanted to connect for the longest time.
+    pub fn newcomer(&self) -> Option<Newcomer> {
+        self.newcomers.borrow_mut().pop_front()
     }
 
     /// Nobody listens there, ICMP says: whoever calls need not wait. One that has answered is believed more than that (RFC 9000 §21.1).
