@@ -361,6 +361,66 @@ async def faults(address, _):
                 os._exit(0)
 
 
+class Withholding:
+    """A transport that keeps for later what is sent meanwhile."""
+
+    def __init__(self, transport):
+        self.transport, self.kept, self.keeps = transport, [], False
+
+    def sendto(self, data, addr):
+        if self.keeps:
+            self.kept.append((data, addr))
+        else:
+            self.transport.sendto(data, addr)
+
+    def __getattr__(self, name):
+        return getattr(self.transport, name)
+
+
+class Leaver(Attacker):
+    """Counts what still comes."""
+
+    came = 0
+
+    def connection_made(self, transport):
+        self.late = Withholding(transport)
+        super().connection_made(self.late)
+
+    def datagram_received(self, data, addr):
+        self.came += 1
+        super().datagram_received(data, addr)
+
+
+async def leavers(address, _):
+    """Who has said that it is the end is told nothing more, whatever of it comes late (RFC 9000 §10.2.2); but one that comes as if nothing had been."""
+    async with contextlib.AsyncExitStack() as stack:
+        peer = await stack.enter_async_context(wire(address, protocol=Leaver))
+        await peer.serves("before the end")
+        await asyncio.sleep(0.1)
+        peer.late.keeps = True
+        for _ in range(3):
+            peer.ask()
+        peer.late.keeps = False
+        kept, peer.late.kept = peer.late.kept, []
+        check("datagrams are kept back", len(kept) >= 3, True)
+        peer._quic.close(error_code=NO_ERROR)
+        peer.transmit()
+        # That the end was heard may be said once.
+        await asyncio.sleep(0.03)
+        came = peer.came
+        for data, to in kept[:2]:
+            peer.late.sendto(data, to)
+            await asyncio.sleep(0.01)
+        check("told to who has left", peer.came - came, 0)
+        # Three probe timeouts later nobody remembers.
+        await asyncio.sleep(2.5)
+        peer.late.sendto(*kept[2])
+        await asyncio.sleep(0.1)
+        check("told to a stranger", peer.came - came, 1)
+        print("all well", flush=True)
+        os._exit(0)
+
+
 def initials(count):
     """The first datagrams of so many clients, each of which could become a connection; of several sizes, few of which are a third of what may come back."""
     made = []
@@ -436,7 +496,7 @@ async def initial_flood(address, memory):
 
 
 ATTACKS = {
-    "floods": floods, "breath": breath, "moment": moment, "bombs": bombs, "blocked": blocked, "hoarders": hoarders, "uploads": uploads, "slow-heads": slow_heads, "initial-flood": initial_flood, "faults": faults,
+    "floods": floods, "breath": breath, "moment": moment, "bombs": bombs, "blocked": blocked, "hoarders": hoarders, "uploads": uploads, "slow-heads": slow_heads, "initial-flood": initial_flood, "faults": faults, "leavers": leavers,
 }
 
 

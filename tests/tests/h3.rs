@@ -194,8 +194,9 @@ on_each_driver! {
         visit(false).close();
         let mut taken = visit(true);
         taken.close();
-        // Who knows the connection no more takes it for a new one.
+        // Who knows the connection no more takes it for a new one; two seconds after its end nobody does.
         door.engine.until_metric("connections_open", 0);
+        std::thread::sleep(std::time::Duration::from_millis(2_100));
         let flight = &taken.first_flight;
         let asked = || origin.received().iter().map(|bytes| String::from_utf8_lossy(bytes).matches("GET /once").count()).sum::<usize>();
         assert_eq!(asked(), 1);

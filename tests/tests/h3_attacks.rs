@@ -94,6 +94,12 @@ on_each_driver! {
         scene.ends();
     }
 
+    fn who_has_left_is_told_nothing(driver) {
+        let scene = Scene::new(driver, "");
+        scene.is_borne("leavers");
+        scene.ends();
+    }
+
     /// From spoofed addresses, as far as a test may spoof: whoever is at all these ports answers nothing.
     fn floods_of_initials(driver) {
         let scene = Scene::new(driver, "timeout.handshake = \"3s\"");

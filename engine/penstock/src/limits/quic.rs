@@ -14,8 +14,8 @@ pub const QUIC_INCOMING_BYTES: u64 = 8 << 10;
 /// Bytes kept of all of them.
 pub const QUIC_INCOMING_BYTES_ALL: u64 = 4 << 20;
 
-/// Connections on each socket of which nothing is left but the last words, for three probe timeouts or [`LINGER`](super::LINGER): some hundred bytes each.
-/// Beyond that a peer which has missed them is told by a stateless reset.
+/// Connections on each socket of which nothing is left but our last words, for three probe timeouts or [`LINGER`](super::LINGER): some hundred bytes each.
+/// Beyond that a peer which has missed them is told by a stateless reset. And as many whose last words were the peer's, which are not answered.
 pub const QUIC_FAREWELLS_MAX: usize = 1_024;
 
 /// Handshakes under way on a socket from which on clients must first show that they receive what is sent to their address (Retry): a flood from

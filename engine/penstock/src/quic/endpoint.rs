@@ -61,8 +61,9 @@ pub struct Endpoint {
     task: Cell<Option<TaskRef>>,
     /// Where datagrams of a connection go, by its handle.
     ends: RefCell<Vec<Option<End>>>,
-    /// Connections of which only the last words are left.
+    /// Connections of which only the last words are left; and those of which the peer has said the last.
     leaving: Cell<usize>,
+    draining: Cell<usize>,
     /// Who wants to connect and has not been looked at.
     newcomers: RefCell<VecDeque<Newcomer>>,
     /// What the machine writes for the wire, for the length of a call.
@@ -87,6 +88,8 @@ pub struct Endpoint {
 enum End {
     Inbox(Rc<Inbox>),
     Farewell(Farewell),
+    /// Nobody: the peer has ended it, and what it had sent before is heard in silence (RFC 9000 §10.2.2).
+    Silence,
 }
 
 /// What is needed to write a listener's connections down.
@@ -164,6 +167,7 @@ impl Endpoint {
             task: Cell::new(None),
             ends: RefCell::default(),
             leaving: Cell::new(0),
+            draining: Cell::new(0),
             newcomers: RefCell::default(),
             wire: RefCell::default(),
             handshaking: Cell::new(0),
@@ -318,7 +322,7 @@ impl Endpoint {
                             self.answer(&transmit, words);
                         }
                     }
-                    None => {}
+                    Some(End::Silence) | None => {}
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
@@ -423,20 +427,29 @@ impl Endpoint {
         }
     }
 
-    /// Says a connection's last words again where they are missed, until then. False: there are too many of those already.
-    pub(super) fn see_off(self: &Rc<Self>, handle: ConnectionHandle, farewell: Farewell, until: Now) -> bool {
-        if self.leaving.get() >= limits::QUIC_FAREWELLS_MAX {
+    /// Says a connection's last words again where they are missed, until then; nothing where the peer has said them. False: there are too many of those
+    /// already.
+    pub(super) fn see_off(self: &Rc<Self>, handle: ConnectionHandle, farewell: Option<Farewell>, until: Now) -> bool {
+        let ours = farewell.is_some();
+        let before = self.over(ours).get();
+        if before >= limits::QUIC_FAREWELLS_MAX {
             return false;
         }
-        self.leaving.set(self.leaving.get() + 1);
-        self.ends.borrow_mut()[handle.0] = Some(End::Farewell(farewell));
+        self.over(ours).set(before + 1);
+        self.ends.borrow_mut()[handle.0] = Some(farewell.map_or(End::Silence, End::Farewell));
         let endpoint = Rc::clone(self);
         ring::spawn(async move {
             ring::sleep_until(until).await;
-            endpoint.leaving.set(endpoint.leaving.get() - 1);
+            let over = endpoint.over(ours);
+            over.set(over.get() - 1);
             endpoint.close(handle, false);
         });
         true
+    }
+
+    /// How many connections are over and not forgotten, by who has said the last words.
+    const fn over(&self, ours: bool) -> &Cell<usize> {
+        if ours { &self.leaving } else { &self.draining }
     }
 
     /// What a connection has to say to its endpoint, and the endpoint's answer.

@@ -89,6 +89,8 @@ pub struct Link {
     /// Told before its time.
     untold: Option<StreamEvent>,
     drained: bool,
+    /// The peer has said that it is the end.
+    left: bool,
     /// What we have said at the end.
     farewell: Option<Farewell>,
     /// The endpoint sees to what is still to be said.
@@ -119,6 +121,7 @@ impl Link {
             handshaking: true,
             untold: None,
             drained: false,
+            left: false,
             farewell: None,
             seen_off: false,
             owes: false,
@@ -192,6 +195,8 @@ impl Link {
                 }
                 Event::ConnectionLost { reason } => {
                     self.settle_handshake();
+                    self.left =
+                        matches!(reason, ConnectionError::ConnectionClosed(_) | ConnectionError::ApplicationClosed(_));
                     if let Some(trace) = self.trace() {
                         trace.closed(ring::now(), &reason);
                     }
@@ -260,7 +265,7 @@ impl Link {
 
     /// Sends what may go. Pending when the socket or the turn allows no more, and the task is woken when they do.
     pub fn transmit(&mut self, now: Now, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { quic, endpoint, inbox, farewell, .. } = self;
+        let Self { quic, endpoint, inbox, farewell, left, .. } = self;
         let moment = instant(now);
         for _ in 0..limits::QUIC_SENDS_A_TURN {
             let most = match inbox.proof.left() {
@@ -277,7 +282,8 @@ impl Link {
                 wire.clear();
                 let transmit = quic.poll_transmit(moment, most, wire)?;
                 inbox.proof.say(transmit.size);
-                if quic.is_closed() {
+                // That we have heard that it is the end, is said once.
+                if quic.is_closed() && !*left {
                     *farewell = Some(Farewell::new(&transmit, wire));
                 }
                 Some(endpoint.send(&transmit, wire))
@@ -308,10 +314,13 @@ impl Link {
         self.quic.close(instant(now), code, Bytes::new());
     }
 
-    /// Its last words have been said: from now on it is the endpoint that says them again, until nothing of the connection can be under way
-    /// (RFC 9000 §10.2). Of no more use for anything but being dropped.
+    /// Its last words have been said: from now on it is the endpoint that says them again if they are ours, or is silent if they are the peer's, until
+    /// nothing of the connection can be under way (RFC 9000 §10.2). Of no more use for anything but being dropped.
     pub fn see_off(&mut self, now: Now) {
-        let Some(farewell) = self.farewell.take().filter(|_| !self.drained) else { return };
+        if self.drained || self.seen_off || !self.quic.is_closed() {
+            return;
+        }
+        let farewell = self.farewell.take();
         // Of a connection that is closed no other clock runs.
         let until = self.deadline(now).map_or(now, |due| due.min(now + limits::LINGER));
         self.seen_off = self.endpoint.see_off(self.handle, farewell, until);

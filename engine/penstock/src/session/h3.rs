@@ -53,7 +53,10 @@ async fn greet(door: &Door, link: &mut Link) -> bool {
             counters.tls_early_data_accepted_total.add(u64::from(link.has_early_data()));
         }
         Err(ConnectionError::TimedOut) => counters.tls_handshakes_timed_out_total.add(1),
-        Err(_) => counters.tls_handshakes_alert_total.add(1),
+        Err(_) => {
+            counters.tls_handshakes_alert_total.add(1);
+            link.see_off(now());
+        }
     }
     greeted.is_ok()
 }

@@ -154,6 +154,9 @@ impl<R: Speaks> Multiplexed for Multiplex<R> {
         hub.speak();
         let sent = hub.link.transmit(now, cx);
         hub.pumping = false;
+        if hub.ended == Some(Ended::Gone) {
+            hub.link.see_off(now);
+        }
         if hub.ended.is_none() && sent.is_ready() && hub.machine.is_finished() && hub.is_quiet() {
             hub.end(Ended::Finished);
         }
