@@ -495,8 +495,27 @@ async def initial_flood(address, memory):
     print(memory.grown(), "bytes more")
 
 
+async def crowd(address, _):
+    """Who has been let in is answered before a crowd is that came first: all that can be begun before anybody is asked for proof."""
+    async with wire(address) as peer:
+        await peer.serves("before")
+        strangers, flood = Strangers(address), initials(CROWD)
+        for datagrams in flood:
+            strangers.send(datagrams)
+        await peer.serves("beside a crowd")
+        strangers.hear()
+        let_in = sum(heard > 0 for _, heard in strangers.sockets.values())
+        print(let_in, "of the crowd came first")
+        check(f"{let_in} of the crowd came first", let_in < CROWD // 2, True)
+        await asyncio.sleep(2)
+        strangers.hear()
+        check("at last all are begun", all(heard > 0 for _, heard in strangers.sockets.values()), True)
+
+
+CROWD = 200
+
 ATTACKS = {
-    "floods": floods, "breath": breath, "moment": moment, "bombs": bombs, "blocked": blocked, "hoarders": hoarders, "uploads": uploads, "slow-heads": slow_heads, "initial-flood": initial_flood, "faults": faults, "leavers": leavers,
+    "floods": floods, "breath": breath, "moment": moment, "bombs": bombs, "blocked": blocked, "hoarders": hoarders, "uploads": uploads, "slow-heads": slow_heads, "initial-flood": initial_flood, "faults": faults, "leavers": leavers, "crowd": crowd,
 }
 
 

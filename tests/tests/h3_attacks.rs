@@ -94,6 +94,12 @@ on_each_driver! {
         scene.ends();
     }
 
+    fn who_has_been_let_in_does_not_wait_for_a_crowd(driver) {
+        let scene = Scene::new(driver, "timeout.handshake = \"3s\"");
+        scene.is_borne("crowd");
+        scene.ends();
+    }
+
     fn who_has_left_is_told_nothing(driver) {
         let scene = Scene::new(driver, "");
         scene.is_borne("leavers");
