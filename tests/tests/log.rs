@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::net::UdpSocket;
 
-use harness::{Engine, Origin, PATIENCE, Setup, on_each_driver, until};
+use harness::{Authority, Client, Engine, Folder, Kind, Origin, PATIENCE, Setup, on_each_driver, until};
 use serde_json::Value;
 
 on_each_driver! {
@@ -144,6 +144,88 @@ on_each_driver! {
         let engine = logging(Setup::new(driver).origin(&origin), "common");
         engine.client().ask("\r\n \r\n\r\n");
         assert!(lines(&engine, 1)[0].ends_with("\"- - HTTP/1.1\" 400 0 \"-\" \"-\""));
+    }
+
+    /// So has HTTP in the clear where TLS is spoken.
+    fn plain_http_is_told(driver) {
+        let (origin, folder) = (Origin::standard(), Folder::new());
+        let issued = Authority::new(&folder, "ca").issue(&folder, "localhost", &["localhost"], Kind::Ecdsa);
+        let engine = logging(Setup::new(driver).origin(&origin).listen_line(&issued.line()), "json");
+        assert_eq!(engine.client().ask("GET /from/a/link HTTP/1.1\r\nHost: a\r\n\r\n").status(), 400);
+        let line = parsed(&lines(&engine, 1)[0]);
+        for (key, wanted) in [("method", "GET"), ("target", "/from/a/link"), ("reason", "plain-http"), ("client", "127.0.0.1")] {
+            assert_eq!(line[key], wanted, "{line}");
+        }
+        assert_eq!((&line["status"], line.get("tls")), (&400.into(), None), "{line}");
+    }
+
+    /// What is cut because the time of a drain is up is told of, with what had gone through.
+    fn what_a_drain_cuts_is_told(driver) {
+        let origin = Origin::start(|peer| {
+            let Some(request) = peer.request() else { return };
+            match request.target() {
+                "/part" => assert!(peer.send("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nseven b")),
+                "/upgrade" => {
+                    let agreed = "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nwelcome";
+                    assert!(peer.send(agreed));
+                }
+                _ => {}
+            }
+            let _ = peer.wait_for_end();
+        });
+        let drained = |setup: Setup, begin: &dyn Fn(&Engine) -> Option<Client>| {
+            let mut engine = logging(setup.engine_line("drain_timeout = \"300ms\""), "json");
+            let _client = begin(&engine);
+            engine.terminate();
+            engine.wait(PATIENCE);
+            let line = parsed(&lines(&engine, 1)[0]);
+            assert_eq!(line["reason"], "drained", "{line}");
+            line
+        };
+        let asked = |target: &str, more: &str, comes: usize| {
+            drained(Setup::new(driver).origin(&origin), &|engine| {
+                let mut client = engine.client();
+                client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{more}\r\n"));
+                if comes > 0 {
+                    client.head().expect("an answer");
+                    client.take(comes).expect("content");
+                }
+                engine.until_metric("requests_open", 1);
+                Some(client)
+            })
+        };
+        for (target, more, status, bytes) in [
+            ("/never", "", 0, 0),
+            ("/part", "", 200, 7),
+            ("/upgrade", "Connection: upgrade\r\nUpgrade: echo\r\n", 101, 7),
+        ] {
+            let line = asked(target, more, bytes);
+            assert_eq!(line["target"], target);
+            assert_eq!((&line["status"], &line["bytes"], &line["tries"]), (&status.into(), &bytes.into(), &1.into()), "{line}");
+            assert_eq!(line["upstream"], origin.address.to_string());
+        }
+        let echo = Origin::start(|peer| {
+            while let Ok(bytes) = peer.wire.take(5) {
+                peer.send(bytes);
+            }
+        });
+        let line = drained(Setup::new(driver).to(&echo.address.to_string()).tcp(), &|engine| {
+            let mut client = engine.client();
+            client.send("hello");
+            assert_eq!(client.take(5).expect("an echo"), b"hello");
+            Some(client)
+        });
+        assert_eq!((&line["protocol"], &line["status"]), (&"tcp".into(), &200.into()), "{line}");
+        assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&5.into(), &5.into()), "{line}");
+        let far = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let far_address = far.local_addr().expect("bound").to_string();
+        let line = drained(Setup::new(driver).to(&far_address).udp(), &|engine| {
+            let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+            client.send_to(b"question", engine.address).expect("it leaves");
+            engine.until_metric("udp_flows_total", 1);
+            None
+        });
+        assert_eq!((&line["protocol"], &line["status"], &line["bytes_in"]), (&"udp".into(), &200.into(), &8.into()), "{line}");
     }
 
     fn no_client_writes_lines_of_its_own(driver) {

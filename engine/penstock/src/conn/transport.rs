@@ -121,6 +121,12 @@ impl Transport {
         self.tls.is_none().then_some(&mut self.socket)
     }
 
+    /// As [`Machine::said_in_the_clear`](crate::tls::Machine::said_in_the_clear).
+    #[must_use]
+    pub fn said_in_the_clear(&self) -> &[u8] {
+        self.tls.as_ref().map_or(&[], |tls| tls.said_in_the_clear())
+    }
+
     /// Gives up TLS, and says something to a peer that has shown not to speak it.
     pub fn say_in_the_clear(&mut self, bytes: &[u8]) {
         self.tls = None;

@@ -43,7 +43,7 @@ pub use self::tunnel::{Splicer, Splicing, Tunnelled, tunnel};
 use crate::conn::{Index, Lane};
 use crate::limits;
 use crate::snapshot::{Fallback, Target};
-use crate::telemetry::access_log::Line;
+use crate::telemetry::access_log::{Agreed, Line};
 use crate::tls::Secured;
 use crate::upstream::{Endpoint, Passage, Wanted};
 
@@ -78,27 +78,56 @@ struct Settled {
     call: bool,
     /// How that ended, as its endpoint says.
     grpc_status: Option<u8>,
+    /// It has come to an end of its own, and been told of.
+    is_told: bool,
+}
+
+/// An exchange that is told of in the end, also when it is cut because the time of a drain is up.
+struct Told<'a> {
+    door: &'a Door,
+    peer: &'a Peer,
+    request: Request,
+    settled: Settled,
+}
+
+impl Told<'_> {
+    /// It has ended. What TLS agreed upon may be known only now, after early data.
+    fn ends(&mut self, secured: Option<Secured>) {
+        self.settled.is_told = true;
+        settle(self.door, &self.request, self.peer, secured.map(Into::into).unwrap_or_default(), &self.settled);
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if self.settled.is_told || std::thread::panicking() {
+            return;
+        }
+        self.settled.reason = Some(Reason::Drained);
+        // Its connection is out of reach, and what TLS agreed upon there is not kept in every exchange for this.
+        settle(self.door, &self.request, self.peer, Agreed::default(), &self.settled);
+    }
 }
 
 /// Serves one request on `lane`. What the connection may do afterwards, its machine knows.
 #[allow(clippy::manual_async_fn, reason = "an `async fn` would keep the request twice")]
-pub fn serve(
-    door: &Door,
+pub fn serve<'a>(
+    door: &'a Door,
     lane: &mut Lane<'_, Server>,
-    mut request: Request,
-    peer: &Peer,
+    request: Request,
+    peer: &'a Peer,
     timer: &mut Timer,
 ) -> impl Future<Output = ()> {
+    door.cells.counters.requests_total.add(1);
+    door.cells.counters.requests_open.add(1);
+    let mut told = Told { door, peer, request, settled: Settled::default() };
     async move {
-        door.cells.counters.requests_total.add(1);
-        door.cells.counters.requests_open.add(1);
-        upgrade::prepare(door, &mut request);
-        let mut settled = Settled::default();
-        match early::pass(door, lane, &mut request, timer).await {
-            Ok(()) => attempt(door, lane, &request, peer, timer, &mut settled).await,
-            Err(reason) => drop(settled.refused(door, lane, &request, reason)),
+        upgrade::prepare(told.door, &mut told.request);
+        match early::pass(told.door, lane, &mut told.request, timer).await {
+            Ok(()) => attempt(told.door, lane, &told.request, told.peer, timer, &mut told.settled).await,
+            Err(reason) => drop(told.settled.refused(told.door, lane, &told.request, reason)),
         }
-        settle(door, &request, peer, lane.secured(), &settled);
+        told.ends(lane.secured());
     }
 }
 
@@ -223,8 +252,8 @@ fn ask<'a>(
                     tries.ended(&attempt, &switched);
                     // A tunnel says nothing more, and may last.
                     passage.end(&switched);
-                    settled.bytes +=
-                        tunnel::upgraded(door, lane, &mut lease, timer, &exchange.way, agreed, exchange.paced).await;
+                    let bytes = &mut settled.bytes;
+                    tunnel::upgraded(door, lane, &mut lease, timer, &exchange.way, agreed, exchange.paced, bytes).await;
                     return switched;
                 }
                 Relayed::GivenUp(outcome) => {
@@ -332,29 +361,42 @@ pub fn refuse(door: &Door, lane: &mut Lane<'_, Server>, peer: &Peer, said: &[u8]
     if status > 0 {
         door.cells.responded(status);
     }
+    let version = match lane {
+        Lane::H1(_) => "HTTP/1.1",
+        Lane::H2(_) => "HTTP/2.0",
+        Lane::H3(_) => "HTTP/3.0",
+    };
+    tell_refused(door, peer, said, Refused { status, reason: reason.text(), version, secured: lane.secured() });
+}
+
+/// How something that is no request was refused.
+pub struct Refused {
+    pub status: u16,
+    pub reason: &'static str,
+    pub version: &'static str,
+    pub secured: Option<Secured>,
+}
+
+/// Tells the access log of it: of what was `said`, the first words of its first line.
+pub fn tell_refused(door: &Door, peer: &Peer, said: &[u8], refused: Refused) {
     let Some(log) = &door.log else { return };
     let line = said.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
     let mut words = line[..line.len().min(limits::REFUSED_SAID_MAX)].splitn(3, |byte| *byte == b' ');
-    let secured = lane.secured();
     let dropped = log.borrow_mut().write(&Line {
         client: peer.text(),
         method: words.next().unwrap_or_default(),
         target: words.next().unwrap_or_default(),
-        version: match lane {
-            Lane::H1(_) => "HTTP/1.1",
-            Lane::H2(_) => "HTTP/2.0",
-            Lane::H3(_) => "HTTP/3.0",
-        },
-        status,
-        tls: secured.map(Into::into).unwrap_or_default(),
-        reason: reason.text(),
+        version: refused.version,
+        status: refused.status,
+        tls: refused.secured.map(Into::into).unwrap_or_default(),
+        reason: refused.reason,
         ..Line::default()
     });
     door.cells.counters.log_lines_dropped_total.add(dropped);
 }
 
 /// Counts the exchange and tells the access log.
-fn settle(door: &Door, request: &Request, peer: &Peer, secured: Option<Secured>, settled: &Settled) {
+fn settle(door: &Door, request: &Request, peer: &Peer, tls: Agreed, settled: &Settled) {
     let duration = ring::now().since(request.begun);
     let cells = &door.cells;
     cells.counters.requests_open.sub(1);
@@ -389,7 +431,7 @@ fn settle(door: &Door, request: &Request, peer: &Peer, secured: Option<Secured>,
         route: settled.route.map_or("", |route| &door.snapshot.routes[route].name),
         upstream: settled.endpoint.as_ref().map_or("", |endpoint| &endpoint.name),
         tries: settled.tries,
-        tls: secured.map(Into::into).unwrap_or_default(),
+        tls,
         reason: settled.reason.map_or(if settled.fell_back { "fallback" } else { "" }, Reason::text),
     };
     let dropped = log.borrow_mut().write(&line);

@@ -135,10 +135,11 @@ async fn copy(
         hedge: Hedge::Off,
         lost: None,
         refused: None,
+        settled,
     };
     relay.upload.bridge = way.web.and_then(Bridge::of_request);
-    if !settled.mirrored {
-        settled.mirrored = true;
+    if !relay.settled.mirrored {
+        relay.settled.mirrored = true;
         relay.upload.copy = mirror::begin(door, request, &way.matched);
     }
     if let Some(answer) = held {
@@ -151,14 +152,19 @@ async fn copy(
         relay.begin_upload();
     }
     let relayed = poll_fn(|cx| relay.poll(cx)).await;
-    settled.status = relay.status;
-    settled.grpc_status = relay.download.grpc_status.or(relay.grpc_status);
-    settled.bytes = relay.download.bytes;
-    door.cells.counters.bytes_in_total.add(relay.upload.bytes);
     if let Ok(Relayed::Done(class)) = &relayed {
-        settled.reason = relay.refused.or_else(|| reason_of(door, *class));
+        relay.settled.reason = relay.refused.or_else(|| reason_of(door, *class));
     }
     relayed
+}
+
+impl Drop for Relay<'_, '_, '_> {
+    fn drop(&mut self) {
+        self.settled.status = self.status;
+        self.settled.grpc_status = self.download.grpc_status.or(self.grpc_status);
+        self.settled.bytes = self.download.bytes;
+        self.exchange.door.cells.counters.bytes_in_total.add(self.upload.bytes);
+    }
 }
 
 /// Writes the request's head, and returns what of it is to be sent before content; `None` when it cannot be written.
@@ -214,6 +220,8 @@ struct Relay<'a, 'b, 'd> {
     lost: Option<Class>,
     /// Why we answered in the endpoint's stead.
     refused: Option<Reason>,
+    /// What is told of it when it is over, or dropped.
+    settled: &'a mut Settled,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]

@@ -54,6 +54,8 @@ pub enum Reason {
     ClientMalformed(Malformed),
     ClientTimedOut,
     ClientGone,
+    /// The time of a drain is up. Nobody is told but the log.
+    Drained,
 }
 
 impl Reason {
@@ -89,6 +91,7 @@ impl Reason {
             Self::ClientMalformed(_) => "client-malformed",
             Self::ClientTimedOut => "client-timeout",
             Self::ClientGone => "client-gone",
+            Self::Drained => "drained",
         }
     }
 
@@ -101,6 +104,7 @@ impl Reason {
             | Self::BreakerOpen(_)
             | Self::OutOfResources
             | Self::Crowded
+            | Self::Drained
             | Self::Overloaded(_) => Status::SERVICE_UNAVAILABLE,
             Self::TooEarly => Status::TOO_EARLY,
             Self::Limited(limited) => Status::new(limited.status).unwrap_or(Status::TOO_MANY_REQUESTS),
@@ -155,6 +159,7 @@ impl Reason {
             | Self::UpgradeUnsupported
             | Self::Limited(_)
             | Self::Crowded
+            | Self::Drained
             | Self::Overloaded(_) => Class::Shed,
         }
     }
@@ -184,7 +189,7 @@ impl Reason {
             Self::Overloaded(_) => b"503: too many requests at once\n",
             Self::ClientMalformed(_) => b"the request is not valid HTTP\n",
             Self::ClientTimedOut => b"408: the request did not arrive in time\n",
-            Self::ClientGone => b"",
+            Self::ClientGone | Self::Drained => b"",
         }
     }
 }

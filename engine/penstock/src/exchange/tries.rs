@@ -51,7 +51,7 @@ pub(super) struct Tries<'a> {
     /// The last endpoint lets nothing leave HTTP.
     no_upgrades: bool,
     /// How long to wait before the next one, and how long that was the last time.
-    pause: Duration,
+    pause_ns: u64,
     /// Nobody could have it; and how long that was so before.
     waiting: Option<Waiting<'a>>,
     waited_us: u32,
@@ -165,7 +165,7 @@ impl<'a> Tries<'a> {
             last: None,
             full: false,
             no_upgrades: false,
-            pause: Duration::ZERO,
+            pause_ns: 0,
             waiting: None,
             waited_us: 0,
             again_at: None,
@@ -343,7 +343,7 @@ impl<'a> Tries<'a> {
 
     /// How long to pause before the next try, if at all.
     pub(super) fn pause(&self) -> Option<Duration> {
-        (!self.pause.is_zero() && self.waiting.is_none()).then_some(self.pause)
+        (self.pause_ns > 0 && self.waiting.is_none()).then(|| Duration::from_nanos(self.pause_ns))
     }
 
     /// The request's content, if it is kept for another try.
@@ -385,7 +385,7 @@ impl<'a> Tries<'a> {
         self.last = Some(outcome.class);
         if stale && !attempt.fresh && self.may_be_sent() && self.may_repeat() && outcome.retryable(self.replay()) {
             self.again_at = Some(Rc::clone(&attempt.endpoint));
-            self.pause = Duration::ZERO;
+            self.pause_ns = 0;
             return true;
         }
         let elsewhere = self.has_other_than(attempt);
@@ -465,10 +465,16 @@ impl<'a> Tries<'a> {
         if !self.may_repeat() || !self.may_be_sent() {
             return false;
         }
-        let repetition = Repetition { outcome, replay: self.replay(), tries, waited: self.pause, elsewhere };
+        let repetition = Repetition {
+            outcome,
+            replay: self.replay(),
+            tries,
+            waited: Duration::from_nanos(self.pause_ns),
+            elsewhere,
+        };
         match self.cluster.repeats(&self.pool.retry.policy, &repetition, policy_now(ring::now())) {
             Ok(after) => {
-                self.pause = after;
+                self.pause_ns = after.as_nanos() as u64;
                 self.tried.add(&attempt.endpoint);
                 self.counters().retries_total.add(1);
                 true

@@ -12,7 +12,7 @@ use ring::{Now, Timer};
 use super::greeting::greet;
 use super::{Accepted, Sessions, h2, preface};
 use crate::conn::{Broken, Conn, Read};
-use crate::exchange::{self, Door, Peer, Reason, Request};
+use crate::exchange::{self, Door, Peer, Reason, Refused, Request};
 use crate::limits;
 use crate::snapshot::ProxyProtocol;
 use crate::tls::Failure;
@@ -99,8 +99,11 @@ impl Session {
             }
             Err(failure) => {
                 if matches!(failure, Failure::PlainHttp) {
+                    let status = Status::BAD_REQUEST.code();
+                    self.door.cells.responded(status);
+                    let refused = Refused { status, reason: "plain-http", version: "HTTP/1.1", secured: None };
+                    exchange::tell_refused(&self.door, &self.peer, self.conn.stream.said_in_the_clear(), refused);
                     self.conn.stream.say_in_the_clear(&without_tls());
-                    self.door.cells.responded(Status::BAD_REQUEST.code());
                 }
                 // What tells of it must not be overtaken by an RST.
                 self.conn.stream.linger(limits::FAREWELL, limits::LINGER_BYTES_MAX).await;

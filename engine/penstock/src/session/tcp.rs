@@ -22,48 +22,66 @@ use crate::upstream::{Choice, Endpoint, Held, Repetition, Tried, policy_now, pro
 pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, mut accepted: Accepted) {
     sessions.enter(&door);
     let held = accepted.held.take();
-    let mut course = Course::of(&accepted);
+    let mut course = Course::of(&door, &accepted);
     pass(&door, accepted, &mut course).await;
-    course.tell(&door);
+    course.is_over = true;
+    drop(course);
     sessions.leave(&door, held);
 }
 
-/// What the access log is told of a connection in the end.
-struct Course {
+/// What the access log is told of a connection in the end, also when it is cut because the time of a drain is up.
+struct Course<'a> {
+    door: &'a Door,
     begun: Now,
     client: Option<IpAddr>,
     port: Option<u16>,
     pool: Option<PoolId>,
     endpoint: Option<Rc<Endpoint>>,
     tries: u8,
+    /// Client and endpoint have been joined.
+    joined: bool,
     tunnelled: Tunnelled,
     secured: Option<Secured>,
     status: u16,
     reason: &'static str,
+    /// It has come to an end of its own.
+    is_over: bool,
 }
 
-impl Course {
+impl<'a> Course<'a> {
     /// Of a client that has connected, and has not been led anywhere.
-    fn of(accepted: &Accepted) -> Self {
+    fn of(door: &'a Door, accepted: &Accepted) -> Self {
         Self {
+            door,
             begun: ring::now(),
             client: accepted.address,
             port: port_of(accepted.address, accepted.path.map(|(from, _)| from)),
             pool: None,
             endpoint: None,
             tries: 0,
+            joined: false,
             tunnelled: Tunnelled::default(),
             secured: None,
             status: 400,
             reason: "not-led",
+            is_over: false,
         }
     }
 
     fn ends(&mut self, status: u16, reason: &'static str) {
         (self.status, self.reason) = (status, reason);
     }
+}
 
-    fn tell(&self, door: &Door) {
+impl Drop for Course<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        if !self.is_over {
+            self.ends(if self.joined { 200 } else { 503 }, Reason::Drained.text());
+        }
+        let door = self.door;
         door.tell_passed(&Passed {
             protocol: "tcp",
             listener: &door.listener().name,
@@ -83,7 +101,7 @@ impl Course {
     }
 }
 
-async fn pass(door: &Door, accepted: Accepted, course: &mut Course) {
+async fn pass(door: &Door, accepted: Accepted, course: &mut Course<'_>) {
     let Accepted { mut stream, address, path, mut unread, .. } = accepted;
     let mut timer = Timer::new();
     if stream.is_handshaking() && ring::pooled(greet(door, &mut stream, &mut timer)).await.is_err() {
@@ -118,8 +136,10 @@ async fn pass(door: &Door, accepted: Accepted, course: &mut Course) {
         return stream.reset();
     };
     let idle = settings.timeouts.idle;
-    let tunnelled = tunnel(door, &mut stream, &mut up.stream, unread, &mut timer, idle, paced.as_ref()).await;
-    course.tunnelled = tunnelled;
+    let (joined, tunnelled) = (&mut course.joined, &mut course.tunnelled);
+    *joined = true;
+    tunnel(door, &mut stream, &mut up.stream, unread, &mut timer, idle, paced.as_ref(), tunnelled).await;
+    let tunnelled = *tunnelled;
     course.ends(200, if tunnelled.cut { "cut" } else { "" });
     door.cells.counters.bytes_out_total.add(tunnelled.down);
     door.cluster(pool).record(&up.endpoint, policy_now(ring::now()), &up.outcome);
@@ -144,7 +164,7 @@ async fn reach(
     client: Option<IpAddr>,
     header: &impl Fn() -> Option<Buf>,
     timer: &mut Timer,
-    course: &mut Course,
+    course: &mut Course<'_>,
 ) -> Option<Reached> {
     let settings = &door.snapshot[pool];
     let cluster = door.cluster(pool);

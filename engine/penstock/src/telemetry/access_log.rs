@@ -171,6 +171,13 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    /// What was cut when the worker ended is told of after its last look at the log.
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
 fn open(path: Option<&PathBuf>) -> io::Result<Box<dyn Write + Send>> {
     let Some(path) = path else { return Ok(Box::new(io::stdout())) };
     let file: File = OpenOptions::new()

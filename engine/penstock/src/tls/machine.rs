@@ -232,7 +232,9 @@ impl Machine {
         }
         let Some(mut input) = self.input.take() else { return Ok(()) };
         if !std::mem::replace(&mut self.begun, true) && self.is_plain_http(&input) {
-            return Err(self.fail(Failure::PlainHttp));
+            let failure = self.fail(Failure::PlainHttp);
+            self.input = Some(input);
+            return Err(failure);
         }
         let mut piece = match self.kept.part.take() {
             None => input,
@@ -283,6 +285,13 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// What a peer that speaks HTTP without TLS has said, as far as it came in one piece.
+    #[must_use]
+    pub fn said_in_the_clear(&self) -> &[u8] {
+        let plain = matches!(self.failed.as_deref(), Some(Failure::PlainHttp));
+        self.input.as_ref().filter(|_| plain).map_or(&[], Buf::bytes)
     }
 
     /// A request in the clear begins with a method's name, a TLS record never does.

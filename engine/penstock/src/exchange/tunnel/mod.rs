@@ -179,7 +179,9 @@ impl<R: Speaks> Pipe for Lane<'_, R> {
     }
 }
 
-/// Joins two ends until both have ended. `first_up` goes before everything else; what is `paced` goes at its pace, each way by itself.
+/// Joins two ends until both have ended. `first_up` goes before everything else; what is `paced` goes at its pace, each way by itself. What has
+/// gone through is told when it is over, or dropped.
+#[allow(clippy::too_many_arguments, reason = "what a tunnel has, and what is told of it")]
 pub async fn tunnel(
     door: &Door,
     down: &mut impl Pipe,
@@ -188,8 +190,9 @@ pub async fn tunnel(
     timer: &mut Timer,
     idle: Duration,
     paced: Option<&Paced<'_>>,
-) -> Tunnelled {
-    join(door, down, up, first_up, timer, idle, paced, None).await
+    tunnelled: &mut Tunnelled,
+) {
+    join(door, down, up, first_up, timer, idle, paced, None, tunnelled).await
 }
 
 /// As [`tunnel`], with datagrams beside.
@@ -203,7 +206,8 @@ async fn join(
     idle: Duration,
     paced: Option<&Paced<'_>>,
     datagrams: Option<Datagrams<'_>>,
-) -> Tunnelled {
+    tunnelled: &mut Tunnelled,
+) {
     let counters = &door.cells.counters;
     counters.tunnels_total.add(1);
     counters.tunnels_open.add(1);
@@ -221,17 +225,17 @@ async fn join(
         downward: passage(None, Direction::Down, &counters.tunnel_spliced_out_bytes_total),
         moved: ring::now(),
         datagrams,
+        tunnelled,
     };
-    let cut = poll_fn(|cx| halves.poll(down, up, timer, idle, cx)).await;
+    halves.tunnelled.cut = poll_fn(|cx| halves.poll(down, up, timer, idle, cx)).await;
     counters.tunnels_open.sub(1);
-    let moved = Tunnelled { up: halves.upward.half.bytes, down: halves.downward.half.bytes, cut };
-    counters.bytes_in_total.add(moved.up);
     drop(halves);
+    counters.bytes_in_total.add(tunnelled.up);
     counters.tunnel_pipes.set(splicer.map_or(0, Splicer::pipes) as u64);
-    moved
 }
 
-/// The tunnel behind a 101 or an answered CONNECT. Returns the bytes that went to the client.
+/// The tunnel behind a 101 or an answered CONNECT. Adds the bytes that went to the client, also when it is dropped.
+#[allow(clippy::too_many_arguments, reason = "what a tunnel has, and what is told of it")]
 pub(super) async fn upgraded(
     door: &Door,
     down: &mut Lane<'_, Server>,
@@ -240,19 +244,26 @@ pub(super) async fn upgraded(
     way: &Way<'_>,
     agreed: Agreed,
     paced: Option<&Paced<'_>>,
-) -> u64 {
+    bytes: &mut u64,
+) {
     let mut up = lease.lane();
-    let (bytes, cut) = match agreed {
+    let cut = match agreed {
         Agreed::WebSocket { deflate } if way.matched.route.websockets.inspect => {
             let passed = websocket::pass(door, down, &mut up, timer, way, deflate, paced).await;
-            (passed.down, passed.cut)
+            *bytes += passed.down;
+            passed.cut
         }
         _ => {
             let beside = Datagrams::new(&door.cells.counters, agreed == Agreed::Capsules);
             let idle = way.timeouts.idle;
             // Of the requests that have room for this in their task, next to none becomes a tunnel.
-            let tunnelled = ring::pooled(join(door, down, &mut up, None, timer, idle, paced, Some(beside))).await;
-            (tunnelled.down, Cuts { client: tunnelled.cut, endpoint: tunnelled.cut })
+            let cut = ring::pooled(async {
+                let mut told = Adds { bytes, tunnelled: Tunnelled::default() };
+                join(door, down, &mut up, None, timer, idle, paced, Some(beside), &mut told.tunnelled).await;
+                told.tunnelled.cut
+            });
+            let cut = cut.await;
+            Cuts { client: cut, endpoint: cut }
         }
     };
     if cut.client {
@@ -261,7 +272,18 @@ pub(super) async fn upgraded(
     if cut.endpoint {
         up.cut();
     }
-    bytes
+}
+
+/// Adds what went to the client, in the end.
+struct Adds<'a> {
+    bytes: &'a mut u64,
+    tunnelled: Tunnelled,
+}
+
+impl Drop for Adds<'_> {
+    fn drop(&mut self) {
+        *self.bytes += self.tunnelled.down;
+    }
 }
 
 /// Which ends of a tunnel are to be reset.
@@ -276,6 +298,13 @@ struct Halves<'a> {
     downward: Passage<'a>,
     moved: ring::Now,
     datagrams: Option<Datagrams<'a>>,
+    tunnelled: &'a mut Tunnelled,
+}
+
+impl Drop for Halves<'_> {
+    fn drop(&mut self) {
+        (self.tunnelled.up, self.tunnelled.down) = (self.upward.half.bytes, self.downward.half.bytes);
+    }
 }
 
 impl Halves<'_> {

@@ -410,9 +410,7 @@ impl Flow {
     }
 
     /// Tells the access log.
-    fn tell(&self, door: &Door, path: Path, pool: PoolId, replies: Option<u32>) {
-        let silent = self.owes(replies).is_some_and(|owes| owes > 0);
-        let (status, reason) = if silent { (504, "no-reply") } else { (200, "") };
+    fn tell(&self, door: &Door, path: Path, pool: PoolId, (status, reason): (u16, &'static str)) {
         let [bytes_in, bytes_out] = &self.came;
         door.tell_passed(&Passed {
             protocol: "udp",
@@ -440,6 +438,32 @@ impl Flow {
     }
 }
 
+/// A flow that is told of in the end, also when it is cut because the time of a drain is up.
+struct Told<'a> {
+    shared: &'a Shared,
+    path: Path,
+    flow: &'a Flow,
+    pool: PoolId,
+    replies: Option<u32>,
+    /// It has come to an end of its own.
+    is_over: bool,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let silent = self.flow.owes(self.replies).is_some_and(|owes| owes > 0);
+        let ended = match (self.is_over, silent) {
+            (false, _) => (200, Reason::Drained.text()),
+            (true, true) => (504, "no-reply"),
+            (true, false) => (200, ""),
+        };
+        self.flow.tell(&self.shared.door, self.path, self.pool, ended);
+    }
+}
+
 /// Serves a flow until it is over.
 async fn run(
     shared: Rc<Shared>,
@@ -451,7 +475,9 @@ async fn run(
 ) {
     shared.sessions.enter(&shared.door);
     let mut timer = Timer::new();
+    let mut told = Told { shared: &shared, path, flow: &flow, pool, replies: settings.replies, is_over: false };
     poll_fn(|cx| flow.poll(&shared, path, &settings, &mut timer, cx)).await;
+    told.is_over = true;
     // Another one may have its place already.
     let mut open = shared.open.borrow_mut();
     if open.get(&path).is_some_and(|known| Rc::ptr_eq(known, &flow)) {
@@ -459,7 +485,7 @@ async fn run(
     }
     drop(open);
     shared.door.cluster(pool).record(&flow.endpoint, policy_now(ring::now()), &flow.outcome(settings.replies));
-    flow.tell(&shared.door, path, pool, settings.replies);
+    drop(told);
     shared.sessions.leave(&shared.door, held);
 }
 
