@@ -82,6 +82,17 @@ on_each_driver! {
             let refused = (0..10).filter(|_| engine.client().ask(post).status() == 503).count();
             assert!((3..=7).contains(&refused), "{refused} of 10 POSTs");
         }
+        // What is left of an answer that nobody gets does not mix with the one that is passed on.
+        let trailed = "HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbusy\r\n0\r\nX-Trailer: busy\r\nX-Other: busy\r\n\r\n";
+        let busy = Origin::answering(move |_| Some(trailed.as_bytes().to_vec()));
+        let plain = "HTTP/1.1 200 OK\r\nX-Good: 1\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-Better: 2\r\nContent-Length: 4\r\n\r\ngood";
+        let good = Origin::answering(move |_| Some(plain.as_bytes().to_vec()));
+        let engine = Setup::new(driver).origin(&busy).origin(&good).pool_line(LINES).start();
+        for number in 0..6 {
+            let response = engine.client().get("/");
+            let fields = ["x-good", "x-better", "x-hop", "x-trailer"].map(|name| response.field(name));
+            assert_eq!((response.text().as_str(), fields), ("good", [Some("1"), Some("2"), None, None]), "GET {number}");
+        }
         let busy = Origin::answering(|_| Some(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy".to_vec()));
         let engine = Setup::new(driver).origin(&busy).pool_line(LINES).start();
         assert_eq!((engine.client().get("/").status(), engine.client().get("/").text()), (503, "busy".to_owned()));

@@ -200,7 +200,7 @@ pub const TRIES_EXCUSED_MAX: u8 = 3;
 const _: () = assert!((TRIES_MAX + TRIES_EXCUSED_MAX) as usize <= policy::Avoid::MAX);
 
 /// How often one request is sent at the most, whatever its tries count for and however many pooled connections turn out to be dead: a request that harms
-/// whoever receives it harms no more of them.
+/// whoever receives it harms no more of them. A pool that stands in for another one counts anew.
 pub const SENT_MAX: u8 = 6;
 
 /// Content of requests that one worker keeps to be able to send it again: 256 of the largest by default, a sixteenth of what

@@ -383,13 +383,20 @@ impl Relay<'_, '_, '_> {
                     let (ended, meaning) = self.meaning(&head);
                     match self.hold(&head, meaning, cx) {
                         Some(outcome) => Poll::Ready(Relayed::GivenUp(outcome)),
+                        None if upgrade::is_ignored(self.exchange.request, &head) && self.tries.held.is_some() => {
+                            Poll::Ready(Relayed::Unanswered(Class::Malformed))
+                        }
                         None if upgrade::is_ignored(self.exchange.request, &head) => {
                             Poll::Ready(self.upgrade_ignored(&head, cx))
                         }
                         None => {
                             (self.grpc_status, self.meaning) = (ended, meaning);
-                            self.tries.let_go(cx);
-                            self.begin_response(&head)
+                            let begun = self.begin_response(&head);
+                            if !matches!(begun, Poll::Ready(Relayed::Unanswered(_))) {
+                                // Not before: what is left of it is read with the fields that the head was read with.
+                                self.tries.let_go(cx);
+                            }
+                            begun
                         }
                     }
                 }
@@ -480,7 +487,6 @@ impl Relay<'_, '_, '_> {
     fn upgrade_ignored(&mut self, head: &ResponseHead, cx: &mut Context<'_>) -> Relayed {
         self.up.skip_head(head.length as usize);
         discard(self.exchange.door, &mut self.up, cx);
-        self.tries.let_go(cx);
         self.refused = Some(Reason::UpgradeIgnored);
         self.status =
             super::respond::answer(self.exchange.door, self.down, self.exchange.request, Reason::UpgradeIgnored);

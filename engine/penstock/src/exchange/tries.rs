@@ -172,12 +172,11 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// From now on they are made in another pool, which stands in for this one. What has been read of the content comes along.
+    /// From now on they are made in another pool, which stands in for this one. What has been read of the content comes along, and what was answered.
     pub(super) fn enter(&mut self, door: &'a Door, request: &Request, peer: &Peer, way: Way<'a>) {
         let content = std::mem::replace(&mut self.content, Content::None);
-        let (held, sent) = (self.held.take(), self.sent);
-        let new = Self::new(door, request, peer, way, self.counted);
-        *self = Self { content, interim: self.interim, held, sent, ..new };
+        let held = self.held.take();
+        *self = Self { content, interim: self.interim, held, ..Self::new(door, request, peer, way, self.counted) };
     }
 
     /// Where the limits of its route have counted the request.
