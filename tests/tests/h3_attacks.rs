@@ -34,10 +34,10 @@ on_each_driver! {
     fn who_gives_up_again_and_again_soon_reaches_nobody(driver) {
         let scene = Scene::new(driver, "");
         scene.is_borne("moment");
-        // Of each of three connections the first twenty, and as many again where they are faster than what is said of them.
+        // Of more than 600: of each of three connections the first twenty, and as many again each second.
         let (reached, accepted) = (scene.reached(), scene.origin.accepted());
-        assert!(reached.max(accepted) <= 120, "{reached} requests reached the origin, by {accepted} connections");
-        assert!(scene.door.engine.metrics().sum("requests_doubted_total") > 300);
+        assert!(reached.max(accepted) <= 300, "{reached} requests reached the origin, by {accepted} connections");
+        assert!(scene.door.engine.metrics().sum("requests_doubted_total") > 200);
         scene.ends();
     }
 

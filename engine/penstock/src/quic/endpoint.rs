@@ -214,7 +214,7 @@ impl Endpoint {
     }
 
     /// Hands out some of what has come; ready when there may be more, or a client wants to connect. To be polled by one task, for as long as there are
-    /// connections, and in each turn: whom a client's handshake keeps waiting is not to be kept from what has come for him by all of them.
+    /// connections, and in each turn: the handshakes of a crowd take many, and who has been let in is not to wait for all of them.
     ///
     /// # Errors
     /// The socket's.

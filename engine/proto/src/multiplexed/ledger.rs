@@ -98,8 +98,8 @@ const DOUBT_MS: u64 = 100;
 /// From how many such requests on: H2O's budget. A page that is left has more under way, and the next one has time to begin.
 const DOUBTED: u64 = 10;
 
-/// What is remembered of them at most: ten seconds without one, and all is forgotten.
-const DOUBT_MS_MAX: u64 = 100 * DOUBT_MS;
+/// For how long: what is given up meanwhile says nothing, since it waited, and a client whose deadlines are shorter than that would never get out of it.
+const DOUBTED_MS: u64 = 1_000;
 
 /// What an exchange earns that is completed on both sides: two resets of others, as hedged requests and impatient users make.
 const EXCHANGE_EARNS: i64 = 100;
@@ -147,8 +147,9 @@ pub(crate) struct Ledger<F> {
     /// Bytes of DATA frames received, and what of them was content.
     wire: u64,
     content: u64,
-    /// Until when requests that came to nothing are remembered.
+    /// Until when requests that came to nothing are remembered, and until when there are too many of them.
     remembered: u64,
+    doubted: u64,
     /// The processor has no time for oddities.
     pub(crate) busy: bool,
     fault: PhantomData<F>,
@@ -156,7 +157,7 @@ pub(crate) struct Ledger<F> {
 
 impl<F> Default for Ledger<F> {
     fn default() -> Self {
-        Self { debt: 0, at: 0, wire: 0, content: 0, remembered: 0, busy: false, fault: PhantomData }
+        Self { debt: 0, at: 0, wire: 0, content: 0, remembered: 0, doubted: 0, busy: false, fault: PhantomData }
     }
 }
 
@@ -170,8 +171,7 @@ impl<F: Excess> Ledger<F> {
         self.write_off(now_ms);
         self.debt += offence.price();
         if matches!(offence, Offence::EarlyReset | Offence::MadeReset) {
-            let remembered = self.remembered.max(now_ms).saturating_add(DOUBT_MS);
-            self.remembered = remembered.min(now_ms.saturating_add(DOUBT_MS_MAX));
+            self.remember(now_ms);
         }
         if self.debt <= CREDIT {
             return Ok(());
@@ -203,12 +203,24 @@ impl<F: Excess> Ledger<F> {
     pub(crate) fn exchange_completed(&mut self) {
         self.debt = (self.debt - EXCHANGE_EARNS).max(0);
         self.remembered = self.remembered.saturating_sub(DOUBT_MS);
+        self.doubted = self.doubted.saturating_sub(DOUBT_MS);
+    }
+
+    /// A request has come to nothing.
+    fn remember(&mut self, now_ms: u64) {
+        if self.is_doubtful(now_ms) {
+            return;
+        }
+        self.remembered = self.remembered.max(now_ms).saturating_add(DOUBT_MS);
+        if self.remembered > now_ms.saturating_add(DOUBTED * DOUBT_MS) {
+            (self.remembered, self.doubted) = (now_ms, now_ms.saturating_add(DOUBTED_MS));
+        }
     }
 
     /// So many of the peer's last requests came to nothing that the next one is not likely to be meant.
     #[inline]
     pub(crate) fn is_doubtful(&self, now_ms: u64) -> bool {
-        self.remembered > now_ms.saturating_add(DOUBTED * DOUBT_MS)
+        self.doubted > now_ms
     }
 
     /// The peer should be asked to go.
@@ -296,16 +308,17 @@ mod tests {
         };
         let mut ledger = Ledger::default();
         assert!(!given_up(&mut ledger, DOUBTED, 5_000) && given_up(&mut ledger, 1, 5_000));
-        // It is forgotten with time, and made up for by what is meant.
-        assert!(!ledger.is_doubtful(5_000 + DOUBT_MS));
-        assert!(given_up(&mut ledger, 1, 5_000) && ledger.is_doubtful(5_000 + DOUBT_MS));
+        // What is given up while it waits does not prolong that.
+        assert!(given_up(&mut ledger, 100, 5_000 + DOUBTED_MS - 1) && !ledger.is_doubtful(5_000 + DOUBTED_MS));
+        assert!(!given_up(&mut ledger, DOUBTED, 7_000) && given_up(&mut ledger, 1, 7_000));
+        // It is made up for by what is meant, each for one.
+        (1..DOUBTED).for_each(|_| ledger.exchange_completed());
+        assert!(ledger.is_doubtful(7_000));
         ledger.exchange_completed();
-        ledger.exchange_completed();
-        assert!(!ledger.is_doubtful(5_000));
-        // However many there were, no more is remembered than so many.
-        assert!(given_up(&mut ledger, 1_000, 6_000));
-        let trusted = (6_000..).step_by(50).find(|&now| !ledger.is_doubtful(now));
-        assert_eq!(trusted, Some(6_000 + DOUBT_MS_MAX - DOUBTED * DOUBT_MS));
+        assert!(!ledger.is_doubtful(7_000));
+        // And forgotten with time.
+        let mut ledger = Ledger::default();
+        assert!((0..100).all(|nth| !given_up(&mut ledger, 1, 5_000 + nth * DOUBT_MS)));
         // Other tricks say nothing about requests.
         let mut ledger = Ledger::default();
         assert!((0..100).all(|_| ledger.charge(0, Offence::Ping).is_ok()));
