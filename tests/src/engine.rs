@@ -352,6 +352,10 @@ impl Engine {
         self.signal(Signal::TERM);
     }
 
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     pub fn kill(&self) {
         self.signal(Signal::KILL);
     }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use ring::{Options, Ring, Signals};
 
 use crate::admin;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Reloaded, Reread};
 use crate::limits;
 use crate::snapshot::Snapshot;
 
-/// Signals that end the process in order, and one that opens the log anew.
+/// Signals that end the process in order, and one that opens the log anew and reads the configuration once more.
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
@@ -31,16 +31,19 @@ const KEEP_OUT_EVERY: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// What kept it from starting.
-pub fn run(snapshot: &Arc<Snapshot>, say: &mut dyn FnMut(&str)) -> io::Result<()> {
+/// `reread` reads the configuration anew, where it can be.
+pub fn run(snapshot: Arc<Snapshot>, reread: Option<Rc<Reread>>, say: &mut dyn FnMut(&str)) -> io::Result<()> {
     let signals = Signals::block(&[SIGHUP, SIGINT, SIGTERM])?;
-    let engine = Engine::start(snapshot)?;
+    let engine = Engine::start(&snapshot)?;
     for line in engine.lines() {
         say(&line);
     }
-    let ring = Ring::new(Options { driver: engine::driver(snapshot), ..Options::default() })?;
+    let ring = Ring::new(Options { driver: engine::driver(&snapshot), ..Options::default() })?;
+    // It may not be what holds for ever.
+    drop(snapshot);
     let engine = Rc::new(RefCell::new(engine));
     let shared = Rc::clone(&engine);
-    let forced = ring.block_on(operate(Rc::clone(&engine), signals))?;
+    let forced = ring.block_on(operate(Rc::clone(&engine), reread, signals))?;
     drop(ring);
     if forced {
         say("penstock: told twice to end: some exchanges were cut");
@@ -50,19 +53,23 @@ pub fn run(snapshot: &Arc<Snapshot>, say: &mut dyn FnMut(&str)) -> io::Result<()
 }
 
 /// Serves the operator until it is time to end. True when the end was not waited for.
-async fn operate(engine: Rc<RefCell<Engine>>, mut signals: Signals) -> io::Result<bool> {
-    let snapshot = Arc::clone(engine.borrow().snapshot());
-    admin::serve(&snapshot.engine.admin, &engine)?;
-    follow_discovery(&engine);
+async fn operate(engine: Rc<RefCell<Engine>>, reread: Option<Rc<Reread>>, mut signals: Signals) -> io::Result<bool> {
+    let admin = engine.borrow().snapshot().engine.admin.clone();
+    admin::serve(&admin, &engine, reread.as_ref())?;
+    engine::follow_discovery(&engine);
     engine.borrow_mut().oversee();
     look_after(&engine);
     keep_out(&engine);
     follow_vips(&engine);
     while signals.next().await? == SIGHUP {
         engine.borrow().reopen_log();
+        if reread.is_some() {
+            told(engine::reload(&engine, reread.as_deref()).await);
+        }
     }
-    engine.borrow_mut().drain(snapshot.engine.drain_timeout);
-    let deadline = ring::now() + snapshot.engine.drain_timeout + Duration::from_secs(1);
+    let patience = engine.borrow().snapshot().engine.drain_timeout;
+    engine.borrow_mut().drain(patience);
+    let deadline = ring::now() + patience + Duration::from_secs(1);
     while !engine.borrow().has_ended() && ring::now() < deadline {
         if let Some(signal) = ring::until(ring::now() + LOOK_EVERY, signals.next()).await
             && signal? != SIGHUP
@@ -74,19 +81,18 @@ async fn operate(engine: Rc<RefCell<Engine>>, mut signals: Signals) -> io::Resul
     Ok(false)
 }
 
-/// Passes on who joins and leaves the pools, as discovery finds it.
-fn follow_discovery(engine: &Rc<RefCell<Engine>>) {
-    let (bell, mut rings) = ring::mailbox(1);
-    match engine.borrow().discovery() {
-        Some(discovery) => discovery.ring(bell),
-        None => return,
-    }
-    let engine = Rc::clone(engine);
-    ring::spawn(async move {
-        while rings.recv().await.is_some() {
-            engine.borrow_mut().take_news();
+/// Says what a signal has come to.
+fn told(done: Result<(Reloaded, String), String>) {
+    match done {
+        Ok((Reloaded { lines, number }, warnings)) => {
+            eprint!("{warnings}");
+            match lines.as_slice() {
+                [] => eprintln!("penstock: configuration {number} holds: nothing has changed"),
+                lines => eprintln!("penstock: configuration {number} holds: {}", lines.join("; ")),
+            }
         }
-    });
+        Err(why) => eprintln!("penstock: the old configuration stays: {}", why.trim_end()),
+    }
 }
 
 /// Hands clients that do not heed their limits to the shield, where there is one for that.

@@ -213,7 +213,7 @@ async fn show(
     run_for: Option<Duration>,
 ) -> io::Result<()> {
     let snapshot = Arc::clone(engine.borrow().snapshot());
-    admin::serve(&snapshot.engine.admin, &engine)?;
+    admin::serve(&snapshot.engine.admin, &engine, None)?;
     let end = run_for.map(|span| ring::now() + span);
     let live = io::stdout().is_terminal();
     let mut printed = 0;

@@ -1,18 +1,20 @@
 //! The engine: its workers, as the control thread holds them.
 
+mod reload;
 mod thread;
 mod vips;
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ring::{Granted, Now, Sender};
 
+pub use self::reload::{Reloaded, Reloads, Reread, compare, follow_discovery, reload};
 pub(crate) use self::thread::driver;
 use self::thread::{Started, work};
 use crate::afxdp::AfXdp;
@@ -27,22 +29,21 @@ use crate::samehost::SameHost;
 use crate::shield::Shield;
 use crate::snapshot::{Also, Bind, ListenerProtocol, PoolId, RouteId, Snapshot, Splice};
 use crate::steer::{Datagrams, Mode, Neighbours, Steering};
-use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Log;
 use crate::telemetry::qlog::Qlog;
+use crate::telemetry::{WebSockets, WorkerCells};
 use crate::tls::{self, OriginationFiles, Originations, Terminators};
-use crate::upstream::{Admin, BreakerOrder, Breakers, Discovery, Homes, Lending, Roster, Selections, policy_now};
-use crate::worker::{Message, Plan};
+use crate::upstream::{Admin, BreakerOrder, Breakers, Discovery, Roster, Selections, policy_now};
+use crate::worker::{Generation, Message, Plan};
 
 /// A running engine.
 pub struct Engine {
-    snapshot: Arc<Snapshot>,
+    /// What holds now.
+    generation: Arc<Generation>,
+    /// Those before it that something still goes on in.
+    ending: Vec<Weak<Snapshot>>,
+    reloads: Reloads,
     cells: Vec<Arc<WorkerCells>>,
-    qos: Arc<qos::Shared>,
-    selections: Arc<Selections>,
-    breakers: Arc<Breakers>,
-    lending: Arc<Lending>,
-    homes: Arc<Homes>,
     steering: Steering,
     shield: Shield,
     same_host: SameHost,
@@ -52,7 +53,6 @@ pub struct Engine {
     oversight: Oversight,
     discovery: Option<Discovery>,
     terminators: Terminators,
-    originations: Originations,
     quic: quic::Keys,
     origination_files: OriginationFiles,
     /// Whose mailbox was full when a list changed: it is told again.
@@ -82,24 +82,36 @@ impl Engine {
         let quic = quic::Keys::new(&snapshot.engine.quic)?;
         let log = snapshot.access_log.as_ref().map(Log::start).transpose()?;
         let qlog = snapshot.qlog.as_ref().map(Qlog::start).transpose()?;
+        let mut roster = Roster::new(snapshot, cpus.len(), now());
+        roster.sign(snapshot)?;
+        let discovery = Discovery::start(snapshot);
+        if let Some(discovery) = &discovery {
+            discovery.wait(limits::DISCOVERY_FIRST);
+            roster.take_all(discovery.news(), now());
+        }
+        let members: Vec<_> = roster.pools().cloned().collect();
+        let mut oversight = Oversight::new(snapshot, originations.clone(), quic.clone(), now());
+        for (at, members) in (0..).zip(&members) {
+            oversight.follow(PoolId(at), members, now());
+        }
+        let mut same_host = SameHost::prepare(snapshot);
+        same_host.raise(snapshot);
+        let mut generation = Generation::first(snapshot, cpus.len(), members, terminators.configs(), originations);
+        generation.switches = same_host.switches().to_vec();
         let mut engine = Self {
-            snapshot: Arc::clone(snapshot),
-            cells: cpus.iter().map(|_| Arc::new(WorkerCells::new(snapshot.routes.len()))).collect(),
-            qos: qos::Shared::new(snapshot, cpus.len()),
-            selections: Selections::new(snapshot, cpus.len()),
-            homes: Homes::new(snapshot),
-            breakers: Breakers::new(snapshot, cpus.len()),
-            lending: Lending::new(cpus.len()),
+            generation: Arc::new(generation),
+            ending: Vec::new(),
+            reloads: Reloads::default(),
+            cells: cpus.iter().map(|_| Arc::default()).collect(),
             steering: Steering::prepare(snapshot.engine.steering, cpus.len(), groups(snapshot)),
             shield: Shield::default(),
-            same_host: SameHost::prepare(snapshot),
+            same_host,
             balance: Balance::default(),
             afxdp: AfXdp::prepare(snapshot),
-            roster: Roster::new(snapshot, cpus.len(), now()),
-            oversight: Oversight::new(snapshot, originations.clone(), quic.clone(), now()),
-            discovery: Discovery::start(snapshot),
+            roster,
+            oversight,
+            discovery,
             terminators,
-            originations,
             quic,
             origination_files,
             behind: BTreeSet::new(),
@@ -112,15 +124,6 @@ impl Engine {
             draining: false,
             cpus,
         };
-        engine.roster.sign(snapshot)?;
-        if let Some(discovery) = &engine.discovery {
-            discovery.wait(limits::DISCOVERY_FIRST);
-        }
-        engine.take_news();
-        for pool in (0..snapshot.pools.len()).map(|at| PoolId(at as u16)) {
-            engine.oversight.follow(pool, &engine.roster.members(pool), now());
-        }
-        engine.same_host.raise(snapshot);
         engine.start_workers()?;
         engine.afxdp.attach();
         engine.shield = Shield::raise(snapshot);
@@ -145,9 +148,9 @@ impl Engine {
             waiting.push(started.go);
         }
         let quic::Place { server, generation, .. } = self.quic.place(0);
-        self.steering.lead(&further(&self.snapshot), &sockets);
+        self.steering.lead(&further(&self.generation.snapshot), &sockets);
         self.steering.attach(&sockets, &Datagrams { server, generation, ids: self.quic.ids() });
-        if self.snapshot.engine.quic.pass_on {
+        if self.snapshot().engine.quic.pass_on {
             self.join_workers(ways);
         }
         let hands_over = self.steering.mode() == Mode::HandOver;
@@ -182,24 +185,13 @@ impl Engine {
 
     fn plan(&mut self, index: usize) -> Plan {
         Plan {
-            snapshot: Arc::clone(&self.snapshot),
+            generation: Arc::clone(&self.generation),
             cells: Arc::clone(&self.cells[index]),
-            members: self.roster.pools().cloned().collect(),
-            switches: (0..self.snapshot.pools.len())
-                .map(|at| self.same_host.switch(PoolId(at as u16)).cloned())
-                .collect(),
             log: self.log.as_ref().map(Log::writer),
             qlog: self.qlog.clone(),
-            qos: Arc::clone(&self.qos),
-            tls: self.terminators.configs(),
-            originations: self.originations.clone(),
             quic: self.quic.clone(),
             afxdp: self.afxdp.share(index, self.cpus.len()),
-            selections: Arc::clone(&self.selections),
-            breakers: Arc::clone(&self.breakers),
-            lending: Arc::clone(&self.lending),
-            homes: Arc::clone(&self.homes),
-            splicing: (self.snapshot.engine.splice == Splice::Auto).then(|| Splicing::among(self.cpus.len())),
+            splicing: (self.snapshot().engine.splice == Splice::Auto).then(|| Splicing::among(self.cpus.len())),
             seats: self.steering.seats(index),
             hands_over: self.steering.mode() == Mode::HandOver,
             index,
@@ -210,7 +202,7 @@ impl Engine {
 
     #[must_use]
     pub fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.snapshot
+        &self.generation.snapshot
     }
 
     #[must_use]
@@ -227,25 +219,31 @@ impl Engine {
     /// What limits, classes and paces count.
     #[must_use]
     pub fn qos(&self) -> &qos::Shared {
-        &self.qos
+        &self.generation.qos
     }
 
     /// What routes with candidates have chosen, and why.
     #[must_use]
     pub fn selections(&self) -> &Selections {
-        &self.selections
+        &self.generation.selections
     }
 
     /// What the breakers of routes make of them.
     #[must_use]
     pub fn breakers(&self) -> &Breakers {
-        &self.breakers
+        &self.generation.breakers
     }
 
     /// Whose connections of HTTP/3 are written down, where any may be.
     #[must_use]
     pub fn qlog(&self) -> Option<&Qlog> {
         self.qlog.as_deref()
+    }
+
+    /// What is told of WebSockets, by worker.
+    #[must_use]
+    pub fn websockets(&self) -> &[Arc<WebSockets>] {
+        &self.generation.websockets
     }
 
     /// How connections find their worker.
@@ -295,7 +293,7 @@ impl Engine {
 
     #[must_use]
     pub fn originations(&self) -> &Originations {
-        &self.originations
+        &self.generation.originations
     }
 
     #[must_use]
@@ -325,12 +323,12 @@ impl Engine {
 
     /// Notes what workers have decided of endpoints and routes.
     pub fn look(&self) {
-        self.oversight.look(&self.breakers, now());
+        self.oversight.look(&self.generation.breakers, now());
     }
 
     /// The operator's word on the breaker of a route that has one, from now on, and `told` for the record.
     pub fn order_route(&self, route: RouteId, order: BreakerOrder, told: String) {
-        if let Some(shared) = self.breakers.of(route) {
+        if let Some(shared) = self.generation.breakers.of(route) {
             shared.set_order(order);
             self.oversight.note_route(route, told, now());
         }
@@ -354,8 +352,9 @@ impl Engine {
 
     /// Certificates that were replaced on disk are shown from now on, and authorities trusted; what cannot be used is said, and the old ones stay.
     fn look_at_certificates(&mut self) {
-        for (listener, config) in self.terminators.look(&self.snapshot) {
-            let name = &self.snapshot[listener].name;
+        let snapshot = Arc::clone(self.snapshot());
+        for (listener, config) in self.terminators.look(&snapshot) {
+            let name = &snapshot[listener].name;
             match config {
                 Ok(config) => {
                     eprintln!("penstock: listener `{name}`: new certificates");
@@ -364,8 +363,8 @@ impl Engine {
                 Err(wrong) => eprintln!("penstock: listener `{name}`: the old certificates stay: {wrong}"),
             }
         }
-        for (pool, renewed) in self.origination_files.look(&self.snapshot, &self.originations) {
-            let name = &self.snapshot[pool].name;
+        for (pool, renewed) in self.origination_files.look(&snapshot, &self.generation.originations) {
+            let name = &snapshot[pool].name;
             match renewed {
                 Ok(()) => eprintln!("penstock: pool `{name}`: new files of TLS"),
                 Err(wrong) => eprintln!("penstock: pool `{name}`: the old files of TLS stay: {wrong}"),
@@ -375,7 +374,7 @@ impl Engine {
 
     /// Secrets of sticky cookies that were replaced on disk sign from now on; what cannot be used is said, and the old ones stay.
     fn look_at_secrets(&mut self) {
-        let snapshot = Arc::clone(&self.snapshot);
+        let snapshot = Arc::clone(self.snapshot());
         for (pool, read) in self.roster.look_at_secrets(&snapshot) {
             let name = &snapshot[pool].name;
             match read {
@@ -391,12 +390,12 @@ impl Engine {
     /// Whether there are clients to be kept out.
     #[must_use]
     pub fn keeps_out(&self) -> bool {
-        self.shield.is_raised() && self.snapshot.shield.as_ref().is_some_and(|shield| shield.over_limit.is_some())
+        self.shield.is_raised() && self.snapshot().shield.as_ref().is_some_and(|shield| shield.over_limit.is_some())
     }
 
     /// Has the shield drop those who go on though they are turned away.
     pub fn keep_out(&mut self) {
-        for client in self.qos.overrunning() {
+        for client in self.generation.qos.overrunning() {
             self.shield.deny(client, ring::now());
         }
     }
@@ -503,11 +502,11 @@ impl Engine {
         lines.extend(self.granted.missing.iter().map(|missing| format!("  goes without: {missing}")));
         lines.extend(self.steering.lines());
         lines.extend(self.shield.lines());
-        lines.extend(self.same_host.lines(&self.snapshot));
+        lines.extend(self.same_host.lines(self.snapshot()));
         lines.extend(self.balance.lines());
         lines.extend(self.afxdp.lines());
-        lines.extend(tls::unpublished(&self.snapshot).iter().map(|note| format!("  note: {note}")));
-        for listener in &self.snapshot.listeners {
+        lines.extend(tls::unpublished(self.snapshot()).iter().map(|note| format!("  note: {note}")));
+        for listener in &self.snapshot().listeners {
             let protocol = match (listener.protocol, &listener.tls) {
                 (ListenerProtocol::Http, None) => "http",
                 (ListenerProtocol::Http, Some(_)) => "https",
@@ -523,8 +522,8 @@ impl Engine {
                 }
             }
         }
-        for admin in &self.snapshot.engine.admin {
-            lines.push(format!("  admin: {admin} (/metrics, /status, /show, /set)"));
+        for admin in &self.snapshot().engine.admin {
+            lines.push(format!("  admin: {admin} (/metrics, /status, /show, /set, /reload)"));
         }
         lines
     }

@@ -99,6 +99,15 @@ pub const LINGER_BYTES_MAX: usize = 1 << 20;
 /// `Connection: close`. A round trip around the world and a client's pause.
 pub const DRAIN_IDLE: Duration = Duration::from_secs(2);
 
+/// How long every worker may take to bind what a new configuration asks for: it is one turn.
+pub const RELOAD_ANSWER: Duration = Duration::from_secs(5);
+
+/// How often it is looked for their answers.
+pub const RELOAD_LOOK: Duration = Duration::from_millis(1);
+
+/// How often a gate of datagrams that is closing looks whether somebody is still there.
+pub const GATE_CLOSING_LOOK: Duration = Duration::from_millis(100);
+
 /// After an accept failed for want of descriptors or memory: nothing is gained by asking again at once.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

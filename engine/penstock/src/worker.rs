@@ -1,61 +1,50 @@
 //! One core, one ring, one of everything.
 
+mod entrance;
+mod generation;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use ring::{Now, Receiver, Sender};
 
+use self::entrance::{Bound, Entrance};
+pub use self::generation::{Draft, Generation};
+use self::generation::{Seat, World};
 use crate::afxdp;
 use crate::exchange::{Desk, Door, Splicing};
 use crate::limits;
 use crate::listen::{self, Gate};
-use crate::qos::{self, Qos};
 use crate::quic;
-use crate::samehost::Switch;
 use crate::session::Sessions;
-use crate::snapshot::{Bind, ListenerId, ListenerProtocol, PoolId, ProxyProtocol, RouteId, Snapshot};
-use crate::steer::{self, Inbox, Neighbours, Seat, Sockets};
+use crate::snapshot::{Bind, Listener, ListenerId, PoolId};
+use crate::steer::{self, Inbox, Neighbours, Sockets};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
 use crate::telemetry::qlog::Qlog;
-use crate::tls::{Originations, ServerConfig};
-use crate::upstream::{
-    self, Approach, Breakers, Cluster, Homes, Lending, Members, RouteBreaker, Selecting, Selection, Selections,
-    policy_now,
-};
+use crate::tls::ServerConfig;
+use crate::upstream::{Cluster, Members, Selecting, policy_now};
 
 /// What a worker is made from.
 pub struct Plan {
-    pub snapshot: Arc<Snapshot>,
+    /// The first one.
+    pub generation: Arc<Generation>,
     pub cells: Arc<WorkerCells>,
-    /// Who is in each pool at the start.
-    pub members: Vec<Members>,
-    /// Whether requests of each pool skip TCP on this host, where they could.
-    pub switches: Vec<Option<Arc<Switch>>>,
     pub log: Option<Writer>,
     /// Writes connections of HTTP/3 down.
     pub qlog: Option<Arc<Qlog>>,
-    pub qos: Arc<qos::Shared>,
-    /// What each listener offers by TLS at the start.
-    pub tls: Vec<Option<Arc<ServerConfig>>>,
-    /// How each pool's endpoints are met by TLS.
-    pub originations: Originations,
     /// What workers have in common for QUIC.
     pub quic: quic::Keys,
     /// Its queues of the interface whose datagrams go past the kernel.
     pub afxdp: Option<afxdp::Share>,
-    pub selections: Arc<Selections>,
-    pub breakers: Arc<Breakers>,
-    /// How workers lend each other idle connections.
-    pub lending: Arc<Lending>,
-    pub homes: Arc<Homes>,
     /// When tunnels are spliced; `None`: never.
     pub splicing: Option<Splicing>,
     /// Its lines in what connections are steered by, one for each listening socket.
-    pub seats: Vec<Seat>,
+    pub seats: Vec<steer::Seat>,
     /// It hands connections over to others, and they to it.
     pub hands_over: bool,
     pub index: usize,
@@ -73,6 +62,12 @@ pub enum Message {
     Certificates { listener: ListenerId, config: Arc<ServerConfig> },
     /// How datagrams reach the other workers.
     Ways(quic::Ways),
+    /// Bind what a new configuration asks for, and say whether that went well.
+    Prepare { draft: Arc<Draft>, bound: mpsc::Sender<io::Result<()>> },
+    /// Go on by the configuration that was prepared, and say when that is so.
+    Adopt { generation: Arc<Generation>, done: mpsc::Sender<()> },
+    /// What was prepared is not to be.
+    Abandon,
     /// Publish what the ring keeps to itself.
     Publish,
     /// Finish what has begun, within this time, and end.
@@ -83,25 +78,26 @@ pub enum Message {
 
 /// A worker at work on the ring of this thread.
 pub struct Worker {
-    snapshot: Arc<Snapshot>,
-    cells: Arc<WorkerCells>,
-    clusters: Rc<[Rc<Cluster>]>,
-    qos: Rc<Qos>,
-    selections: Rc<[Option<Selection>]>,
-    breakers: Rc<[Option<RouteBreaker>]>,
-    homes: Arc<Homes>,
+    seat: Seat,
+    /// What holds now.
+    world: Rc<RefCell<Rc<World>>>,
+    /// Of what is to hold next, the number, and the sockets of listeners that are new in it.
+    coming: Option<(u64, Vec<Option<Bound>>)>,
+    /// By listener.
+    entrances: Vec<Entrance>,
+    /// Those of listeners that are no more, until their last connection is over.
+    leaving: Vec<Entrance>,
     sessions: Rc<Sessions>,
-    gates: Vec<Rc<Gate>>,
-    /// QUIC's ends, and the listener of each.
-    endpoints: Vec<(ListenerId, Rc<quic::Endpoint>)>,
+    /// QUIC's ends: those of one number have the same address on all workers.
+    ends: quic::Ends,
     quic: quic::Keys,
     place: quic::Place,
+    /// How datagrams reach the other workers.
+    carrier: Option<quic::Carrier>,
     /// For programs to choose among.
     sockets: Sockets,
     steer: Rc<steer::Local>,
     accepting: Rc<Cell<usize>>,
-    desk: Rc<Desk>,
-    log: Option<Rc<RefCell<Writer>>>,
     qlog: Option<Arc<Qlog>>,
 }
 
@@ -111,149 +107,85 @@ impl Worker {
     /// # Errors
     /// The first address that cannot be bound, named.
     pub fn open(plan: Plan) -> io::Result<Self> {
-        let Plan {
-            snapshot,
-            cells,
-            members,
-            switches,
-            log,
-            qlog,
-            qos,
-            selections,
-            breakers,
-            lending,
-            homes,
-            splicing,
-            seats,
-            tls,
-            originations,
-            quic,
-            afxdp,
+        let Plan { generation, cells, log, qlog, splicing, seats, quic, afxdp, index, count, seed, .. } = plan;
+        let place = quic.place(index as u16);
+        let seat = Seat {
             index,
             count,
             seed,
-            ..
-        } = plan;
-        let place = quic.place(index as u16);
-        let caller = Rc::new(quic::Caller::new(quic.clone(), place));
-        let approach = |pool| originations.of(pool).map(|tls| Approach { tls, caller: Rc::clone(&caller) });
-        let clusters = make_clusters(&snapshot, &members, switches, approach, (index, count), seed);
-        let qos = Rc::new(Qos::new(qos, &snapshot, index, seed));
-        attend(&qos, &snapshot, &clusters);
-        let rooms = Rc::clone(&qos);
-        upstream::join(&lending, index, &clusters, &snapshot, &cells, move |pool| {
-            if let Some(room) = rooms.room(pool) {
-                room.serve(policy_now(ring::now()));
-            }
-        });
-        let selections: Rc<[Option<Selection>]> = (0..snapshot.routes.len())
-            .map(|at| RouteId(at as u16))
-            .map(|route| {
-                Selection::new(
-                    &snapshot,
-                    route,
-                    &clusters,
-                    &selections,
-                    index,
-                    seed.rotate_left(u32::from(route.0) + 1),
-                )
-            })
-            .collect();
-        let breakers = (0..snapshot.routes.len())
-            .map(|at| RouteId(at as u16))
-            .map(|route| {
-                RouteBreaker::new(
-                    &snapshot,
-                    route,
-                    &breakers,
-                    (index, count),
-                    seed ^ u64::from(route.0).wrapping_add(1) << 32,
-                )
-            })
-            .collect();
-        let mut worker = Self {
-            snapshot,
+            caller: Rc::new(quic::Caller::new(quic.clone(), place)),
             cells,
-            clusters,
-            qos,
-            selections,
-            breakers,
-            homes,
+            desk: Rc::new(Desk::new(seed, splicing)),
+            log: log.map(|log| Rc::new(RefCell::new(log))),
+        };
+        let world = Rc::new(World::new(Arc::clone(&generation), &seat, None));
+        let mut worker = Self {
+            seat,
+            world: Rc::new(RefCell::new(Rc::clone(&world))),
+            coming: None,
+            entrances: Vec::new(),
+            leaving: Vec::new(),
             sessions: Rc::default(),
-            gates: Vec::new(),
-            endpoints: Vec::new(),
+            ends: quic::Ends::default(),
             quic,
             place,
+            carrier: None,
             sockets: Sockets::default(),
             steer: Rc::new(steer::Local::new(seats)),
             accepting: Rc::default(),
-            desk: Rc::new(Desk::new(seed, splicing)),
-            log: log.map(|log| Rc::new(RefCell::new(log))),
             qlog,
         };
-        for (at, tls) in tls.into_iter().enumerate() {
-            worker.open_listener(ListenerId(at as u16), tls, count)?;
+        for at in (0..generation.snapshot.listeners.len()).map(|at| ListenerId(at as u16)) {
+            let tls = generation.tls[usize::from(at.0)].clone();
+            let bound = worker.bind(&generation.snapshot[at], tls.as_deref(), worker.ends.len())?;
+            let entrance = worker.enter(&world, at, tls, bound, true)?;
+            worker.entrances.push(entrance);
         }
         if let Some(share) = afxdp {
-            quic::go_by(&afxdp::Lane::new(share, Arc::clone(&worker.cells)), &worker.ends());
+            quic::go_by(&afxdp::Lane::new(share, Arc::clone(&worker.seat.cells)), &worker.ends.all());
         }
         ring::spawn(housekeeping(
-            Arc::clone(&worker.snapshot),
-            Arc::clone(&worker.cells),
-            Rc::clone(&worker.clusters),
-            Rc::clone(&worker.selections),
+            Rc::clone(&worker.world),
+            Arc::clone(&worker.seat.cells),
             Rc::clone(&worker.steer),
-            worker.log.clone(),
+            worker.seat.log.clone(),
         ));
-        let (steer, cells) = (Rc::clone(&worker.steer), Arc::clone(&worker.cells));
+        let (steer, cells) = (Rc::clone(&worker.steer), Arc::clone(&worker.seat.cells));
         ring::each_turn(move || steer.turned(&cells.counters));
         Ok(worker)
     }
 
-    fn open_listener(&mut self, id: ListenerId, tls: Option<Arc<ServerConfig>>, count: usize) -> io::Result<()> {
-        let listener = &self.snapshot[id];
-        let log = self.log.clone().filter(|_| listener.log);
-        let logs_connections = log.is_some() && listener.protocol != ListenerProtocol::Http;
-        let door = Rc::new(Door {
-            snapshot: Arc::clone(&self.snapshot),
-            listener: id,
-            clusters: Rc::clone(&self.clusters),
-            cells: Arc::clone(&self.cells),
-            qos: Rc::clone(&self.qos),
-            selections: Rc::clone(&self.selections),
-            breakers: Rc::clone(&self.breakers),
-            homes: Arc::clone(&self.homes),
-            log,
-            desk: Rc::clone(&self.desk),
-            tls: RefCell::new(tls),
-            alternative: listener.alternative().map(|text| text.into_bytes().into()),
-            open: Cell::new(0),
-            tells_certificate: self
-                .snapshot
-                .listeners
-                .iter()
-                .any(|one| one.tls.as_ref().is_some_and(|tls| tls.client_cert_field)),
-            tells_path: logs_connections
-                || self.snapshot.pools.iter().any(|pool| pool.proxy_protocol != ProxyProtocol::Off),
-        });
-        let quic = door.tls.borrow().as_ref().and_then(|tls| self.offer_quic(id, tls)).transpose()?;
-        let share = (listener.max_connections as usize).div_ceil(count.max(1));
-        if let ListenerProtocol::Udp { .. } = listener.protocol {
-            for socket in listen::udp::bind(listener)? {
-                let gate = Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), share, None));
-                self.gates.push(Rc::clone(&gate));
-                ring::spawn(listen::udp::serve(gate, socket));
-            }
-            return Ok(());
+    fn bind(&self, listener: &Listener, tls: Option<&ServerConfig>, first: usize) -> io::Result<Bound> {
+        Bound::new(listener, tls, &self.quic, self.place, first)
+    }
+
+    /// Lets clients in by a listener's sockets. Those that are there from the `start` are in the groups that programs choose among.
+    fn enter(
+        &mut self,
+        world: &World,
+        id: ListenerId,
+        tls: Option<Arc<ServerConfig>>,
+        bound: Bound,
+        start: bool,
+    ) -> io::Result<Entrance> {
+        let listener = &world.generation.snapshot[id];
+        let mut entrance = Entrance::new(listener, Rc::default());
+        let door = world.door(id, &entrance.way, tls, &self.seat);
+        let gate = |steer| Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), self.seat.count, steer));
+        for socket in bound.datagrams {
+            let gate = gate(None);
+            entrance.add_port(&gate);
+            ring::spawn(listen::udp::serve(gate, socket));
         }
-        for (address, socket) in listener.addresses.iter().zip(listen::bind(listener)?) {
-            let in_group = !matches!(address, Bind::Unix(_));
-            let descriptor = socket.descriptor().filter(|_| in_group);
+        for (address, socket) in listener.addresses.iter().zip(bound.listening) {
             let at = self.sockets.listening.len();
-            self.sockets.listening.push(descriptor.map(|socket| socket.try_clone_to_owned()).transpose()?);
-            let (door, sessions, steer) = (Rc::clone(&door), Rc::clone(&self.sessions), Rc::clone(&self.steer));
-            let gate = Rc::new(Gate::new(door, sessions, share, Some((at, steer))));
-            self.gates.push(Rc::clone(&gate));
+            if start {
+                let in_group = !matches!(address, Bind::Unix(_));
+                let descriptor = socket.descriptor().filter(|_| in_group);
+                self.sockets.listening.push(descriptor.map(|socket| socket.try_clone_to_owned()).transpose()?);
+            }
+            let gate = gate(start.then(|| (at, Rc::clone(&self.steer))));
+            entrance.gates.push(Rc::clone(&gate));
             let accepting = Rc::clone(&self.accepting);
             accepting.set(accepting.get() + 1);
             ring::spawn(async move {
@@ -261,45 +193,38 @@ impl Worker {
                 accepting.set(accepting.get() - 1);
             });
         }
-        let Some(server) = quic else { return Ok(()) };
-        for endpoint in listen::quic::bind(listener, self.endpoints.len(), &self.quic, self.place, &server)? {
-            let gate = Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), share, None));
-            self.gates.push(Rc::clone(&gate));
+        for endpoint in bound.quic {
+            let gate = gate(None);
+            entrance.add_port(&gate);
             let socket = endpoint.socket();
-            if let Some(descriptor) = socket.descriptor() {
+            if let Some(descriptor) = socket.descriptor().filter(|_| start) {
                 let name = format!("{} over UDP (`{}`)", socket.local()?, listener.name);
                 self.sockets.datagrams.push((name, descriptor.try_clone_to_owned()?));
             }
             if let (Some(qlog), Some(http3)) = (&self.qlog, &listener.http3) {
-                let (qlog, cells) = (Arc::clone(qlog), Arc::clone(&self.cells));
+                let (qlog, cells) = (Arc::clone(qlog), Arc::clone(&self.seat.cells));
                 endpoint.record(quic::Recorder { qlog, http3: http3.clone(), cells });
             }
-            self.endpoints.push((id, Rc::clone(&endpoint)));
+            if let Some(carrier) = &self.carrier {
+                endpoint.carry(Rc::clone(carrier));
+            }
+            self.ends.push(&endpoint);
+            entrance.quic.push(Rc::clone(&endpoint));
             ring::spawn(listen::quic::serve(gate, endpoint));
         }
-        Ok(())
-    }
-
-    /// What a listener shows to clients of QUIC; `None` where it does not speak it.
-    fn offer_quic(&self, id: ListenerId, tls: &ServerConfig) -> Option<io::Result<Arc<quic::ServerConfig>>> {
-        let http3 = self.snapshot[id].http3.as_ref()?;
-        let server = quic::server(tls, http3, &self.quic);
-        Some(server.map_err(|error| io::Error::other(format!("listener `{}`: {error}", self.snapshot[id].name))))
+        Ok(entrance)
     }
 
     /// Opens the ways by which the other workers, of which there are `count` with this one, bring what belongs here.
     #[must_use]
     pub fn ways_from_others(&self, count: usize) -> Vec<Option<Sender<quic::Astray>>> {
-        quic::receive_from_all(usize::from(self.place.worker), count, &self.ends())
+        quic::receive_from_all(usize::from(self.place.worker), count, &self.ends)
     }
 
-    fn ends(&self) -> Vec<Rc<quic::Endpoint>> {
-        self.endpoints.iter().map(|(_, endpoint)| Rc::clone(endpoint)).collect()
-    }
-
-    fn carry(&self, ways: quic::Ways) {
-        let carrier = ways.carrier(Arc::clone(&self.cells));
-        self.endpoints.iter().for_each(|(_, endpoint)| endpoint.carry(Rc::clone(&carrier)));
+    fn carry(&mut self, ways: quic::Ways) {
+        let carrier = ways.carrier(Arc::clone(&self.seat.cells));
+        self.ends.all().iter().for_each(|endpoint| endpoint.carry(Rc::clone(&carrier)));
+        self.carrier = Some(carrier);
     }
 
     /// What programs choose among; it is given away.
@@ -310,8 +235,9 @@ impl Worker {
     /// From now on connections may go to other workers and come from them.
     pub fn meet(&self, neighbours: Neighbours, inboxes: Vec<Inbox>) {
         self.steer.meet(neighbours);
+        let gates = || self.entrances.iter().flat_map(|entrance| &entrance.gates);
         for mut inbox in inboxes {
-            let gates: Vec<_> = self.gates.iter().filter(|gate| gate.steer.is_some()).map(Rc::clone).collect();
+            let gates: Vec<_> = gates().filter(|gate| gate.steer.is_some()).map(Rc::clone).collect();
             ring::spawn(async move {
                 while let Some(handed) = inbox.recv().await {
                     if let Some(gate) = gates.get(handed.gate) {
@@ -323,113 +249,145 @@ impl Worker {
     }
 
     /// Works until it has been told to drain, and has.
-    pub async fn run(self, mut mail: Receiver<Message>) {
+    pub async fn run(mut self, mut mail: Receiver<Message>) {
         let deadline = loop {
             match mail.recv().await {
-                Some(Message::Members { pool, members }) => self.follow(pool, &members),
-                Some(Message::Certificates { listener, config }) => self.show(listener, &config),
-                Some(Message::Ways(ways)) => self.carry(ways),
-                Some(Message::Publish) => self.cells.publish(),
                 Some(Message::Drain(patience)) => break ring::now() + patience,
                 Some(Message::Cut) | None => break ring::now(),
+                Some(message) => self.hear(message),
             }
         };
         self.drain(deadline, &mut mail).await;
-        if let Some(log) = &self.log {
+        if let Some(log) = &self.seat.log {
             let dropped = log.borrow_mut().flush();
-            self.cells.counters.log_lines_dropped_total.add(dropped);
+            self.seat.cells.counters.log_lines_dropped_total.add(dropped);
         }
-        self.cells.publish();
+        self.seat.cells.publish();
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Members { pool, members } => self.world.borrow().follow(pool, &members, &self.seat.cells),
+            Message::Certificates { listener, config } => self.show(listener, &config),
+            Message::Ways(ways) => self.carry(ways),
+            Message::Prepare { draft, bound } => drop(bound.send(self.prepare(&draft))),
+            Message::Adopt { generation, done } => {
+                self.adopt(generation);
+                // Who asked may have stopped to wait.
+                let _ = done.send(());
+            }
+            Message::Abandon => self.coming = None,
+            Message::Publish => self.seat.cells.publish(),
+            // Who works hears these where it waits for them; who drains has heard them.
+            Message::Drain(_) | Message::Cut => {}
+        }
+    }
+
+    /// Binds the listeners that are new in a generation. Nothing has changed when that fails.
+    fn prepare(&mut self, draft: &Draft) -> io::Result<()> {
+        if draft.number != self.world.borrow().generation.number + 1 {
+            return Err(io::Error::other("it does not follow the configuration that holds here"));
+        }
+        self.leaving.retain(|entrance| !entrance.is_over());
+        let mut first = self.ends.len();
+        let mut all = Vec::new();
+        for (at, of) in draft.diff.listeners.iter().enumerate() {
+            let listener = &draft.snapshot.listeners[at];
+            let bound = match of {
+                Some(_) => None,
+                None if self.leaving.iter().any(|entrance| entrance.holds(listener)) => {
+                    let why = "its UDP addresses are those of a listener that has left, and still has connections";
+                    return Err(io::Error::other(format!("listener `{}`: {why}", listener.name)));
+                }
+                None => Some(self.bind(listener, draft.tls[at].as_deref(), first)?),
+            };
+            first += bound.as_ref().map_or(0, |bound| bound.quic.len());
+            all.push(bound);
+        }
+        self.coming = Some((draft.number, all));
+        Ok(())
+    }
+
+    /// Goes on by what was prepared: who comes now, and every next request of those who are here.
+    fn adopt(&mut self, generation: Arc<Generation>) {
+        let prepared = self.coming.take().filter(|(number, _)| *number == generation.number);
+        let Some((_, bound)) = prepared else { return };
+        let before = Rc::clone(&self.world.borrow());
+        let world = Rc::new(World::new(Arc::clone(&generation), &self.seat, Some(&before)));
+        self.world.replace(Rc::clone(&world));
+        let mut entrances: Vec<_> = std::mem::take(&mut self.entrances).into_iter().map(Some).collect();
+        for (at, bound) in bound.into_iter().enumerate() {
+            let (id, tls) = (ListenerId(at as u16), generation.tls[at].clone());
+            let of = generation.diff.listeners[at].and_then(|of| entrances.get_mut(usize::from(of.0))?.take());
+            let entrance = match of {
+                Some(entrance) => {
+                    let door = world.door(id, &entrance.way, tls, &self.seat);
+                    entrance.lead_to(&door, &self.quic);
+                    entrance
+                }
+                // Nothing that the start alone does can fail here.
+                None => match self.enter(&world, id, tls, bound.unwrap_or_default(), false) {
+                    Ok(entrance) => entrance,
+                    Err(_) => Entrance::new(&generation.snapshot[id], Rc::default()),
+                },
+            };
+            self.entrances.push(entrance);
+        }
+        for entrance in entrances.into_iter().flatten() {
+            self.leaving.push(entrance.leave());
+        }
+        before.give_way(&world, &self.seat.cells);
     }
 
     /// Closes the doors, lets exchanges finish, and gives idle connections a last chance.
-    pub async fn drain(&self, deadline: Now, mail: &mut Receiver<Message>) {
-        self.desk.drain();
-        for gate in &self.gates {
-            gate.close();
-        }
+    pub async fn drain(&mut self, deadline: Now, mail: &mut Receiver<Message>) {
+        self.coming = None;
+        self.seat.desk.drain();
+        self.entrances.iter().for_each(Entrance::close);
         self.sessions.drain(deadline.min(ring::now() + limits::DRAIN_IDLE));
         while (self.accepting.get() > 0 || self.sessions.open() > 0) && ring::now() < deadline {
             while let Some(message) = mail.try_recv() {
                 match message {
-                    Message::Publish => self.cells.publish(),
                     Message::Cut => return,
-                    Message::Members { pool, members } => self.follow(pool, &members),
-                    Message::Drain(_) | Message::Certificates { .. } | Message::Ways(_) => {}
+                    Message::Prepare { bound, .. } => drop(bound.send(Err(io::Error::other("it drains")))),
+                    Message::Publish | Message::Members { .. } => self.hear(message),
+                    _ => {}
                 }
             }
             ring::sleep(Duration::from_millis(5)).await;
         }
-        for cluster in self.clusters.iter() {
-            cluster.close_idle(&self.cells.counters);
+        let world = Rc::clone(&self.world.borrow());
+        for cluster in world.clusters.iter() {
+            cluster.close_idle(&self.seat.cells.counters);
         }
         // Closed sockets leave with the coming turns.
         ring::yield_now().await;
     }
 
     fn show(&self, listener: ListenerId, config: &Arc<ServerConfig>) {
-        for gate in self.gates.iter().filter(|gate| gate.door.listener == listener) {
-            gate.door.tls.replace(Some(Arc::clone(config)));
-        }
-        // A configuration that was tried out when it was loaded is not refused now.
-        if let Some(Ok(server)) = self.offer_quic(listener, config) {
-            let ours = self.endpoints.iter().filter(|(of, _)| *of == listener);
-            ours.for_each(|(_, endpoint)| endpoint.show(Arc::clone(&server)));
-        }
-    }
-
-    fn follow(&self, pool: PoolId, members: &Members) {
-        if let Some(cluster) = self.clusters.get(usize::from(pool.0)) {
-            cluster.follow(&self.snapshot[pool], members, &self.cells.counters);
-        }
-    }
-}
-
-/// A cluster for each pool, met as `approach` says.
-fn make_clusters(
-    snapshot: &Snapshot,
-    members: &[Members],
-    switches: Vec<Option<Arc<Switch>>>,
-    approach: impl Fn(PoolId) -> Option<Approach>,
-    place: (usize, usize),
-    seed: u64,
-) -> Rc<[Rc<Cluster>]> {
-    let pools = snapshot.pools.iter().zip(members).zip(switches).enumerate();
-    pools
-        .map(|(at, ((pool, members), switch))| {
-            let approach = approach(PoolId(at as u16));
-            let cluster = Cluster::new(pool, approach, members, place, seed.wrapping_add(at as u64));
-            Rc::new(cluster.with_switch(switch))
-        })
-        .collect()
-}
-
-/// Lets those who wait for an endpoint know when one has a place.
-fn attend(qos: &Qos, snapshot: &Snapshot, clusters: &[Rc<Cluster>]) {
-    for (at, (pool, cluster)) in snapshot.pools.iter().zip(clusters).enumerate() {
-        if let Some(room) = qos.room(PoolId(at as u16)).filter(|_| pool.admission.by_endpoint) {
-            let cluster = Rc::clone(cluster);
-            room.attend(move || !cluster.is_full(policy_now(ring::now())));
-        }
+        let Some(entrance) = self.entrances.get(usize::from(listener.0)) else { return };
+        let doors: Vec<Rc<Door>> = entrance.gates.iter().map(|gate| gate.door()).collect();
+        doors.iter().for_each(|door| drop(door.tls.replace(Some(Arc::clone(config)))));
+        entrance.show(&self.world.borrow().generation.snapshot[listener], Some(config), &self.quic);
     }
 }
 
 /// What must be done now and then, whatever the load.
 async fn housekeeping(
-    snapshot: Arc<Snapshot>,
+    world: Rc<RefCell<Rc<World>>>,
     cells: Arc<WorkerCells>,
-    clusters: Rc<[Rc<Cluster>]>,
-    selections: Rc<[Option<Selection>]>,
     steer: Rc<steer::Local>,
     log: Option<Rc<RefCell<Writer>>>,
 ) {
     loop {
-        for (cluster, pool) in clusters.iter().zip(&snapshot.pools) {
+        let present = Rc::clone(&world.borrow());
+        for (cluster, pool) in present.clusters.iter().zip(&present.generation.snapshot.pools) {
             cluster.sweep(pool, &cells.counters);
             Cluster::warm(cluster, pool, &cells);
         }
         let asked = Selecting { now: policy_now(ring::now()), repeatable: true, waits: &|_| false };
-        selections.iter().flatten().for_each(|selection| selection.look(&asked));
+        present.selections.iter().flatten().for_each(|selection| selection.look(&asked));
+        drop(present);
         steer.forgive();
         ring::sleep(limits::HOUSEKEEPING).await;
         if let Some(log) = &log {

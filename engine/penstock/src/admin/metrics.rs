@@ -51,6 +51,7 @@ pub(super) fn metrics(engine: &Engine) -> String {
     super::samehost::metrics(engine, &mut out);
     super::balance::metrics(engine, &mut out);
     super::afxdp::metrics(engine, &mut out);
+    super::reload::metrics(engine, &mut out);
     let uptime =
         std::iter::once(("version=\"".to_owned() + env!("CARGO_PKG_VERSION") + "\"", engine.uptime().as_secs()));
     prometheus::family(&mut out, "penstock_uptime_seconds", "counter", "Since the start.", uptime);

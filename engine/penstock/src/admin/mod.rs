@@ -1,5 +1,5 @@
-//! The operator's endpoint: `/metrics` for Prometheus, `/status` and `/show` to look, `/healthz` for a supervisor, and `/set` to
-//! change what must not wait for a new configuration.
+//! The operator's endpoint: `/metrics` for Prometheus, `/status` and `/show` to look, `/healthz` for a supervisor, `/set` to
+//! change what must not wait for a new configuration, and `/reload` for that.
 //!
 //! Served by the control thread, so that a scrape costs the workers one message. What holds here: only a POST changes anything,
 //! none that a browser may have been made to send does ([`trust`]), and each change is noted with who made it.
@@ -12,6 +12,7 @@ mod metrics;
 mod order;
 mod qlog;
 mod qos;
+mod reload;
 mod samehost;
 mod selection;
 mod shield;
@@ -37,12 +38,19 @@ use serde_json::{Value, json};
 
 use self::order::What;
 use crate::conn::{Conn, Read, Transport};
-use crate::engine::Engine;
+use crate::engine::{Engine, Reread};
 use crate::limits;
 use crate::snapshot::Address;
 use crate::upstream;
 
 type Shared = Rc<RefCell<Engine>>;
+
+/// What is served, and where a new configuration comes from.
+#[derive(Clone)]
+struct Office {
+    engine: Shared,
+    reread: Option<Rc<Reread>>,
+}
 
 /// How long an operator's connection may take over its request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,8 +62,9 @@ const PATHS: &str = "/metrics, /status, /healthz, /show/endpoints, /show/pools, 
 ///
 /// # Errors
 /// The first address that cannot be bound, named.
-pub fn serve(addresses: &[Address], engine: &Shared) -> io::Result<()> {
+pub fn serve(addresses: &[Address], engine: &Shared, reread: Option<&Rc<Reread>>) -> io::Result<()> {
     let open = Rc::new(Cell::new(0));
+    let office = Office { engine: Rc::clone(engine), reread: reread.cloned() };
     for address in addresses {
         let options = ListenOptions { reuse_port: false, ..ListenOptions::default() };
         let named = |error: io::Error| io::Error::new(error.kind(), format!("admin {address}: {error}"));
@@ -63,15 +72,15 @@ pub fn serve(addresses: &[Address], engine: &Shared) -> io::Result<()> {
         let target =
             target.ok_or_else(|| named(io::Error::other("an admin address must be an IP address or a path")))?;
         let mut listener = Listener::bind(&target, &options).map_err(named)?;
-        let (engine, open) = (Rc::clone(engine), Rc::clone(&open));
+        let (office, open) = (office.clone(), Rc::clone(&open));
         ring::spawn(async move {
             loop {
                 match listener.accept().await {
                     Ok(stream) if open.get() < limits::ADMIN_CONNECTIONS_MAX => {
-                        let (engine, open) = (Rc::clone(&engine), Rc::clone(&open));
+                        let (office, open) = (office.clone(), Rc::clone(&open));
                         open.set(open.get() + 1);
                         ring::spawn(async move {
-                            converse(stream, &engine).await;
+                            converse(stream, &office).await;
                             open.set(open.get() - 1);
                         });
                     }
@@ -96,12 +105,12 @@ struct Request {
     content: Vec<u8>,
 }
 
-async fn converse(stream: Stream, engine: &Shared) {
+async fn converse(stream: Stream, office: &Office) {
     let mut conn: Conn<Server> = Conn::new(stream);
     while let Some(read) = ring::until(ring::now() + PATIENCE, next_request(&mut conn)).await {
         match read {
             Ok(request) => {
-                let answer = answer(&request, engine).await;
+                let answer = answer(&request, office).await;
                 if !send(&mut conn, &request.head, &answer).await {
                     return;
                 }
@@ -189,10 +198,10 @@ impl Answer {
     }
 }
 
-async fn answer(request: &Request, engine: &Shared) -> Answer {
+async fn answer(request: &Request, office: &Office) -> Answer {
     match request.method {
-        Method::Get | Method::Head => read(request, engine).await,
-        Method::Post => change(request, engine),
+        Method::Get | Method::Head => read(request, &office.engine).await,
+        Method::Post => change(request, office).await,
         _ => Answer::text(Status::METHOD_NOT_ALLOWED, "GET a page, or POST a change"),
     }
 }
@@ -220,28 +229,37 @@ async fn read(request: &Request, engine: &Shared) -> Answer {
     }
 }
 
-fn change(request: &Request, engine: &Shared) -> Answer {
-    let what = match &*request.path {
-        "/set/endpoint" => Some(What::Endpoint),
-        "/set/breaker" => Some(What::Breaker),
-        "/set/route" => Some(What::Route),
-        "/set/shield" => Some(What::Shield),
-        "/set/same-host" => Some(What::SameHost),
-        "/set/qlog" => Some(What::Qlog),
-        // It has samples taken, which is a change as well.
-        "/tap/xdp" => None,
+/// What a POST may be for.
+enum Change {
+    Order(What),
+    Reload,
+    /// Samples are taken, which is a change as well.
+    Tap,
+}
+
+async fn change(request: &Request, office: &Office) -> Answer {
+    let change = match &*request.path {
+        "/set/endpoint" => Change::Order(What::Endpoint),
+        "/set/breaker" => Change::Order(What::Breaker),
+        "/set/route" => Change::Order(What::Route),
+        "/set/shield" => Change::Order(What::Shield),
+        "/set/same-host" => Change::Order(What::SameHost),
+        "/set/qlog" => Change::Order(What::Qlog),
+        "/reload" => Change::Reload,
+        "/tap/xdp" => Change::Tap,
         _ => {
-            let known = "what can be set: /set/endpoint, /set/breaker, /set/route, /set/shield, /set/same-host, /set/qlog; and /tap/xdp";
+            let known = "what can be set: /set/endpoint, /set/breaker, /set/route, /set/shield, /set/same-host, /set/qlog; and /reload, /tap/xdp";
             return Answer::refusal(Status::NOT_FOUND, known);
         }
     };
     if let Some((status, why)) = request.refusal {
         return Answer::refusal(status, why);
     }
-    let mut engine = engine.borrow_mut();
-    told(match what {
-        Some(what) => order::follow(&mut engine, what, &request.content, &request.who),
-        None => tap::tap(&mut engine, &request.content),
+    let Office { engine, reread } = office;
+    told(match change {
+        Change::Order(what) => order::follow(&mut engine.borrow_mut(), what, &request.content, &request.who),
+        Change::Reload => reload::reload(engine, reread.as_deref(), &request.content).await,
+        Change::Tap => tap::tap(&mut engine.borrow_mut(), &request.content),
     })
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    fn new(status: Status, why: impl Into<String>) -> Self {
+    pub(super) fn new(status: Status, why: impl Into<String>) -> Self {
         Self { status, why: why.into() }
     }
 }

@@ -24,6 +24,7 @@ pub(super) fn status(engine: &Engine) -> Value {
         "goes_without": goes_without(engine),
         "steering": engine.steering().mode().name(),
         "draining": engine.is_draining(),
+        "configuration": super::reload::status(engine),
         "connections": sum(|cells| cells.counters.connections_open.get()),
         "requests": sum(|cells| cells.counters.requests_total.get()),
         "requests_open": sum(|cells| cells.counters.requests_open.get()),

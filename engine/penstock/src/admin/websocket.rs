@@ -40,7 +40,7 @@ struct Of<'a> {
 fn all(engine: &Engine) -> impl Iterator<Item = Of<'_>> {
     let routes = engine.snapshot().routes.iter().enumerate();
     routes.filter_map(|(at, route)| {
-        let workers: Vec<_> = engine.cells().iter().filter_map(|cells| cells.websockets.of(at)).collect();
+        let workers: Vec<_> = engine.websockets().iter().filter_map(|cells| cells.of(at)).collect();
         (!workers.is_empty()).then_some(Of { route: &route.name, workers })
     })
 }

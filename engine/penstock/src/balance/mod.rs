@@ -136,6 +136,13 @@ impl Balance {
         self.raised.as_ref().map_or(&[], |raised| &raised.wish.vips)
     }
 
+    /// The same VIPs by a new configuration, in which their pools may have other numbers.
+    pub fn renumber(&mut self, vips: &[Vip]) {
+        if let Some(raised) = &mut self.raised {
+            raised.wish.vips = vips.into();
+        }
+    }
+
     /// Interfaces, with the program that stands there and how.
     pub fn interfaces(&self) -> impl Iterator<Item = (&str, Kind, &'static str)> {
         let raised = self.raised.iter().flat_map(|raised| &raised.interfaces).map(|at| (Kind::Balance, at));

@@ -6,6 +6,7 @@ mod cert;
 mod check;
 mod client;
 mod doctor;
+mod reload;
 mod serve;
 mod set;
 mod show;
@@ -16,6 +17,7 @@ mod tap;
 use crate::{
     cores,
     demo::{self, Demo},
+    engine::Reread,
     snapshot::{self, Address, Compiled, Cores, Literal, Time},
     start::{self, Source},
 };
@@ -24,6 +26,7 @@ use std::{
     io::{Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    rc::Rc,
     sync::Arc,
 };
 
@@ -66,6 +69,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Shows endpoints, pools, breakers, routes, limits, WebSockets or gRPC of a running engine
     Show(show::ShowArgs),
+    /// Has a running engine read its configuration file anew and go on by it
+    Reload(reload::ReloadArgs),
     /// Drains, weighs or forces an endpoint of a running engine
     Set(set::SetArgs),
     /// Prints live what a running engine drops: samples of packets
@@ -117,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Cert(args) => cert::cert(&args),
         Command::Status(args) => status::status(&args),
         Command::Show(args) => show::show(&args),
+        Command::Reload(args) => reload::reload(&args),
         Command::Set(args) => set::set(&args),
         Command::Tap(args) => tap::tap(&args),
         Command::Doctor(args) => doctor::doctor(&args),
@@ -144,7 +150,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
         Ok(compiled) => {
             // On standard error: standard output may be the access log.
             eprintln!("# These flags stand for this file; run it with: penstock run -c FILE\n{toml}");
-            begin(compiled, Source::Flags { toml })
+            begin(compiled, Source::Flags { toml }, None)
         }
     }
 }
@@ -154,17 +160,29 @@ fn run(config: &Path) -> ExitCode {
         Err(refusal) => refusal.say(),
         Ok(compiled) => {
             eprint!("{}", compiled.report.render());
-            begin(compiled, Source::File(config.to_owned()))
+            begin(compiled, Source::File(config.to_owned()), reread(config))
         }
     }
 }
 
 /// What can still be wrong on this host is said before the engine starts.
-fn begin(compiled: Compiled, source: Source) -> ExitCode {
+fn begin(compiled: Compiled, source: Source, reread: Option<Rc<Reread>>) -> ExitCode {
     if let Err(wrong) = usable_cores(&compiled.snapshot.engine.cores) {
         return refuse(CONFIG_INVALID, &wrong);
     }
-    start::run(&Arc::new(compiled.snapshot), &source)
+    start::run(Arc::new(compiled.snapshot), &source, reread)
+}
+
+/// How the file is read anew; `None` for standard input, which is read once.
+fn reread(config: &Path) -> Option<Rc<Reread>> {
+    if config == Path::new("-") {
+        return None;
+    }
+    let config = config.to_owned();
+    Some(Rc::new(move || match read_config(&config) {
+        Ok(compiled) => Ok((Arc::new(compiled.snapshot), compiled.report.render())),
+        Err(refusal) => Err(refusal.text()),
+    }))
 }
 
 fn usable_cores(wanted: &Cores) -> Result<Vec<u16>, String> {
@@ -179,6 +197,13 @@ enum Refusal {
 }
 
 impl Refusal {
+    fn text(&self) -> String {
+        match self {
+            Self::File(wrong) => wrong.clone(),
+            Self::Report(report) => report.render(),
+        }
+    }
+
     fn say(&self) -> ExitCode {
         match self {
             Self::File(wrong) => refuse(CONFIG_INVALID, wrong),

@@ -1,7 +1,6 @@
 //! A worker's thread: its ring, its worker, and what they tell the control thread before they begin.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Sender as ReadySender, channel};
 
 use ring::{DriverChoice, Granted, Options, Ring, Sender, SpinPolicy};
@@ -26,20 +25,19 @@ pub(super) struct Started {
 
 /// A worker's thread.
 pub(super) fn work(plan: Plan, cpu: usize, ready: &ReadySender<io::Result<Started>>) {
-    let snapshot = Arc::clone(&plan.snapshot);
+    let settings = &plan.generation.snapshot;
+    let options = Options { driver: driver(settings), spin: spin(settings) };
     let (index, count, hands_over) = (plan.index, plan.count, plan.hands_over);
-    let opened = ring::pin_to(cpu)
-        .and_then(|()| Ring::new(Options { driver: driver(&snapshot), spin: spin(&snapshot) }).map_err(no_ring))
-        .and_then(|ring| {
-            let (worker, mail, receiver, ways, mesh) = ring.block_on(async move {
-                let (mail, receiver) = ring::mailbox(limits::MAILBOX);
-                let mesh = if hands_over { Neighbours::inboxes(index, count) } else { Default::default() };
-                let worker = Worker::open(plan)?;
-                let ways = worker.ways_from_others(count);
-                io::Result::Ok((worker, mail, receiver, ways, mesh))
-            })?;
-            Ok((ring, worker, mail, receiver, ways, mesh))
-        });
+    let opened = ring::pin_to(cpu).and_then(|()| Ring::new(options).map_err(no_ring)).and_then(|ring| {
+        let (worker, mail, receiver, ways, mesh) = ring.block_on(async move {
+            let (mail, receiver) = ring::mailbox(limits::MAILBOX);
+            let mesh = if hands_over { Neighbours::inboxes(index, count) } else { Default::default() };
+            let worker = Worker::open(plan)?;
+            let ways = worker.ways_from_others(count);
+            io::Result::Ok((worker, mail, receiver, ways, mesh))
+        })?;
+        Ok((ring, worker, mail, receiver, ways, mesh))
+    });
     match opened {
         Err(error) => drop(ready.send(Err(error))),
         Ok((ring, mut worker, mail, receiver, ways, (senders, inboxes))) => {

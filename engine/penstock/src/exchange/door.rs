@@ -1,8 +1,11 @@
 //! What an exchange finds around it: one worker's share of everything, seen through one listener.
+//!
+//! What holds here: a door is of one configuration and never changes; a new one puts another door into the [`Doorway`], and sessions go on
+//! through that from their next exchange on. What is under way ends behind the door by which it came in.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use data_encoding::BASE64;
@@ -12,8 +15,8 @@ use ring::TaskRef;
 use super::tunnel::{Splicer, Splicing};
 use crate::qos::{HeldClient, Qos};
 use crate::snapshot::{Listener, ListenerId, PoolId, Snapshot};
-use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::{Passed, Writer};
+use crate::telemetry::{WebSockets, WorkerCells};
 use crate::tls::ServerConfig;
 use crate::upstream::{Cluster, Homes, RouteBreaker, Selection};
 
@@ -23,6 +26,8 @@ pub struct Door {
     pub listener: ListenerId,
     pub clusters: Rc<[Rc<Cluster>]>,
     pub cells: Arc<WorkerCells>,
+    /// By route.
+    pub websockets: Arc<WebSockets>,
     pub qos: Rc<Qos>,
     /// By route; none for one without candidates.
     pub selections: Rc<[Option<Selection>]>,
@@ -34,14 +39,30 @@ pub struct Door {
     pub desk: Rc<Desk>,
     /// What it agrees upon with clients that come from now on; `None`: it speaks without TLS.
     pub tls: RefCell<Option<Arc<ServerConfig>>>,
-    /// Connections open through it, on this worker.
-    pub open: Cell<usize>,
+    /// Where it stands.
+    pub way: Rc<Doorway>,
     /// What clients of HTTP/1 and 2 are told of HTTP/3 (`Alt-Svc`).
     pub alternative: Option<Box<[u8]>>,
     /// A pool behind it wants to know from where to where its clients connected, or the access log does.
     pub tells_path: bool,
     /// Some listener tells endpoints of clients' certificates: nobody else may seem to.
     pub tells_certificate: bool,
+}
+
+/// A listener on one worker, whatever the configuration says of it.
+#[derive(Default)]
+pub struct Doorway {
+    /// The door that stands there now. Gates hold it, for as long as they let anybody in.
+    door: RefCell<Weak<Door>>,
+    /// Connections open through it.
+    pub open: Cell<usize>,
+}
+
+impl Doorway {
+    /// From now on this is the door.
+    pub fn put(&self, door: &Rc<Door>) {
+        self.door.replace(Rc::downgrade(door));
+    }
 }
 
 /// Storage that every exchange of a worker uses for a moment, never across an await.
@@ -204,6 +225,14 @@ impl Peer {
 }
 
 impl Door {
+    /// The one that stands in its place by now; `None` while it stands there itself, and when nobody comes in there any more.
+    #[inline]
+    #[must_use]
+    pub fn newer(&self) -> Option<Rc<Self>> {
+        let door = self.way.door.borrow();
+        if std::ptr::eq(door.as_ptr(), self) { None } else { door.upgrade() }
+    }
+
     #[must_use]
     pub fn listener(&self) -> &Listener {
         &self.snapshot[self.listener]

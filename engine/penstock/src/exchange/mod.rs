@@ -34,7 +34,7 @@ use ring::{Buf, Now, Timer};
 
 use self::admit::{Admitted, InPool};
 pub use self::affinity::affinity_of_bytes;
-pub use self::door::{Desk, Door, Peer, Roll};
+pub use self::door::{Desk, Door, Doorway, Peer, Roll};
 use self::relay::{Exchange, Relayed};
 pub use self::respond::Reason;
 use self::route::{Passed, Routed, Way};

@@ -3,12 +3,12 @@
 pub mod quic;
 pub mod udp;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use proto::proxy;
 use ring::{Address, Buf, ListenOptions, Listener, Socket, Stream, TaskRef, Timer};
@@ -82,12 +82,12 @@ fn datagrams<T>(
     Ok(bound)
 }
 
-/// What accepting needs to know of its worker.
+/// What accepting needs to know of its worker. A gate is a socket's, and stays when the configuration changes.
 pub struct Gate {
-    pub door: Rc<Door>,
+    door: RefCell<Rc<Door>>,
     pub sessions: Rc<Sessions>,
-    /// This worker's share of the listener's connections.
-    pub connections_max: usize,
+    /// Workers that share the listener's connections.
+    workers: usize,
     /// Of a listening socket: its place among those of the worker, the same on all workers.
     pub steer: Option<(usize, Rc<steer::Local>)>,
     closing: Cell<bool>,
@@ -98,15 +98,59 @@ impl Gate {
     pub fn new(
         door: Rc<Door>,
         sessions: Rc<Sessions>,
-        connections_max: usize,
+        workers: usize,
         steer: Option<(usize, Rc<steer::Local>)>,
     ) -> Self {
-        Self { door, sessions, connections_max, steer, closing: Cell::new(false), task: Cell::new(None) }
+        let door = RefCell::new(door);
+        Self { door, sessions, workers, steer, closing: Cell::new(false), task: Cell::new(None) }
+    }
+
+    /// Who comes in now goes through this one.
+    pub fn door(&self) -> Rc<Door> {
+        Rc::clone(&self.door.borrow())
+    }
+
+    /// Who comes in from now on goes through this one.
+    pub fn lead_to(&self, door: &Rc<Door>) {
+        self.door.replace(Rc::clone(door));
+        self.wake();
+    }
+
+    /// This worker's share of the listener's connections.
+    fn connections_max(&self) -> usize {
+        (self.door.borrow().listener().max_connections as usize).div_ceil(self.workers.max(1))
+    }
+
+    /// As many connections are open as may be.
+    fn is_full(&self) -> bool {
+        self.door.borrow().way.open.get() >= self.connections_max()
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// What comes next, by `poll`; `None`, now and then, once the gate is closing: it may be time to end.
+    async fn next<T>(&self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+        self.task.set(Some(ring::current_task()));
+        if self.closing.get() {
+            return ring::until(ring::now() + limits::GATE_CLOSING_LOOK, poll_fn(poll)).await;
+        }
+        poll_fn(|cx| match poll(cx) {
+            Poll::Ready(what) => Poll::Ready(Some(what)),
+            Poll::Pending if self.closing.get() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// No more connections but those that the kernel has accepted already.
     pub fn close(&self) {
         self.closing.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(task) = self.task.get() {
             ring::wake(task);
         }
@@ -123,9 +167,9 @@ pub async fn accept(gate: Rc<Gate>, mut listener: Listener) {
             Err(error) if concerns_one(&error) => {}
             Err(_) => ring::sleep(limits::ACCEPT_PAUSE).await,
         }
-        while gate.door.open.get() >= gate.connections_max && !gate.closing.get() {
+        while gate.is_full() && !gate.closing.get() {
             // The kernel's queue holds those that come now.
-            gate.door.cells.counters.accept_pauses_total.add(1);
+            gate.door().cells.counters.accept_pauses_total.add(1);
             ring::sleep(limits::ACCEPT_PAUSE).await;
         }
     }
@@ -149,7 +193,7 @@ pub async fn accept(gate: Rc<Gate>, mut listener: Listener) {
 /// Keeps a connection, unless a worker with less to do gets it.
 fn take(gate: &Rc<Gate>, socket: Socket) {
     let kept = match &gate.steer {
-        Some((at, steer)) => steer.accepted(*at, socket, gate.connections_max),
+        Some((at, steer)) => steer.accepted(*at, socket, gate.connections_max()),
         None => Some(socket),
     };
     if let Some(socket) = kept {
@@ -159,7 +203,7 @@ fn take(gate: &Rc<Gate>, socket: Socket) {
 
 /// A connection that another worker has accepted is this one's from now on.
 pub fn take_over(gate: &Rc<Gate>, socket: Socket) {
-    gate.door.cells.counters.taken_over_total.add(1);
+    gate.door().cells.counters.taken_over_total.add(1);
     admit(gate, socket.into_stream());
 }
 
@@ -175,7 +219,7 @@ fn concerns_one(error: &io::Error) -> bool {
 }
 
 fn admit(gate: &Rc<Gate>, stream: Stream) {
-    let (door, sessions) = (&gate.door, &gate.sessions);
+    let (door, sessions) = (&gate.door(), &gate.sessions);
     door.cells.counters.connections_total.add(1);
     let peer = stream.peer().ok().and_then(|address| address.inet());
     if peer.is_some_and(|peer| door.listener().proxy_protocol_from.contains(peer.ip())) {

@@ -1,6 +1,5 @@
 //! The doors of QUIC: a socket for each address of a listener, and who is let in.
 
-use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,7 +29,7 @@ pub fn bind(
     })
 }
 
-/// Carries datagrams, and lets clients in until the gate closes. For as long as the worker lives: connections need it to their last word.
+/// Carries datagrams, and lets clients in until the gate closes; and after that until the last connection is over, which needs it to its last word.
 pub async fn serve(gate: Rc<Gate>, endpoint: Rc<Endpoint>) {
     loop {
         // A handshake is 150 to 450 µs of arithmetic: others have their turn in between.
@@ -41,18 +40,20 @@ pub async fn serve(gate: Rc<Gate>, endpoint: Rc<Endpoint>) {
             handshakes += usize::from(admit(&gate, &endpoint, newcomer));
         }
         // What has come meanwhile is looked at next, by whom it is for; before those are let in who came with it.
-        match poll_fn(|cx| endpoint.poll_carry(cx)).await {
-            Ok(()) => ring::yield_now().await,
-            Err(_) => ring::sleep(limits::ACCEPT_PAUSE).await,
+        match gate.next(|cx| endpoint.poll_carry(cx)).await {
+            Some(Ok(())) => ring::yield_now().await,
+            Some(Err(_)) => ring::sleep(limits::ACCEPT_PAUSE).await,
+            None if endpoint.connections() == 0 => return,
+            None => {}
         }
     }
 }
 
 /// Lets a client in, or does not. Whether that was work.
 fn admit(gate: &Gate, endpoint: &Rc<Endpoint>, newcomer: Newcomer) -> bool {
-    let door = &gate.door;
+    let door = &gate.door();
     let counters = &door.cells.counters;
-    if gate.closing.get() || door.open.get() >= gate.connections_max {
+    if gate.closing.get() || gate.is_full() {
         counters.quic_refused_total.add(1);
         endpoint.refuse(newcomer);
         return false;

@@ -1,6 +1,5 @@
 //! The doors of datagrams: a socket for each address of a listener, and which flow what comes belongs to.
 
-use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 
@@ -19,13 +18,16 @@ pub fn bind(listener: &Listener) -> io::Result<Vec<UdpSocket>> {
     datagrams(listener, "", "", |address| UdpSocket::bind(address, &UdpOptions::default()))
 }
 
-/// Hands datagrams to their flows. For as long as the worker lives: flows answer by this socket to the last.
+/// Hands datagrams to their flows until the gate closes, and after that until the last of them is over: they answer by this socket.
 pub async fn serve(gate: Rc<Gate>, socket: UdpSocket) {
-    let flows = Flows::new(&gate.door, &gate.sessions, socket);
+    let flows = Flows::new(&gate.door(), &gate.sessions, socket);
     loop {
-        let most = || if gate.closing.get() { 0 } else { gate.connections_max };
-        if poll_fn(|cx| flows.poll_clients(cx, most())).await.is_err() {
-            ring::sleep(limits::ACCEPT_PAUSE).await;
+        let most = || if gate.is_closing() { 0 } else { gate.connections_max() };
+        match gate.next(|cx| flows.poll_clients(cx, most())).await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => ring::sleep(limits::ACCEPT_PAUSE).await,
+            None if flows.is_empty() => return,
+            None => {}
         }
         // There may be more, but first those have their turn for whom this was.
         ring::yield_now().await;

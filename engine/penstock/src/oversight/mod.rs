@@ -22,13 +22,14 @@ use self::outliers::Jury;
 pub use self::prober::Probes;
 use self::routes::Guarded;
 use crate::quic::{Caller, Keys, Place};
-use crate::snapshot::{PoolId, RouteId, Snapshot};
+use crate::snapshot::{Kin, Pool, PoolId, RouteId, Snapshot};
 use crate::tls::Originations;
 use crate::upstream::{Approach, Breakers, EndpointShared, Member, Members};
 
 /// Every pool's endpoints, watched.
 pub struct Oversight {
-    snapshot: Arc<Snapshot>,
+    /// How each pool is met and probed: all of it but its endpoints.
+    settings: Box<[Rc<Pool>]>,
     tls: Originations,
     /// Makes the connections of probes that go over QUIC.
     caller: Rc<Caller>,
@@ -75,13 +76,27 @@ pub enum Breaker {
 impl Oversight {
     /// Of the pools of a snapshot, with nobody in them yet.
     #[must_use]
-    pub fn new(snapshot: &Arc<Snapshot>, tls: Originations, keys: Keys, now: Now) -> Self {
+    pub fn new(snapshot: &Snapshot, tls: Originations, keys: Keys, now: Now) -> Self {
         let pools = snapshot.pools.iter().map(|_| Vec::new()).collect();
         let jury = |settings| Jury::new(settings, now);
         let juries = snapshot.pools.iter().map(|pool| pool.outlier.map(jury)).collect();
         let guarded = Guarded::all(snapshot, now);
         let caller = Rc::new(Caller::new(keys, Place::default()));
-        Self { snapshot: Arc::clone(snapshot), tls, caller, pools, juries, guarded, begun: false }
+        let settings = |pool: &Pool| Rc::new(Pool { endpoints: Box::default(), ..pool.clone() });
+        let settings = snapshot.pools.iter().map(settings).collect();
+        Self { settings, tls, caller, pools, juries, guarded, begun: false }
+    }
+
+    /// From now on a new configuration holds. Pools that go on are watched and probed as before; others have nobody in them until they are followed.
+    pub fn succeed(&mut self, snapshot: &Snapshot, kin: &[Kin], tls: Originations, keys: Keys, now: Now) {
+        let mut before = std::mem::replace(self, Self::new(snapshot, tls, keys, now));
+        self.begun = before.begun;
+        for (at, of) in kin.iter().enumerate().filter_map(|(at, kin)| Some((at, usize::from(kin.same()?.0)))) {
+            self.pools[at] = std::mem::take(&mut before.pools[of]);
+            self.juries[at] = before.juries[of].take();
+            self.settings[at] = Rc::clone(&before.settings[of]);
+        }
+        before.pools.iter().flatten().for_each(|watched| watched.retire());
     }
 
     fn approach(&self, pool: PoolId) -> Option<Approach> {
@@ -93,24 +108,26 @@ impl Oversight {
         self.begun = true;
         for (at, watched) in self.pools.iter().enumerate() {
             let pool = PoolId(at as u16);
-            watched.iter().for_each(|watched| prober::start(watched, &self.snapshot, self.approach(pool), pool));
+            let settings = &self.settings[at];
+            watched.iter().for_each(|watched| prober::start(watched, settings, self.approach(pool)));
         }
     }
 
     /// From now on the pool has these members. What is known of those that stay, stays.
     pub fn follow(&mut self, pool: PoolId, members: &Members, now: Now) {
         let approach = self.approach(pool);
+        let Some(settings) = self.settings.get(usize::from(pool.0)) else { return };
         let Some(list) = self.pools.get_mut(usize::from(pool.0)) else { return };
         let before = std::mem::take(list);
         let mut known: HashMap<_, _> = before.iter().map(|watched| (Arc::as_ptr(&watched.shared), watched)).collect();
         for member in members.iter() {
             let watched = match known.remove(&Arc::as_ptr(&member.shared)) {
                 Some(watched) => Rc::clone(watched),
-                None => Rc::new(Watched::new(&self.snapshot[pool].name, member, now)),
+                None => Rc::new(Watched::new(&settings.name, member, now)),
             };
             watched.addresses.borrow_mut().clone_from(&member.addresses);
             if self.begun {
-                prober::start(&watched, &self.snapshot, approach.clone(), pool);
+                prober::start(&watched, settings, approach.clone());
             }
             list.push(watched);
         }

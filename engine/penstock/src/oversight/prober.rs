@@ -6,7 +6,6 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 
 use policy::{HealthCheck, Now, ProbeResult};
@@ -14,7 +13,7 @@ use ring::Timer;
 
 use super::probe::{Probed, probe};
 use super::{Note, Watched};
-use crate::snapshot::{HealthProbe, Pool, PoolId, Snapshot};
+use crate::snapshot::{HealthProbe, Pool};
 use crate::upstream::{Approach, Health, policy_now};
 
 /// What a prober has found so far.
@@ -60,21 +59,20 @@ impl Probes {
 }
 
 /// Starts the prober of an endpoint, if its pool is probed and it has none.
-pub(super) fn start(watched: &Rc<Watched>, snapshot: &Arc<Snapshot>, by: Option<Approach>, pool: PoolId) {
-    if snapshot[pool].health.is_some() && watched.prober.get().is_none() {
-        let task = ring::spawn(keep_probing(Rc::clone(watched), Arc::clone(snapshot), by, pool));
+pub(super) fn start(watched: &Rc<Watched>, pool: &Rc<Pool>, by: Option<Approach>) {
+    if pool.health.is_some() && watched.prober.get().is_none() {
+        let task = ring::spawn(keep_probing(Rc::clone(watched), Rc::clone(pool), by));
         watched.prober.set(Some(task));
     }
 }
 
-async fn keep_probing(watched: Rc<Watched>, snapshot: Arc<Snapshot>, by: Option<Approach>, pool: PoolId) {
-    let pool = &snapshot[pool];
+async fn keep_probing(watched: Rc<Watched>, pool: Rc<Pool>, by: Option<Approach>) {
     let Some(settings) = &pool.health else { return };
     let seed = RandomState::new().build_hasher().finish();
     let mut check = HealthCheck::new(settings.settings, now(), seed);
     while watched.wait_until(check.next_at(now())).await {
         if check.begin(now()) {
-            let probed = watched.ask(settings, by.as_ref(), pool).await;
+            let probed = watched.ask(settings, by.as_ref(), &pool).await;
             watched.learn(&mut check, settings, &probed);
         }
     }

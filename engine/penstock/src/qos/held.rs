@@ -40,7 +40,7 @@ const _: () = assert!((limits::CONNECTIONS_MAX as usize) * 2 * (WAYS + 1) < u32:
 pub(super) struct HeldClients {
     table: KeyTable,
     sets: Box<[Set]>,
-    each_max: u64,
+    each_max: AtomicU64,
 }
 
 impl HeldClients {
@@ -48,7 +48,14 @@ impl HeldClients {
     pub(super) fn new(each_max: u32, capacity: usize, seed: u64) -> Self {
         let table = KeyTable::new(capacity, seed);
         let sets = (0..table.sets()).map(|_| Set::default()).collect();
-        Self { table, sets, each_max: u64::from(each_max).min(COUNT_MASK) }
+        let held = Self { table, sets, each_max: AtomicU64::default() };
+        held.allow(Some(each_max));
+        held
+    }
+
+    /// As many as a client may have from now on; `None`: any number, up to what can be counted.
+    pub(super) fn allow(&self, each_max: Option<u32>) {
+        self.each_max.store(each_max.map_or(COUNT_MASK, |most| u64::from(most).min(COUNT_MASK)), Ordering::Relaxed);
     }
 
     /// One more for `key`, or none if it has as many as it may.
@@ -63,7 +70,7 @@ impl HeldClients {
                 match word & COUNT_MASK {
                     // Another worker has taken the word over meanwhile: look again.
                     count if count > 0 && !mine => Err(Some(())),
-                    count if count >= self.each_max => Err(None),
+                    count if count >= self.each_max.load(Ordering::Relaxed) => Err(None),
                     count => Ok((name | (count + 1), ())),
                 }
             });

@@ -44,13 +44,14 @@ use self::overrun::Overrun;
 use self::pace::Paced;
 use self::places::Places;
 use self::rate::SharedLimit;
-use crate::snapshot::{ClassId, ConcurrencyLimit, ListenerId, PoolId, RouteId, Snapshot};
+use crate::snapshot::{ClassId, ConcurrencyLimit, Diff, ListenerId, PoolId, RouteId, Snapshot};
 
 /// What all workers share.
 #[derive(Debug)]
 pub struct Shared {
     cells: Box<[QosCells]>,
-    listeners: Box<[Option<HeldClients>]>,
+    /// Where one is, it stays: who is held in it is released from it.
+    listeners: Box<[Option<Arc<HeldClients>>]>,
     limits: Box<[Box<[Arc<SharedLimit>]>]>,
     classes: Box<[Option<Paced>]>,
     routes: Box<[Option<Paced>]>,
@@ -74,26 +75,63 @@ pub struct Qos {
 impl Shared {
     #[must_use]
     pub fn new(snapshot: &Snapshot, workers: usize) -> Arc<Self> {
+        Arc::new(Self::parts(snapshot, workers, &|_| None, &|_| None))
+    }
+
+    /// For a new configuration, of which `diff` tells what goes on: clients' connections are counted on, and so is what a limit that says the same has
+    /// let through. Counters and paces begin anew.
+    #[must_use]
+    pub fn succeed(&self, before: &Snapshot, after: &Snapshot, diff: &Diff) -> Arc<Self> {
+        let held = |at: usize| self.listeners.get(usize::from(diff.listeners[at]?.0))?.clone();
+        let limits = |at: usize| {
+            let of = diff.routes[at]?;
+            let same = before[of].qos.limits == after.routes[at].qos.limits;
+            self.limits.get(usize::from(of.0)).filter(|_| same).cloned()
+        };
+        let mut shared = Self::parts(after, self.cells.len(), &held, &limits);
+        // Hashes of what clients say name them in tables that go on.
+        shared.secret = self.secret;
+        for (at, (pool, kin)) in shared.pools.iter_mut().zip(&diff.pools).enumerate() {
+            // What is under way in a pool that goes on has its places.
+            if let Some(of) = kin.same().filter(|of| before[*of].admission == after.pools[at].admission) {
+                pool.clone_from(&self.pools[usize::from(of.0)]);
+            }
+        }
+        Arc::new(shared)
+    }
+
+    fn parts(
+        snapshot: &Snapshot,
+        workers: usize,
+        held: &dyn Fn(usize) -> Option<Arc<HeldClients>>,
+        limits: &dyn Fn(usize) -> Option<Box<[Arc<SharedLimit>]>>,
+    ) -> Self {
         let seed = || RandomState::new().build_hasher().finish();
         let places = |limit| match limit {
             ConcurrencyLimit::Fixed(limit) => Some(Arc::new(Places::new(limit, workers))),
             ConcurrencyLimit::Auto | ConcurrencyLimit::Off => None,
         };
-        Arc::new(Self {
+        Self {
             cells: (0..workers).map(|_| QosCells::new(snapshot)).collect(),
             listeners: snapshot
                 .listeners
                 .iter()
-                .map(|door| {
-                    let most = door.max_connections_per_client?;
-                    Some(HeldClients::new(most, 2 * door.max_connections as usize, seed()))
+                .enumerate()
+                .map(|(at, door)| {
+                    let most = door.max_connections_per_client;
+                    let make = |most| Arc::new(HeldClients::new(most, 2 * door.max_connections as usize, seed()));
+                    let table = held(at).or_else(|| most.map(make))?;
+                    table.allow(most);
+                    Some(table)
                 })
                 .collect(),
             limits: snapshot
                 .routes
                 .iter()
-                .map(|route| {
-                    route.qos.limits.iter().map(|limit| Arc::new(SharedLimit::new(limit, workers, seed()))).collect()
+                .enumerate()
+                .map(|(at, route)| {
+                    let limit = |limit| Arc::new(SharedLimit::new(limit, workers, seed()));
+                    limits(at).unwrap_or_else(|| route.qos.limits.iter().map(limit).collect())
                 })
                 .collect(),
             classes: snapshot.classes.iter().map(|class| Paced::new(&class.pace, seed())).collect(),
@@ -101,7 +139,7 @@ impl Shared {
             pools: snapshot.pools.iter().map(|pool| places(pool.admission.concurrency)).collect(),
             overrun: snapshot.shield.as_ref().and_then(|shield| Some(Overrun::new(shield.over_limit?.rate, seed()))),
             secret: [seed(), seed()],
-        })
+        }
     }
 
     /// What each worker counts.

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::Sender;
@@ -13,6 +13,37 @@ use ring::Sender;
 use super::{Astray, Carrier, Endpoint};
 use crate::limits;
 use crate::telemetry::WorkerCells;
+
+/// A worker's endpoints that let clients in. Those of one number have the same address on all workers; one that is closed keeps its number.
+#[derive(Clone, Default)]
+pub struct Ends(Rc<RefCell<Vec<Weak<Endpoint>>>>);
+
+impl Ends {
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// One more; its number is how many there were.
+    pub fn push(&self, endpoint: &Rc<Endpoint>) {
+        self.0.borrow_mut().push(Rc::downgrade(endpoint));
+    }
+
+    /// Those that are open.
+    #[must_use]
+    pub fn all(&self) -> Vec<Rc<Endpoint>> {
+        self.0.borrow().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn get(&self, number: usize) -> Option<Rc<Endpoint>> {
+        self.0.borrow().get(number)?.upgrade()
+    }
+}
 
 /// The ways to each other worker, by their numbers; on their way to the one that uses them.
 #[derive(Clone)]
@@ -48,16 +79,16 @@ impl Ways {
 
 /// Opens this worker's end of the ways from all others, of which there are `count` with it; to be called on its ring.
 #[must_use]
-pub fn receive_from_all(index: usize, count: usize, endpoints: &[Rc<Endpoint>]) -> Vec<Option<Sender<Astray>>> {
+pub fn receive_from_all(index: usize, count: usize, ends: &Ends) -> Vec<Option<Sender<Astray>>> {
     let open = |from: usize| {
-        if from == index || endpoints.is_empty() {
+        if from == index || ends.is_empty() {
             return None;
         }
         let (sender, mut receiver) = ring::mailbox::<Astray>(limits::QUIC_ASTRAY_MAX);
-        let endpoints = endpoints.to_vec();
+        let ends = ends.clone();
         ring::spawn(async move {
             while let Some(astray) = receiver.recv().await {
-                if let Some(endpoint) = endpoints.get(astray.endpoint) {
+                if let Some(endpoint) = ends.get(astray.endpoint) {
                     endpoint.take_over(astray);
                 }
             }
@@ -89,8 +120,10 @@ mod tests {
             let place = Place { server: 0, generation: 0, worker: 0 };
             let address = "10.0.0.1:443".parse().expect("an address");
             let endpoint = Endpoint::calling(address, &keys, place).expect("a socket");
-            let ways = Ways::new(receive_from_all(1, 2, &[endpoint]));
-            let cells = Arc::new(WorkerCells::new(0));
+            let ends = Ends::default();
+            ends.push(&endpoint);
+            let ways = Ways::new(receive_from_all(1, 2, &ends));
+            let cells = Arc::new(WorkerCells::default());
             let carry = ways.carrier(Arc::clone(&cells));
             let astray = || Astray::to(0, "10.9.0.1:9".parse().expect("an address"), BytesMut::from(&[0x40; 30][..]));
             // Nobody takes anything out before this task waits.

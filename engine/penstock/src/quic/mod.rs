@@ -26,7 +26,7 @@ mod trace;
 mod window;
 
 pub use self::caller::Caller;
-pub use self::carriage::{Ways, receive_from_all};
+pub use self::carriage::{Ends, Ways, receive_from_all};
 pub use self::config::{client, server};
 pub use self::endpoint::{Astray, Carrier, Endpoint, Newcomer, Recorder};
 pub use self::express::go_by;

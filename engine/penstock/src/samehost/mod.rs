@@ -24,7 +24,7 @@ use abi::samehost::Count;
 
 pub use program::Program;
 
-use crate::snapshot::{Pool, PoolId, PoolProtocol, ProxyProtocol, SameHost as Wish, Snapshot};
+use crate::snapshot::{Kin, Pool, PoolId, PoolProtocol, ProxyProtocol, SameHost as Wish, Snapshot};
 
 /// Priorities that mean something to the kernel are smaller, as are classes that an operator would write.
 const TOKENS_FROM: u32 = 0x5000_0000;
@@ -70,6 +70,27 @@ impl SameHost {
             switches: snapshot.pools.iter().map(switch).collect(),
             raised: None,
             refused: None,
+        }
+    }
+
+    /// The switches for a new configuration: those of pools that go on stay as they are turned, and others are off.
+    #[must_use]
+    pub fn succeed(&self, snapshot: &Snapshot, kin: &[Kin]) -> Vec<Option<Arc<Switch>>> {
+        let new = || Arc::new(Switch { token: self.token, on: AtomicBool::new(false) });
+        let switch = |(pool, kin): (&Pool, &Kin)| {
+            let known = kin.same().and_then(|of| self.switch(of).map(Arc::clone));
+            is_fit(pool).then(|| known.unwrap_or_else(new))
+        };
+        snapshot.pools.iter().zip(kin).map(switch).collect()
+    }
+
+    /// A new configuration holds, with these switches. Those that are new are turned on where it wants that, as far as it is granted.
+    pub fn adopt(&mut self, switches: Vec<Option<Arc<Switch>>>, snapshot: &Snapshot, kin: &[Kin]) {
+        self.switches = switches;
+        let new = (0..).zip(&snapshot.pools).zip(kin).filter(|(_, kin)| kin.same().is_none());
+        for ((at, _), _) in new.filter(|((_, pool), _)| pool.same_host == Wish::Auto) {
+            // Why not is kept, and the same for all.
+            let _ = self.turn(PoolId(at), true);
         }
     }
 

@@ -72,6 +72,7 @@ pub(super) fn run(mut session: Session) -> impl Future<Output = ()> {
                 return ring::pooled(session.go_on_as_h2()).await;
             }
             // Everything larger lives only as long as there is something to do.
+            session.renew();
             if !spoken || !ring::pooled(session.serve_ready()).await {
                 break;
             }
@@ -129,8 +130,15 @@ impl Session {
         // It was the wait's for what is spoken.
         drop(timer);
         let unread = conn.take_unread();
-        h2::run(&door, &sessions, conn.stream, unread, peer).await;
+        let door = h2::run(door, &sessions, conn.stream, unread, peer).await;
         sessions.leave(&door, held);
+    }
+
+    /// Goes on by the configuration that holds now.
+    fn renew(&mut self) {
+        if let Some(door) = self.door.newer() {
+            self.door = door;
+        }
     }
 
     fn leave(&mut self) {
@@ -188,7 +196,8 @@ async fn serve_ready(door: &Door, conn: &mut Conn<Server>, peer: &Peer, timer: &
             return false;
         }
         conn.stream.set_appetite(ring::Appetite::Any);
-        if conn.unread().is_empty() && conn.stream.is_quiet() {
+        // The next request goes by the configuration that holds then.
+        if conn.unread().is_empty() && conn.stream.is_quiet() || door.newer().is_some() {
             return true;
         }
     }

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::quic::{ConnectionError, Link};
 
 /// Serves a connection until it is over.
-pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, arrived: Arrived) {
+pub(super) async fn run(mut door: Rc<Door>, sessions: Rc<Sessions>, arrived: Arrived) {
     let Arrived { mut link, address, held } = arrived;
     sessions.enter(&door);
     if greet(&door, &mut link).await {
@@ -24,12 +24,12 @@ pub(super) async fn run(door: Rc<Door>, sessions: Rc<Sessions>, arrived: Arrived
         {
             peer.showed(&der);
         }
-        serve(&door, &sessions, link, peer).await;
+        door = serve(door, &sessions, link, peer).await;
     }
     sessions.leave(&door, held);
 }
 
-async fn serve(door: &Rc<Door>, sessions: &Rc<Sessions>, link: Link, peer: Peer) {
+async fn serve(door: Rc<Door>, sessions: &Rc<Sessions>, link: Link, peer: Peer) -> Rc<Door> {
     door.cells.counters.h3_connections_total.add(1);
     let limits = door.listener().http3.as_ref().map_or(limits::HTTP3, |http3| Limits {
         streams: http3.streams,
@@ -37,9 +37,9 @@ async fn serve(door: &Rc<Door>, sessions: &Rc<Sessions>, link: Link, peer: Peer)
         ..limits::HTTP3
     });
     let connection = h3::Multiplex::new(link, limits);
-    if multiplexed::run(door, sessions, connection, peer).await == Ended::Fault {
-        door.cells.counters.h3_faults_total.add(1);
-    }
+    let (ended, door) = multiplexed::run(door, sessions, connection, peer).await;
+    door.cells.counters.h3_faults_total.add(u64::from(ended == Ended::Fault));
+    door
 }
 
 /// Agrees upon TLS with a client, or as far as early data. False when that came to nothing.

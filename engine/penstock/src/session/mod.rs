@@ -51,7 +51,7 @@ impl Sessions {
     }
 
     fn enter(&self, door: &Door) {
-        door.open.set(door.open.get() + 1);
+        door.way.open.set(door.way.open.get() + 1);
         door.cells.counters.connections_open.add(1);
         self.roll.enter();
     }
@@ -59,7 +59,7 @@ impl Sessions {
     fn leave(&self, door: &Door, held: Option<HeldClient>) {
         door.qos.release(door.listener, held);
         self.roll.leave();
-        door.open.set(door.open.get() - 1);
+        door.way.open.set(door.way.open.get() - 1);
         door.cells.counters.connections_open.sub(1);
     }
 }

@@ -42,15 +42,15 @@ enum State {
     Leaving,
 }
 
-/// Serves a connection until it is over.
+/// Serves a connection until it is over; gives back the door that stands there then.
 pub(super) async fn run<M: Multiplexed<Role = Server>>(
-    door: &Rc<Door>,
+    door: Rc<Door>,
     sessions: &Rc<Sessions>,
     connection: M,
     peer: Peer,
-) -> Ended {
+) -> (Ended, Rc<Door>) {
     let mut pump = Pump {
-        door: Rc::clone(door),
+        door,
         sessions: Rc::clone(sessions),
         connection,
         peer: Rc::new(peer),
@@ -66,7 +66,7 @@ pub(super) async fn run<M: Multiplexed<Role = Server>>(
     if ended != Ended::Gone {
         pump.connection.linger(limits::LINGER, limits::LINGER_BYTES_MAX).await;
     }
-    ended
+    (ended, pump.door)
 }
 
 impl<M: Multiplexed<Role = Server>> Pump<M> {
@@ -74,6 +74,9 @@ impl<M: Multiplexed<Role = Server>> Pump<M> {
         loop {
             if self.sessions.draining().is_some() {
                 self.connection.drain();
+            }
+            if let Some(door) = self.door.newer() {
+                self.door = door;
             }
             let Self { door, peer, connection, served, .. } = self;
             let mut refused = Vec::new();
@@ -211,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_worker_has_so_many_requests_and_no_more() {
-        let cells = WorkerCells::new(0);
+        let cells = WorkerCells::default();
         cells.counters.requests_open.add(limits::EXCHANGES_MAX - 1);
         assert!(!is_full(&cells.counters));
         cells.counters.requests_open.add(1);

@@ -12,6 +12,7 @@ mod address;
 mod alpn;
 mod also;
 mod compile;
+mod diff;
 mod division;
 mod endpoint;
 mod explain;
@@ -41,6 +42,7 @@ pub use compile::{
     PoolTls, PoolTransparency, ProbeAsk, QlogSettings, QuicSettings, Redirect, Retry, Reuse, Rewrite, Route,
     RouteBreaker, RouteQos, Shield, Snapshot, SniTable, Stickiness, Target, Timeouts, Trust, Vip, WebSockets,
 };
+pub use diff::{Diff, Kin};
 pub use division::{HashKey, Secret};
 pub use endpoint::{Endpoint, EndpointLimits, Nameserver, Source};
 pub use explain::{Explanation, Question, explain};

@@ -308,8 +308,6 @@ pub struct WorkerCells {
     pub counters: Counters,
     /// From a request's head to the end of its response, in nanoseconds.
     pub latency: Histogram,
-    /// By route.
-    pub websockets: WebSockets,
     /// By method.
     pub calls: Calls,
     /// Counts publications of what the worker's ring keeps to itself.
@@ -317,12 +315,6 @@ pub struct WorkerCells {
 }
 
 impl WorkerCells {
-    /// With cells for so many routes.
-    #[must_use]
-    pub fn new(routes: usize) -> Self {
-        Self { websockets: WebSockets::new(routes), ..Self::default() }
-    }
-
     /// Publishes what the ring of this thread counts. Only the worker itself may.
     pub fn publish(&self) {
         let counts = ring::counts();

@@ -309,7 +309,7 @@ mod tests {
         let _ = fs::remove_dir_all(&folder);
         let settings = QlogSettings { folder: folder.clone(), clients: Vec::new(), files, file_max };
         let qlog = Qlog::start(&settings).expect("a folder of our own");
-        (folder, qlog, Arc::new(WorkerCells::new(0)))
+        (folder, qlog, Arc::new(WorkerCells::default()))
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -383,7 +383,7 @@ mod tests {
             sender,
             thread: Mutex::new(None),
         });
-        let cells = Arc::new(WorkerCells::new(0));
+        let cells = Arc::new(WorkerCells::default());
         let (first, second) = (qlog.begin("01", &cells).expect("room"), qlog.begin("02", &cells).expect("room"));
         first.record(b"{}");
         first.flush();

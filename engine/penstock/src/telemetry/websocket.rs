@@ -1,6 +1,6 @@
 //! What is told of WebSockets, by route. A route that has had none holds nothing.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use proto::ws::{CloseCode, Sender, Violation};
 
@@ -8,7 +8,7 @@ use super::{Cell, Histogram};
 
 /// What one worker tells of all routes.
 #[derive(Debug, Default)]
-pub struct WebSockets(Box<[OnceLock<Box<WebSocketCells>>]>);
+pub struct WebSockets(Box<[Arc<OnceLock<Box<WebSocketCells>>>]>);
 
 /// What one worker tells of a route's WebSockets.
 #[derive(Debug, Default)]
@@ -97,7 +97,13 @@ impl WebSockets {
     /// For so many routes.
     #[must_use]
     pub fn new(routes: usize) -> Self {
-        Self((0..routes).map(|_| OnceLock::new()).collect())
+        Self((0..routes).map(|_| Arc::default()).collect())
+    }
+
+    /// For the routes of a new configuration, of which some go on: each by its number before.
+    #[must_use]
+    pub fn succeed(&self, routes: impl Iterator<Item = Option<usize>>) -> Self {
+        Self(routes.map(|of| of.and_then(|of| self.0.get(of).cloned()).unwrap_or_default()).collect())
     }
 
     /// A route's, if it has had a WebSocket.

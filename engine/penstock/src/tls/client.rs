@@ -17,7 +17,7 @@ use super::files::Watched;
 use super::server::Wrong;
 use super::transparency::Transparency;
 use super::{Failure, Roots};
-use crate::snapshot::{Pool, PoolId, PoolProtocol, PoolTls, Snapshot, SpkiPin, Trust};
+use crate::snapshot::{Kin, Pool, PoolId, PoolProtocol, PoolTls, Snapshot, SpkiPin, Trust};
 
 /// How the endpoints of a pool are met by TLS. One for all workers: a session that one has made, any may resume.
 #[derive(Debug)]
@@ -53,11 +53,19 @@ impl Originations {
     /// # Errors
     /// The first file that will not do.
     pub fn load(snapshot: &Snapshot) -> Result<Self, Wrong> {
-        let load = |pool: &Pool| {
-            let Some(tls) = &pool.tls else { return Ok(None) };
-            Origination::new(tls, pool).map(|one| Some(Arc::new(one))).map_err(|wrong| wrong.of_pool(&pool.name))
-        };
         snapshot.pools.iter().map(load).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// For a new configuration: pools that go on are met as before, with the sessions that may be resumed.
+    ///
+    /// # Errors
+    /// The first file that will not do.
+    pub fn succeed(&self, snapshot: &Snapshot, kin: &[Kin]) -> Result<Self, Wrong> {
+        let one = |(pool, kin): (&Pool, &Kin)| match kin.same() {
+            Some(of) => Ok(self.of(of)),
+            None => load(pool),
+        };
+        snapshot.pools.iter().zip(kin).map(one).collect::<Result<_, _>>().map(Self)
     }
 
     /// A pool's; `None` where its endpoints are met without TLS.
@@ -100,6 +108,11 @@ impl Terms {
     }
 }
 
+fn load(pool: &Pool) -> Result<Option<Arc<Origination>>, Wrong> {
+    let Some(tls) = &pool.tls else { return Ok(None) };
+    Origination::new(tls, pool).map(|one| Some(Arc::new(one))).map_err(|wrong| wrong.of_pool(&pool.name))
+}
+
 /// Those that a pool's TLS is made of.
 fn files(pool: &Pool) -> impl Iterator<Item = &Path> {
     pool.tls.iter().flat_map(|tls| {
@@ -115,6 +128,14 @@ impl OriginationFiles {
     #[must_use]
     pub fn new(snapshot: &Snapshot) -> Self {
         Self(snapshot.pools.iter().map(|pool| Watched::new(files(pool))).collect())
+    }
+
+    /// For a new configuration; to be made before the files are read. Those of pools that go on are read when they change.
+    #[must_use]
+    pub fn succeed(&self, snapshot: &Snapshot, kin: &[Kin]) -> Self {
+        let known = |kin: &Kin| self.0.get(usize::from(kin.same()?.0)).cloned();
+        let pools = snapshot.pools.iter().zip(kin);
+        Self(pools.map(|(pool, kin)| known(kin).unwrap_or_else(|| Watched::new(files(pool)))).collect())
     }
 
     /// Reads anew what has changed and has stood still since the last look, for handshakes from now on. Connections go on; sessions are not

@@ -73,15 +73,30 @@ impl Terminators {
     /// # Errors
     /// The first file that will not do.
     pub fn load(snapshot: &Snapshot) -> Result<Self, Wrong> {
-        let load = |listener: &Listener| {
-            let Some(tls) = &listener.tls else { return Ok(None) };
-            let named = |wrong: Wrong| Wrong(format!("listener `{}`: {wrong}", listener.name));
-            let files = Watched::new(files(tls));
-            let resumption = Resumption::new(tls)?;
-            let (config, showing) = config(tls, listener, resumption.clone()).map_err(named)?;
-            Ok(Some(Terminator { config, showing, resumption, files }))
-        };
+        let load = |listener: &Listener| Terminator::load(listener, Resumption::new);
         snapshot.listeners.iter().map(load).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// For a new configuration, of whose listeners some go on: those of `before` that `goes_on` names. Their clients resume what they have agreed upon.
+    ///
+    /// # Errors
+    /// The first file that will not do.
+    pub fn succeed(
+        &self,
+        (before, after): (&Snapshot, &Snapshot),
+        goes_on: &[Option<ListenerId>],
+    ) -> Result<Self, Wrong> {
+        let load = |(listener, of): (&Listener, &Option<ListenerId>)| {
+            let known = of.and_then(|of| {
+                let terminator = self.0.get(usize::from(of.0))?.as_ref()?;
+                Some((before[of].tls.as_ref()?, terminator))
+            });
+            Terminator::load(listener, |tls| match known {
+                Some((was, terminator)) if tls.resumes(was) => Ok(terminator.resumption.clone()),
+                _ => Resumption::new(tls),
+            })
+        };
+        after.listeners.iter().zip(goes_on).map(load).collect::<Result<_, _>>().map(Self)
     }
 
     /// Reads anew what has changed and has stood still since the last look, for handshakes from now on. Sessions go on, and so do their tickets.
@@ -121,6 +136,19 @@ impl Terminators {
 }
 
 impl Terminator {
+    /// `None` where the listener does not terminate TLS.
+    fn load(
+        listener: &Listener,
+        resumption: impl FnOnce(&ListenerTls) -> Result<Resumption, Wrong>,
+    ) -> Result<Option<Self>, Wrong> {
+        let Some(tls) = &listener.tls else { return Ok(None) };
+        let named = |wrong: Wrong| Wrong(format!("listener `{}`: {wrong}", listener.name));
+        let files = Watched::new(files(tls));
+        let resumption = resumption(tls)?;
+        let (config, showing) = config(tls, listener, resumption.clone()).map_err(named)?;
+        Ok(Some(Self { config, showing, resumption, files }))
+    }
+
     /// Reads the files anew. A ticket says that its holder once was who it must be: whose authorities may have changed needs a new one.
     fn renew(&mut self, tls: &ListenerTls, listener: &Listener) -> Result<Arc<ServerConfig>, Wrong> {
         let resumption = if tls.client_ca.is_some() { Resumption::new(tls)? } else { self.resumption.clone() };

@@ -17,7 +17,7 @@ use crate::telemetry::Cell;
 
 /// What workers and the control thread share of all routes' breakers; nothing of routes that have none.
 #[derive(Debug, Default)]
-pub struct Breakers(Box<[Option<RouteShared>]>);
+pub struct Breakers(Box<[Option<Arc<RouteShared>>]>);
 
 /// Of one route.
 #[derive(Debug, Default)]
@@ -68,15 +68,33 @@ pub struct Passage<'a>(Option<&'a RouteBreaker>);
 impl Breakers {
     #[must_use]
     pub fn new(snapshot: &Snapshot, workers: usize) -> Arc<Self> {
-        let shared =
-            || RouteShared { workers: (0..workers).map(|_| RouteCells::default()).collect(), ..RouteShared::default() };
-        Arc::new(Self(snapshot.routes.iter().map(|route| route.breaker.as_ref().map(|_| shared())).collect()))
+        Self::default().succeed(snapshot, workers, |_| None)
+    }
+
+    /// For a new configuration. What is known of a route that goes on is its `before`; an open breaker stays open.
+    #[must_use]
+    pub fn succeed(
+        &self,
+        snapshot: &Snapshot,
+        workers: usize,
+        before: impl Fn(RouteId) -> Option<RouteId>,
+    ) -> Arc<Self> {
+        let shared = || {
+            let workers = (0..workers).map(|_| RouteCells::default()).collect();
+            Arc::new(RouteShared { workers, ..RouteShared::default() })
+        };
+        let known = |route| self.0.get(usize::from(before(route)?.0))?.clone();
+        let routes = (0..).map(RouteId).zip(&snapshot.routes);
+        let of = |(at, route): (_, &crate::snapshot::Route)| {
+            route.breaker.as_ref().map(|_| known(at).unwrap_or_else(shared))
+        };
+        Arc::new(Self(routes.map(of).collect()))
     }
 
     /// None of a route without a breaker.
     #[must_use]
     pub fn of(&self, route: RouteId) -> Option<&RouteShared> {
-        self.0.get(usize::from(route.0))?.as_ref()
+        self.0.get(usize::from(route.0))?.as_deref()
     }
 }
 

@@ -1,6 +1,6 @@
 //! One pool as one worker sees it.
 
-use std::cell::{Cell, OnceCell, Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -51,7 +51,7 @@ pub struct Cluster {
     pub(super) told_at: Cell<Option<ring::Now>>,
     workers: usize,
     /// Where idle connections may go to other workers and come from them.
-    pub(super) lender: OnceCell<Lender>,
+    pub(super) lender: RefCell<Option<Lender>>,
     /// Whether requests to endpoints on this host skip TCP, where they could.
     pub(super) switch: Option<Arc<Switch>>,
 }
@@ -150,7 +150,7 @@ impl Cluster {
             workers,
             approach,
             told_at: Cell::new(None),
-            lender: OnceCell::new(),
+            lender: RefCell::default(),
             switch: None,
         };
         cluster.follow(pool, members, &Counters::default());
@@ -188,6 +188,12 @@ impl Cluster {
             .follow(after.len() as u32, after.iter().filter(|one| one.is_suspect()).count() as u32);
         self.endpoints.replace(after);
         self.barren_until.set(Now::ZERO);
+    }
+
+    /// A new configuration has another one in its place: what is under way ends here, and no connection lies idle.
+    pub fn supersede(&self, counters: &Counters) {
+        self.endpoints().iter().for_each(|endpoint| endpoint.supersede());
+        self.close_idle(counters);
     }
 
     fn enlist(&self, pool: &snapshot::Pool, member: &Member) -> Rc<Endpoint> {

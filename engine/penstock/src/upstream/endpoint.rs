@@ -37,6 +37,8 @@ pub struct Endpoint {
     /// Its place in the list; `None` when the list no longer names it.
     place: Cell<Option<u16>>,
     worker: usize,
+    /// Another configuration has another cluster for the pool: this one serves to its end what it has begun.
+    superseded: Cell<bool>,
     /// Connections on their way that nobody waits for.
     pub(super) warming: Cell<u32>,
     /// It was found full, for want of an idle connection.
@@ -63,6 +65,7 @@ impl Endpoint {
             patience: Cell::default(),
             place: Cell::new(None),
             worker,
+            superseded: Cell::new(false),
             warming: Cell::new(0),
             lacks_idle: Cell::new(false),
             asked: Cell::new(None),
@@ -99,15 +102,20 @@ impl Endpoint {
         self.place.get().is_none()
     }
 
+    /// There will be no next request, but of exchanges that are under way.
+    pub(super) fn supersede(&self) {
+        self.superseded.set(true);
+    }
+
     /// Whether a connection to it is worth keeping for the next request.
     pub(super) fn keeps_connections(&self) -> bool {
-        let nobody_there = self.shared.admin().state == AdminState::Maint || self.shared.health() == Health::Down;
-        !self.is_retired() && !nobody_there
+        self.takes_flows() && !self.superseded.get()
     }
 
     /// Flows of datagrams that go to it may go on.
     pub fn takes_flows(&self) -> bool {
-        self.keeps_connections()
+        let nobody_there = self.shared.admin().state == AdminState::Maint || self.shared.health() == Health::Down;
+        !self.is_retired() && !nobody_there
     }
 
     /// Its name has stood for nothing so far.

@@ -13,26 +13,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::limits;
 use crate::quic::{self, ConnectionId};
-use crate::snapshot::{ListenerId, ListenerProtocol, Snapshot};
+use crate::snapshot::{Listener, ListenerId, ListenerProtocol, Snapshot};
 
 /// The tables of all listeners, for all workers.
-#[derive(Debug)]
-pub struct Homes(Box<[Option<Table>]>);
+#[derive(Debug, Default)]
+pub struct Homes(Box<[Option<Arc<Table>>]>);
 
 impl Homes {
     #[must_use]
     pub fn new(snapshot: &Snapshot) -> Arc<Self> {
-        let table = |protocol: &ListenerProtocol| match protocol {
-            ListenerProtocol::Udp { flows, .. } if flows.quic => Some(Table::default()),
+        Self::default().succeed(snapshot, |_| None)
+    }
+
+    /// For a new configuration, of whose listeners some go on: those of `before`.
+    #[must_use]
+    pub fn succeed(&self, snapshot: &Snapshot, before: impl Fn(ListenerId) -> Option<ListenerId>) -> Arc<Self> {
+        let known = |listener| self.0.get(usize::from(before(listener)?.0))?.clone();
+        let table = |(at, listener): (_, &Listener)| match listener.protocol {
+            ListenerProtocol::Udp { flows, .. } if flows.quic => Some(known(at).unwrap_or_default()),
             _ => None,
         };
-        Arc::new(Self(snapshot.listeners.iter().map(|listener| table(&listener.protocol)).collect()))
+        Arc::new(Self((0..).map(ListenerId).zip(&snapshot.listeners).map(table).collect()))
     }
 
     /// A listener's table, if it keeps one.
     #[must_use]
     pub fn of(&self, listener: ListenerId) -> Option<&Table> {
-        self.0.get(usize::from(listener.0))?.as_ref()
+        self.0.get(usize::from(listener.0))?.as_deref()
     }
 }
 

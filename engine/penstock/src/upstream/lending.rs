@@ -89,7 +89,7 @@ impl Lending {
 }
 
 /// From now on worker `own` lends idle connections and borrows them, for pools whose endpoints have limits; `arrived` is called when
-/// a pool's endpoint may have a place again. On the worker's own ring, and on every worker's before any of them works.
+/// a pool's endpoint may have a place again. On the worker's own ring. What is sent to a worker that has not joined yet is lost.
 pub fn join(
     lending: &Arc<Lending>,
     own: usize,
@@ -98,14 +98,14 @@ pub fn join(
     cells: &Arc<WorkerCells>,
     arrived: impl Fn(PoolId) + 'static,
 ) {
+    clusters.iter().for_each(|cluster| drop(cluster.lender.take()));
     if lending.workers < 2 || !snapshot.pools.iter().any(lends) {
         return;
     }
     let to = RefCell::new((0..lending.workers).map(|_| None).collect());
     let post = Rc::new(Post { own, lending: Arc::clone(lending), to, cells: Arc::clone(cells) });
     for (at, cluster) in clusters.iter().enumerate().filter(|(at, _)| lends(&snapshot.pools[*at])) {
-        // A pool has one end on each worker; the first one stays.
-        let _ = cluster.lender.set(Lender { pool: PoolId(at as u16), post: Rc::clone(&post) });
+        cluster.lender.replace(Some(Lender { pool: PoolId(at as u16), post: Rc::clone(&post) }));
     }
     let clerk = Rc::new(Clerk {
         clusters: Rc::clone(clusters),
@@ -164,7 +164,7 @@ impl Clerk {
         let named = cluster.endpoints().iter().find(|one| Arc::ptr_eq(&one.shared, endpoint)).map(Rc::clone);
         match letter {
             Letter::Ask { .. } => {
-                let Some(lender) = cluster.lender.get() else { return };
+                let Some(lender) = cluster.lender() else { return };
                 // Who has left the list here will leave it there in a moment: the next question finds nobody to ask about.
                 let Some(endpoint) = named else { return };
                 let lent = endpoint.part_with(reuse, counters).await;
@@ -185,17 +185,21 @@ impl Clerk {
 impl Cluster {
     /// Idle connections go to other workers that need them.
     pub(super) fn lends(&self) -> bool {
-        self.lender.get().is_some()
+        self.lender.borrow().is_some()
+    }
+
+    fn lender(&self) -> Option<Lender> {
+        self.lender.borrow().clone()
     }
 
     /// Asks for connections to those endpoints that were found full for want of an idle one.
     pub(super) fn borrow(&self) {
-        let Some(Lender { pool, post }) = self.lender.get() else { return };
+        let Some(Lender { pool, post }) = self.lender() else { return };
         for endpoint in self.endpoints().iter().filter(|endpoint| endpoint.lacks_idle.take()) {
             let now = ring::now();
             let waits = endpoint.asked.get().is_some_and(|asked| now.since(asked) < limits::LENDING_WAIT);
             let Some(richest) = endpoint.shared.richest(post.own).filter(|_| !waits) else { continue };
-            if post.send(richest, Letter::Ask { pool: *pool, endpoint: Arc::clone(&endpoint.shared) }) {
+            if post.send(richest, Letter::Ask { pool, endpoint: Arc::clone(&endpoint.shared) }) {
                 endpoint.asked.set(Some(now));
             }
         }
@@ -203,11 +207,11 @@ impl Cluster {
 
     /// Another worker wants a connection more than this one needs this one.
     pub(super) fn send_over(&self, endpoint: &Rc<Endpoint>, idle: Idle, to: usize, counters: &Counters) {
-        let Some(lender) = self.lender.get() else {
+        let Some(lender) = self.lender() else {
             counters.upstream_discarded_total.add(1);
             return;
         };
-        let (lender, endpoint) = (lender.clone(), Rc::clone(endpoint));
+        let endpoint = Rc::clone(endpoint);
         ring::spawn(async move {
             let lent = Lent::of(idle).await;
             lender.post.cells.counters.upstream_discarded_total.add(u64::from(lent.is_none()));

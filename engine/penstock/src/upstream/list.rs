@@ -42,7 +42,7 @@ pub struct Badges {
 }
 
 /// How to make a list of a pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Maker {
     pub(super) pool: Box<str>,
     settings: BalanceSettings,

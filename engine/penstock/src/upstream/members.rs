@@ -18,7 +18,7 @@ use policy::Now;
 use super::list::Maker;
 use super::{Admin, EndpointShared, Members, Seals, discovery};
 use crate::limits;
-use crate::snapshot::{CookieRule, EndpointLimits, Pool, PoolId, Secret, Snapshot, Stickiness};
+use crate::snapshot::{CookieRule, Endpoint, EndpointLimits, Kin, Pool, PoolId, Secret, Snapshot, Stickiness};
 use crate::tls::Watched;
 
 /// One endpoint of a list.
@@ -90,6 +90,28 @@ impl Roster {
         Self { pools, workers }
     }
 
+    /// Of a new configuration: endpoints of pools that go on are who they were, with the operator's word on them, and what entries
+    /// stood for stays until something else is found.
+    #[must_use]
+    pub fn succeed(&self, before: &Snapshot, after: &Snapshot, kin: &[Kin], now: Now) -> Self {
+        let rolls = after.pools.iter().zip(kin).map(|(pool, kin)| {
+            let of = kin.of().and_then(|of| Some((&before[of], self.pools.get(usize::from(of.0))?)));
+            let mut roll = match of {
+                Some((was, roll)) => roll.succeed(was, pool, kin.same().is_some(), self.workers),
+                None => Roll::new(pool, self.workers),
+            };
+            roll.call(self.workers, now);
+            roll
+        });
+        Self { pools: rolls.collect(), workers: self.workers }
+    }
+
+    /// Some entry stands for nothing yet.
+    #[must_use]
+    pub fn lacks_somebody(&self) -> bool {
+        self.pools.iter().flat_map(|roll| &roll.sources).flatten().any(|found| found.addresses.is_empty())
+    }
+
     /// Reads the secrets of sticky cookies. Before that there are none.
     ///
     /// # Errors
@@ -140,6 +162,13 @@ impl Roster {
         roll.call(self.workers, now)
     }
 
+    /// Takes in several, for lists that nobody has been told of yet.
+    pub fn take_all(&mut self, findings: Vec<Finding>, now: Now) {
+        for finding in findings {
+            self.take(finding, now);
+        }
+    }
+
     /// The operator's word on an endpoint, from now on and until the process ends; `None` when the pool has none of that name.
     /// True when the list has changed by it, which only a weight does: the rest is read from the endpoint itself.
     pub fn set_admin(&mut self, pool: PoolId, name: &str, admin: Admin, now: Now) -> Option<bool> {
@@ -156,6 +185,19 @@ impl Roll {
         let sources = pool.endpoints.iter().map(|endpoint| vec![discovery::one(endpoint)]).collect();
         let maker = Maker::new(pool, workers);
         Self { maker, sources, members: Members::default(), secrets: Watched::default(), orders: HashMap::new() }
+    }
+
+    /// The same pool in a new configuration; `same`: it is met as before.
+    fn succeed(&self, was: &Pool, is: &Pool, same: bool, workers: usize) -> Self {
+        let found = |endpoint: &Endpoint| {
+            let known = was.endpoints.iter().position(|one| one == endpoint).and_then(|at| self.sources.get(at));
+            known.cloned().unwrap_or_else(|| vec![discovery::one(endpoint)])
+        };
+        let maker = if same { self.maker.clone() } else { Maker::new(is, workers) };
+        let heir = |member: &Member| Member { shared: Arc::new(member.shared.heir()), ..member.clone() };
+        let members = if same { self.members.clone() } else { maker.make(self.members.iter().map(heir).collect()) };
+        let sources = is.endpoints.iter().map(found).collect();
+        Self { maker, sources, members, secrets: Watched::default(), orders: self.orders.clone() }
     }
 
     fn sign(&mut self, rule: &CookieRule) -> io::Result<()> {

@@ -192,6 +192,23 @@ impl EndpointShared {
         shared
     }
 
+    /// The same endpoint in a pool that is met in another way: nothing is counted of it yet, and what was decided of it holds.
+    #[must_use]
+    pub fn heir(&self) -> Self {
+        let copy = |word: &AtomicU64| AtomicU64::new(word.load(Ordering::Relaxed));
+        let Words { admin, health, breaker, ready_since, ejected_until, interval: _ } = &self.words;
+        let words = Words {
+            admin: copy(admin),
+            health: AtomicU32::new(health.load(Ordering::Relaxed)),
+            breaker: copy(breaker),
+            ready_since: copy(ready_since),
+            ejected_until: copy(ejected_until),
+            interval: AtomicU32::default(),
+        };
+        let workers = self.workers.iter().map(|_| EndpointCell::default()).collect();
+        Self { words, connections: Connections::default(), workers }
+    }
+
     #[must_use]
     pub fn sums(&self) -> EndpointSums {
         let mut sums = EndpointSums { workers: self.workers.len(), ..EndpointSums::default() };

@@ -41,10 +41,13 @@ const QUIC_SCENES: u64 = 3;
 fn simulation_well_behaved() {
     take_turns("simulation_well_behaved", 0, |faults, turn| Scene {
         faults: faults.harmless(),
+        reloads: turn % 5 > 2,
         moves: turn % 2 == 1,
         hedges: turn % 3 == 1,
         ..Scene::default()
     });
+    let (scenes, adopted) = scene::adopted();
+    assert!(adopted >= 2 * scenes, "{adopted} configurations in {scenes} scenes");
 }
 
 /// Clients leave in the middle, read nothing or send too little; the others must not notice.
@@ -52,6 +55,7 @@ fn simulation_well_behaved() {
 fn simulation_rude_clients() {
     take_turns("simulation_rude_clients", 1, |faults, turn| Scene {
         faults: faults.harmless(),
+        reloads: turn % 2 == 1,
         rude_clients: true,
         hedges: turn % 3 == 1,
         ..Scene::default()
@@ -63,6 +67,7 @@ fn simulation_rude_clients() {
 fn simulation_rude_origins() {
     take_turns("simulation_rude_origins", 2, |faults, turn| Scene {
         faults: faults.harmless(),
+        reloads: turn % 5 > 2,
         rude_origins: true,
         hedges: turn % 3 == 1,
         candidates: turn % 2 == 1,
@@ -75,6 +80,7 @@ fn simulation_rude_origins() {
 fn simulation_everything_breaks() {
     take_turns("simulation_everything_breaks", 3, |faults, turn| Scene {
         faults: if turn.is_multiple_of(4) { Faults::wild() } else { faults },
+        reloads: turn % 5 > 2,
         rude_origins: true,
         rude_clients: true,
         tunnels: true,
@@ -91,6 +97,7 @@ fn simulation_everything_breaks() {
 fn simulation_drain() {
     take_turns("simulation_drain", 4, |faults, turn| Scene {
         faults: faults.harmless(),
+        reloads: turn % 5 > 2,
         drain: Some(Duration::from_millis(turn % 400)),
         tunnels: true,
         shaped: turn % 3 == 1,
@@ -103,6 +110,7 @@ fn simulation_drain() {
 fn simulation_tunnels() {
     take_turns("simulation_tunnels", 5, |faults, turn| Scene {
         faults: faults.harmless(),
+        reloads: turn % 5 > 2,
         web: false,
         tunnels: true,
         shaped: turn % 4 > 1,
@@ -182,6 +190,7 @@ fn simulation_quic() {
     take_turns_at_quic("simulation_quic", 0, |faults, turn| Scene {
         faults: Faults { datagram_loss: 0.0, datagram_full: 0.0, ..faults.harmless() },
         drain: (turn % 5 == 4).then(|| Duration::from_millis(turn % 400)),
+        reloads: turn % 7 > 4,
         h3_clients: true,
         h2_origins: turn % 3 == 2,
         crowded: turn % 4 == 2,
@@ -195,6 +204,7 @@ fn simulation_quic() {
 fn simulation_quic_lossy() {
     take_turns_at_quic("simulation_quic_lossy", 1, |faults, turn| Scene {
         faults: faults.harmless(),
+        reloads: turn % 7 > 4,
         h3_clients: true,
         wandering: turn % 4 != 3,
         h2_origins: turn % 3 == 2,
@@ -210,6 +220,7 @@ fn simulation_quic_everything_breaks() {
         faults: if turn % 4 == 3 { faults } else { faults.harmless() },
         rude_origins: !turn.is_multiple_of(3),
         rude_clients: turn % 4 != 1,
+        reloads: turn % 7 > 4,
         h3_clients: true,
         wandering: turn % 2 == 1,
         h2_origins: turn % 3 == 2,
@@ -227,7 +238,7 @@ fn some_are_refused() {
 
 /// HTTP/2 from clients, to endpoints, or both.
 fn multiplexed(turn: u64) -> Scene {
-    Scene { h2_clients: turn % 3 != 1, h2_origins: !turn.is_multiple_of(3), ..Scene::default() }
+    Scene { h2_clients: turn % 3 != 1, h2_origins: !turn.is_multiple_of(3), reloads: turn % 4 > 1, ..Scene::default() }
 }
 
 /// Plays every eleventh seed; `scene` gets the seed's faults, and how many of this scene's seeds came before.

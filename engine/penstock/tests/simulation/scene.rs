@@ -1,20 +1,21 @@
 //! A scene: an engine of one worker, its clients and origins; played to the end, and swept afterwards.
 
 use std::cell::RefCell;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use penstock::exchange::Splicing;
 use penstock::limits;
-use penstock::qos;
-use penstock::snapshot::{self, EndpointLimits, PoolId, Snapshot};
+use penstock::snapshot::{self, Diff, EndpointLimits, PoolId, Snapshot};
 use penstock::telemetry::WorkerCells;
 use penstock::tls::Originations;
-use penstock::upstream::{Breakers, Finding, Found, Homes, Lending, Members, Roster, Selections};
-use penstock::worker::{Message, Plan, Worker};
+use penstock::upstream::{Finding, Found, Members, Roster};
+use penstock::worker::{Draft, Generation, Message, Plan, Worker};
 use ring::sim::{Faults, Script, World};
 use ring::{Address, DriverChoice, Options, Ring, Sender};
 
@@ -79,6 +80,9 @@ const HEDGE: &str = "timeout = { head = \"20s\" }\nhedge = { after = \"20ms\", b
 /// A class whose bytes take their time, and whose connections wait for one another.
 const SLOW: &str = "[classes.slow]\nbandwidth = \"200kB/s\"\nrate = \"20/s\"\nper_client.bandwidth = \"150kB/s\"\n";
 
+/// Comes and goes where configurations change.
+const PASSING_LISTENER: &str = "[[listen]]\nname = \"passing\"\naddr = \"10.0.0.1:81\"\n";
+
 /// The same origins, as two pools that the route chooses from.
 const CHOOSING: &str = r#"
 [[pool]]
@@ -105,6 +109,8 @@ pub(crate) struct Scene {
     pub(crate) rude_origins: bool,
     /// Endpoints come and go all the time.
     pub(crate) moves: bool,
+    /// New configurations hold all the time: of one the pools are met in another way, one has another listener.
+    pub(crate) reloads: bool,
     /// What is slow is sent to another endpoint too.
     pub(crate) hedges: bool,
     /// The route chooses between two pools.
@@ -135,6 +141,7 @@ impl Default for Scene {
             rude_clients: false,
             rude_origins: false,
             moves: false,
+            reloads: false,
             hedges: false,
             candidates: false,
             h2_clients: false,
@@ -162,8 +169,9 @@ pub(crate) fn address(text: &str) -> Address {
     Address::Inet(text.parse::<SocketAddr>().expect("written here"))
 }
 
-fn snapshot(scene: &Scene) -> Arc<Snapshot> {
-    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 64] = [const { OnceLock::new() }; 64];
+/// One of three configurations that serve the same.
+fn snapshot(scene: &Scene, variant: usize) -> Arc<Snapshot> {
+    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 192] = [const { OnceLock::new() }; 192];
     let compile = || {
         let mut text = CONFIGURATION.to_owned();
         if scene.candidates {
@@ -185,6 +193,11 @@ fn snapshot(scene: &Scene) -> Arc<Snapshot> {
         if scene.datagrams {
             text.push_str(DATAGRAMS_LISTENER);
         }
+        match variant {
+            1 => text = text.replace("name = \"app\"\n", "name = \"app\"\nreuse.idle = \"40s\"\n"),
+            2 => text.insert_str(0, PASSING_LISTENER),
+            _ => {}
+        }
         match snapshot::read_with("simulation", &text, &|_| Ok(Vec::new())) {
             Ok(compiled) => Arc::new(compiled.snapshot),
             Err(report) => panic!("{}", report.render()),
@@ -192,7 +205,7 @@ fn snapshot(scene: &Scene) -> Arc<Snapshot> {
     };
     let kinds = [scene.hedges, scene.candidates, scene.h2_origins, scene.h3_clients, scene.shaped, scene.datagrams];
     let which = kinds.into_iter().enumerate().map(|(at, kind)| usize::from(kind) << at).sum::<usize>();
-    Arc::clone(SNAPSHOTS[which].get_or_init(compile))
+    Arc::clone(SNAPSHOTS[variant * 64 + which].get_or_init(compile))
 }
 
 /// Tunnels of all scenes so far, and how many bytes of theirs were spliced.
@@ -210,6 +223,14 @@ const ROOM: u64 = 2;
 
 static CROWDED: AtomicU64 = AtomicU64::new(0);
 static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+/// Scenes so far whose configuration changes, and configurations that were adopted in them.
+pub(crate) fn adopted() -> (u64, u64) {
+    (CHANGING.load(Ordering::Relaxed), ADOPTED.load(Ordering::Relaxed))
+}
+
+static CHANGING: AtomicU64 = AtomicU64::new(0);
+static ADOPTED: AtomicU64 = AtomicU64::new(0);
 static TUNNELS: AtomicU64 = AtomicU64::new(0);
 static SPLICED: AtomicU64 = AtomicU64::new(0);
 
@@ -226,27 +247,21 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
     let clients = people(&world, scene, &ledger, size_max);
     let ring = Ring::new(Options { driver: DriverChoice::Sim(world.node()), ..Options::default() })
         .map_err(|error| error.to_string())?;
-    let snapshot = snapshot(scene);
+    let snapshot = snapshot(scene, 0);
     let cells: Arc<WorkerCells> = Arc::default();
     let others = if scene.crowded { limits::EXCHANGES_MAX - ROOM } else { 0 };
     cells.counters.requests_open.add(others);
     let roster = Roster::new(&snapshot, 1, policy::Now::ZERO);
+    let tls = snapshot.listeners.iter().map(|one| one.tls.as_ref().map(|_| h3_client::server())).collect();
+    let members = roster.pools().cloned().collect();
+    let generation = Arc::new(Generation::first(&snapshot, 1, members, tls, Originations::default()));
     let plan = Plan {
-        switches: snapshot.pools.iter().map(|_| None).collect(),
-        qos: qos::Shared::new(&snapshot, 1),
-        originations: Originations::default(),
+        generation: Arc::clone(&generation),
         quic: penstock::quic::Keys::new(&snapshot.engine.quic).expect("there is randomness").repeatable(seed),
         afxdp: None,
-        selections: Selections::new(&snapshot, 1),
-        breakers: Breakers::new(&snapshot, 1),
-        lending: Lending::new(1),
         // Soon and often: of what passes through a simulated tunnel, most is spliced.
         splicing: Some(Splicing { after: 2_000, large: 200, pipes: 1 }),
-        homes: Homes::new(&snapshot),
-        tls: snapshot.listeners.iter().map(|one| one.tls.as_ref().map(|_| h3_client::server())).collect(),
-        snapshot,
         cells: Arc::clone(&cells),
-        members: roster.pools().cloned().collect(),
         log: None,
         qlog: None,
         seats: Vec::new(),
@@ -255,9 +270,11 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         count: 1,
         seed,
     };
-    let lists = Rc::new(RefCell::new(Lists { seen: roster.pools().cloned().collect(), roster }));
-    let moves = scene.moves.then(|| Rc::clone(&lists));
-    let counts = ring.block_on(work(plan, ledger, clients, scene.drain, moves));
+    let seen = roster.pools().cloned().collect();
+    let snapshots = [0, 1, 2].map(|at| self::snapshot(scene, at));
+    let lists = Rc::new(RefCell::new(Lists { seen, roster, generation, snapshots, coming: None }));
+    let changes = Changes { moves: scene.moves, reloads: scene.reloads };
+    let counts = ring.block_on(work(plan, ledger, clients, changes, scene.drain, Rc::clone(&lists)));
     cells.counters.requests_open.sub(others);
     if scene.crowded {
         CROWDED.fetch_add(cells.counters.requests_total.get(), Ordering::Relaxed);
@@ -278,18 +295,45 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
+/// What the control thread has to say meanwhile.
+struct Changes {
+    moves: bool,
+    reloads: bool,
+}
+
 /// Runs the worker until everybody has done, or for a while; then drains it.
 async fn work(
     plan: Plan,
     ledger: Rc<Ledger>,
     clients: Vec<Script<()>>,
+    changes: Changes,
     drain: Option<Duration>,
-    moves: Option<Rc<RefCell<Lists>>>,
+    lists: Rc<RefCell<Lists>>,
 ) -> ring::Counts {
     let worker = Worker::open(plan).expect("the world's addresses are free");
     let (sender, receiver) = ring::mailbox(16);
     let sender = Rc::new(RefCell::new(sender));
-    if let Some(lists) = moves {
+    if changes.reloads {
+        CHANGING.fetch_add(1, Ordering::Relaxed);
+        let (sender, lists) = (Rc::clone(&sender), Rc::clone(&lists));
+        ring::spawn(async move {
+            for number in 0..60 {
+                ring::sleep(Duration::from_millis(number * 11 % 43)).await;
+                let Ok(bound) = lists.borrow_mut().prepare(number as usize, &mut sender.borrow_mut()) else { return };
+                let bound = loop {
+                    match bound.try_recv() {
+                        Err(TryRecvError::Empty) => ring::sleep(Duration::from_micros(10)).await,
+                        answered => break answered,
+                    }
+                };
+                let adopts = matches!(bound, Ok(Ok(())));
+                if lists.borrow_mut().decide(adopts, &mut sender.borrow_mut()).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    if changes.moves {
         let sender = Rc::clone(&sender);
         ring::spawn(async move {
             for number in 0..200 {
@@ -323,9 +367,38 @@ async fn work(
 struct Lists {
     roster: Roster,
     seen: Vec<Members>,
+    generation: Arc<Generation>,
+    snapshots: [Arc<Snapshot>; 3],
+    /// What the worker is binding sockets for.
+    coming: Option<Arc<Draft>>,
 }
 
 impl Lists {
+    /// Another configuration is to hold, as the control thread would have it.
+    fn prepare(&mut self, number: usize, mail: &mut Sender<Message>) -> Result<Receiver<io::Result<()>>, Message> {
+        let (before, after) = (&self.generation, &self.snapshots[(number + 1 + number / 7) % 3]);
+        let diff = Diff::of(&before.snapshot, after).expect("nothing that stays is another");
+        let tls = after.listeners.iter().map(|one| one.tls.as_ref().map(|_| h3_client::server())).collect();
+        let draft = Arc::new(before.draft(after, diff, tls));
+        let (bound, answer) = channel();
+        mail.send(Message::Prepare { draft: Arc::clone(&draft), bound })?;
+        self.coming = Some(draft);
+        Ok(answer)
+    }
+
+    /// It holds, or what the worker could not bind is not to be: in this world an address is nobody else's until its socket is closed.
+    fn decide(&mut self, adopts: bool, mail: &mut Sender<Message>) -> Result<(), Message> {
+        let Some(draft) = self.coming.take().filter(|_| adopts) else { return mail.send(Message::Abandon) };
+        let (before, after, kin) = (&self.generation, &draft.snapshot, &draft.diff.pools);
+        let roster = self.roster.succeed(&before.snapshot, after, kin, policy::Now::ZERO);
+        let members: Vec<_> = roster.pools().cloned().collect();
+        self.seen.extend(members.iter().cloned());
+        let generation = Arc::new(before.succeed(&draft, members, Vec::new(), Originations::default()));
+        (self.roster, self.generation) = (roster, Arc::clone(&generation));
+        ADOPTED.fetch_add(1, Ordering::Relaxed);
+        mail.send(Message::Adopt { generation, done: channel().0 })
+    }
+
     /// An entry of the pool `app` stands for another one of its three endpoints: of one to three, some leave, some join.
     fn shuffle(&mut self, number: u64, mail: &mut Sender<Message>) -> Result<(), Message> {
         let (pool, name) = (PoolId(0), format!("10.2.0.{}:8000", 1 + number * number % 11 % 3));

@@ -17,7 +17,7 @@
 mod joined;
 mod paced;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
@@ -52,7 +52,8 @@ struct Path {
 pub struct Flows(Rc<Shared>);
 
 struct Shared {
-    door: Rc<Door>,
+    /// What new flows go through; those under way keep to the one by which they began.
+    door: RefCell<Rc<Door>>,
     sessions: Rc<Sessions>,
     socket: UdpSocket,
     open: RefCell<HashMap<Path, Rc<Flow>>>,
@@ -103,7 +104,7 @@ struct Flow {
 
 impl Flows {
     pub fn new(door: &Rc<Door>, sessions: &Rc<Sessions>, socket: UdpSocket) -> Self {
-        let (door, sessions) = (Rc::clone(door), Rc::clone(sessions));
+        let (door, sessions) = (RefCell::new(Rc::clone(door)), Rc::clone(sessions));
         let (open, leaving, spare) = (RefCell::default(), RefCell::default(), RefCell::default());
         let (lines, turn, server) = (Default::default(), RefCell::default(), Cell::default());
         Self(Rc::new(Shared { door, sessions, socket, open, leaving, spare, lines, turn, server }))
@@ -115,21 +116,31 @@ impl Flows {
     /// The socket's.
     pub fn poll_clients(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
         self.0.server.set(Some(ring::current_task()));
+        let newer = self.0.door().newer();
+        if let Some(door) = newer {
+            self.0.door.replace(door);
+        }
         self.0.let_go();
         let received = self.0.socket.poll_receive(cx, &mut |mut received| self.take(&mut received, most));
         for flow in self.0.leaving.borrow_mut().drain(..) {
             let Some(mut joined) = flow.joined.take() else { continue };
             let dropped = joined.leave(|leaving| flow.send(leaving));
-            self.0.door.cells.counters.datagrams_dropped_total.add(dropped);
+            self.0.door().cells.counters.datagrams_dropped_total.add(dropped);
             self.0.give_back(joined);
         }
         self.0.await_turn(cx);
         received
     }
 
+    /// Flows under way.
+    pub fn is_empty(&self) -> bool {
+        self.0.open.borrow().is_empty()
+    }
+
     fn take(&self, received: &mut Received<'_>, most: usize) {
         let shared = &self.0;
-        let counters = &shared.door.cells.counters;
+        let door = shared.door();
+        let counters = &door.cells.counters;
         let path = Path { client: received.from, to: received.to };
         let count = count(received.bytes.len(), received.stride);
         counters.datagrams_in_total.add(count);
@@ -151,7 +162,7 @@ impl Flows {
 
     /// A client that has no flow, and what it says first; `None` where it cannot have one.
     fn begin(&self, path: Path, said: &[u8], most: usize) -> Option<Rc<Flow>> {
-        let door = &self.0.door;
+        let door = &*self.0.door();
         if self.0.open.borrow().len() >= most {
             return None;
         }
@@ -178,24 +189,31 @@ impl Flows {
         if let Some(before) = before {
             before.give_way();
         }
-        ring::spawn(run(Rc::clone(&self.0), path, Rc::clone(&flow), pool, flows, held));
+        ring::spawn(run(Rc::clone(&self.0), Rc::clone(door), path, Rc::clone(&flow), (pool, flows), held));
         Some(flow)
     }
 }
 
 impl Shared {
+    fn door(&self) -> Ref<'_, Rc<Door>> {
+        self.door.borrow()
+    }
+
     /// Whose pace a client's new flow keeps to, if anybody's.
     ///
     /// # Errors
     /// Its turn is too far off.
     fn admit(&self, client: IpAddr) -> Result<Option<Pace>, Reason> {
-        let begins = self.door.admit_flow(client)?;
-        Ok(begins.map(|(class, turn)| Pace { class, client: self.door.qos.client_key(client), turn }))
+        let door = self.door();
+        let begins = door.admit_flow(client)?;
+        let client = door.qos.client_key(client);
+        Ok(begins.map(|(class, turn)| Pace { qos: Rc::clone(&door.qos), class, client, turn }))
     }
 
     /// Lets those go that have waited until now.
     fn let_go(&self) {
-        let counters = &self.door.cells.counters;
+        let door = self.door();
+        let counters = &door.cells.counters;
         while let Some(mut due) = self.due(Direction::Up) {
             let (flow, count) = (Rc::clone(&due.whose.flow), due.count());
             let dropped = if flow.goes_on() { self.pass(&flow, &due.received(), count) } else { count };
@@ -217,7 +235,7 @@ impl Shared {
             let Some(next) = next else { break };
             due = next;
         }
-        self.door.cells.counters.datagrams_dropped_total.add(dropped);
+        self.door().cells.counters.datagrams_dropped_total.add(dropped);
         self.give_back(joined);
     }
 
@@ -236,15 +254,16 @@ impl Shared {
         let (count, bytes) = leaving.amount();
         let sent = self.socket.send(&leaving.to(path.client, path.to)) != Sent::Full;
         if sent {
-            self.door.cells.counters.datagrams_out_total.add(count);
-            self.door.cells.counters.bytes_out_total.add(bytes);
+            let door = self.door();
+            door.cells.counters.datagrams_out_total.add(count);
+            door.cells.counters.bytes_out_total.add(bytes);
         }
         sent
     }
 
     /// A flow to the endpoint that knows a client's connection, if it has one.
     fn resume(&self, pool: PoolId, said: &[u8]) -> Option<Flow> {
-        let door = &self.door;
+        let door = self.door();
         let at = door.homes.of(door.listener)?.find(said)?;
         let (cluster, begun) = (door.cluster(pool), ring::now());
         let endpoint = cluster.resume(at, policy_now(begun))?;
@@ -255,7 +274,8 @@ impl Shared {
 
     /// A datagram belongs to the flow of its path. One of QUIC may be another client's, that a NAT has given the port of one that is gone.
     fn is_meant(&self, flow: &Flow, said: &[u8]) -> bool {
-        let Some(homes) = self.door.homes.of(self.door.listener) else { return true };
+        let door = self.door();
+        let Some(homes) = door.homes.of(door.listener) else { return true };
         let Some(id) = flow.called.get() else { return true };
         let beginning = said.get(1..9).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
         if quic::is_called_in(id, said) || beginning == flow.other.get() {
@@ -270,7 +290,8 @@ impl Shared {
 
     /// An endpoint has told a client what it wants to be called by.
     fn hear_names(&self, flow: &Flow, said: &[u8]) {
-        if let Some(homes) = self.door.homes.of(self.door.listener)
+        let door = self.door();
+        if let Some(homes) = door.homes.of(door.listener)
             && let Some(id) = quic::told_in(said)
             && flow.called.replace(Some(id)) != Some(id)
         {
@@ -440,7 +461,7 @@ impl Flow {
 
 /// A flow that is told of in the end, also when it is cut because the time of a drain is up.
 struct Told<'a> {
-    shared: &'a Shared,
+    door: &'a Door,
     path: Path,
     flow: &'a Flow,
     pool: PoolId,
@@ -460,22 +481,22 @@ impl Drop for Told<'_> {
             (true, true) => (504, "no-reply"),
             (true, false) => (200, ""),
         };
-        self.flow.tell(&self.shared.door, self.path, self.pool, ended);
+        self.flow.tell(self.door, self.path, self.pool, ended);
     }
 }
 
 /// Serves a flow until it is over.
 async fn run(
     shared: Rc<Shared>,
+    door: Rc<Door>,
     path: Path,
     flow: Rc<Flow>,
-    pool: PoolId,
-    settings: snapshot::Flows,
+    (pool, settings): (PoolId, snapshot::Flows),
     held: Option<HeldClient>,
 ) {
-    shared.sessions.enter(&shared.door);
+    shared.sessions.enter(&door);
     let mut timer = Timer::new();
-    let mut told = Told { shared: &shared, path, flow: &flow, pool, replies: settings.replies, is_over: false };
+    let mut told = Told { door: &door, path, flow: &flow, pool, replies: settings.replies, is_over: false };
     poll_fn(|cx| flow.poll(&shared, path, &settings, &mut timer, cx)).await;
     told.is_over = true;
     // Another one may have its place already.
@@ -484,9 +505,9 @@ async fn run(
         open.remove(&path);
     }
     drop(open);
-    shared.door.cluster(pool).record(&flow.endpoint, policy_now(ring::now()), &flow.outcome(settings.replies));
+    door.cluster(pool).record(&flow.endpoint, policy_now(ring::now()), &flow.outcome(settings.replies));
     drop(told);
-    shared.sessions.leave(&shared.door, held);
+    shared.sessions.leave(&door, held);
 }
 
 impl Flow {
@@ -500,7 +521,8 @@ impl Flow {
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         self.task.set(Some(ring::current_task()));
-        let counters = &shared.door.cells.counters;
+        let door = shared.door();
+        let counters = &door.cells.counters;
         shared.let_replies_go();
         let mut joined = shared.spare();
         let back = |leaving: Leaving<'_>| shared.reply(path, leaving);

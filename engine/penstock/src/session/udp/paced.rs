@@ -17,15 +17,15 @@ use ring::{Now, Received};
 use super::joined::count;
 use super::{Flow, Path, Shared};
 use crate::limits;
-use crate::qos::Direction;
+use crate::qos::{Direction, Qos};
 use crate::snapshot::ClassId;
 
 /// What a waiting datagram takes beside its bytes: one without any takes memory too.
 const OVERHEAD: usize = size_of::<Waiting<Whose>>();
 
 /// Whose pace a flow keeps to.
-#[derive(Clone, Copy)]
 pub(super) struct Pace {
+    pub(super) qos: Rc<Qos>,
     pub(super) class: ClassId,
     /// The key of its client.
     pub(super) client: u64,
@@ -160,10 +160,9 @@ impl Shared {
         received: &mut Received<'_>,
         mut go: impl FnMut(&Received<'_>, u64) -> u64,
     ) -> u64 {
-        let qos = &self.door.qos;
-        let paced = flow.pace.and_then(|pace| Some((pace, qos.turns(pace.class, None, || pace.client)?)));
+        let paced = flow.pace.as_ref().and_then(|pace| Some((pace, pace.qos.turns(pace.class, None, || pace.client)?)));
         let Some((pace, turns)) = paced else { return go(received, count(received.bytes.len(), received.stride)) };
-        let cells = &qos.cells().classes[usize::from(pace.class.0)];
+        let cells = &pace.qos.cells().classes[usize::from(pace.class.0)];
         let Received { from, to, ecn, stride, .. } = *received;
         let quantum = turns.quantum();
         let most = quantum.map_or(limits::JOINED_BYTES_MAX, |quantum| quantum.min(limits::JOINED_BYTES_MAX));

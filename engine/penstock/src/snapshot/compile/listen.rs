@@ -92,6 +92,21 @@ pub struct Flows {
 }
 
 impl Listener {
+    /// Its sockets would be the same.
+    #[must_use]
+    pub fn is_bound_as(&self, other: &Self) -> bool {
+        self.addresses == other.addresses
+            && self.backlog == other.backlog
+            && self.protocol.is_udp() == other.protocol.is_udp()
+            && self.http3.is_some() == other.http3.is_some()
+    }
+
+    /// It has sockets of UDP.
+    #[must_use]
+    pub fn has_datagrams(&self) -> bool {
+        self.protocol.is_udp() || self.http3.is_some()
+    }
+
     /// Which of its addresses has a socket that can take connections of a family.
     #[must_use]
     pub fn taker(&self, is_v4: bool) -> Option<usize> {

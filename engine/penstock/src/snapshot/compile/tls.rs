@@ -55,6 +55,13 @@ pub(super) fn listener_tls(doc: &TlsDoc) -> Option<ListenerTls> {
 }
 
 impl ListenerTls {
+    /// A client that has a session by the other one may resume it here. One that had to say who it is has to say it again: whom it is believed by may
+    /// have changed.
+    #[must_use]
+    pub fn resumes(&self, other: &Self) -> bool {
+        self.early_data == other.early_data && self.client_ca.is_none() && other.client_ca.is_none()
+    }
+
     /// Paths are the configuration file's, wherever the program was started.
     pub(super) fn root(&mut self, folder: &Path) {
         if let Some(client_ca) = &mut self.client_ca {

@@ -44,7 +44,7 @@ impl Pair {
         let pool = &snapshot.pools[0];
         let members = Maker::new(pool, 2).make(vec![member]);
         let lending = Lending::new(2);
-        let cells = [0, 1].map(|_| Arc::new(WorkerCells::new(1)));
+        let cells = [0, 1].map(|_| Arc::new(WorkerCells::default()));
         let clusters = [0, 1].map(|worker| Rc::new(Cluster::new(pool, None, &members, (worker, 2), 1)));
         for (worker, cluster) in clusters.iter().enumerate() {
             let one: Rc<[_]> = [Rc::clone(cluster)].into();

@@ -107,7 +107,7 @@ impl<'a> Socket<'a> {
             common: Common {
                 door,
                 settings,
-                cells: door.cells.websockets.open(way.matched.index()),
+                cells: door.websockets.open(way.matched.index()),
                 ending: None,
                 closed: None,
                 ping: settings.ping.map(|every| KeepAlive::new(every, door.desk.random.borrow_mut().next_u64())),

@@ -1,0 +1,119 @@
+//! A listener's sockets on one worker, from the moment when they are bound to that when they are closed, over all configurations between.
+
+use std::io;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use ring::{Listener as Listening, UdpSocket};
+
+use crate::exchange::{Door, Doorway};
+use crate::listen::{self, Gate};
+use crate::quic;
+use crate::snapshot::{Bind, Listener};
+use crate::tls::ServerConfig;
+
+/// Sockets that are bound, behind which nobody stands yet.
+#[derive(Default)]
+pub(super) struct Bound {
+    pub(super) listening: Vec<Listening>,
+    pub(super) datagrams: Vec<UdpSocket>,
+    pub(super) quic: Vec<Rc<quic::Endpoint>>,
+}
+
+/// Where clients of a listener come in.
+pub(super) struct Entrance {
+    pub(super) way: Rc<Doorway>,
+    pub(super) gates: Vec<Rc<Gate>>,
+    /// Those of HTTP/3, in the order of its addresses.
+    pub(super) quic: Vec<Rc<quic::Endpoint>>,
+    addresses: Box<[Bind]>,
+    /// Those of its gates that datagrams come in by, for as long as their sockets are open.
+    ports: Vec<Weak<Gate>>,
+}
+
+impl Bound {
+    /// Binds every address of a listener, `first` endpoints of QUIC being there already.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound, named.
+    pub(super) fn new(
+        listener: &Listener,
+        tls: Option<&ServerConfig>,
+        keys: &quic::Keys,
+        place: quic::Place,
+        first: usize,
+    ) -> io::Result<Self> {
+        if listener.protocol.is_udp() {
+            return Ok(Self { datagrams: listen::udp::bind(listener)?, ..Self::default() });
+        }
+        let server = tls.and_then(|tls| offer_quic(listener, tls, keys)).transpose()?;
+        let listening = listen::bind(listener)?;
+        let quic = match server {
+            None => Vec::new(),
+            Some(server) => listen::quic::bind(listener, first, keys, place, &server)?,
+        };
+        Ok(Self { listening, quic, datagrams: Vec::new() })
+    }
+}
+
+impl Entrance {
+    pub(super) fn new(listener: &Listener, way: Rc<Doorway>) -> Self {
+        let addresses = listener.addresses.clone();
+        Self { way, gates: Vec::new(), quic: Vec::new(), addresses, ports: Vec::new() }
+    }
+
+    /// Who comes in by datagrams comes through this gate.
+    pub(super) fn add_port(&mut self, gate: &Rc<Gate>) {
+        self.gates.push(Rc::clone(gate));
+        self.ports.push(Rc::downgrade(gate));
+    }
+
+    /// Who comes in from now on goes through this door.
+    pub(super) fn lead_to(&self, door: &Rc<Door>, keys: &quic::Keys) {
+        self.gates.iter().for_each(|gate| gate.lead_to(door));
+        self.show(door.listener(), door.tls.borrow().as_ref(), keys);
+    }
+
+    /// What clients of HTTP/3 are shown from now on.
+    pub(super) fn show(&self, listener: &Listener, tls: Option<&Arc<ServerConfig>>, keys: &quic::Keys) {
+        // A configuration that was tried out when it was loaded is not refused now.
+        if let Some(Ok(server)) = tls.and_then(|tls| offer_quic(listener, tls, keys)) {
+            self.quic.iter().for_each(|endpoint| endpoint.show(Arc::clone(&server)));
+        }
+    }
+
+    /// Nobody comes in any more, but those whom the kernel has accepted.
+    pub(super) fn close(&self) {
+        self.gates.iter().for_each(|gate| gate.close());
+    }
+
+    /// Its listener is no more: sockets are closed when nobody needs them.
+    pub(super) fn leave(mut self) -> Self {
+        self.close();
+        self.gates.clear();
+        self.quic.clear();
+        self
+    }
+
+    /// Nothing of it is there any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.way.open.get() == 0 && self.ports.iter().all(|port| port.strong_count() == 0)
+    }
+
+    /// Its sockets of UDP are closed after the last who came in by them; until then these addresses are its own.
+    pub(super) fn holds(&self, listener: &Listener) -> bool {
+        let shares = listener.addresses.iter().any(|address| self.addresses.contains(address));
+        shares && listener.has_datagrams() && self.ports.iter().any(|port| port.strong_count() > 0)
+    }
+}
+
+/// What a listener shows to clients of QUIC; `None` where it does not speak it.
+fn offer_quic(
+    listener: &Listener,
+    tls: &ServerConfig,
+    keys: &quic::Keys,
+) -> Option<io::Result<Arc<quic::ServerConfig>>> {
+    let http3 = listener.http3.as_ref()?;
+    let server = quic::server(tls, http3, keys);
+    Some(server.map_err(|error| io::Error::other(format!("listener `{}`: {error}", listener.name))))
+}
