@@ -24,6 +24,7 @@ mod meter;
 mod origin;
 mod process;
 mod qos;
+mod reload;
 mod report;
 mod rivals;
 mod scenario;
@@ -138,6 +139,14 @@ cargo xtask bench chaos [options]   faults of five origins under load: what clie
   --strict            fail unless, through Penstock, no GET fails or takes over a second, and at most 0.1 % of POSTs fail, none executed twice
   --smoke             everything in less than ten seconds, Penstock only
 
+cargo xtask bench reload [options]  a configuration that changes again and again: requests lost, connections closed, processes and memory left over
+
+  --rivals LIST       of nginx, haproxy (default both)
+  --reloads N         (default 20)     --every-ms N    (default 500)
+  --clients N         that ask one thing after another (default 32)       --parked N    connections that lie idle meanwhile (default 64)
+  --strict            fail where a client of Penstock's notices anything
+  --without-penstock, --json FILE, --smoke    as for h1
+
 cargo xtask bench sharing [µs]      what it costs a request that workers share what they know of endpoints, beside endpoints of their own; as a
                                     share of so many µs of CPU time a request, as h1 tells them (default 10.9). Alone on two CPUs
 
@@ -163,6 +172,7 @@ fn main() -> ExitCode {
         "grpc" => suite::run(scenario::GRPC, rest),
         "chaos" => chaos::run(rest),
         "qos" => qos::run(rest),
+        "reload" => reload::run(rest),
         "ws" => ws::run(rest),
         "l4" => l4::run(rest),
         "attacks" => attacks::run(rest),

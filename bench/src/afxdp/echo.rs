@@ -31,7 +31,7 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
     program.attach(&name, mode)?;
     let share = Share::new(vec![socket], interface);
     own::ring(&flags)?.block_on(async move {
-        let lane = Lane::new(share, Arc::new(WorkerCells::new(0)));
+        let lane = Lane::new(share, Arc::new(WorkerCells::default()));
         loop {
             poll_fn(|cx| {
                 lane.poll_receive(0, cx, &mut |to, received, _| {

@@ -5,7 +5,7 @@ mod generation;
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -237,11 +237,12 @@ impl Worker {
         self.steer.meet(neighbours);
         let gates = || self.entrances.iter().flat_map(|entrance| &entrance.gates);
         for mut inbox in inboxes {
-            let gates: Vec<_> = gates().filter(|gate| gate.steer.is_some()).map(Rc::clone).collect();
+            // One that is closed keeps its number, and what is handed over to it is nobody's.
+            let gates: Vec<_> = gates().filter(|gate| gate.steer.is_some()).map(Rc::downgrade).collect();
             ring::spawn(async move {
                 while let Some(handed) = inbox.recv().await {
-                    if let Some(gate) = gates.get(handed.gate) {
-                        listen::take_over(gate, handed.socket);
+                    if let Some(gate) = gates.get(handed.gate).and_then(Weak::upgrade) {
+                        listen::take_over(&gate, handed.socket);
                     }
                 }
             });

@@ -173,9 +173,10 @@ fn begin(compiled: Compiled, source: Source, reread: Option<Rc<Reread>>) -> Exit
     start::run(Arc::new(compiled.snapshot), &source, reread)
 }
 
-/// How the file is read anew; `None` for standard input, which is read once.
+/// How the file is read anew; `None` where it is none.
 fn reread(config: &Path) -> Option<Rc<Reread>> {
-    if config == Path::new("-") {
+    // What is read once, a pipe for one, is gone by then.
+    if config == Path::new("-") || !config.is_file() {
         return None;
     }
     let config = config.to_owned();

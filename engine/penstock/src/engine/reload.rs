@@ -43,6 +43,8 @@ struct Coming {
     originations: Originations,
     origination_files: OriginationFiles,
     discovery: Option<Discovery>,
+    /// Some entry stands for nothing yet.
+    lacks_somebody: bool,
 }
 
 /// A configuration that was adopted, or would be.
@@ -52,6 +54,17 @@ pub struct Reloaded {
     pub lines: Vec<String>,
     /// Which one it is, counted from 1.
     pub number: u64,
+}
+
+impl Coming {
+    /// Waits for names that nobody has looked up yet: requests had better not find nobody behind them.
+    async fn look_up(&self) {
+        let Some(discovery) = self.discovery.as_ref().filter(|_| self.lacks_somebody) else { return };
+        let deadline = ring::now() + limits::DISCOVERY_FIRST;
+        while !discovery.has_looked() && ring::now() < deadline {
+            ring::sleep(limits::RELOAD_LOOK).await;
+        }
+    }
 }
 
 /// What a configuration that is read anew comes to, with its warnings.
@@ -96,6 +109,7 @@ async fn try_reload(engine: &Rc<RefCell<Engine>>, reread: Option<&Reread>) -> Re
     let (coming, answers) = engine.borrow_mut().prepare(&snapshot)?;
     let workers = engine.borrow().mail.len();
     let answers = collect(&answers, workers).await;
+    coming.look_up().await;
     let (reloaded, done) = engine.borrow_mut().decide(coming, answers)?;
     // Who asks by the next request is to be served by the new one.
     collect(&done, workers).await;
@@ -161,9 +175,11 @@ impl Engine {
         let originations = before.originations.succeed(snapshot, &diff.pools).map_err(told)?;
         let draft = Arc::new(before.draft(snapshot, diff, terminators.configs()));
         let discovery = Discovery::start(snapshot);
+        let roster = self.roster.succeed(&before.snapshot, snapshot, &draft.diff.pools, now());
+        let lacks_somebody = roster.lacks_somebody();
         let (bound, answers) = channel();
         self.tell(&Message::Prepare { draft: Arc::clone(&draft), bound });
-        Ok((Coming { draft, terminators, originations, origination_files, discovery }, answers))
+        Ok((Coming { draft, terminators, originations, origination_files, discovery, lacks_somebody }, answers))
     }
 
     /// Has every worker go on by what was prepared, if they all can.
@@ -178,7 +194,7 @@ impl Engine {
         let roster = roster.inspect_err(|_| self.tell(&Message::Abandon))?;
 
         // From here on nothing can fail.
-        let Coming { draft, terminators, originations, origination_files, discovery } = coming;
+        let Coming { draft, terminators, originations, origination_files, discovery, .. } = coming;
         let switches = self.same_host.succeed(&draft.snapshot, &draft.diff.pools);
         let members = roster.pools().cloned().collect();
         let generation = Arc::new(self.generation.succeed(&draft, members, switches.clone(), originations.clone()));
@@ -205,10 +221,6 @@ impl Engine {
         let mut roster = self.roster.succeed(self.snapshot(), snapshot, &diff.pools, now());
         roster.sign(snapshot).map_err(told)?;
         if let Some(discovery) = &coming.discovery {
-            // Names that nobody has looked up yet: requests had better not find nobody behind them.
-            if roster.lacks_somebody() {
-                discovery.wait(limits::DISCOVERY_FIRST);
-            }
             roster.take_all(discovery.news(), now());
         }
         Ok(roster)

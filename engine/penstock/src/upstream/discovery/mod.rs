@@ -97,6 +97,12 @@ impl Discovery {
         }
     }
 
+    /// Every entry has been looked at once.
+    #[must_use]
+    pub fn has_looked(&self) -> bool {
+        self.shared.state().entries.iter().all(|entry| entry.looked)
+    }
+
     /// Rings when there is news from now on.
     pub fn ring(&self, bell: Sender<()>) {
         let mut state = self.shared.state();
