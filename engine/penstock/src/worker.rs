@@ -76,11 +76,15 @@ pub enum Message {
     Cut,
 }
 
+/// Clusters of configurations that hold no longer, for as long as something goes on in them.
+type Superseded = RefCell<Vec<Rc<Cluster>>>;
+
 /// A worker at work on the ring of this thread.
 pub struct Worker {
     seat: Seat,
     /// What holds now.
     world: Rc<RefCell<Rc<World>>>,
+    superseded: Rc<Superseded>,
     /// Of what is to hold next, the number, and the sockets of listeners that are new in it.
     coming: Option<(u64, Vec<Option<Bound>>)>,
     /// By listener.
@@ -122,6 +126,7 @@ impl Worker {
         let mut worker = Self {
             seat,
             world: Rc::new(RefCell::new(Rc::clone(&world))),
+            superseded: Rc::default(),
             coming: None,
             entrances: Vec::new(),
             leaving: Vec::new(),
@@ -146,6 +151,7 @@ impl Worker {
         }
         ring::spawn(housekeeping(
             Rc::clone(&worker.world),
+            Rc::clone(&worker.superseded),
             Arc::clone(&worker.seat.cells),
             Rc::clone(&worker.steer),
             worker.seat.log.clone(),
@@ -337,7 +343,7 @@ impl Worker {
         for entrance in entrances.into_iter().flatten() {
             self.leaving.push(entrance.leave());
         }
-        before.give_way(&world, &self.seat.cells);
+        self.superseded.borrow_mut().extend(before.give_way(&world, &self.seat.cells));
     }
 
     /// Closes the doors, lets exchanges finish, and gives idle connections a last chance.
@@ -361,6 +367,7 @@ impl Worker {
         for cluster in world.clusters.iter() {
             cluster.close_idle(&self.seat.cells.counters);
         }
+        close_superseded(&self.superseded, &self.seat.cells);
         // Closed sockets leave with the coming turns.
         ring::yield_now().await;
     }
@@ -373,9 +380,19 @@ impl Worker {
     }
 }
 
+/// A connection that was being made when its cluster was superseded is nobody's by now.
+fn close_superseded(superseded: &Superseded, cells: &WorkerCells) {
+    superseded.borrow_mut().retain(|cluster| {
+        cluster.close_idle(&cells.counters);
+        // Somebody's door leads to it, or what was said last is still on its way.
+        Rc::strong_count(cluster) > 1 || cluster.is_connected()
+    });
+}
+
 /// What must be done now and then, whatever the load.
 async fn housekeeping(
     world: Rc<RefCell<Rc<World>>>,
+    superseded: Rc<Superseded>,
     cells: Arc<WorkerCells>,
     steer: Rc<steer::Local>,
     log: Option<Rc<RefCell<Writer>>>,
@@ -389,6 +406,7 @@ async fn housekeeping(
         let asked = Selecting { now: policy_now(ring::now()), repeatable: true, waits: &|_| false };
         present.selections.iter().flatten().for_each(|selection| selection.look(&asked));
         drop(present);
+        close_superseded(&superseded, &cells);
         steer.forgive();
         ring::sleep(limits::HOUSEKEEPING).await;
         if let Some(log) = &log {

@@ -366,7 +366,7 @@ pub(super) async fn wait_for(turn: Now, lane: &mut Lane<'_, Server>, timer: &mut
     poll_fn(|cx| {
         if timer.poll_expired() {
             Poll::Ready(Ok(()))
-        } else if lane.poll_ended(cx).is_ready() {
+        } else if lane.poll_broken(cx).is_ready() {
             Poll::Ready(Err(gone(lane)))
         } else {
             Poll::Pending

@@ -72,7 +72,6 @@ pub(super) fn run(mut session: Session) -> impl Future<Output = ()> {
                 return ring::pooled(session.go_on_as_h2()).await;
             }
             // Everything larger lives only as long as there is something to do.
-            session.renew();
             if !spoken || !ring::pooled(session.serve_ready()).await {
                 break;
             }
@@ -156,8 +155,16 @@ impl Session {
         if self.timer.poll_expired() { Poll::Ready(false) } else { Poll::Pending }
     }
 
+    /// Serves what there is, each request by the configuration that holds then. False when the connection shall end.
     async fn serve_ready(&mut self) -> bool {
-        serve_ready(&self.door, &mut self.conn, &self.peer, &mut self.timer).await
+        loop {
+            self.renew();
+            match serve_ready(&self.door, &mut self.conn, &self.peer, &mut self.timer).await {
+                Served::All => return true,
+                Served::Some => {}
+                Served::Last => return false,
+            }
+        }
     }
 }
 
@@ -172,8 +179,18 @@ fn without_tls() -> Vec<u8> {
     answer
 }
 
-/// Serves requests while there are bytes of them. False when the connection shall end.
-async fn serve_ready(door: &Door, conn: &mut Conn<Server>, peer: &Peer, timer: &mut Timer) -> bool {
+/// What has been served.
+enum Served {
+    /// All that was here.
+    All,
+    /// What comes next goes through another door.
+    Some,
+    /// The connection shall end.
+    Last,
+}
+
+/// Serves requests while there are bytes of them, and the configuration is the same.
+async fn serve_ready(door: &Door, conn: &mut Conn<Server>, peer: &Peer, timer: &mut Timer) -> Served {
     loop {
         match next_request(door, conn, timer).await {
             Next::Request(head) => {
@@ -183,22 +200,24 @@ async fn serve_ready(door: &Door, conn: &mut Conn<Server>, peer: &Peer, timer: &
             Next::Refuse(reason) => {
                 let said = conn.unread()[..conn.unread().len().min(limits::REFUSED_SAID_MAX)].to_vec();
                 exchange::refuse(door, &mut conn.into(), peer, &said, reason);
-                return false;
+                return Served::Last;
             }
-            Next::Close => return false,
+            Next::Close => return Served::Last,
         }
         // All that was pipelined ahead waits until the client has taken its answers.
         if conn.machine.is_closed() || conn.machine.is_tunnel() || !conn.machine.is_persistent() {
-            return false;
+            return Served::Last;
         }
         timer.set(ring::now() + door.listener().body_timeout);
         if !sent(conn, timer, limits::UNSENT_BYTES_MAX).await {
-            return false;
+            return Served::Last;
         }
         conn.stream.set_appetite(ring::Appetite::Any);
-        // The next request goes by the configuration that holds then.
-        if conn.unread().is_empty() && conn.stream.is_quiet() || door.newer().is_some() {
-            return true;
+        if conn.unread().is_empty() && conn.stream.is_quiet() {
+            return Served::All;
+        }
+        if door.newer().is_some() {
+            return Served::Some;
         }
     }
 }

@@ -196,6 +196,12 @@ impl Cluster {
         self.close_idle(counters);
     }
 
+    /// It has connections that many requests share.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.endpoints().iter().any(|endpoint| endpoint.sharing.is_open())
+    }
+
     fn enlist(&self, pool: &snapshot::Pool, member: &Member) -> Rc<Endpoint> {
         let breaker = Breaker::new(pool.breaker, self.random.borrow_mut().next_u64());
         Rc::new(Endpoint::new(member, breaker.shared_by(self.workers as u16), self.worker, pool))

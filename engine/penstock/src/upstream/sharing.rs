@@ -90,6 +90,11 @@ impl Connection {
 }
 
 impl Sharing {
+    /// There is a connection.
+    pub(super) fn is_open(&self) -> bool {
+        !self.open.borrow().is_empty()
+    }
+
     /// A stream of the fullest connection that takes one more.
     fn take(&self, reuse: &Reuse) -> Option<Wire> {
         let open = self.open.borrow();

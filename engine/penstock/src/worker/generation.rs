@@ -229,11 +229,15 @@ impl World {
         }
     }
 
-    /// Another one has its place: clusters that are not in that one serve to its end what they have begun.
-    pub(super) fn give_way(&self, to: &Self, cells: &WorkerCells) {
+    /// Another one has its place: clusters that are not in that one serve to its end what they have begun. They are given back, for connections
+    /// that have been made by then must not outlive them.
+    pub(super) fn give_way(&self, to: &Self, cells: &WorkerCells) -> impl Iterator<Item = Rc<Cluster>> {
         let goes_on = |cluster: &Rc<Cluster>| to.clusters.iter().any(|one| Rc::ptr_eq(one, cluster));
-        let over = self.clusters.iter().filter(|cluster| !goes_on(cluster));
-        over.for_each(|cluster| cluster.supersede(&cells.counters));
+        let over = self.clusters.iter().filter(move |cluster| !goes_on(cluster));
+        over.map(|cluster| {
+            cluster.supersede(&cells.counters);
+            Rc::clone(cluster)
+        })
     }
 }
 
