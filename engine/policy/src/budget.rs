@@ -2,7 +2,8 @@
 //!
 //! Retries are kind to one request and cruel to an overloaded pool: three tries each turn an outage into three times the
 //! load. So retries are a share of the requests of the last seconds, or a small floor where that is more, so that a quiet
-//! pool can retry at all: the greater of the two and not their sum, so that a fifth means a fifth. A retry is counted when it is decided, not when it ends: in a storm nothing ends.
+//! pool can retry at all: the greater of the two and not their sum, so that a fifth means a fifth. A retry is counted when it is decided, not when it ends: in a storm nothing ends. One that follows a try which reached nobody is none:
+//! no endpoint gets more requests for it ([`Outcome::cost_nobody`](crate::Outcome::cost_nobody)).
 //! Source: Finagle's `RetryBudget` (20 % and 10/s over 10 s), linkerd's `retryBudget`, gRPC's retry throttling.
 
 use crate::{Now, Window};

@@ -211,6 +211,12 @@ impl Outcome {
         }
     }
 
+    /// Whether no endpoint had to do anything for the try: the next one is the first that somebody bears. A TLS handshake that fails has cost both ends.
+    #[must_use]
+    pub const fn cost_nobody(&self) -> bool {
+        matches!(self.class, Class::Refused | Class::ConnectTimedOut | Class::Unresolved)
+    }
+
     /// Whether another try is safe for this request. The policy's own list (`retry.on`), the number of tries and the
     /// budget are asked beside this ([`RetryPolicy::decide`](crate::RetryPolicy::decide)).
     #[must_use]

@@ -122,7 +122,7 @@ pub struct Tried {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryDecision {
-    /// Try again after this time. The budget has been charged.
+    /// Try again after this time. The budget has been charged for a try that an endpoint has [borne](Outcome::cost_nobody).
     Retry {
         after: Duration,
     },
@@ -158,7 +158,7 @@ impl RetryPolicy {
         random: &mut Random,
     ) -> RetryDecision {
         match self.judge(now, outcome, tried, random) {
-            Ok(_) if !budget.withdraw(now) => RetryDecision::Stop(Stop::Budget),
+            Ok(_) if !outcome.cost_nobody() && !budget.withdraw(now) => RetryDecision::Stop(Stop::Budget),
             Ok(after) => RetryDecision::Retry { after },
             Err(why) => RetryDecision::Stop(why),
         }
@@ -301,5 +301,23 @@ mod tests {
             ));
         }
         assert_eq!(policy.decide(NOW, &RESET, &first(), &mut budget, &mut random), RetryDecision::Stop(Stop::Budget));
+    }
+
+    #[test]
+    fn what_reached_nobody_is_repeated_without_a_charge() {
+        let mut budget = RetryBudget::new(RetryBudgetSettings { percent: 0, per_second_min: 1 });
+        let (policy, mut random) = (policy(), Random::new(1));
+        let mut decide = |class| {
+            let outcome = Outcome::new(Duration::ZERO, class);
+            policy.decide(NOW, &outcome, &first(), &mut budget, &mut random)
+        };
+        for class in [Class::Refused, Class::ConnectTimedOut, Class::Unresolved].repeat(20) {
+            assert!(matches!(decide(class), RetryDecision::Retry { .. }), "{class:?}");
+        }
+        for _ in 0..10 {
+            assert!(matches!(decide(Class::Untrusted), RetryDecision::Retry { .. }));
+        }
+        assert_eq!(decide(Class::Untrusted), RetryDecision::Stop(Stop::Budget), "a handshake has been borne");
+        assert!(matches!(decide(Class::Refused), RetryDecision::Retry { .. }), "with nothing left");
     }
 }

@@ -214,9 +214,9 @@ fn retries_add_a_fifth_at_most_in_outages_whole_and_partial() {
                 };
                 let report = World::new(settings, seed, |index, _, _, random| match kind {
                     _ if index >= dead => usual(random),
-                    0 => Does::Refuse(Duration::from_micros(50)),
+                    0 => Does::Break(Duration::from_micros(50)),
                     1 => Does::Answer(Duration::from_millis(3), 503),
-                    _ if random.below(2) == 0 => Does::Refuse(Duration::from_micros(50)),
+                    _ if random.below(2) == 0 => Does::Break(Duration::from_micros(50)),
                     _ => usual(random),
                 })
                 .run();
@@ -225,6 +225,25 @@ fn retries_add_a_fifth_at_most_in_outages_whole_and_partial() {
                 assert!(amplification <= 1.21, "{dead} dead, kind {kind}: {amplification}");
                 assert!(amplification > 1.1, "and they are made: {amplification}");
             }
+        }
+    }
+}
+
+/// Nobody bears a request that is refused: whatever the budget, it finds who takes it.
+#[test]
+fn who_is_refused_goes_on_until_somebody_takes_it() {
+    for seed in 0..4 {
+        for dead in [1, 2] {
+            let settings = Settings {
+                breaker: BreakerSettings { failures: 0, ..BreakerSettings::default() },
+                ..Settings::default()
+            };
+            let does = |index: usize, random: &mut Random| {
+                if index < dead { Does::Refuse(Duration::from_micros(50)) } else { usual(random) }
+            };
+            let report = World::new(settings, seed, |index, _, _, random| does(index, random)).run();
+            assert_eq!(report.failed(), 0, "{dead} of five refuse");
+            assert!(report.amplification() > 1.21 || dead == 1, "more than a budget has: {}", report.amplification());
         }
     }
 }

@@ -12,6 +12,8 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 pub(crate) enum Does {
     Answer(Duration, u16),
     Refuse(Duration),
+    /// It takes the request and ends the connection.
+    Break(Duration),
     Hang,
 }
 
@@ -228,7 +230,7 @@ impl<F: Fn(usize, Now, bool, &mut Random) -> Does> World<F> {
         (request.endpoint, request.sent, request.does) = (endpoint, now, does);
         let attempt = request.attempt;
         match does {
-            Does::Answer(after, _) | Does::Refuse(after) => {
+            Does::Answer(after, _) | Does::Refuse(after) | Does::Break(after) => {
                 self.at(now.plus(after), Event::End { request: number, attempt });
             }
             Does::Hang => {}
@@ -262,6 +264,7 @@ impl<F: Fn(usize, Now, bool, &mut Random) -> Does> World<F> {
         match self.requests[number].does {
             Does::Answer(_, status) => self.settle_with(now, number, Outcome::answered(Duration::ZERO, status)),
             Does::Refuse(_) => self.settle(now, number, Class::Refused),
+            Does::Break(_) => self.settle(now, number, Class::Reset),
             Does::Hang => unreachable!("a hung try has no end"),
         }
     }

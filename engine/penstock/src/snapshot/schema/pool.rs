@@ -235,7 +235,7 @@ pub struct RetryDoc {
     pub non_idempotent: bool,
     /// How much of a request's content is kept to be sent again. Larger ones are not tried again once they have begun to leave.
     pub buffer: Text<Size>,
-    /// Retries as a share of the requests of the last ten seconds; three a second are always allowed.
+    /// Retries as a share of the requests of the last ten seconds; three a second are always allowed. Who is not connected to costs nothing of it.
     pub budget: Text<Percent>,
 }
 
