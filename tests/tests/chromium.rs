@@ -73,7 +73,8 @@ on_each_driver! {
     fn http3_after_it_was_advertised(driver) {
         let Some(visit) = Visit::by(driver, "upgrade", "", Quic::Advertised) else { return };
         let told = visit.told();
-        assert_eq!((&told["page"], &told["first"], &told["last"]), (&"h2".into(), &"h2".into(), &"h3".into()), "{told}");
+        // What it asks for right after the page may have gone over already.
+        assert_eq!((&told["page"], &told["last"]), (&"h2".into(), &"h3".into()), "{told}");
         let metrics = visit.engine.metrics();
         assert!(metrics.sum("h2_connections_total") >= 1);
         assert!(metrics.sum("h3_connections_total") >= 1);

@@ -6,7 +6,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use harness::{Authority, Driver, Engine, Folder, Kind, Net, Origin, Setup, on_each_driver, quic};
+use harness::{
+    Authority, Driver, Engine, Folder, Kind, Net, Origin, Setup, Tool, binary, free_address, on_each_driver, quic,
+};
 
 /// What a run may take on a machine that does other things too.
 const RUN_MAX: Duration = Duration::from_secs(120);
@@ -53,6 +55,34 @@ on_each_driver! {
         let metrics = engine.metrics();
         assert_eq!((metrics.sum("quic_passed_on_total"), metrics.sum("quic_passed_on_lost_total")), (0, 0));
     }
+
+    /// HTTP/3 that the engine began without and came to speak by another configuration is no worse at it.
+    fn clients_that_move_at_a_listener_that_came_later(driver) {
+        const FEW: usize = 100;
+        for (line, programs) in [("", true), ("steering = \"off\"", false)] {
+            let (folder, origin) = (Folder::new(), Origin::standard());
+            let authority = Authority::new(&folder, "ca");
+            let issued = authority.issue(&folder, "site", &["localhost"], Kind::Ecdsa);
+            let engine = Setup::new(driver).cores("0-1").engine_line(line).origin(&origin).start();
+            let came = free_address();
+            let file = engine.folder.join("penstock.toml");
+            let toml = std::fs::read_to_string(&file).expect("a file of our own");
+            let toml = format!("{toml}\n[[listen]]\nname = \"tls\"\naddr = \"{came}\"\n{}\n", issued.line());
+            std::fs::write(&file, toml).expect("a file of our own");
+            let reload = Tool::new(binary(), 30).args(["reload", "--admin", &engine.admin.to_string()]).run();
+            assert_eq!(reload.code, Some(0), "{}", reload.err);
+
+            assert_eq!(visits(&authority, came, FEW), Vec::<String>::new(), "of {FEW}, these were lost");
+            let passed_on = engine.metrics().sum("quic_passed_on_total") as usize;
+            if programs && engine.status()["steering"] == "program" {
+                assert_eq!(passed_on, 0, "datagrams that the program gave to the wrong worker");
+                assert!(verdicts(&engine, "by_id") as usize > FEW);
+            } else {
+                assert!(passed_on > FEW / 4, "{passed_on} datagrams were brought to their workers");
+            }
+            engine.until_idle();
+        }
+    }
 }
 
 /// What became of all those downloads.
@@ -79,7 +109,7 @@ fn download(driver: Driver, net: Option<&Net>, engine_lines: &str) -> Moved {
         setup = setup.at(SocketAddr::new(Net::V4.parse().expect("an address"), 8_443));
     }
     let engine = setup.origin(&origin).listen_line(&issued.line()).start();
-    let visit = || visits(&authority, engine.address);
+    let visit = || visits(&authority, engine.address, CLIENTS);
     let lost = match net {
         Some(net) => net.outside(visit),
         None => visit(),
@@ -87,15 +117,15 @@ fn download(driver: Driver, net: Option<&Net>, engine_lines: &str) -> Moved {
     Moved { lost, engine }
 }
 
-/// All clients, until each is done.
-fn visits(authority: &Authority, address: SocketAddr) -> Vec<String> {
+/// So many clients, until each is done.
+fn visits(authority: &Authority, address: SocketAddr, clients: usize) -> Vec<String> {
     let config = quic::config(authority, 8 << 10);
     let mut visitors: Vec<(quic::Visitor, bool)> = Vec::new();
     let begun = Instant::now();
     while begun.elapsed() < RUN_MAX {
         // Not all at once: what is tried here are moves, not a thundering herd.
         let handshaking = visitors.iter().filter(|(visitor, _)| visitor.received == 0 && visitor.ended.is_none());
-        if visitors.len() < CLIENTS && handshaking.count() < 50 {
+        if visitors.len() < clients && handshaking.count() < 50 {
             visitors.push((quic::Visitor::connect(address, &config), false));
         }
         for (visitor, moved) in visitors.iter_mut().filter(|(visitor, _)| visitor.ended.is_none()) {
@@ -105,11 +135,11 @@ fn visits(authority: &Authority, address: SocketAddr) -> Vec<String> {
                 *moved = true;
             }
         }
-        if visitors.len() == CLIENTS && visitors.iter().all(|(visitor, _)| visitor.ended.is_some()) {
+        if visitors.len() == clients && visitors.iter().all(|(visitor, _)| visitor.ended.is_some()) {
             break;
         }
     }
-    assert_eq!(visitors.len(), CLIENTS, "clients that came at all");
+    assert_eq!(visitors.len(), clients, "clients that came at all");
     let lost = visitors.iter().filter_map(|(visitor, moved)| match &visitor.ended {
         Some(Ok(())) if visitor.received > CONTENT && *moved => None,
         ended => Some(format!("{ended:?} after {} bytes", visitor.received)),

@@ -302,7 +302,15 @@ on_each_driver! {
             });
             assert_eq!(visitor.ended, Some(Ok(())), "round {round}");
             visitor.close();
-            assert_eq!(engine.status()["listeners"].as_array().map(Vec::len), Some(3));
+            let status = engine.status();
+            assert_eq!(status["listeners"].as_array().map(Vec::len), Some(3));
+            if status["steering"] == "program" {
+                let programs = status["programs"].to_string();
+                for named in ["(`door`)", "(`plain`)", "over UDP (`tls`)"] {
+                    assert!(programs.contains(named), "{named}: {programs}");
+                }
+                assert_eq!(steered(&engine, "(`plain`)"), 1, "round {round}");
+            }
 
             rewrite(&engine, &text);
             let told = reload(&engine, &[]).text();
@@ -314,6 +322,40 @@ on_each_driver! {
             until("the port is free", PATIENCE, || UdpSocket::bind(tls).is_ok());
         }
         engine.until_metric("connections_open", 1);
+        let status = engine.status();
+        if status["steering"] == "program" {
+            assert_eq!(status["programs"].as_array().map(Vec::len), Some(1), "{status}");
+        }
+    }
+
+    /// Who is told to end while a configuration waits for its names goes by no other one any more.
+    fn who_drains_changes_nothing(driver) {
+        let (silent, gate) = (UdpSocket::bind("127.0.0.1:0").expect("a port"), Arc::new(AtomicBool::new(false)));
+        let opened = Arc::clone(&gate);
+        let origin = Origin::answering(move |_| {
+            until("the gate is open", PATIENCE, || opened.load(Ordering::SeqCst));
+            Some(answer("one"))
+        });
+        let resolver = format!("resolver = \"{}\"", silent.local_addr().expect("bound"));
+        let mut engine = Setup::new(driver).engine_line(&resolver).origin(&origin).start();
+        let mut waiting = engine.client();
+        waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        until("it is asked", PATIENCE, || !origin.received().is_empty());
+        let named = "[[pool]]\nname = \"named\"\nendpoints = [\"nobody.test:80\"]\n";
+        rewrite(&engine, &format!("{}\n{named}", config(&engine)));
+        let told = std::thread::scope(|scope| {
+            let reloading = scope.spawn(|| reload(&engine, &[]));
+            // The name has been asked for: all workers have prepared themselves by then, or will have.
+            silent.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+            silent.recv(&mut [0; 512]).expect("it is asked for");
+            engine.terminate();
+            reloading.join().expect("it ends")
+        });
+        assert!(told.code == Some(1) && told.err.contains("the engine drains"), "{:?}: {}", told.code, told.err);
+        gate.store(true, Ordering::SeqCst);
+        assert_eq!(waiting.response(false).expect("what had begun is served").text(), "one");
+        drop(waiting);
+        assert_eq!(engine.wait(PATIENCE).code(), Some(0));
     }
 
     /// UDP addresses of a listener that has left are its own while somebody is there.
@@ -471,6 +513,13 @@ fn varied(text: &str, number: usize) -> String {
         2 => text.replace(route, &format!("[[route]]\npath = \"/none\"\nrespond.status = 404\n\n{route}")),
         _ => text.replace("name = \"door\"\n", &format!("name = \"door\"\ntimeout.head = \"{}s\"\n", 20 + number)),
     }
+}
+
+/// How many connections the program of a group has given to somebody.
+fn steered(engine: &Engine, group: &str) -> u64 {
+    let page = engine.page("/metrics").text();
+    let rows = page.lines().filter(|line| line.starts_with("penstock_steering_verdicts_total") && line.contains(group));
+    rows.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 fn config(engine: &Engine) -> String {

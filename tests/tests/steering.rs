@@ -170,20 +170,7 @@ on_each_driver! {
         let holding = Holding::new();
         let Some(setup) = two_workers(driver) else { return };
         let engine = setup.origin(&holding.origin).launched_by(launcher).start();
-        // Exchanges that stay make one worker look busy now and the other then.
-        let mut held: Vec<Client> = Vec::new();
-        until("connections have been handed over", Duration::from_secs(30), || {
-            let mut client = engine.client();
-            client.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
-            held.push(client);
-            let mut other = engine.client();
-            assert_eq!(other.get("/").status(), 200);
-            assert_eq!(other.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello").status(), 200);
-            if held.len() > 60 {
-                held.clear();
-            }
-            engine.metrics().sum("taken_over_total") >= 3
-        });
+        let mut held = until_handed_over(&engine, engine.address);
         holding.free.store(true, Ordering::Relaxed);
         for client in &mut held {
             assert_eq!(client.response(false).expect("what was held is answered").status(), 200);
@@ -191,6 +178,47 @@ on_each_driver! {
         drop(held);
         engine.until_idle();
     }
+
+    /// The same at listeners that have come with another configuration, and gone again.
+    fn connections_of_later_listeners_change_hands(driver) {
+        let Some(launcher) = with_capabilities(&[]) else { return };
+        let holding = Holding::new();
+        let Some(setup) = two_workers(driver) else { return };
+        let engine = setup.origin(&holding.origin).launched_by(launcher).start();
+        let file = engine.folder.join("penstock.toml");
+        let toml = std::fs::read_to_string(&file).expect("a file of our own");
+        for _ in 0..2 {
+            let came = free_address();
+            std::fs::write(&file, format!("{toml}\n[[listen]]\nname = \"came\"\naddr = \"{came}\"\n")).expect("our own");
+            let reload = Tool::new(binary(), 30).args(["reload", "--admin", &engine.admin.to_string()]).run();
+            assert_eq!(reload.code, Some(0), "{}", reload.err);
+            let held = until_handed_over(&engine, came);
+            // Who waits for an answer that is held back would wait for it to its end.
+            held.into_iter().for_each(Client::reset);
+            engine.until_idle();
+            assert_eq!(engine.metrics().sum("handed_over_total"), engine.metrics().sum("taken_over_total"));
+        }
+    }
+}
+
+/// Connects to `door` until some connections have changed hands, and serves others; those that wait for their answers are given back.
+fn until_handed_over(engine: &Engine, door: SocketAddr) -> Vec<Client> {
+    let before = engine.metrics().sum("taken_over_total");
+    let mut held: Vec<Client> = Vec::new();
+    until("connections have been handed over", Duration::from_secs(30), || {
+        // Exchanges that stay make one worker look busy now and the other then.
+        let mut client = Client::connect(door);
+        client.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+        held.push(client);
+        let mut other = Client::connect(door);
+        assert_eq!(other.get("/").status(), 200);
+        assert_eq!(other.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello").status(), 200);
+        if held.len() > 60 {
+            held.clear();
+        }
+        engine.metrics().sum("taken_over_total") >= before + 3
+    });
+    held
 }
 
 /// Issue "HTTP/3 and steering", 4: whatever is granted, it starts, serves, and says which way it is.

@@ -11,7 +11,9 @@ use ring::{Options, Ring, Signals};
 use crate::admin;
 use crate::engine::{self, Engine, Reloaded, Reread};
 use crate::limits;
+use crate::service;
 use crate::snapshot::Snapshot;
+use crate::telemetry::WorkerCells;
 
 /// Signals that end the process in order, and one that opens the log anew and reads the configuration once more.
 const SIGHUP: i32 = 1;
@@ -20,6 +22,9 @@ const SIGTERM: i32 = 15;
 
 /// How often the control thread looks whether the workers have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How long workers may take to end after what is left was cut.
+const LAST_TURNS: Duration = Duration::from_secs(1);
 
 /// How soon a worker whose mailbox was full is told again, and how often breakers are looked at.
 const LOOK_AFTER_EVERY: Duration = Duration::from_secs(1);
@@ -61,6 +66,8 @@ async fn operate(engine: Rc<RefCell<Engine>>, reread: Option<Rc<Reread>>, mut si
     look_after(&engine);
     keep_out(&engine);
     follow_vips(&engine);
+    keep_watch(&engine);
+    service::serves(&engine.borrow().sentence());
     while signals.next().await? == SIGHUP {
         engine.borrow().reopen_log();
         if reread.is_some() {
@@ -69,7 +76,8 @@ async fn operate(engine: Rc<RefCell<Engine>>, reread: Option<Rc<Reread>>, mut si
     }
     let patience = engine.borrow().snapshot().engine.drain_timeout;
     engine.borrow_mut().drain(patience);
-    let deadline = ring::now() + patience + Duration::from_secs(1);
+    service::drains(patience + LAST_TURNS);
+    let deadline = ring::now() + patience + LAST_TURNS;
     while !engine.borrow().has_ended() && ring::now() < deadline {
         if let Some(signal) = ring::until(ring::now() + LOOK_EVERY, signals.next()).await
             && signal? != SIGHUP
@@ -121,6 +129,39 @@ fn follow_vips(engine: &Rc<RefCell<Engine>>) {
             engine.borrow_mut().follow_vips();
         }
     });
+}
+
+/// Tells the service manager that the process lives, if it wants to know: as long as every worker does its turns.
+fn keep_watch(engine: &Rc<RefCell<Engine>>) {
+    let Some(every) = service::watchdog() else { return };
+    let engine = Rc::clone(engine);
+    ring::spawn(async move {
+        let mut turns = Turns::default();
+        loop {
+            let mut engine = engine.borrow_mut();
+            // Who drains ends worker by worker.
+            if turns.all_go_on(engine.cells()) || engine.is_draining() {
+                service::lives();
+            }
+            engine.ask_to_publish();
+            drop(engine);
+            ring::sleep(every / 2).await;
+        }
+    });
+}
+
+/// What each worker had published at the last look.
+#[derive(Default)]
+struct Turns(Vec<u64>);
+
+impl Turns {
+    /// Each of them has published since then.
+    fn all_go_on(&mut self, cells: &[Arc<WorkerCells>]) -> bool {
+        let now: Vec<u64> = cells.iter().map(|cells| cells.published.get()).collect();
+        let all = now.iter().enumerate().all(|(worker, now)| self.0.get(worker).is_none_or(|before| now > before));
+        self.0 = now;
+        all
+    }
 }
 
 /// What is due now and then, whatever happens.

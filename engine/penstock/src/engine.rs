@@ -27,8 +27,8 @@ use crate::qos;
 use crate::quic;
 use crate::samehost::SameHost;
 use crate::shield::Shield;
-use crate::snapshot::{Also, Bind, ListenerProtocol, PoolId, RouteId, Snapshot, Splice};
-use crate::steer::{Datagrams, Mode, Neighbours, Steering};
+use crate::snapshot::{Also, Bind, ListenerId, ListenerProtocol, PoolId, RouteId, Snapshot, Splice};
+use crate::steer::{Datagrams, Group, Mode, Neighbours, Place, Steering};
 use crate::telemetry::access_log::Log;
 use crate::telemetry::qlog::Qlog;
 use crate::telemetry::{WebSockets, WorkerCells};
@@ -103,7 +103,7 @@ impl Engine {
             ending: Vec::new(),
             reloads: Reloads::default(),
             cells: cpus.iter().map(|_| Arc::default()).collect(),
-            steering: Steering::prepare(snapshot.engine.steering, cpus.len(), groups(snapshot)),
+            steering: Steering::new(snapshot.engine.steering, cpus.len()),
             shield: Shield::default(),
             same_host,
             balance: Balance::default(),
@@ -138,8 +138,12 @@ impl Engine {
         let mut waiting = Vec::new();
         let mut inboxes = Vec::new();
         let mut ways = Vec::new();
+        let snapshot = Arc::clone(self.snapshot());
+        let listeners = (0..).map(ListenerId).zip(&snapshot.listeners);
+        let groups = self.steering.open(listeners, self.cpus.len());
+        let places = places(&snapshot, &groups);
         for index in 0..self.cpus.len() {
-            let started = self.start_worker(index)?;
+            let started = self.start_worker(index, &places)?;
             self.granted = started.granted;
             self.mail.push(started.mail);
             sockets.push(started.sockets);
@@ -147,12 +151,9 @@ impl Engine {
             ways.push(started.ways);
             waiting.push(started.go);
         }
-        let quic::Place { server, generation, .. } = self.quic.place(0);
-        self.steering.lead(&further(&self.generation.snapshot), &sockets);
-        self.steering.attach(&sockets, &Datagrams { server, generation, ids: self.quic.ids() });
-        if self.snapshot().engine.quic.pass_on {
-            self.join_workers(ways);
-        }
+        self.steering.lead(&further(&snapshot), &sockets);
+        self.steering.attach(groups, &sockets, &self.known_of_datagrams());
+        self.join_workers(ways);
         let hands_over = self.steering.mode() == Mode::HandOver;
         for (own, go) in waiting.into_iter().enumerate() {
             let to = inboxes.iter_mut().map(|from| from.get_mut(own).and_then(Option::take)).collect();
@@ -163,17 +164,26 @@ impl Engine {
         Ok(())
     }
 
-    fn start_worker(&mut self, index: usize) -> io::Result<Started> {
+    /// What programs know of QUIC's datagrams.
+    fn known_of_datagrams(&self) -> Datagrams {
+        let quic::Place { server, generation, .. } = self.quic.place(0);
+        Datagrams { server, generation, ids: self.quic.ids() }
+    }
+
+    fn start_worker(&mut self, index: usize, places: &[Vec<Place>]) -> io::Result<Started> {
         let (ready, is_ready) = channel();
-        let plan = self.plan(index);
+        let plan = self.plan(index, places.to_vec());
         let cpu = usize::from(self.cpus[index]);
         let thread = std::thread::Builder::new().name(format!("penstock-{index}"));
         self.threads.push(thread.spawn(move || work(plan, cpu, &ready))?);
         is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("a worker ended before it had started")))
     }
 
-    /// Gives each worker its ways to the others; `ways` are by where they lead.
+    /// Gives each worker its ways to the others, where datagrams may be passed on; `ways` are by where they lead.
     fn join_workers(&mut self, mut ways: Vec<Vec<Option<Sender<quic::Astray>>>>) {
+        if !self.snapshot().engine.quic.pass_on {
+            return;
+        }
         for (from, mail) in self.mail.iter_mut().enumerate() {
             let own = ways.iter_mut().map(|to| to.get_mut(from).and_then(Option::take)).collect::<Vec<_>>();
             if own.iter().any(Option::is_some) {
@@ -183,7 +193,7 @@ impl Engine {
         }
     }
 
-    fn plan(&mut self, index: usize) -> Plan {
+    fn plan(&mut self, index: usize, places: Vec<Vec<Place>>) -> Plan {
         Plan {
             generation: Arc::clone(&self.generation),
             cells: Arc::clone(&self.cells[index]),
@@ -192,7 +202,7 @@ impl Engine {
             quic: self.quic.clone(),
             afxdp: self.afxdp.share(index, self.cpus.len()),
             splicing: (self.snapshot().engine.splice == Splice::Auto).then(|| Splicing::among(self.cpus.len())),
-            seats: self.steering.seats(index),
+            places,
             hands_over: self.steering.mode() == Mode::HandOver,
             index,
             count: self.cpus.len(),
@@ -551,16 +561,11 @@ fn further(snapshot: &Snapshot) -> Vec<(Also, usize)> {
     rules
 }
 
-/// The listening sockets of a worker in their order, named where the kernel chooses among those of all workers.
-fn groups(snapshot: &Snapshot) -> Vec<Option<String>> {
-    // Of datagrams none is given away: the kernel keeps a client's with one worker.
-    let listeners = snapshot.listeners.iter().filter(|listener| !listener.protocol.is_udp());
-    let addresses = listeners.flat_map(|listener| listener.addresses.iter().map(move |address| (listener, address)));
-    let named = addresses.map(|(listener, address)| match address {
-        Bind::Unix(_) => None,
-        Bind::Tcp(_) | Bind::Any { .. } => Some(format!("{address} (`{}`)", listener.name)),
-    });
-    named.collect()
+/// What workers need to know of these groups, by listener of a configuration.
+fn places(snapshot: &Snapshot, groups: &[Group]) -> Vec<Vec<Place>> {
+    let mut places: Vec<_> = snapshot.listeners.iter().map(|_| Vec::new()).collect();
+    groups.iter().for_each(|group| places[usize::from(group.listener.0)].push(group.place()));
+    places
 }
 
 fn now() -> policy::Now {

@@ -21,6 +21,7 @@ pub mod oversight;
 pub mod qos;
 pub mod quic;
 pub mod samehost;
+pub mod service;
 pub mod session;
 pub mod shield;
 pub mod snapshot;

@@ -1,11 +1,12 @@
 //! One core, one ring, one of everything.
 
 mod entrance;
+mod gates;
 mod generation;
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use ring::{Now, Receiver, Sender};
 
 use self::entrance::{Bound, Entrance};
+use self::gates::Gates;
 pub use self::generation::{Draft, Generation};
 use self::generation::{Seat, World};
 use crate::afxdp;
@@ -21,8 +23,8 @@ use crate::limits;
 use crate::listen::{self, Gate};
 use crate::quic;
 use crate::session::Sessions;
-use crate::snapshot::{Bind, Listener, ListenerId, PoolId};
-use crate::steer::{self, Inbox, Neighbours, Sockets};
+use crate::snapshot::{Listener, ListenerId, PoolId};
+use crate::steer::{self, Inbox, Neighbours, Place, Sockets};
 use crate::telemetry::WorkerCells;
 use crate::telemetry::access_log::Writer;
 use crate::telemetry::qlog::Qlog;
@@ -43,8 +45,8 @@ pub struct Plan {
     pub afxdp: Option<afxdp::Share>,
     /// When tunnels are spliced; `None`: never.
     pub splicing: Option<Splicing>,
-    /// Its lines in what connections are steered by, one for each listening socket.
-    pub seats: Vec<steer::Seat>,
+    /// By listener, of each address at which connections are accepted.
+    pub places: Vec<Vec<Place>>,
     /// It hands connections over to others, and they to it.
     pub hands_over: bool,
     pub index: usize,
@@ -63,7 +65,7 @@ pub enum Message {
     /// How datagrams reach the other workers.
     Ways(quic::Ways),
     /// Bind what a new configuration asks for, and say whether that went well.
-    Prepare { draft: Arc<Draft>, bound: mpsc::Sender<io::Result<()>> },
+    Prepare { draft: Arc<Draft>, bound: mpsc::Sender<Answer> },
     /// Go on by the configuration that was prepared, and say when that is so.
     Adopt { generation: Arc<Generation>, done: mpsc::Sender<()> },
     /// What was prepared is not to be.
@@ -76,6 +78,25 @@ pub enum Message {
     Cut,
 }
 
+/// A worker, by its number, and what it has bound for a new configuration.
+pub type Answer = (usize, io::Result<Prepared>);
+
+/// What is new in a configuration, as one worker has it.
+#[derive(Default)]
+pub struct Prepared {
+    /// What programs choose among.
+    pub sockets: Sockets,
+    /// How the other workers bring what belongs here, where none of them has such a way yet.
+    pub ways: Vec<Option<Sender<quic::Astray>>>,
+}
+
+/// Of what is to hold next, what is new in it.
+struct Coming {
+    draft: Arc<Draft>,
+    /// By listener that is new.
+    bound: Vec<Option<Bound>>,
+}
+
 /// Clusters of configurations that hold no longer, for as long as something goes on in them.
 type Superseded = RefCell<Vec<Rc<Cluster>>>;
 
@@ -85,8 +106,7 @@ pub struct Worker {
     /// What holds now.
     world: Rc<RefCell<Rc<World>>>,
     superseded: Rc<Superseded>,
-    /// Of what is to hold next, the number, and the sockets of listeners that are new in it.
-    coming: Option<(u64, Vec<Option<Bound>>)>,
+    coming: Option<Coming>,
     /// By listener.
     entrances: Vec<Entrance>,
     /// Those of listeners that are no more, until their last connection is over.
@@ -101,6 +121,7 @@ pub struct Worker {
     /// For programs to choose among.
     sockets: Sockets,
     steer: Rc<steer::Local>,
+    gates: Rc<Gates>,
     accepting: Rc<Cell<usize>>,
     qlog: Option<Arc<Qlog>>,
 }
@@ -111,7 +132,7 @@ impl Worker {
     /// # Errors
     /// The first address that cannot be bound, named.
     pub fn open(plan: Plan) -> io::Result<Self> {
-        let Plan { generation, cells, log, qlog, splicing, seats, quic, afxdp, index, count, seed, .. } = plan;
+        let Plan { generation, cells, log, qlog, splicing, places, quic, afxdp, index, count, seed, .. } = plan;
         let place = quic.place(index as u16);
         let seat = Seat {
             index,
@@ -136,14 +157,17 @@ impl Worker {
             place,
             carrier: None,
             sockets: Sockets::default(),
-            steer: Rc::new(steer::Local::new(seats)),
+            steer: Rc::default(),
+            gates: Rc::default(),
             accepting: Rc::default(),
             qlog,
         };
-        for at in (0..generation.snapshot.listeners.len()).map(|at| ListenerId(at as u16)) {
-            let tls = generation.tls[usize::from(at.0)].clone();
-            let bound = worker.bind(&generation.snapshot[at], tls.as_deref(), worker.ends.len())?;
-            let entrance = worker.enter(&world, at, tls, bound, true)?;
+        for id in (0..generation.snapshot.listeners.len()).map(|at| ListenerId(at as u16)) {
+            let (listener, at) = (&generation.snapshot[id], usize::from(id.0));
+            let tls = generation.tls[at].clone();
+            let bound = worker.bind(listener, tls.as_deref(), worker.ends.len())?;
+            bound.show(id, listener, &mut worker.sockets)?;
+            let entrance = worker.enter(&world, id, tls, bound, places.get(at).map_or(&[][..], Vec::as_slice));
             worker.entrances.push(entrance);
         }
         if let Some(share) = afxdp {
@@ -165,32 +189,30 @@ impl Worker {
         Bound::new(listener, tls, &self.quic, self.place, first)
     }
 
-    /// Lets clients in by a listener's sockets. Those that are there from the `start` are in the groups that programs choose among.
+    /// Lets clients in by a listener's sockets, those at which connections are accepted having these `places`.
     fn enter(
-        &mut self,
+        &self,
         world: &World,
         id: ListenerId,
         tls: Option<Arc<ServerConfig>>,
         bound: Bound,
-        start: bool,
-    ) -> io::Result<Entrance> {
+        places: &[Place],
+    ) -> Entrance {
         let listener = &world.generation.snapshot[id];
         let mut entrance = Entrance::new(listener, Rc::default());
         let door = world.door(id, &entrance.way, tls, &self.seat);
-        let gate = |steer| Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), self.seat.count, steer));
+        let gate = |steered| Rc::new(Gate::new(Rc::clone(&door), Rc::clone(&self.sessions), self.seat.count, steered));
         for socket in bound.datagrams {
             let gate = gate(None);
             entrance.add_port(&gate);
             ring::spawn(listen::udp::serve(gate, socket));
         }
-        for (address, socket) in listener.addresses.iter().zip(bound.listening) {
-            let at = self.sockets.listening.len();
-            if start {
-                let in_group = !matches!(address, Bind::Unix(_));
-                let descriptor = socket.descriptor().filter(|_| in_group);
-                self.sockets.listening.push(descriptor.map(|socket| socket.try_clone_to_owned()).transpose()?);
+        for (at, socket) in bound.listening.into_iter().enumerate() {
+            let place = places.get(at);
+            let gate = gate(place.map(|place| self.steer.sit(place, self.seat.index)));
+            if let Some(place) = place {
+                self.gates.add(place.gate, &gate);
             }
-            let gate = gate(start.then(|| (at, Rc::clone(&self.steer))));
             entrance.gates.push(Rc::clone(&gate));
             let accepting = Rc::clone(&self.accepting);
             accepting.set(accepting.get() + 1);
@@ -202,11 +224,6 @@ impl Worker {
         for endpoint in bound.quic {
             let gate = gate(None);
             entrance.add_port(&gate);
-            let socket = endpoint.socket();
-            if let Some(descriptor) = socket.descriptor().filter(|_| start) {
-                let name = format!("{} over UDP (`{}`)", socket.local()?, listener.name);
-                self.sockets.datagrams.push((name, descriptor.try_clone_to_owned()?));
-            }
             if let (Some(qlog), Some(http3)) = (&self.qlog, &listener.http3) {
                 let (qlog, cells) = (Arc::clone(qlog), Arc::clone(&self.seat.cells));
                 endpoint.record(quic::Recorder { qlog, http3: http3.clone(), cells });
@@ -218,13 +235,19 @@ impl Worker {
             entrance.quic.push(Rc::clone(&endpoint));
             ring::spawn(listen::quic::serve(gate, endpoint));
         }
-        Ok(entrance)
+        entrance
     }
 
-    /// Opens the ways by which the other workers, of which there are `count` with this one, bring what belongs here.
+    /// Somebody may come by QUIC.
     #[must_use]
-    pub fn ways_from_others(&self, count: usize) -> Vec<Option<Sender<quic::Astray>>> {
-        quic::receive_from_all(usize::from(self.place.worker), count, &self.ends)
+    pub fn speaks_quic(&self) -> bool {
+        !self.ends.is_empty()
+    }
+
+    /// Opens the ways by which the other workers bring what belongs here.
+    #[must_use]
+    pub fn ways_from_others(&self) -> Vec<Option<Sender<quic::Astray>>> {
+        quic::receive_from_all(self.seat.index, self.seat.count, &self.ends)
     }
 
     fn carry(&mut self, ways: quic::Ways) {
@@ -241,17 +264,8 @@ impl Worker {
     /// From now on connections may go to other workers and come from them.
     pub fn meet(&self, neighbours: Neighbours, inboxes: Vec<Inbox>) {
         self.steer.meet(neighbours);
-        let gates = || self.entrances.iter().flat_map(|entrance| &entrance.gates);
-        for mut inbox in inboxes {
-            // One that is closed keeps its number, and what is handed over to it is nobody's.
-            let gates: Vec<_> = gates().filter(|gate| gate.steer.is_some()).map(Rc::downgrade).collect();
-            ring::spawn(async move {
-                while let Some(handed) = inbox.recv().await {
-                    if let Some(gate) = gates.get(handed.gate).and_then(Weak::upgrade) {
-                        listen::take_over(&gate, handed.socket);
-                    }
-                }
-            });
+        for inbox in inboxes {
+            ring::spawn(Rc::clone(&self.gates).take_over(inbox));
         }
     }
 
@@ -277,7 +291,7 @@ impl Worker {
             Message::Members { pool, members } => self.world.borrow().follow(pool, &members, &self.seat.cells),
             Message::Certificates { listener, config } => self.show(listener, &config),
             Message::Ways(ways) => self.carry(ways),
-            Message::Prepare { draft, bound } => drop(bound.send(self.prepare(&draft))),
+            Message::Prepare { draft, bound } => drop(bound.send((self.seat.index, self.prepare(draft)))),
             Message::Adopt { generation, done } => {
                 self.adopt(generation);
                 // Who asked may have stopped to wait.
@@ -291,34 +305,39 @@ impl Worker {
     }
 
     /// Binds the listeners that are new in a generation. Nothing has changed when that fails.
-    fn prepare(&mut self, draft: &Draft) -> io::Result<()> {
+    fn prepare(&mut self, draft: Arc<Draft>) -> io::Result<Prepared> {
         if draft.number != self.world.borrow().generation.number + 1 {
             return Err(io::Error::other("it does not follow the configuration that holds here"));
         }
         self.leaving.retain(|entrance| !entrance.is_over());
+        let mut sockets = Sockets::default();
         let mut first = self.ends.len();
         let mut all = Vec::new();
         for (at, of) in draft.diff.listeners.iter().enumerate() {
             let listener = &draft.snapshot.listeners[at];
-            let bound = match of {
-                Some(_) => None,
-                None if self.leaving.iter().any(|entrance| entrance.holds(listener)) => {
-                    let why = "its UDP addresses are those of a listener that has left, and still has connections";
-                    return Err(io::Error::other(format!("listener `{}`: {why}", listener.name)));
-                }
-                None => Some(self.bind(listener, draft.tls[at].as_deref(), first)?),
-            };
-            first += bound.as_ref().map_or(0, |bound| bound.quic.len());
-            all.push(bound);
+            if of.is_some() {
+                all.push(None);
+                continue;
+            }
+            if self.leaving.iter().any(|entrance| entrance.holds(listener)) {
+                let why = "its UDP addresses are those of a listener that has left, and still has connections";
+                return Err(io::Error::other(format!("listener `{}`: {why}", listener.name)));
+            }
+            let bound = self.bind(listener, draft.tls[at].as_deref(), first)?;
+            bound.show(ListenerId(at as u16), listener, &mut sockets)?;
+            first += bound.quic.len();
+            all.push(Some(bound));
         }
-        self.coming = Some((draft.number, all));
-        Ok(())
+        let is_first = !self.speaks_quic() && first > 0;
+        let ways = if is_first { self.ways_from_others() } else { Vec::new() };
+        self.coming = Some(Coming { draft, bound: all });
+        Ok(Prepared { sockets, ways })
     }
 
     /// Goes on by what was prepared: who comes now, and every next request of those who are here.
     fn adopt(&mut self, generation: Arc<Generation>) {
-        let prepared = self.coming.take().filter(|(number, _)| *number == generation.number);
-        let Some((_, bound)) = prepared else { return };
+        let prepared = self.coming.take().filter(|coming| coming.draft.number == generation.number);
+        let Some(Coming { draft, bound }) = prepared else { return };
         let before = Rc::clone(&self.world.borrow());
         let world = Rc::new(World::new(Arc::clone(&generation), &self.seat, Some(&before)));
         self.world.replace(Rc::clone(&world));
@@ -332,11 +351,7 @@ impl Worker {
                     entrance.lead_to(&door, &self.quic);
                     entrance
                 }
-                // Nothing that the start alone does can fail here.
-                None => match self.enter(&world, id, tls, bound.unwrap_or_default(), false) {
-                    Ok(entrance) => entrance,
-                    Err(_) => Entrance::new(&generation.snapshot[id], Rc::default()),
-                },
+                None => self.enter(&world, id, tls, bound.unwrap_or_default(), &draft.places[at]),
             };
             self.entrances.push(entrance);
         }
@@ -356,7 +371,9 @@ impl Worker {
             while let Some(message) = mail.try_recv() {
                 match message {
                     Message::Cut => return,
-                    Message::Prepare { bound, .. } => drop(bound.send(Err(io::Error::other("it drains")))),
+                    Message::Prepare { bound, .. } => {
+                        drop(bound.send((self.seat.index, Err(io::Error::other("it drains")))));
+                    }
                     Message::Publish | Message::Members { .. } => self.hear(message),
                     _ => {}
                 }

@@ -30,6 +30,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("balance", 14),
     ("afxdp", 14),
     ("cores", 14),
+    ("service", 14),
     ("bpf", 15),
 ];
 

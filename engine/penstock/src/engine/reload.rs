@@ -17,10 +17,12 @@ use ring::Now;
 
 use super::{Engine, now};
 use crate::limits;
-use crate::snapshot::{Diff, PoolId, Snapshot};
+use crate::service::Reloading;
+use crate::snapshot::{Diff, ListenerId, PoolId, Snapshot};
+use crate::steer::Group;
 use crate::tls::{OriginationFiles, Originations, Terminators};
 use crate::upstream::{Discovery, Roster};
-use crate::worker::{Draft, Message};
+use crate::worker::{Answer, Draft, Message, Prepared};
 
 /// What reloading has come to since the process began.
 #[derive(Debug, Default)]
@@ -43,6 +45,8 @@ struct Coming {
     originations: Originations,
     origination_files: OriginationFiles,
     discovery: Option<Discovery>,
+    /// Of its new listeners.
+    groups: Vec<Group>,
     /// Some entry stands for nothing yet.
     lacks_somebody: bool,
 }
@@ -81,6 +85,7 @@ pub async fn reload(engine: &Rc<RefCell<Engine>>, reread: Option<&Reread>) -> Re
     if std::mem::replace(&mut engine.borrow_mut().reloads.under_way, true) {
         return Err("it is being read anew already".into());
     }
+    let reloading = Reloading::begin();
     let reloaded = try_reload(engine, reread).await;
     let mut this = engine.borrow_mut();
     this.reloads.under_way = false;
@@ -97,6 +102,7 @@ pub async fn reload(engine: &Rc<RefCell<Engine>>, reread: Option<&Reread>) -> Re
             this.reloads.refusal = Some(why.clone());
         }
     }
+    reloading.end(&this.sentence());
     reloaded
 }
 
@@ -155,6 +161,15 @@ impl Engine {
         &self.reloads
     }
 
+    /// What it does, in a sentence for the operator's eye.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let workers = if self.cpus.len() == 1 { "1 worker".to_owned() } else { format!("{} workers", self.cpus.len()) };
+        let refused = self.reloads.refusal.as_ref().and_then(|why| why.lines().next());
+        let refused = refused.map(|why| format!("; the file as it is was refused: {why}")).unwrap_or_default();
+        format!("{workers}, configuration {} holds{refused}", self.generation.number)
+    }
+
     /// Which configuration holds, counted from 1; and how many there are behind whose doors something goes on, with it.
     #[must_use]
     pub fn generations(&self) -> (u64, usize) {
@@ -163,9 +178,9 @@ impl Engine {
     }
 
     /// Reads the files that a configuration names, and has every worker bind what is new.
-    fn prepare(&mut self, snapshot: &Arc<Snapshot>) -> Result<(Coming, Receiver<io::Result<()>>), String> {
+    fn prepare(&mut self, snapshot: &Arc<Snapshot>) -> Result<(Coming, Receiver<Answer>), String> {
         if self.draining {
-            return Err("the engine drains".into());
+            return Err(DRAINS.into());
         }
         let before = &self.generation;
         let diff = Diff::of(&before.snapshot, snapshot).map_err(|fixed| stays(&fixed))?;
@@ -173,28 +188,29 @@ impl Engine {
         let origination_files = self.origination_files.succeed(snapshot, &diff.pools);
         let terminators = self.terminators.succeed((&before.snapshot, snapshot), &diff.listeners).map_err(told)?;
         let originations = before.originations.succeed(snapshot, &diff.pools).map_err(told)?;
-        let draft = Arc::new(before.draft(snapshot, diff, terminators.configs()));
+        let listeners = (0..).map(ListenerId).zip(&snapshot.listeners);
+        let new = listeners.filter(|(id, _)| diff.listeners[usize::from(id.0)].is_none());
+        let groups = self.steering.open(new, self.cpus.len());
+        let places = super::places(snapshot, &groups);
+        let draft = Arc::new(before.draft(snapshot, diff, terminators.configs(), places));
         let discovery = Discovery::start(snapshot);
         let roster = self.roster.succeed(&before.snapshot, snapshot, &draft.diff.pools, now());
         let lacks_somebody = roster.lacks_somebody();
         let (bound, answers) = channel();
         self.tell(&Message::Prepare { draft: Arc::clone(&draft), bound });
-        Ok((Coming { draft, terminators, originations, origination_files, discovery, lacks_somebody }, answers))
+        Ok((Coming { draft, terminators, originations, origination_files, discovery, groups, lacks_somebody }, answers))
     }
 
     /// Has every worker go on by what was prepared, if they all can.
-    fn decide(&mut self, coming: Coming, answers: Vec<io::Result<()>>) -> Result<(Reloaded, Receiver<()>), String> {
-        let missing = self.mail.len() - answers.len();
-        let refused = answers.into_iter().find_map(Result::err).map(|error| error.to_string());
-        let refused = refused.or_else(|| (missing > 0).then(|| format!("{missing} workers do not answer")));
-        let roster = match refused {
-            Some(why) => Err(why),
-            None => self.call_roll(&coming),
-        };
-        let roster = roster.inspect_err(|_| self.tell(&Message::Abandon))?;
+    fn decide(&mut self, coming: Coming, answers: Vec<Answer>) -> Result<(Reloaded, Receiver<()>), String> {
+        let decided = self.all_prepared(answers).and_then(|prepared| Ok((prepared, self.call_roll(&coming)?)));
+        let (prepared, roster) = decided.inspect_err(|_| self.tell(&Message::Abandon))?;
 
         // From here on nothing can fail.
-        let Coming { draft, terminators, originations, origination_files, discovery, .. } = coming;
+        let Coming { draft, terminators, originations, origination_files, discovery, groups, .. } = coming;
+        let (sockets, ways): (Vec<_>, Vec<_>) = prepared.into_iter().map(|one| (one.sockets, one.ways)).unzip();
+        self.steering.renumber(&draft.diff.listeners);
+        self.steering.attach(groups, &sockets, &self.known_of_datagrams());
         let switches = self.same_host.succeed(&draft.snapshot, &draft.diff.pools);
         let members = roster.pools().cloned().collect();
         let generation = Arc::new(self.generation.succeed(&draft, members, switches.clone(), originations.clone()));
@@ -203,6 +219,7 @@ impl Engine {
         self.behind.clear();
         self.tell(&Message::Adopt { generation: Arc::clone(&generation), done });
         let before = std::mem::replace(&mut self.generation, generation);
+        self.join_workers(ways);
         self.ending.retain(|snapshot| snapshot.strong_count() > 0);
         self.ending.push(Arc::downgrade(&before.snapshot));
         (self.terminators, self.origination_files) = (terminators, origination_files);
@@ -213,6 +230,19 @@ impl Engine {
             self.balance.renumber(&balance.vips);
         }
         Ok((Reloaded { lines: draft.diff.lines.clone(), number: draft.number }, all_done))
+    }
+
+    /// What every worker has prepared, in their order.
+    fn all_prepared(&self, mut answers: Vec<Answer>) -> Result<Vec<Prepared>, String> {
+        // Who drains goes by no other configuration, and is told of members by the numbers of the one that it has.
+        if self.draining {
+            return Err(DRAINS.into());
+        }
+        answers.sort_by_key(|(worker, _)| *worker);
+        let missing = self.mail.len() - answers.len();
+        let prepared: io::Result<Vec<_>> = answers.into_iter().map(|(_, prepared)| prepared).collect();
+        let prepared = prepared.map_err(told)?;
+        if missing > 0 { Err(format!("{missing} workers do not answer")) } else { Ok(prepared) }
     }
 
     /// Who is in the pools of a new configuration.
@@ -233,6 +263,8 @@ impl Engine {
         }
     }
 }
+
+const DRAINS: &str = "the engine drains";
 
 /// What workers say to the same question, as far as they do in time. They hear it in the coming turns of this ring.
 async fn collect<T>(answers: &Receiver<T>, count: usize) -> Vec<T> {

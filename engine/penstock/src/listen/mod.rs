@@ -88,21 +88,16 @@ pub struct Gate {
     pub sessions: Rc<Sessions>,
     /// Workers that share the listener's connections.
     workers: usize,
-    /// Of a listening socket: its place among those of the worker, the same on all workers.
-    pub steer: Option<(usize, Rc<steer::Local>)>,
+    /// Of a listening socket.
+    pub steered: Option<steer::Steered>,
     closing: Cell<bool>,
     task: Cell<Option<TaskRef>>,
 }
 
 impl Gate {
-    pub fn new(
-        door: Rc<Door>,
-        sessions: Rc<Sessions>,
-        workers: usize,
-        steer: Option<(usize, Rc<steer::Local>)>,
-    ) -> Self {
+    pub fn new(door: Rc<Door>, sessions: Rc<Sessions>, workers: usize, steered: Option<steer::Steered>) -> Self {
         let door = RefCell::new(door);
-        Self { door, sessions, workers, steer, closing: Cell::new(false), task: Cell::new(None) }
+        Self { door, sessions, workers, steered, closing: Cell::new(false), task: Cell::new(None) }
     }
 
     /// Who comes in now goes through this one.
@@ -192,8 +187,8 @@ pub async fn accept(gate: Rc<Gate>, mut listener: Listener) {
 
 /// Keeps a connection, unless a worker with less to do gets it.
 fn take(gate: &Rc<Gate>, socket: Socket) {
-    let kept = match &gate.steer {
-        Some((at, steer)) => steer.accepted(*at, socket, gate.connections_max()),
+    let kept = match &gate.steered {
+        Some(steered) => steered.accepted(socket, gate.connections_max()),
         None => Some(socket),
     };
     if let Some(socket) = kept {

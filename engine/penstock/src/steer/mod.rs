@@ -16,16 +16,19 @@ mod program;
 mod seat;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 pub use load::{burden, receiver};
-pub use local::Local;
+pub use local::{Local, Steered};
 pub use lookup::Lookup;
 pub use neighbours::{Handed, Inbox, Inboxes, Neighbours};
 pub use program::{Datagrams, Kind, Program};
 pub use seat::Seat;
 
+use ring::SharedWords;
+
 use crate::limits;
-use crate::snapshot::{Also, Steering as Wish};
+use crate::snapshot::{Also, Bind, Listener, ListenerId, Steering as Wish};
 
 /// How connections find their worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,20 +59,37 @@ impl Mode {
 /// What a worker has that programs choose among.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    /// Listening ones, in the order of the seats; `None` for one that is in no group: a Unix one.
+    /// Listening ones, in the order of the groups; `None` for one that is in no group: a Unix one.
     pub listening: Vec<Option<OwnedFd>>,
-    /// QUIC's, each with its address for the operator's eye.
-    pub datagrams: Vec<(String, OwnedFd)>,
+    /// QUIC's, each with its listener, and its address for the operator's eye.
+    pub datagrams: Vec<(ListenerId, String, OwnedFd)>,
+}
+
+/// What workers need to know of a group, each for its own socket.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Of the address in this process: the same on all workers, and never another one's.
+    pub gate: u64,
+    /// Where workers tell what they have to do, if that has an effect.
+    words: Option<Arc<SharedWords>>,
 }
 
 /// One listening address that all workers have a socket of.
 pub struct Group {
+    pub listener: ListenerId,
+    gate: u64,
     /// Listener and address, for the operator's eye; `None` for a socket that the kernel does not choose among: a Unix one.
     pub name: Option<String>,
     program: Option<Program>,
 }
 
 impl Group {
+    /// What workers need for their sockets of it.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { gate: self.gate, words: self.program.as_ref().map(|program| Arc::clone(program.words())) }
+    }
+
     /// Which program it has.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
@@ -87,72 +107,106 @@ impl Group {
 pub struct Steering {
     mode: Mode,
     groups: Vec<Group>,
+    /// Groups that there have been.
+    opened: u64,
+    /// Workers have begun: none can be had hand over any more that does not.
+    begun: bool,
     refused: Option<String>,
     /// What comes to listeners that have not bound it; or why it does not.
     further: Option<Result<(Lookup, Vec<Also>), String>>,
 }
 
 impl Steering {
-    /// Loads a program for each group that has a name, unless there is nothing to choose between or the operator does not want it.
+    /// Steers by programs, unless there is nothing to choose between or the operator does not want it.
     #[must_use]
-    pub fn prepare(wish: Wish, workers: usize, names: Vec<Option<String>>) -> Self {
+    pub const fn new(wish: Wish, workers: usize) -> Self {
         let mode = match wish {
             _ if workers < 2 => Mode::Alone,
             Wish::Off => Mode::Hash,
             Wish::Auto => Mode::Program,
         };
-        let mut steering = Self {
-            mode,
-            groups: names.into_iter().map(|name| Group { name, program: None }).collect(),
-            refused: None,
-            further: None,
-        };
-        if mode == Mode::Program {
-            let loaded = steering.groups.iter_mut().filter(|group| group.name.is_some()).try_for_each(|group| {
-                group.program = Some(Program::load(Kind::Connections, workers)?);
-                Ok(())
-            });
-            if let Err(why) = loaded {
-                let few = workers <= limits::HANDING_OVER_MAX;
-                steering.go_without(if few { Mode::HandOver } else { Mode::Hash }, why);
+        Self { mode, groups: Vec::new(), opened: 0, begun: false, refused: None, further: None }
+    }
+
+    /// A group for each address of these listeners at which connections are accepted, in their order. Those that the kernel chooses among have a program
+    /// where programs are to choose; they do nothing before they are [attached](Self::attach).
+    pub fn open<'a>(
+        &mut self,
+        listeners: impl Iterator<Item = (ListenerId, &'a Listener)>,
+        workers: usize,
+    ) -> Vec<Group> {
+        let mut groups = Vec::new();
+        // Of datagrams none is given away: the kernel keeps a client's with one worker.
+        for (id, listener) in listeners.filter(|(_, listener)| !listener.protocol.is_udp()) {
+            for address in &listener.addresses {
+                let name = match address {
+                    Bind::Unix(_) => None,
+                    Bind::Tcp(_) | Bind::Any { .. } => Some(format!("{address} (`{}`)", listener.name)),
+                };
+                groups.push(Group { listener: id, gate: self.opened, name, program: None });
+                self.opened += 1;
             }
         }
-        steering
-    }
-
-    /// A worker's line in each group's array, for it to tell what it has to do.
-    #[must_use]
-    pub fn seats(&self, worker: usize) -> Vec<Seat> {
-        self.groups.iter().map(|group| Seat::new(group.program.as_ref().map(Program::words), worker)).collect()
-    }
-
-    /// Lets the programs choose from now on among these sockets, each worker's in their order; of QUIC's by what is `known`.
-    pub fn attach(&mut self, sockets: &[Sockets], known: &Datagrams) {
-        if self.mode != Mode::Program {
-            return;
+        for at in 0..groups.len() {
+            if self.mode != Mode::Program || groups[at].name.is_none() {
+                continue;
+            }
+            match Program::load(Kind::Connections, workers) {
+                Ok(program) => groups[at].program = Some(program),
+                Err(why) => {
+                    let few = !self.begun && workers <= limits::HANDING_OVER_MAX;
+                    self.go_without(if few { Mode::HandOver } else { Mode::Hash }, &mut groups, why);
+                }
+            }
         }
-        for (at, group) in self.groups.iter_mut().enumerate() {
+        groups
+    }
+
+    /// Lets the programs choose from now on among these sockets, each worker's in the order of the groups; of QUIC's by what is `known`.
+    pub fn attach(&mut self, mut groups: Vec<Group>, sockets: &[Sockets], known: &Datagrams) {
+        for at in 0..groups.len() {
+            let group = &mut groups[at];
             let of_group: Option<Vec<BorrowedFd<'_>>> =
                 sockets.iter().map(|worker| worker.listening.get(at)?.as_ref().map(AsFd::as_fd)).collect();
             let (Some(program), Some(of_group)) = (&mut group.program, of_group) else { continue };
             if let Err(why) = program.attach(&of_group) {
                 let why = format!("{}: {why}", group.name.as_deref().unwrap_or_default());
-                return self.go_without(Mode::Hash, why);
+                self.go_without(Mode::Hash, &mut groups, why);
             }
         }
-        for at in 0..sockets.first().map_or(0, |worker| worker.datagrams.len()) {
+        self.begun = true;
+        self.groups.append(&mut groups);
+        if self.mode == Mode::Program {
+            self.attach_datagrams(sockets, known);
+        }
+    }
+
+    fn attach_datagrams(&mut self, sockets: &[Sockets], known: &Datagrams) {
+        let Some(first) = sockets.first() else { return };
+        for (at, (listener, name, _)) in first.datagrams.iter().enumerate() {
             let of_group: Option<Vec<BorrowedFd<'_>>> =
-                sockets.iter().map(|worker| worker.datagrams.get(at).map(|(_, socket)| socket.as_fd())).collect();
-            let (Some(of_group), Some((name, _))) =
-                (of_group, sockets.first().and_then(|worker| worker.datagrams.get(at)))
-            else {
-                continue;
-            };
+                sockets.iter().map(|worker| worker.datagrams.get(at).map(|(_, _, socket)| socket.as_fd())).collect();
+            let Some(of_group) = of_group else { continue };
             match Program::datagrams(&of_group, known) {
-                Ok(program) => self.groups.push(Group { name: Some(name.clone()), program: Some(program) }),
+                Ok(program) => {
+                    let (listener, name) = (*listener, Some(name.clone()));
+                    self.groups.push(Group { listener, gate: self.opened, name, program: Some(program) });
+                    self.opened += 1;
+                }
                 Err(why) => self.refused = Some(format!("{name}: {why}")),
             }
         }
+    }
+
+    /// A new configuration holds, whose listeners are these of the one before; the groups of all others are let go.
+    pub fn renumber(&mut self, listeners: &[Option<ListenerId>]) {
+        self.groups.retain_mut(|group| {
+            let now = listeners.iter().position(|of| *of == Some(group.listener));
+            if let Some(now) = now {
+                group.listener = ListenerId(now as u16);
+            }
+            now.is_some()
+        });
     }
 
     /// Lets connections to these networks and ports come to the first worker's listening sockets, each to the one of this place, and so to their groups.
@@ -172,11 +226,14 @@ impl Steering {
         self.further.as_ref()?.as_ref().ok().map(|(lookup, _)| lookup.found())
     }
 
-    fn go_without(&mut self, mode: Mode, why: String) {
-        self.mode = mode;
+    /// None of the groups that begin has a program. Those that had begun before keep theirs.
+    fn go_without(&mut self, mode: Mode, groups: &mut [Group], why: String) {
+        if !self.begun {
+            self.mode = mode;
+        }
         self.refused = Some(why);
         // One way for all: what is attached already would stay so as long as its group.
-        for group in &mut self.groups {
+        for group in groups {
             if let Some(mut program) = group.program.take() {
                 program.detach();
             }

@@ -16,8 +16,8 @@ use crate::telemetry::WorkerCells;
 /// A connection that changes hands.
 #[derive(Debug)]
 pub struct Handed {
-    /// Which of the worker's listening sockets accepted it: they stand in the same order on all workers.
-    pub gate: usize,
+    /// Where it came in: the number of a [`Place`](super::Place).
+    pub gate: u64,
     pub socket: Socket,
 }
 
@@ -66,7 +66,7 @@ impl Neighbours {
     }
 
     /// Keeps a connection that was accepted at `gate`, or hands it over: `None`. Nobody gets more than `connections_max` that way.
-    pub fn keep(&self, gate: usize, socket: Socket, connections_max: usize) -> Option<Socket> {
+    pub fn keep(&self, gate: u64, socket: Socket, connections_max: usize) -> Option<Socket> {
         self.fresh.set(self.fresh.get() + 1);
         let mut to = self.to.borrow_mut();
         let loads = self.cells.iter().zip(to.iter()).map(|(cells, to)| {

@@ -9,7 +9,8 @@ use ring::{Listener as Listening, UdpSocket};
 use crate::exchange::{Door, Doorway};
 use crate::listen::{self, Gate};
 use crate::quic;
-use crate::snapshot::{Bind, Listener};
+use crate::snapshot::{Bind, Listener, ListenerId};
+use crate::steer::Sockets;
 use crate::tls::ServerConfig;
 
 /// Sockets that are bound, behind which nobody stands yet.
@@ -53,6 +54,26 @@ impl Bound {
             Some(server) => listen::quic::bind(listener, first, keys, place, &server)?,
         };
         Ok(Self { listening, quic, datagrams: Vec::new() })
+    }
+
+    /// Adds those that programs choose among.
+    ///
+    /// # Errors
+    /// The system's, where descriptors have run out.
+    pub(super) fn show(&self, id: ListenerId, listener: &Listener, sockets: &mut Sockets) -> io::Result<()> {
+        for (address, socket) in listener.addresses.iter().zip(&self.listening) {
+            let in_group = !matches!(address, Bind::Unix(_));
+            let descriptor = socket.descriptor().filter(|_| in_group);
+            sockets.listening.push(descriptor.map(|socket| socket.try_clone_to_owned()).transpose()?);
+        }
+        for endpoint in &self.quic {
+            let socket = endpoint.socket();
+            if let Some(descriptor) = socket.descriptor() {
+                let name = format!("{} over UDP (`{}`)", socket.local()?, listener.name);
+                sockets.datagrams.push((id, name, descriptor.try_clone_to_owned()?));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -18,6 +18,7 @@ use crate::qos::{self, Qos};
 use crate::quic;
 use crate::samehost::Switch;
 use crate::snapshot::{Diff, ListenerId, ListenerProtocol, PoolId, ProxyProtocol, RouteId, Snapshot};
+use crate::steer::Place;
 use crate::telemetry::access_log::Writer;
 use crate::telemetry::{WebSockets, WorkerCells};
 use crate::tls::{Originations, ServerConfig};
@@ -35,6 +36,8 @@ pub struct Draft {
     pub diff: Arc<Diff>,
     /// What each listener offers by TLS.
     pub tls: Vec<Option<Arc<ServerConfig>>>,
+    /// By listener that is new, of each address at which connections are accepted.
+    pub places: Vec<Vec<Place>>,
 }
 
 /// What all workers share of a configuration.
@@ -97,8 +100,14 @@ impl Generation {
 
     /// What the one after this begins as.
     #[must_use]
-    pub fn draft(&self, snapshot: &Arc<Snapshot>, diff: Diff, tls: Vec<Option<Arc<ServerConfig>>>) -> Draft {
-        Draft { number: self.number + 1, snapshot: Arc::clone(snapshot), diff: Arc::new(diff), tls }
+    pub fn draft(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        diff: Diff,
+        tls: Vec<Option<Arc<ServerConfig>>>,
+        places: Vec<Vec<Place>>,
+    ) -> Draft {
+        Draft { number: self.number + 1, snapshot: Arc::clone(snapshot), diff: Arc::new(diff), tls, places }
     }
 
     /// The one after this.
@@ -110,7 +119,7 @@ impl Generation {
         switches: Vec<Option<Arc<Switch>>>,
         originations: Originations,
     ) -> Self {
-        let Draft { number, snapshot, diff, tls } = draft;
+        let Draft { number, snapshot, diff, tls, .. } = draft;
         let workers = self.websockets.len();
         let route = |route: RouteId| diff.routes.get(usize::from(route.0)).copied().flatten();
         let listener = |listener: ListenerId| diff.listeners.get(usize::from(listener.0)).copied().flatten();

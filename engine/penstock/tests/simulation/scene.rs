@@ -1,7 +1,6 @@
 //! A scene: an engine of one worker, its clients and origins; played to the end, and swept afterwards.
 
 use std::cell::RefCell;
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +14,7 @@ use penstock::snapshot::{self, Diff, EndpointLimits, PoolId, Snapshot};
 use penstock::telemetry::WorkerCells;
 use penstock::tls::Originations;
 use penstock::upstream::{Finding, Found, Members, Roster};
-use penstock::worker::{Draft, Generation, Message, Plan, Worker};
+use penstock::worker::{Answer, Draft, Generation, Message, Plan, Worker};
 use ring::sim::{Faults, Script, World};
 use ring::{Address, DriverChoice, Options, Ring, Sender};
 
@@ -264,7 +263,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         cells: Arc::clone(&cells),
         log: None,
         qlog: None,
-        seats: Vec::new(),
+        places: Vec::new(),
         hands_over: false,
         index: 0,
         count: 1,
@@ -326,7 +325,7 @@ async fn work(
                         answered => break answered,
                     }
                 };
-                let adopts = matches!(bound, Ok(Ok(())));
+                let adopts = matches!(bound, Ok((_, Ok(_))));
                 if lists.borrow_mut().decide(adopts, &mut sender.borrow_mut()).is_err() {
                     return;
                 }
@@ -375,11 +374,11 @@ struct Lists {
 
 impl Lists {
     /// Another configuration is to hold, as the control thread would have it.
-    fn prepare(&mut self, number: usize, mail: &mut Sender<Message>) -> Result<Receiver<io::Result<()>>, Message> {
+    fn prepare(&mut self, number: usize, mail: &mut Sender<Message>) -> Result<Receiver<Answer>, Message> {
         let (before, after) = (&self.generation, &self.snapshots[(number + 1 + number / 7) % 3]);
         let diff = Diff::of(&before.snapshot, after).expect("nothing that stays is another");
         let tls = after.listeners.iter().map(|one| one.tls.as_ref().map(|_| h3_client::server())).collect();
-        let draft = Arc::new(before.draft(after, diff, tls));
+        let draft = Arc::new(before.draft(after, diff, tls, vec![Vec::new(); after.listeners.len()]));
         let (bound, answer) = channel();
         mail.send(Message::Prepare { draft: Arc::clone(&draft), bound })?;
         self.coming = Some(draft);
