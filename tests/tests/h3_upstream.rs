@@ -30,6 +30,30 @@ on_each_driver! {
         engine.until_idle();
     }
 
+    /// A connection is there before the first request, which the others share; where the endpoint chooses HTTP/1.1, as many as are wanted.
+    fn a_shared_connection_is_made_ready(driver) {
+        let place = Place::new(driver, "");
+        for (protocol, shared) in [("h3", "upstream_h3"), ("auto", "upstream_shared"), ("h2", "upstream_shared")] {
+            let before = place.back.metrics().sum("connections_total");
+            let engine = place.front(driver, protocol, "reuse.warm = 1");
+            engine.until_metric(shared, 1);
+            let mut client = engine.client();
+            assert_eq!((client.get("/").text(), client.get("/").text()), ("hello\n".into(), "hello\n".into()), "{protocol}");
+            let metrics = engine.metrics();
+            assert_eq!((metrics.sum("upstream_connects_total"), metrics.sum("upstream_reused_total")), (1, 2), "{protocol}");
+            let after = place.back.metrics().sum("connections_total");
+            // Where the pool may choose, the first answer says that there is HTTP/3 too.
+            assert!(after - before == 1 || protocol == "auto", "{protocol}");
+        }
+        let origin = Origin::standard();
+        let lines = "protocol = \"auto\"\nreuse.warm = 3";
+        let engine = Setup::new(driver).origin(&origin).pool_line(lines).start();
+        engine.until_metric("upstream_idle", 3);
+        assert_eq!(engine.client().get("/").status(), 200);
+        let metrics = engine.metrics();
+        assert_eq!((metrics.sum("upstream_reused_total"), origin.accepted()), (1, 3));
+    }
+
     /// More at once than the endpoint lets one connection carry.
     fn many_at_once(driver) {
         let place = Place::new(driver, "http3.streams = 10");

@@ -263,7 +263,7 @@ fn whatever_is_granted_it_starts_serves_and_says_so() {
             return;
         }
         let Some(two) = with_capabilities(&["bpf", "net_admin"]) else { return };
-        let doctor = Tool::new(&two[0], 20).args(&two[1..]).args([&binary().display().to_string(), "doctor"]).run();
+        let doctor = Tool::new(&two[0], 60).args(&two[1..]).args([&binary().display().to_string(), "doctor"]).run();
         let lines = String::from_utf8_lossy(&doctor.out);
         let loads = |name: &str| lines.lines().any(|line| line.contains(name) && line.contains("loads  (wanted"));
         assert!(loads("bpf steering") && loads("bpf quic steering"), "{lines}");

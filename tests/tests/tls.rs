@@ -252,7 +252,7 @@ fn testssl(place: &Place, file: &str) -> Vec<Value> {
     let (url, ca) = (format!("https://localhost:{}", place.engine.address.port()), &place.authority.file);
     let report = ["--quiet", "--color", "0", "--warnings", "batch", "--nodns", "none", "--ip", "127.0.0.1"];
     let checks = ["--protocols", "--std", "--fs", "--server-preference", "--server-defaults", "--vulnerable"];
-    let tool = Tool::new("testssl", 90).args(report).args(checks).args(["--add-ca", &ca.display().to_string()]);
+    let tool = Tool::new("testssl", 240).args(report).args(checks).args(["--add-ca", &ca.display().to_string()]);
     let ran = tool.args(["--jsonfile", &told.display().to_string(), &url]).run();
     let text = std::fs::read_to_string(&told).unwrap_or_else(|error| panic!("{error}: {}{}", ran.text(), ran.err));
     serde_json::from_str(&text).expect("what it tells is JSON")

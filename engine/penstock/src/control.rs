@@ -138,16 +138,18 @@ fn keep_watch(engine: &Rc<RefCell<Engine>>) {
     ring::spawn(async move {
         let mut turns = Turns::default();
         loop {
-            let mut engine = engine.borrow_mut();
-            // Who drains ends worker by worker.
-            if turns.all_go_on(engine.cells()) || engine.is_draining() {
-                service::lives();
-            }
-            engine.ask_to_publish();
-            drop(engine);
+            look_at(&mut engine.borrow_mut(), &mut turns);
             ring::sleep(every / 2).await;
         }
     });
+}
+
+fn look_at(engine: &mut Engine, turns: &mut Turns) {
+    // Who drains ends worker by worker.
+    if turns.all_go_on(engine.cells()) || engine.is_draining() {
+        service::lives();
+    }
+    engine.ask_to_publish();
 }
 
 /// What each worker had published at the last look.

@@ -165,7 +165,7 @@ impl Worker {
         for id in (0..generation.snapshot.listeners.len()).map(|at| ListenerId(at as u16)) {
             let (listener, at) = (&generation.snapshot[id], usize::from(id.0));
             let tls = generation.tls[at].clone();
-            let bound = worker.bind(listener, tls.as_deref(), worker.ends.len())?;
+            let bound = worker.bind(listener, tls.as_deref(), worker.ends.next())?;
             bound.show(id, listener, &mut worker.sockets)?;
             let entrance = worker.enter(&world, id, tls, bound, places.get(at).map_or(&[][..], Vec::as_slice));
             worker.entrances.push(entrance);
@@ -238,10 +238,10 @@ impl Worker {
         entrance
     }
 
-    /// Somebody may come by QUIC.
+    /// Somebody may come by QUIC, or could.
     #[must_use]
-    pub fn speaks_quic(&self) -> bool {
-        !self.ends.is_empty()
+    pub fn has_spoken_quic(&self) -> bool {
+        self.ends.next() > 0
     }
 
     /// Opens the ways by which the other workers bring what belongs here.
@@ -311,7 +311,7 @@ impl Worker {
         }
         self.leaving.retain(|entrance| !entrance.is_over());
         let mut sockets = Sockets::default();
-        let mut first = self.ends.len();
+        let mut first = self.ends.next();
         let mut all = Vec::new();
         for (at, of) in draft.diff.listeners.iter().enumerate() {
             let listener = &draft.snapshot.listeners[at];
@@ -328,7 +328,7 @@ impl Worker {
             first += bound.quic.len();
             all.push(Some(bound));
         }
-        let is_first = !self.speaks_quic() && first > 0;
+        let is_first = !self.has_spoken_quic() && first > 0;
         let ways = if is_first { self.ways_from_others() } else { Vec::new() };
         self.coming = Some(Coming { draft, bound: all });
         Ok(Prepared { sockets, ways })

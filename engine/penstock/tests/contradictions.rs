@@ -33,7 +33,7 @@ fn of_a_pool() {
     for (lines, kind, words) in [
         ("health = { http = \"/\", every = \"1s\", timeout = \"3s\" }", WARNING, "every 3s and not every 1s"),
         ("health = { tcp = true, every = \"1s\", every_in_doubt = \"2s\" }", ERROR, "asked less often"),
-        ("protocol = \"h2\"\nreuse.warm = 2", WARNING, "made by the first of them"),
+        ("protocol = \"h2\"\nreuse.warm = 2", WARNING, "one of them is made ready"),
         ("protocol = \"h2\"\nreuse.max_idle = 2", WARNING, "here requests share them"),
         ("proxy_protocol = \"v2\"\nreuse.idle = \"5s\"", WARNING, "those with a PROXY header are not"),
         ("reuse = { max_idle = 0,\nmax_requests = 9 }", WARNING, "`max_idle` keeps none"),

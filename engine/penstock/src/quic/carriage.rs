@@ -4,6 +4,7 @@
 //! connection id this is never needed; where there is none, it is what keeps connections alive.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,34 +15,39 @@ use super::{Astray, Carrier, Endpoint};
 use crate::limits;
 use crate::telemetry::WorkerCells;
 
-/// A worker's endpoints that let clients in. Those of one number have the same address on all workers; one that is closed keeps its number.
+/// A worker's endpoints that let clients in. Those of one number have the same address on all workers; the number of one that is closed is never another one's.
 #[derive(Clone, Default)]
-pub struct Ends(Rc<RefCell<Vec<Weak<Endpoint>>>>);
+pub struct Ends(Rc<RefCell<Numbered>>);
+
+#[derive(Default)]
+struct Numbered {
+    next: usize,
+    open: BTreeMap<usize, Weak<Endpoint>>,
+}
 
 impl Ends {
+    /// The number of the next one: how many there have been.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.borrow().len()
+    pub fn next(&self) -> usize {
+        self.0.borrow().next
     }
 
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
-    }
-
-    /// One more; its number is how many there were.
+    /// One more.
     pub fn push(&self, endpoint: &Rc<Endpoint>) {
-        self.0.borrow_mut().push(Rc::downgrade(endpoint));
+        let Numbered { next, open } = &mut *self.0.borrow_mut();
+        open.retain(|_, endpoint| endpoint.strong_count() > 0);
+        open.insert(*next, Rc::downgrade(endpoint));
+        *next += 1;
     }
 
     /// Those that are open.
     #[must_use]
     pub fn all(&self) -> Vec<Rc<Endpoint>> {
-        self.0.borrow().iter().filter_map(Weak::upgrade).collect()
+        self.0.borrow().open.values().filter_map(Weak::upgrade).collect()
     }
 
     fn get(&self, number: usize) -> Option<Rc<Endpoint>> {
-        self.0.borrow().get(number)?.upgrade()
+        self.0.borrow().open.get(&number)?.upgrade()
     }
 }
 

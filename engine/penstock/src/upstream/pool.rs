@@ -140,30 +140,33 @@ impl Cluster {
     /// Begins to make connections ready until every endpoint has as many idle ones as the pool wants. An endpoint that
     /// refuses them is asked again by the next call, and its breaker hears nothing: no request was lost.
     pub fn warm(this: &Rc<Self>, settings: &Pool, cells: &Arc<WorkerCells>) {
-        let wanted = settings.reuse.warm as usize;
+        let (wanted, protocol) = (settings.reuse.warm as usize, settings.protocol);
+        let (connect, idle_for) = (settings.timeouts.connect, settings.reuse.idle);
         let now = policy_now(ring::now());
-        // A shared connection is made by the first request, for all that follow.
-        let warms = wanted > 0 && settings.protocol == PoolProtocol::Http11;
-        for endpoint in this.endpoints().iter().filter(|_| warms) {
+        for endpoint in this.endpoints().iter().filter(|_| wanted > 0) {
             if endpoint.standing(now, true) != Standing::Ready {
                 continue;
             }
-            let ready = endpoint.idle.borrow().len() + endpoint.warming.get() as usize;
-            for _ in ready..wanted {
+            let (idle, warming) = (endpoint.idle.borrow().len(), endpoint.warming.get() as usize);
+            let lacks = match protocol {
+                PoolProtocol::Http11 => wanted.saturating_sub(idle + warming),
+                _ => endpoint.sharing.lacks(wanted, idle, warming),
+            };
+            for _ in 0..lacks {
                 endpoint.warming.set(endpoint.warming.get() + 1);
                 let (cluster, endpoint, cells) = (Rc::clone(this), Rc::clone(endpoint), Arc::clone(cells));
-                let connect = settings.timeouts.connect;
                 ring::spawn(async move {
-                    let near = cluster.near().filter(|_| endpoint.skips_tcp());
-                    let dialled =
-                        cluster.dial(&endpoint, near, None, connect, &mut Timer::new(), &cells.counters).await;
+                    let near = cluster.near().filter(|_| endpoint.skips_tcp() && protocol == PoolProtocol::Http11);
+                    let made = if protocol == PoolProtocol::Http11 {
+                        cluster.dial(&endpoint, near, None, connect, &mut Timer::new(), &cells.counters).await.ok()
+                    } else {
+                        cluster.make_ready(&endpoint, protocol, connect, idle_for, &cells).await
+                    };
                     endpoint.warming.set(endpoint.warming.get() - 1);
-                    let Ok((stream, held)) = dialled else { return };
-                    if endpoint.keeps_connections() {
-                        let mut own = Own::new(stream, held, near.is_some());
-                        own.conn.stream.watch();
-                        endpoint.park(Idle { since: own.made, own }, &cells.counters);
-                    }
+                    let Some((stream, held)) = made.filter(|_| endpoint.keeps_connections()) else { return };
+                    let mut own = Own::new(stream, held, near.is_some());
+                    own.conn.stream.watch();
+                    endpoint.park(Idle { since: own.made, own }, &cells.counters);
                 });
             }
         }

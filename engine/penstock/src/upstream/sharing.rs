@@ -23,7 +23,7 @@ use super::endpoint::Endpoint;
 use super::lease::{Lease, Wire};
 use super::shared::Held;
 use super::{Cluster, DialError, Wanted};
-use crate::conn::{Asks, Ended, Multiplex, Multiplexed, Stream, h3};
+use crate::conn::{Asks, Ended, Multiplex, Multiplexed, Stream, Transport, h3};
 use crate::limits;
 use crate::snapshot::{PoolProtocol, Reuse};
 use crate::telemetry::WorkerCells;
@@ -43,6 +43,12 @@ pub(super) struct Sharing {
     waiting: RefCell<Vec<TaskRef>>,
     /// What it says of its HTTP/3.
     pub(super) alternative: Alternative,
+}
+
+/// A connection that has just been made, by what the endpoint wants.
+enum Made {
+    Shared(Connection, Held),
+    Own(Transport, Held),
 }
 
 struct Shared {
@@ -93,6 +99,15 @@ impl Sharing {
     /// There is a connection.
     pub(super) fn is_open(&self) -> bool {
         !self.open.borrow().is_empty()
+    }
+
+    /// How many more connections are to be made ready, when so many are wanted: of those that requests share, one is enough.
+    pub(super) fn lacks(&self, wanted: usize, idle: usize, warming: usize) -> usize {
+        if self.wants_http1.get() {
+            wanted.saturating_sub(idle + warming)
+        } else {
+            usize::from(!self.is_open()).saturating_sub(warming + self.dialling.get() as usize)
+        }
     }
 
     /// A stream of the fullest connection that takes one more.
@@ -264,17 +279,51 @@ impl Cluster {
             endpoint.sharing.dialled(deadline, timer).await?;
         }
         let dialling = Dialling::begin(&endpoint.sharing);
-        if pool.protocol == PoolProtocol::Http3 {
+        let (connection, held) = match self.make(endpoint, pool.protocol, connect, timer, cells).await? {
+            Made::Shared(connection, held) => (connection, held),
+            Made::Own(transport, held) => return Ok(Lease::of_own(transport, held, endpoint, false)),
+        };
+        let wire = connection.wire();
+        Sharing::begin(endpoint, connection, 1, held, pool.reuse.idle, cells);
+        drop(dialling);
+        Ok(lease(wire, false))
+    }
+
+    /// Makes a connection that nobody has asked for yet. One that is shared is open from then on; one of HTTP/1, which the endpoint wants, is given back.
+    pub(super) async fn make_ready(
+        &self,
+        endpoint: &Rc<Endpoint>,
+        protocol: PoolProtocol,
+        connect: Duration,
+        idle: Duration,
+        cells: &Arc<WorkerCells>,
+    ) -> Option<(Transport, Held)> {
+        let _dialling = Dialling::begin(&endpoint.sharing);
+        match self.make(endpoint, protocol, connect, &mut Timer::new(), cells).await.ok()? {
+            Made::Shared(connection, held) if endpoint.keeps_connections() => {
+                Sharing::begin(endpoint, connection, 0, held, idle, cells);
+                None
+            }
+            Made::Shared(..) => None,
+            Made::Own(transport, held) => Some((transport, held)),
+        }
+    }
+
+    async fn make(
+        &self,
+        endpoint: &Rc<Endpoint>,
+        protocol: PoolProtocol,
+        connect: Duration,
+        timer: &mut Timer,
+        cells: &Arc<WorkerCells>,
+    ) -> Result<Made, DialError> {
+        if protocol == PoolProtocol::Http3 {
             let (link, held) = self.call(endpoint, None, connect, timer, &cells.counters).await?;
-            let connection = Connection::H3(h3::Multiplex::new(link, limits::HTTP3_UPSTREAM));
-            let wire = connection.wire();
-            Sharing::begin(endpoint, connection, 1, held, pool.reuse.idle, cells);
-            drop(dialling);
-            return Ok(lease(wire, false));
+            return Ok(Made::Shared(Connection::H3(h3::Multiplex::new(link, limits::HTTP3_UPSTREAM)), held));
         }
         let (transport, held) = self.dial(endpoint, None, None, connect, timer, &cells.counters).await?;
         let chosen = transport.secured().map(|secured| secured.http2);
-        match (chosen, pool.protocol) {
+        match (chosen, protocol) {
             (Some(false), PoolProtocol::Http2) => {
                 let failure = Failure::WithoutHttp2;
                 self.tell(&endpoint.name, &failure);
@@ -282,18 +331,14 @@ impl Cluster {
             }
             (Some(false), _) | (None, PoolProtocol::Auto | PoolProtocol::Http11) => {
                 endpoint.sharing.wants_http1.set(true);
-                return Ok(Lease::of_own(transport, held, endpoint, false));
+                return Ok(Made::Own(transport, held));
             }
             (Some(true), _) | (None, PoolProtocol::Http2 | PoolProtocol::Http3) => {
-                endpoint.sharing.wants_http1.set(false)
+                endpoint.sharing.wants_http1.set(false);
             }
         }
         let limits = Limits { secure: chosen.is_some(), ..limits::HTTP2_UPSTREAM };
-        let connection = Connection::H2(Multiplex::new(transport, None, limits));
-        let wire = connection.wire();
-        Sharing::begin(endpoint, connection, 1, held, pool.reuse.idle, cells);
-        drop(dialling);
-        Ok(lease(wire, false))
+        Ok(Made::Shared(Connection::H2(Multiplex::new(transport, None, limits)), held))
     }
 
     /// Begins to make a connection of HTTP/3 to an endpoint that has said that it has that, if there is none. Nobody waits for it.

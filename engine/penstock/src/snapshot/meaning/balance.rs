@@ -229,9 +229,9 @@ impl Meaning<'_> {
             };
             self.idle(table, &["max_idle"], why, "leave it out");
         }
-        if pool.protocol != PoolProtocol::Http11 && pool.reuse.warm > 0 {
-            let message = "a connection that requests share is made by the first of them: none is made ready";
-            self.report(Code::NoEffect, &of("warm"), message, "leave it out, or write protocol = \"http/1.1\"");
+        if matches!(pool.protocol, PoolProtocol::Http2 | PoolProtocol::Http3) && pool.reuse.warm > 1 {
+            let message = "requests share a connection here, and one of them is made ready";
+            self.report(Code::NoEffect, &of("warm"), message, "write 1");
         }
         if let Some(age) = &pool.reuse.max_age {
             self.not_zero(&of("max_age"), age);

@@ -195,7 +195,8 @@ pub struct ReuseDoc {
     /// Age at which a connection is closed, when it is idle or comes back: so that load follows what stands behind a name.
     /// None unless given.
     pub max_age: Option<Text<Time>>,
-    /// Connections to each endpoint that a worker makes ready ahead of requests. For handshakes that are dear, and bursts.
+    /// Connections to each endpoint that a worker makes ready ahead of requests; of those that requests share (HTTP/2, HTTP/3), one. For handshakes
+    /// that are dear, and bursts.
     pub warm: u32,
 }
 
