@@ -162,7 +162,7 @@ on_each_driver! {
         let origin = Origin::start(move |peer| {
             peer.send(&*said);
         });
-        let engine = Setup::new(driver).origin(&origin).tcp().pool_line("timeout.idle = \"600ms\"").start();
+        let engine = Setup::new(driver).origin(&origin).tcp().pool_line("timeout.idle = \"3s\"").start();
         let mut client = small_window(&engine);
         let mut got = client.take(SOME).expect("a part");
         std::thread::sleep(Duration::from_millis(200));
