@@ -321,3 +321,23 @@ fn heads_pass_between_protocols_without_translation() {
     let text = "POST /p?q HTTP/1.1|host: a|x-a: b|cookie: a=b; c=d||";
     assert_eq!(seen[0], Seen::Head { stream: 0, text: text.into(), framing: Framing::Chunked });
 }
+
+/// The same section may answer two requests, and mean different things to them.
+#[test]
+fn an_answer_that_is_said_again_is_judged_by_what_was_asked() {
+    let mut rig = client(0);
+    let answer = headers(&with(OK, &[("content-length", "5")]));
+    let asked = [Method::Head, Method::Head, Method::Head, Method::Get, Method::Get, Method::Get];
+    for (stream, method) in (0..).step_by(4).zip(asked.into_iter().cycle().take(24)) {
+        rig.get(stream, method);
+        let seen = rig.feed(stream, &answer, true).unwrap();
+        match (method, &seen[..]) {
+            (Method::Head, [Seen::Head { text, .. }, Seen::End { .. }]) => {
+                assert_eq!(text, "HTTP/1.1 200 |content-length: 5||", "{stream}");
+            }
+            (Method::Get, [Seen::Head { .. }, Seen::Reset { why: Malformed::LengthMismatch, .. }]) => {}
+            (Method::Get, [Seen::Reset { why: Malformed::LengthMismatch, .. }]) => {}
+            other => panic!("{stream}: {other:?}"),
+        }
+    }
+}

@@ -259,3 +259,118 @@ proptest! {
         prop_assert_eq!(tell(client(3), &segments, None), tell(client(3), &segments, Some(seed)));
     }
 }
+
+/// A client and its server, and what they have said to each other's tables and was not delivered.
+struct Pair {
+    client: Rig<Client>,
+    server: Rig<Server>,
+}
+
+impl Pair {
+    /// With tables of so many bytes.
+    fn new(table: u64) -> Self {
+        let limits = Limits { header_table: table as u16, ..Limits::DEFAULT };
+        let (mut client, mut server) = (Rig::new(limits), Rig::new(limits));
+        client.greet(&[(0x1, table), (0x7, 16)]);
+        server.greet(&[(0x1, table), (0x7, 16)]);
+        client.feed(ENCODER, &table_size(table), false).unwrap();
+        server.feed(ENCODER, &table_size(table), false).unwrap();
+        Self { client, server }
+    }
+
+    /// One request and its answer: the bytes of both with the entries that were made, and what was read of them.
+    fn exchange(&mut self, stream: u64, request: &str, add: &[(&[u8], &[u8])], trailers: &[(&str, &str)]) -> String {
+        let Self { client, server } = self;
+        client.send_request(stream, request.as_bytes(), Framing::None).unwrap();
+        let (asked, entries) = (client.put(stream), std::mem::take(&mut client.out.encoder));
+        server.feed(ENCODER, &entries, false).unwrap();
+        let heard = server.feed(stream, &asked, true).unwrap();
+        server.answer_with(stream, Framing::Chunked, add).unwrap();
+        server.data(stream, 5).unwrap();
+        server.finish(stream, trailers).unwrap();
+        let (answered, more) = (server.put(stream), std::mem::take(&mut server.out.encoder));
+        client.feed(ENCODER, &more, false).unwrap();
+        let told = client.feed(stream, &answered, true).unwrap();
+        client.now += std::time::Duration::from_millis(100);
+        server.now = client.now;
+        format!("{entries:x?} {asked:x?} {heard:?} {more:x?} {answered:x?} {told:?}")
+    }
+
+    /// What has been read is acknowledged.
+    fn acknowledge(&mut self) {
+        self.client.feed(DECODER, &std::mem::take(&mut self.server.out.decoder), false).unwrap();
+        self.server.feed(DECODER, &std::mem::take(&mut self.client.out.decoder), false).unwrap();
+    }
+}
+
+/// Heads and trailers that are said again and again, with tables that change between them or do not, and acknowledgements that come or do not:
+/// they leave as the bytes, and mean what they mean, between two who remember nothing of the last ones.
+#[test]
+fn what_is_said_again_is_what_it_would_be_said_and_read_as() {
+    [240, 600, 4096].into_iter().for_each(say_again);
+}
+
+fn say_again(table: u64) {
+    let (mut mindful, mut forgetful, mut random) = (Pair::new(table), Pair::new(table), table);
+    let mut choose = |most: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) % most
+    };
+    let (long, mut chosen, mut repeats, mut mute) = ("v".repeat(table as usize / 6), [0; 5], 0, false);
+    for stream in (0..6_000).step_by(4) {
+        // Mostly the same as before, or but for one thing.
+        match choose(12) {
+            0 => chosen = chosen.map(|_| choose(3)),
+            1 | 2 => chosen[choose(5) as usize] = choose(3),
+            _ => repeats += 1,
+        }
+        let fresh = stream.to_string();
+        let [path, line, add, value, trailer] = chosen.map(|at| at as usize);
+        let line =
+            &["Accept: b".to_owned(), format!("User-Agent: {long}{}", stream % 7), format!("X-New: {fresh}")][line];
+        let value = ["b", &long, &fresh][value];
+        let request = format!("GET /{path} HTTP/1.1\r\nHost: {value}\r\n{line}\r\nAuthorization: secret\r\n\r\n");
+        let added = [(&b"server"[..], value.as_bytes()), (b"set-cookie", b"c=d"), (b"via", b"1.1 a")];
+        let trailers = [("grpc-status", "0"), ("grpc-message", &fresh), ("a", "b")];
+        let [first, second] = [&mut mindful, &mut forgetful]
+            .map(|pair| pair.exchange(stream, &request, &added[add..], &trailers[trailer..]));
+        assert_eq!(first, second, "{request}");
+        // For a while nobody hears that anything was read: so long that nothing more is referred to.
+        mute = if choose(80) == 0 { !mute } else { mute };
+        if !mute {
+            mindful.acknowledge();
+            forgetful.acknowledge();
+        }
+        forgetful.client.connection.trim();
+        forgetful.server.connection.trim();
+    }
+    assert!(repeats > 700, "{repeats}");
+    let memory =
+        [&mindful, &forgetful].map(|pair| pair.client.connection.memory().min(pair.server.connection.memory()));
+    assert!(memory[0] > memory[1] + 1_000 && memory[0] < 32 * 1024, "{memory:?}");
+    mindful.server.connection.trim();
+    assert!(mindful.server.connection.memory() < 16 * 1024, "{}", mindful.server.connection.memory());
+}
+
+/// An entry that could not be made while others were referred to is made when those have been acknowledged, whatever was said between.
+#[test]
+fn what_is_said_again_becomes_an_entry_when_there_is_room() {
+    for oldest in 0..8 {
+        let mut pairs = [Pair::new(240), Pair::new(240)];
+        let mut streams = (0..).step_by(4);
+        let mut say = |pairs: &mut [Pair; 2], host: u32| {
+            let (stream, text) = (streams.next().unwrap(), format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            let [first, second] = pairs.each_mut().map(|pair| pair.exchange(stream, &text, &[], &[]));
+            assert_eq!(first, second, "{oldest}: {host}");
+            pairs[1].client.connection.trim();
+        };
+        for host in (0..8).flat_map(|host| [host; 2]) {
+            say(&mut pairs, host);
+            pairs.iter_mut().for_each(Pair::acknowledge);
+        }
+        say(&mut pairs, oldest);
+        (0..4).for_each(|_| say(&mut pairs, 8));
+        pairs.iter_mut().for_each(Pair::acknowledge);
+        (0..4).for_each(|_| say(&mut pairs, 8));
+    }
+}

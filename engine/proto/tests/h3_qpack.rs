@@ -46,6 +46,27 @@ fn rfc9204_2_1_2_a_section_waits_for_its_entries() {
     assert_eq!((rig.out.decoder.clone(), rig.blocked.clone()), (vec![0x8c], vec![]));
 }
 
+/// The count that a section needs is told modulo twice the entries that there can be (§4.5.1.1), so that the same bytes come to mean something else.
+#[test]
+fn what_is_said_again_is_read_anew_when_the_table_has_changed() {
+    let mut rig = server();
+    rig.feed(ENCODER, &[table_size(4096), insert("x-a", "0")].concat(), false).unwrap();
+    let mut streams = (0..).step_by(4);
+    for round in 1..=4 {
+        for _ in 0..4 {
+            let stream = streams.next().unwrap();
+            let seen = rig.feed(stream, &referring(1, NEWEST), true).unwrap();
+            let newest = format!("|x-a: {}||", (round - 1) * 256);
+            assert!(matches!(&seen[0], Seen::Head { text, .. } if text.ends_with(&newest)), "{newest} {seen:?}");
+            rig.connection.reset(StreamId(stream), ErrorCode::NO_ERROR, &mut rig.out);
+            rig.out = proto::h3::Out::default();
+        }
+        let more: Vec<u8> = (1..=256).flat_map(|at| insert("x-a", &((round - 1) * 256 + at).to_string())).collect();
+        rig.feed(ENCODER, &more, false).unwrap();
+        rig.now += std::time::Duration::from_secs(10);
+    }
+}
+
 #[test]
 fn rfc9204_2_1_2_no_more_wait_than_may() {
     for (allowed, waiting) in [(0, 0), (1, 1), (16, 16)] {

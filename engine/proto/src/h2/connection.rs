@@ -18,12 +18,12 @@ use super::error::{ErrorCode, Fault};
 use super::frame::{self, Kind};
 use super::hpack::{Decoder, Encoder, TABLE_SIZE_DEFAULT};
 use super::ledger::Ledger;
-use super::recall::Recall;
-use super::repeat::Repeat;
 use super::settings::{self, PeerSettings, WINDOW_DEFAULT, WINDOW_MAX, put_settings};
 use super::streams::{Incoming, Outgoing, Past, Progress, Recent, Streams};
 use super::{Priority, StreamId};
 use crate::h1::{HeadLimits, Trailers};
+use crate::multiplexed::recall::Recall;
+use crate::multiplexed::repeat::Repeat;
 use crate::role::Role;
 use crate::{Event, Malformed};
 

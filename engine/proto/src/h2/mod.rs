@@ -96,8 +96,6 @@ mod connection;
 mod error;
 pub mod frame;
 pub mod hpack;
-mod recall;
-mod repeat;
 pub mod settings;
 mod streams;
 

@@ -13,6 +13,7 @@ mod write;
 
 pub use datagram::Datagram;
 
+use self::write::Written;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -23,9 +24,10 @@ use super::settings::{self, PeerSettings, put_settings};
 use super::streams::{Incoming, Outgoing, Streams};
 use super::{Abort, Out, Priority, StreamId};
 use crate::compression::TABLE_SIZE_MAX;
-use crate::h1::HeadLimits;
+use crate::h1::{HeadLimits, Trailers};
 use crate::multiplexed::head::list_limits;
 use crate::multiplexed::ledger::Ledger;
+use crate::multiplexed::recall::Recall;
 use crate::role::Role;
 use crate::{Event, Malformed};
 
@@ -141,6 +143,11 @@ pub struct Connection<R: Role> {
     max_push: Option<u64>,
     /// Priorities of requests that have not come yet.
     early: [(u64, Priority); EARLY_MAX],
+    /// The last heads and trailers that were read, and written; nothing of an idle connection that was trimmed.
+    recall: Option<Box<Recall<R::Head>>>,
+    recall_trailers: Option<Box<Recall<Trailers>>>,
+    head_written: Option<Box<Written>>,
+    trailers_written: Option<Box<Written>>,
     fault: Option<Fault>,
     role: PhantomData<R>,
 }
@@ -199,6 +206,10 @@ impl<R: Role> Connection<R> {
             peer_first: None,
             max_push: None,
             early: [(INTEGER_MAX, Priority::default()); EARLY_MAX],
+            recall: None,
+            recall_trailers: None,
+            head_written: None,
+            trailers_written: None,
             fault: None,
             role: PhantomData,
         }
@@ -352,12 +363,18 @@ impl<R: Role> Connection<R> {
         self.decoder.trim();
         self.encoder.trim();
         self.untold.shrink_to_fit();
+        (self.recall, self.recall_trailers) = (None, None);
+        (self.head_written, self.trailers_written) = (None, None);
     }
 
     /// Bytes of memory, this value included.
     pub fn memory(&self) -> usize {
         let untold = self.untold.capacity() * size_of::<u64>();
-        size_of::<Self>() + self.streams.memory() + self.decoder.memory() + self.encoder.memory() + untold
+        let recall = self.recall.as_ref().map_or(0, |recall| recall.memory());
+        let recall = recall + self.recall_trailers.as_ref().map_or(0, |recall| recall.memory());
+        let written = [&self.head_written, &self.trailers_written].into_iter().flatten().map(|last| last.memory());
+        let tables = self.decoder.memory() + self.encoder.memory();
+        size_of::<Self>() + self.streams.memory() + tables + untold + recall + written.sum::<usize>()
     }
 
     /// The slot of a stream that is neither gone nor reset.

@@ -5,6 +5,8 @@ pub(crate) mod compose;
 pub(crate) mod head;
 pub mod ledger;
 mod priority;
+pub(crate) mod recall;
+pub(crate) mod repeat;
 pub(crate) mod slab;
 mod space;
 

@@ -9,13 +9,13 @@ use crate::h2::error::{ErrorCode, Fault};
 use crate::h2::frame;
 use crate::h2::hpack::{Corrupt, Encoded};
 use crate::h2::ledger::Offence;
-use crate::h2::recall::{Recall, Terms};
 use crate::h2::settings::WINDOW_DEFAULT;
 use crate::h2::streams::{Incoming, Outgoing, Past, Stream, UNKNOWN};
 use crate::h2::{Priority, StreamId};
 use crate::http::{Framing, Method, Version};
 use crate::multiplexed::HeadSpace;
 use crate::multiplexed::head::{self, INTERIMS_MAX, RequestRules, ResponseRules, is_answerable, promised};
+use crate::multiplexed::recall::{Recall, Terms};
 use crate::role::{Client, Role, Server};
 use crate::{Event, Malformed};
 

@@ -5,12 +5,12 @@ use crate::h1::{Refused, RequestHead, RequestRewrite, Respond, ResponseHead, Res
 use crate::h2::StreamId;
 use crate::h2::frame::{self, FrameHead};
 use crate::h2::hpack::Encoder;
-use crate::h2::repeat::{Made, Pairs, Repeat, Terms};
 use crate::h2::settings::FRAME_SIZE_DEFAULT;
 use crate::h2::streams::{Incoming, Outgoing, Stream, UNKNOWN};
 use crate::http::{Fields, Framing, Method, Status};
 use crate::multiplexed::compose::{self, Asked};
 use crate::multiplexed::head::promised;
+use crate::multiplexed::repeat::{Made, Pairs, Repeat, Terms};
 use crate::role::{Client, Role, Server};
 
 impl Connection<Client> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::read::{WholeSection, decompression};
 use super::{Abort, Connection, Going, Said, Step, UNTOLD_MAX, datagram, ms};
-use crate::h1::{RequestHead, ResponseHead};
+use crate::h1::{RequestHead, ResponseHead, Trailers};
 use crate::h3::error::{ErrorCode, Fault};
 use crate::h3::qpack::{Decoder, Section};
 use crate::h3::streams::{Incoming, Outgoing, Stream};
@@ -12,6 +12,7 @@ use crate::h3::{HeadSpace, Out, Priority, StreamId};
 use crate::http::{Framing, Method, Version};
 use crate::multiplexed::head::{self, INTERIMS_MAX, RequestRules, ResponseRules, UNKNOWN, is_answerable, promised};
 use crate::multiplexed::ledger::Offence;
+use crate::multiplexed::recall::{Recall, Terms};
 use crate::role::{Client, Role, Server};
 use crate::{Event, Malformed};
 
@@ -51,7 +52,14 @@ impl Connection<Server> {
         let id = StreamId(stream.id);
         let section = ready(&self.decoder, bytes)?;
         let required = section.required();
-        let read = head::read_request(section, &rules, space).map_err(decompression)?;
+        let terms = Terms { changes: self.decoder.changes(), end_stream: end, method: Method::Other };
+        let read = match recalled(&self.recall, bytes, terms, space) {
+            Some(head) => Ok(head),
+            None => {
+                let read = head::read_request(section, &rules, space).map_err(decompression)?;
+                read.inspect(|head| learn(&mut self.recall, bytes, terms, *head, space))
+            }
+        };
         self.decoder.acknowledge(id.0, required, &mut out.decoder);
         let head = match read {
             Ok(head) => head,
@@ -117,7 +125,19 @@ impl Connection<Client> {
         let id = StreamId(stream.id);
         let section = ready(&self.decoder, bytes)?;
         let required = section.required();
-        let read = head::read_response(section, &rules, space).map_err(decompression)?;
+        let terms = Terms { changes: self.decoder.changes(), end_stream: end, method: stream.method };
+        let plain = rules.upgrade.is_none();
+        let read = match recalled(&self.recall, bytes, terms, space).filter(|_| plain) {
+            Some(head) => Ok(head),
+            None => {
+                let read = head::read_response(section, &rules, space).map_err(decompression)?;
+                read.inspect(|head| {
+                    if plain {
+                        learn(&mut self.recall, bytes, terms, *head, space);
+                    }
+                })
+            }
+        };
         self.decoder.acknowledge(id.0, required, &mut out.decoder);
         let head = match read {
             Ok(head) => head,
@@ -280,7 +300,23 @@ impl<R: Role> Connection<R> {
         let WholeSection { now_ms, slot, end, bytes } = section;
         let section = ready(&self.decoder, bytes)?;
         let required = section.required();
-        let read = head::read_trailers(section, &self.limits.heads, space).map_err(decompression)?;
+        let terms = Terms { changes: self.decoder.changes(), end_stream: true, method: Method::Other };
+        let read = match recalled(&self.recall_trailers, bytes, terms, space) {
+            Some(trailers) => {
+                let any = !trailers.is_empty();
+                space.set_trailers(trailers);
+                Ok(any)
+            }
+            None => {
+                let read = head::read_trailers(section, &self.limits.heads, space).map_err(decompression)?;
+                if read.is_ok() {
+                    let trailers = Trailers::of(&space.text, &space.fields);
+                    learn(&mut self.recall_trailers, bytes, terms, trailers.clone(), space);
+                    space.set_trailers(trailers);
+                }
+                read
+            }
+        };
         self.decoder.acknowledge(id.0, required, &mut out.decoder);
         let stream = &mut self.streams[slot];
         let read = if matches!(stream.incoming_left, 0 | UNKNOWN) { read } else { Err(Malformed::LengthMismatch) };
@@ -337,6 +373,17 @@ impl<R: Role> Connection<R> {
         let (all, most) = (self.streams.len(), usize::from(self.limits.streams));
         all - usize::from(self.broken) >= most || all >= 2 * most
     }
+}
+
+/// What a section means, if it is the same again.
+#[inline]
+fn recalled<H: Clone>(last: &Option<Box<Recall<H>>>, section: &[u8], terms: Terms, space: &mut HeadSpace) -> Option<H> {
+    last.as_ref()?.find(section, terms, space)
+}
+
+/// A section has been read for what it means, which has changed nothing.
+fn learn<H: Clone>(last: &mut Option<Box<Recall<H>>>, section: &[u8], terms: Terms, head: H, space: &HeadSpace) {
+    last.get_or_insert_with(|| Box::new(Recall::new())).learn(section, terms, terms.changes, head, space);
 }
 
 /// A section of which it is known that its references have arrived.

@@ -4,12 +4,13 @@ use super::{Connection, datagram};
 use crate::h1::{Refused, RequestHead, RequestRewrite, Respond, ResponseHead, ResponseRewrite, Trailers};
 use crate::h3::error::ErrorCode;
 use crate::h3::frame::{DataHead, Kind};
-use crate::h3::qpack::Prefix;
+use crate::h3::qpack::{Encoder, Prefix, References, Writer};
 use crate::h3::streams::{Outgoing, Stream};
 use crate::h3::{Out, StreamId};
 use crate::http::{Fields, Framing, Method, Status};
 use crate::multiplexed::compose::{self, Asked};
 use crate::multiplexed::head::{UNKNOWN, promised};
+use crate::multiplexed::repeat::{Made, Pairs, Repeat, Terms};
 use crate::role::{Client, Role, Server};
 
 impl Connection<Client> {
@@ -38,15 +39,19 @@ impl Connection<Client> {
             return Err(Refused::Gone);
         }
         let asked = Asked::new(bytes, head, fields, rewrite);
-        asked.check()?;
         let extended = asked.is_extended();
         if extended && !self.peer.enable_connect_protocol {
             return Err(Refused::Gone);
         }
-        let start = begin(to);
-        let mut section = self.encoder.section(stream.0, &mut out.encoder);
-        asked.put(true, &mut section, to);
-        close(to, start, section.finish());
+        let RequestRewrite { framing, without, te_trailers, upgrade, add, .. } = *rewrite;
+        let terms = Terms::Request { head: *head, framing, without, te_trailers, upgrade };
+        let texts = [Some(bytes), rewrite.target, rewrite.host];
+        let made = Made { terms, texts: &texts, fields: Some(fields), pairs: add.iter().copied() };
+        put_section(&mut self.head_written, &mut self.encoder, stream, &made, to, out, |section, to| {
+            asked.check()?;
+            asked.put(true, section, to);
+            Ok(())
+        })?;
         let outgoing = if asked.goes_on() { Outgoing::Content } else { Outgoing::Ended };
         let mut entry = Stream::new(stream.0, outgoing);
         entry.method = if extended { Method::Connect } else { head.method };
@@ -83,11 +88,15 @@ impl Connection<Server> {
         if switching && !self.streams[slot].extended || head.status.is_interim() {
             return Err(Refused::Gone);
         }
-        compose::check_added(rewrite.add)?;
-        let start = begin(to);
-        let mut section = self.encoder.section(stream.0, &mut out.encoder);
-        compose::put_response(&mut section, bytes, head, fields, rewrite, to);
-        close(to, start, section.finish());
+        let ResponseRewrite { framing, without, add, .. } = *rewrite;
+        let terms = Terms::Response { head: *head, framing, without };
+        let texts = [Some(bytes)];
+        let made = Made { terms, texts: &texts, fields: Some(fields), pairs: add.iter().copied() };
+        put_section(&mut self.head_written, &mut self.encoder, stream, &made, to, out, |section, to| {
+            compose::check_added(add)?;
+            compose::put_response(section, bytes, head, fields, rewrite, to);
+            Ok(())
+        })?;
         let granted = self.streams[slot].connect && (switching || head.status.is_success());
         self.begin_content(slot, rewrite.framing, granted, out);
         Ok(())
@@ -212,11 +221,12 @@ impl<R: Role> Connection<R> {
         }
         // A tunnel has none (§4.4).
         if !trailers.is_empty() && !entry.connect {
-            compose::check_trailers(trailers.iter())?;
-            let start = begin(to);
-            let mut section = self.encoder.section(stream.0, &mut out.encoder);
-            compose::put_trailers::<R>(&mut section, trailers.iter(), to);
-            close(to, start, section.finish());
+            let made = Made { terms: Terms::Trailers, texts: &[], fields: None, pairs: trailers.iter() };
+            put_section(&mut self.trailers_written, &mut self.encoder, stream, &made, to, out, |section, to| {
+                compose::check_trailers(trailers.iter())?;
+                compose::put_trailers::<R>(section, trailers.iter(), to);
+                Ok(())
+            })?;
         }
         self.end_outgoing(slot, out);
         Ok(())
@@ -236,6 +246,53 @@ impl<R: Role> Connection<R> {
         }
         self.settle(slot);
     }
+}
+
+/// The last section of one sort that was written, in its frame.
+#[derive(Debug)]
+pub(super) struct Written {
+    last: Repeat,
+    references: References,
+}
+
+impl Written {
+    pub(super) fn memory(&self) -> usize {
+        size_of::<Self>() - size_of::<Repeat>() + self.last.memory()
+    }
+}
+
+/// Puts a section in its frame, as `compose` makes it, unless it is the last one again.
+///
+/// # Errors
+/// As `compose` has it, and nothing was put.
+fn put_section<'t>(
+    written: &mut Option<Box<Written>>,
+    encoder: &mut Encoder,
+    stream: StreamId,
+    made: &Made<'_, impl Pairs<'t>>,
+    to: &mut Vec<u8>,
+    out: &mut Out,
+    compose: impl FnOnce(&mut Writer<'_>, &mut Vec<u8>) -> Result<(), Refused>,
+) -> Result<(), Refused> {
+    let changes = encoder.changes();
+    if let (Some(changes), Some(written)) = (changes, &*written)
+        && let Some(frame) = written.last.find(made, changes)
+    {
+        to.extend_from_slice(frame);
+        encoder.refer_again(stream.0, written.references);
+        return Ok(());
+    }
+    let start = begin(to);
+    let mut section = encoder.section(stream.0, &mut out.encoder);
+    compose(&mut section, to).inspect_err(|_| to.truncate(start))?;
+    let references = section.references();
+    close(to, start, section.finish());
+    if let Some(changes) = changes {
+        let written = written.get_or_insert_with(|| Box::new(Written { last: Repeat::new(), references }));
+        written.last.learn(made, changes, &to[start..]);
+        written.references = references;
+    }
+    Ok(())
 }
 
 /// What stands before a section's lines: the frame's type, its length in at most four bytes, and the section's prefix.

@@ -17,6 +17,8 @@ pub struct Decoder {
     inserted: u64,
     /// Of those, the ones that the peer knows of our having.
     acknowledged: u64,
+    /// How often the table's size was set.
+    resized: u64,
 }
 
 /// A field section, whole, whose references have arrived.
@@ -30,12 +32,17 @@ pub struct Section<'a> {
 impl Decoder {
     /// `table_max` is the table's size at most, in bytes as §3.2.1 counts; above 4096 it is that. The peer begins with none of it (§3.2.3).
     pub fn new(table_max: usize) -> Self {
-        Self { table: Table::new(0), allowed: table_max.min(TABLE_SIZE_MAX), inserted: 0, acknowledged: 0 }
+        Self { table: Table::new(0), allowed: table_max.min(TABLE_SIZE_MAX), inserted: 0, acknowledged: 0, resized: 0 }
     }
 
     /// Entries that there ever were.
     pub fn inserted(&self) -> u64 {
         self.inserted
+    }
+
+    /// How often anything has happened to what sections mean: while that stays, the same bytes mean the same.
+    pub(in crate::h3) fn changes(&self) -> u64 {
+        self.inserted + self.resized
     }
 
     /// Takes the instruction at the start of the encoder stream's bytes. Returns how many bytes it has; `None` if it is not all there, which
@@ -73,6 +80,7 @@ impl Decoder {
                     return Err(Corrupt::SizeUpdate);
                 }
                 self.table.set_size_max(size);
+                self.resized += 1;
                 rest
             }
             _ => {

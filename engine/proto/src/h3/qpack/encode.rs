@@ -20,6 +20,8 @@ pub struct Encoder {
     known: u64,
     /// Sections that refer to entries and are not acknowledged, in their order.
     open: Vec<Open>,
+    /// How often anything has happened that may make the same fields other lines.
+    changes: u64,
     /// Digests of fields that were said lately: an entry is made for what is said again.
     said: [u32; SAID_MAX],
 }
@@ -42,7 +44,15 @@ const SAID_MAX: usize = 64;
 impl Encoder {
     /// Until the peer has said what it keeps, it keeps nothing (RFC 9204 §5).
     pub fn new() -> Self {
-        Self { table: Table::new(0), entries_max: 0, inserted: 0, known: 0, open: Vec::new(), said: [0; SAID_MAX] }
+        Self {
+            table: Table::new(0),
+            entries_max: 0,
+            inserted: 0,
+            known: 0,
+            open: Vec::new(),
+            changes: 0,
+            said: [0; SAID_MAX],
+        }
     }
 
     /// The peer's `SETTINGS_QPACK_MAX_TABLE_CAPACITY`, once. More than 4096 bytes are not made use of: they would be our memory too.
@@ -53,14 +63,26 @@ impl Encoder {
         if size > ENTRY_OVERHEAD {
             integer::encode(0x20, 5, size, instructions);
             self.table.set_size_max(size);
+            self.changes += 1;
         }
+    }
+
+    /// How often anything has happened that may make the same fields other lines: what has been written twice since the last time becomes the same
+    /// lines again. `None` while so much is unacknowledged that sections refer to nothing.
+    pub(in crate::h3) fn changes(&self) -> Option<u64> {
+        (self.open.len() < OPEN_MAX).then_some(self.changes)
+    }
+
+    /// A section is said again on that stream that refers to these, since which nothing has [changed](Self::changes).
+    pub(in crate::h3) fn refer_again(&mut self, stream: u64, references: References) {
+        self.open.extend(references.open(stream));
     }
 
     /// Begins a section on that stream. What it has to say to the table is appended to `instructions`.
     #[inline]
     pub fn section<'a>(&'a mut self, stream: u64, instructions: &'a mut Vec<u8>) -> Writer<'a> {
         let base = if self.open.len() < OPEN_MAX { self.known } else { 0 };
-        Writer { encoder: self, instructions, stream, base, required: 0, least: u64::MAX }
+        Writer { encoder: self, instructions, stream, base, references: References::NONE }
     }
 
     /// Takes the instruction at the start of the decoder stream's bytes. Returns how many bytes it has; `None` if it is not all there, which
@@ -79,15 +101,24 @@ impl Encoder {
             0x80.. => {
                 let at = self.open.iter().position(|open| open.stream == value);
                 let at = at.ok_or("an acknowledgment of no section (RFC 9204 4.4.1)")?;
-                self.known = self.known.max(self.open.remove(at).required);
+                self.learn(self.open[at].required);
+                self.open.remove(at);
             }
             0x40..0x80 => self.open.retain(|open| open.stream != value),
             _ => {
                 let known = self.known.checked_add(value).filter(|&known| value > 0 && known <= self.inserted);
-                self.known = known.ok_or("an increment that cannot be (RFC 9204 4.4.3)")?;
+                self.learn(known.ok_or("an increment that cannot be (RFC 9204 4.4.3)")?);
             }
         }
         Ok(Some(bytes.len() - rest.len()))
+    }
+
+    /// The peer has so many entries.
+    fn learn(&mut self, known: u64) {
+        if known > self.known {
+            self.known = known;
+            self.changes += 1;
+        }
     }
 
     /// Gives back memory that is not needed.
@@ -107,7 +138,7 @@ impl Encoder {
 
     /// Whether an entry of that text finds room without anything being given up that somebody may refer to (§2.1.1). `least` is the
     /// oldest that is being referred to at the moment.
-    fn can_insert(&self, text: usize, least: u64) -> bool {
+    fn can_insert(&mut self, text: usize, least: u64) -> bool {
         if text + ENTRY_OVERHEAD > self.table.size_max() / SHARE_MAX {
             return false;
         }
@@ -116,8 +147,13 @@ impl Encoder {
             return true;
         }
         let oldest_left = self.inserted - self.table.len() as u64 + evicted as u64;
+        if oldest_left > self.known.min(least) {
+            return false;
+        }
         let needed = self.open.iter().map(|open| open.least).min().unwrap_or(u64::MAX);
-        oldest_left <= self.known.min(needed).min(least)
+        // What is needed now may not be the next time, with nothing else having happened.
+        self.changes += u64::from(oldest_left > needed);
+        oldest_left <= needed
     }
 
     /// Whether the field was said before, lately.
@@ -141,8 +177,23 @@ pub struct Writer<'a> {
     stream: u64,
     /// Entries before this may be referred to.
     base: u64,
+    references: References,
+}
+
+/// What a section refers to.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::h3) struct References {
     required: u64,
     least: u64,
+}
+
+impl References {
+    const NONE: Self = Self { required: 0, least: u64::MAX };
+
+    /// What is to be acknowledged of a section with these.
+    fn open(self, stream: u64) -> Option<Open> {
+        (self.required > 0).then_some(Open { stream, required: self.required, least: self.least })
+    }
 }
 
 /// What stands before a section's lines (§4.5.1).
@@ -175,17 +226,23 @@ impl Writer<'_> {
         }
     }
 
+    /// What it refers to so far.
+    pub(in crate::h3) fn references(&self) -> References {
+        self.references
+    }
+
     /// The section is complete: what has to stand before its lines.
     pub fn finish(self) -> Prefix {
         let mut prefix = Prefix { bytes: [0; Prefix::LEN_MAX], len: 2 };
-        if self.required > 0 {
-            let coded = self.required % (2 * self.encoder.entries_max) + 1;
+        let required = self.references.required;
+        if required > 0 {
+            let coded = required % (2 * self.encoder.entries_max) + 1;
             let mut at = 0;
             at += put_integer(8, coded, &mut prefix.bytes[at..]);
-            at += put_integer(7, self.base - self.required, &mut prefix.bytes[at..]);
+            at += put_integer(7, self.base - required, &mut prefix.bytes[at..]);
             prefix.len = at as u8;
-            self.encoder.open.push(Open { stream: self.stream, required: self.required, least: self.least });
         }
+        self.encoder.open.extend(self.references.open(self.stream));
         prefix
     }
 
@@ -230,8 +287,8 @@ impl Writer<'_> {
         if place >= self.base {
             return None;
         }
-        self.required = self.required.max(place + 1);
-        self.least = self.least.min(place);
+        let References { required, least } = &mut self.references;
+        (*required, *least) = ((*required).max(place + 1), (*least).min(place));
         Some((self.base - 1 - place) as usize)
     }
 
@@ -239,7 +296,9 @@ impl Writer<'_> {
     fn store(&mut self, name: &[u8], value: &[u8], fixed: Option<usize>, named: Option<usize>) {
         let encoder = &mut *self.encoder;
         let text = name.len() + value.len();
-        if encoder.table.size_max() == 0 || !encoder.is_said_again(name, value) || !encoder.can_insert(text, self.least)
+        if encoder.table.size_max() == 0
+            || !encoder.is_said_again(name, value)
+            || !encoder.can_insert(text, self.references.least)
         {
             return;
         }
@@ -251,6 +310,7 @@ impl Writer<'_> {
         string::put(0, 7, value.iter().copied(), value.len(), self.instructions);
         encoder.table.insert(name, value);
         encoder.inserted += 1;
+        encoder.changes += 1;
     }
 }
 

@@ -15,4 +15,5 @@ mod static_table;
 
 pub use crate::compression::{Corrupt, Fit, Indexing, Line, ListLimits};
 pub use decode::{Decoder, Section};
+pub(in crate::h3) use encode::References;
 pub use encode::{Encoder, Prefix, Writer};

@@ -1,25 +1,26 @@
 //! A head that says what the last one said.
 //!
-//! HPACK turns what is said again into the same few bytes, as long as nothing new comes into its table: nearly every answer of a service
-//! of gRPC begins so, and so do most calls that a client makes one after the other. Such a block is known by its bytes, and its meaning
-//! need not be read from them once more. What a peer has said once is not kept, but for the bytes of its block; what it has said twice in a row is.
+//! HPACK and QPACK turn what is said again into the same few bytes, as long as nothing new comes into the table: nearly every answer of a
+//! service of gRPC begins so, and so do most calls that a client makes one after the other. Such a block is known by its bytes, and its
+//! meaning need not be read from them once more. What a peer has said once is not kept, but for the bytes of its
+//! block; what it has said twice in a row is.
 
 use super::HeadSpace;
 use crate::http::{Fields, Method};
 
 /// What a block means by, beside its bytes and what never changes in a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Terms {
+pub(crate) struct Terms {
     /// Changes of the decoder's table before it.
-    pub(super) changes: u64,
-    pub(super) end_stream: bool,
+    pub(crate) changes: u64,
+    pub(crate) end_stream: bool,
     /// Of the request that a response answers.
-    pub(super) method: Method,
+    pub(crate) method: Method,
 }
 
 /// The last head of a connection, `H`, or its last trailers.
 #[derive(Debug)]
-pub(super) struct Recall<H> {
+pub(crate) struct Recall<H> {
     terms: Terms,
     block: Vec<u8>,
     /// What it means, once it has been said twice.
@@ -29,14 +30,14 @@ pub(super) struct Recall<H> {
 }
 
 impl<H: Clone> Recall<H> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let terms = Terms { changes: 0, end_stream: false, method: Method::Other };
         Self { terms, block: Vec::new(), head: None, text: Vec::new(), fields: Fields::with_limit(0) }
     }
 
     /// The head that a block means, if that is known; its text and fields are in `space` then.
     #[inline]
-    pub(super) fn find(&self, block: &[u8], terms: Terms, space: &mut HeadSpace) -> Option<H> {
+    pub(crate) fn find(&self, block: &[u8], terms: Terms, space: &mut HeadSpace) -> Option<H> {
         let head = self.head.as_ref().filter(|_| self.terms == terms && self.block == block)?;
         space.set(&self.text, &self.fields);
         Some(head.clone())
@@ -44,7 +45,7 @@ impl<H: Clone> Recall<H> {
 
     /// A block has been read, and means `head` with what is in `space`. `changes` are those of the table after it: one that has changed
     /// the table will not mean the same again.
-    pub(super) fn learn(&mut self, block: &[u8], terms: Terms, changes: u64, head: H, space: &HeadSpace) {
+    pub(crate) fn learn(&mut self, block: &[u8], terms: Terms, changes: u64, head: H, space: &HeadSpace) {
         self.head = None;
         if terms.changes != changes || block.len() > BLOCK_MAX {
             return self.block.clear();
@@ -62,7 +63,7 @@ impl<H: Clone> Recall<H> {
         }
     }
 
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         size_of::<Self>() + self.block.capacity() + self.text.capacity() + self.fields.memory()
     }
 }

@@ -10,30 +10,30 @@ use crate::http::{Fields, Framing, KnownSet};
 
 /// What a block is made of.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Made<'a, I> {
-    pub(super) terms: Terms,
+pub(crate) struct Made<'a, I> {
+    pub(crate) terms: Terms,
     /// A request's text, and its target and host where they are not that text's; a response's text.
-    pub(super) texts: &'a [Option<&'a [u8]>],
-    pub(super) fields: Option<&'a Fields>,
+    pub(crate) texts: &'a [Option<&'a [u8]>],
+    pub(crate) fields: Option<&'a Fields>,
     /// Names and values that stand for themselves.
-    pub(super) pairs: I,
+    pub(crate) pairs: I,
 }
 
 /// What of it is no text and no list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Terms {
+pub(crate) enum Terms {
     Request { head: RequestHead, framing: Framing, without: KnownSet, te_trailers: bool, upgrade: bool },
     Response { head: ResponseHead, framing: Framing, without: KnownSet },
     Trailers,
 }
 
-pub(super) trait Pairs<'a>: Iterator<Item = (&'a [u8], &'a [u8])> + Clone {}
+pub(crate) trait Pairs<'a>: Iterator<Item = (&'a [u8], &'a [u8])> + Clone {}
 
 impl<'a, I: Iterator<Item = (&'a [u8], &'a [u8])> + Clone> Pairs<'a> for I {}
 
 /// The last block of a connection, of one sort.
 #[derive(Debug)]
-pub(super) struct Repeat {
+pub(crate) struct Repeat {
     terms: Terms,
     fields: Fields,
     /// Texts, then names and values, each behind its [length](length_of).
@@ -45,18 +45,18 @@ pub(super) struct Repeat {
 }
 
 impl Repeat {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { terms: Terms::Trailers, fields: Fields::with_limit(0), texts: Vec::new(), changes: 0, block: None }
     }
 
     /// The block that becomes of what is `made` so, if that is known.
     #[inline]
-    pub(super) fn find<'t>(&self, made: &Made<'_, impl Pairs<'t>>, changes: u64) -> Option<&[u8]> {
+    pub(crate) fn find<'t>(&self, made: &Made<'_, impl Pairs<'t>>, changes: u64) -> Option<&[u8]> {
         self.block.as_deref().filter(|_| self.is_last(made, changes))
     }
 
     /// A block has been made. `changes` are those of the table before it: one that has changed the table is not found again.
-    pub(super) fn learn<'t>(&mut self, made: &Made<'_, impl Pairs<'t>>, changes: u64, block: &[u8]) {
+    pub(crate) fn learn<'t>(&mut self, made: &Made<'_, impl Pairs<'t>>, changes: u64, block: &[u8]) {
         let fits = block.len() <= BLOCK_MAX;
         if fits && self.is_last(made, changes) {
             self.block = Some(block.to_vec());
@@ -98,7 +98,7 @@ impl Repeat {
         rest.is_empty() && made.fields.map_or(self.fields.is_empty(), |fields| self.fields == *fields)
     }
 
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let block = self.block.as_ref().map_or(0, Vec::capacity);
         size_of::<Self>() + self.texts.capacity() + self.fields.memory() + block
     }
