@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod datagrams;
 mod dns;
 mod driver;
 mod engine;
@@ -23,6 +24,7 @@ mod tool;
 mod transparency;
 mod wire;
 
+pub use datagrams::{Caller, Echo};
 pub use dns::Nameserver;
 pub use driver::{Driver, Sharing, on_driver, run};
 pub use engine::{Engine, Memory, Metrics, Setup, memory_of, row_of};

@@ -1,11 +1,11 @@
-//! Issue "Kernel fast paths", 6: HTTP/3 past the kernel (AF_XDP), over a cable between two network namespaces.
+//! Issue "Kernel fast paths", 6: HTTP/3 and flows of datagrams past the kernel (AF_XDP), over a cable between two network namespaces.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use harness::{
-    Authority, Driver, Engine, Folder, H3Door, Kind, Net, Origin, PATIENCE, RawUdp, Setup, Tool, on_each_driver, quic,
-    until,
+    Authority, Caller, Driver, Echo, Engine, Folder, H3Door, Kind, Net, Origin, PATIENCE, RawUdp, Setup, Tool, binary,
+    on_each_driver, pattern, quic, until,
 };
 
 const PORT: u16 = 8_443;
@@ -15,8 +15,26 @@ fn at(address: &str) -> SocketAddr {
 }
 
 fn setup(driver: Driver, origin: &Origin, mode: &str) -> Setup {
+    by_afxdp(driver, mode).origin(origin)
+}
+
+fn by_afxdp(driver: Driver, mode: &str) -> Setup {
     let line = format!("af_xdp = {{ interface = \"{}\", mode = \"{mode}\" }}", Net::INTERFACE);
-    Setup::new(driver).origin(origin).engine_line(&line)
+    Setup::new(driver).engine_line(&line)
+}
+
+/// A door of flows to an origin, `more` lines of its listener; `None` where AF_XDP is not granted.
+fn flows(driver: Driver, mode: &str, address: &str, origin: &Echo, more: &str) -> Option<Engine> {
+    let setup = by_afxdp(driver, mode).udp().at(at(address)).to(&origin.address.to_string()).listen_line(more);
+    Some(setup.start()).filter(stands)
+}
+
+/// What came past the kernel and went so, and what of it went by the kernel all the same.
+fn ways(engine: &Engine) -> (u64, u64, u64) {
+    let metrics = engine.metrics();
+    let [received, sent, by_kernel] =
+        ["received", "sent", "by_kernel"].map(|what| metrics.sum(&format!("afxdp_{what}_total")));
+    (received, sent, by_kernel)
 }
 
 /// Whether it stands; says so where it is not granted.
@@ -96,6 +114,191 @@ on_each_driver! {
 
     fn transfers_over_ipv6(driver) {
         transfers(driver, "native", Net::V6);
+    }
+
+    fn flows_native(driver) {
+        many_flows(driver, "native", Net::V4);
+    }
+
+    fn flows_generic(driver) {
+        many_flows(driver, "generic", Net::V4);
+    }
+
+    fn flows_over_ipv6(driver) {
+        many_flows(driver, "native", Net::V6);
+    }
+
+    /// Each queue's worker has flows of its own, and who asks hears his own replies.
+    fn flows_of_two_workers(driver) {
+        let Some(net) = Net::with_queues(2) else { return };
+        let origin = Echo::start();
+        let setup = by_afxdp(driver, "native").cores("0-1").udp().at(at(Net::V4)).to(&origin.address.to_string());
+        let engine = setup.start();
+        if !stands(&engine) {
+            return;
+        }
+        net.outside(|| ask_all(at(Net::V4), 60, 20));
+        let metrics = engine.metrics();
+        assert_eq!((metrics.sum("udp_flows_total"), metrics.sum("datagrams_dropped_total")), (60, 0));
+        assert_eq!(ways(&engine), (1_200, 1_200, 0));
+        let busy = ["0", "1"].map(|worker| metrics.sum(&format!("udp_flows_total{{worker=\"{worker}\"}}")));
+        assert!(busy.iter().all(|flows| *flows > 0), "both have some: {busy:?}");
+    }
+
+    /// What no frame holds comes by the kernel, and is of the same flow; so does a reply that is none go.
+    fn one_flow_by_both_ways(driver) {
+        let Some(net) = Net::enter() else { return };
+        let origin = Echo::start();
+        let Some(engine) = flows(driver, "native", "0.0.0.0", &origin, "") else { return };
+        let client = net.outside(|| Caller::new(at(Net::V4)));
+        assert_eq!(client.ask(b"hello"), b"hello");
+        let port = origin.last_port();
+        // Replies of their length do not fit the interface.
+        for (heard, length) in [(2, 9_000), (3, 65_507), (4, 1_473)] {
+            client.send(&pattern(length as u64, length));
+            until("it comes", PATIENCE, || origin.heard() == heard);
+        }
+        for length in [0, 1_472, 1] {
+            let said = pattern(length as u64, length);
+            assert!(client.ask(&said) == said, "{length} bytes");
+        }
+        assert_eq!(origin.last_port(), port);
+        let metrics = engine.metrics();
+        assert_eq!((metrics.sum("udp_flows_total"), metrics.sum("datagrams_in_total")), (1, 7));
+        // An empty one comes by a frame, and goes by the kernel.
+        assert_eq!((ways(&engine), packets(&engine, "taken")), ((4, 3, 4), 4));
+        assert_eq!(packets(&engine, "fragment"), 7 + 45 + 2);
+    }
+
+    /// Flows' bounds hold: who comes beyond them gets nothing, and who is there goes on.
+    fn flows_are_bounded(driver) {
+        let Some(net) = Net::enter() else { return };
+        let origin = Echo::start();
+        let Some(engine) = flows(driver, "native", Net::V4, &origin, "max_connections = 4") else { return };
+        let clients: Vec<Caller> = net.outside(|| (0..5).map(|_| Caller::new(at(Net::V4))).collect());
+        let (last, clients) = clients.split_last().expect("five");
+        clients.iter().for_each(|client| assert_eq!(client.ask(b"in"), b"in"));
+        last.send(b"too late");
+        engine.until_metric("datagrams_dropped_total", 1);
+        clients.iter().for_each(|client| assert_eq!(client.ask(b"still in"), b"still in"));
+        assert_eq!(engine.metrics().sum("connections_open"), 4);
+        assert_eq!(ways(&engine), (9, 8, 0));
+    }
+
+    /// What came past the kernel and waits for its turn leaves when that comes, though nothing else comes.
+    fn what_waits_has_its_turn(driver) {
+        let Some(net) = Net::enter() else { return };
+        let origin = Echo::start();
+        let class = "[classes.paced]\nper_client.bandwidth = \"14kB/s\"";
+        let setup = by_afxdp(driver, "native").udp().at(at(Net::V4)).to(&origin.address.to_string());
+        let engine = setup.listen_line("class = \"paced\"").more(class).start();
+        if !stands(&engine) {
+            return;
+        }
+        net.outside(|| {
+            let client = Caller::new(at(Net::V4));
+            [[1; 700], [2; 700]].iter().for_each(|said| client.send(said));
+            assert_eq!((client.hear().expect("at once"), client.hear().expect("in its turn")), (vec![1; 700], vec![2; 700]));
+        });
+        assert!(engine.metrics().sum("class_paced_total") > 0);
+        assert_eq!(ways(&engine), (2, 2, 0));
+    }
+
+    /// Clients of QUIC that is passed through move: the new flow leads to the same endpoint, by frames, too.
+    fn quic_passed_through(driver) {
+        let Some(net) = Net::enter() else { return };
+        let (folder, origin) = (Folder::new(), Origin::standard());
+        let authority = Authority::new(&folder, "ca");
+        let issued = authority.issue(&folder, "back", &["localhost"], Kind::Ecdsa);
+        let backs = [0, 1].map(|_| Setup::new(driver).origin(&origin).listen_line(&issued.line()).start());
+        let mut setup = by_afxdp(driver, "native").udp().at(at(Net::V4)).listen_line("udp.quic = true");
+        for back in &backs {
+            setup = setup.to(&back.address.to_string());
+        }
+        let between = setup.pool_line("balance = \"round-robin\"").start();
+        if !stands(&between) {
+            return;
+        }
+        let lost = net.outside(|| downloads(&authority, between.address));
+        assert_eq!(lost, Vec::<String>::new());
+        assert!(between.metrics().sum("udp_flows_moved_total") > 20, "clients that moved were known");
+        let (received, sent, by_kernel) = ways(&between);
+        assert!(received > 500 && sent > 1_000 && by_kernel == 0, "{received} {sent} {by_kernel}");
+        assert_eq!(between.metrics().sum("datagrams_in_total"), received);
+    }
+
+    /// Frames that no flow may come of, and of what the program leaves to the kernel.
+    fn frames_that_begin_no_flow(driver) {
+        let Some(net) = Net::enter() else { return };
+        let origin = Echo::start();
+        let Some(engine) = flows(driver, "native", Net::V4, &origin, "") else { return };
+        net.outside(|| {
+            let (raw, to, bytes) = (RawUdp::new(), at(Net::V4), [7; 200]);
+            let from: SocketAddr = "10.77.0.2:4433".parse().unwrap();
+            // A wrong checksum; port 0; a source that is a group, or ourselves.
+            raw.send(from, to, &bytes, |packet| packet[26] ^= 0x5a);
+            for nobody in ["10.77.0.2:0", "224.0.0.7:53", "127.0.0.1:53"] {
+                raw.send(nobody.parse().unwrap(), to, &bytes, |_| {});
+            }
+            raw.send(to, to, &bytes, |_| {});
+            // UDP says that it is longer than IP does.
+            raw.send(from, to, &bytes, |packet| packet[24] = 0xff);
+            // A first piece whose others never come.
+            raw.send(from, to, &bytes, |packet| packet[6] = 0x20);
+        });
+        until("all have come", PATIENCE, || {
+            engine.metrics().sum("afxdp_flawed_total") == 5
+                && packets(&engine, "malformed") == 1
+                && packets(&engine, "fragment") == 1
+        });
+        assert_eq!(engine.metrics().sum("udp_flows_total"), 0);
+        net.outside(|| assert_eq!(Caller::new(at(Net::V4)).ask(b"hello"), b"hello"));
+        assert_eq!((engine.metrics().sum("udp_flows_total"), origin.heard()), (1, 1));
+    }
+
+    /// Told to drain, it leaves datagrams to the kernel: flows go on by its sockets until they are silent.
+    fn flows_outlast_the_program(driver) {
+        let Some(net) = Net::enter() else { return };
+        let origin = Echo::start();
+        let Some(mut engine) = flows(driver, "native", Net::V4, &origin, "") else { return };
+        let client = net.outside(|| Caller::new(at(Net::V4)));
+        assert_eq!(client.ask(b"hello"), b"hello");
+        let port = origin.last_port();
+        engine.terminate();
+        until("the interface is free", PATIENCE, || !net.interface().contains("prog/xdp"));
+        assert_eq!(client.ask(b"and on"), b"and on");
+        assert_eq!(origin.last_port(), port, "it is the same flow");
+        net.outside(|| Caller::new(at(Net::V4)).send(b"too late"));
+        assert!(engine.wait(PATIENCE).success());
+        assert_eq!(origin.heard(), 2);
+    }
+
+    /// Another configuration: flows go on, a new listener's datagrams come past the kernel too, and one that is gone has none.
+    fn another_configuration(driver) {
+        let Some(net) = Net::enter() else { return };
+        let origin = Echo::start();
+        let Some(engine) = flows(driver, "native", Net::V4, &origin, "") else { return };
+        let client = net.outside(|| Caller::new(at(Net::V4)));
+        assert_eq!(client.ask(b"hello"), b"hello");
+        let addresses = || engine.status()["af_xdp"][0]["addresses"].as_u64();
+        assert_eq!(addresses(), Some(1));
+        let before = std::fs::read_to_string(engine.folder.join("penstock.toml")).expect("a file of our own");
+        let reload = |text: &str| {
+            engine.folder.write("penstock.toml", text);
+            Tool::new(binary(), 30).args(["reload", "--admin", &engine.admin.to_string()]).succeed();
+        };
+        let new: SocketAddr = "10.77.0.1:5353".parse().unwrap();
+        reload(&format!(
+            "{before}\n[[listen]]\nname = \"new\"\naddr = \"{new}\"\nprotocol = \"udp\"\npool = \"origins\"\n"
+        ));
+        assert_eq!(addresses(), Some(2));
+        assert_eq!(client.ask(b"and on"), b"and on");
+        net.outside(|| assert_eq!(Caller::new(new).ask(b"new"), b"new"));
+        assert_eq!((ways(&engine), engine.metrics().sum("udp_flows_total")), ((3, 3, 0), 2));
+        reload(&before);
+        assert_eq!(addresses(), Some(1));
+        assert_eq!(client.ask(b"and on"), b"and on");
+        assert_eq!((ways(&engine), engine.metrics().sum("udp_flows_total")), ((4, 4, 0), 2));
     }
 
     /// Downloads whose clients' ports change: a path is learnt anew; where there are two workers, what comes to the wrong one is brought to the right one, and answers leave by that one's own socket.
@@ -231,6 +434,29 @@ on_each_driver! {
         let door = H3Door::of(Setup::new(driver).origin(&origin).engine_line(line).at(at(Net::V4)), "");
         let why = door.engine.status()["goes_without"].to_string();
         assert!(why.contains("AF_XDP (nobody0: "), "{why}");
+    }
+}
+
+/// Flows of many clients at once, of every length that a frame holds, and none of it by the kernel's UDP.
+fn many_flows(driver: Driver, mode: &str, address: &str) {
+    let Some(net) = Net::enter() else { return };
+    let origin = Echo::start();
+    let Some(engine) = flows(driver, mode, address, &origin, "") else { return };
+    net.outside(|| ask_all(at(address), 40, 50));
+    let metrics = engine.metrics();
+    assert_eq!((metrics.sum("udp_flows_total"), metrics.sum("datagrams_dropped_total")), (40, 0));
+    assert_eq!((metrics.sum("datagrams_in_total"), metrics.sum("datagrams_out_total")), (2_000, 2_000));
+    assert_eq!((ways(&engine), metrics.sum("afxdp_flawed_total")), ((2_000, 2_000, 0), 0));
+    assert_eq!(packets(&engine, "taken"), 2_000 + metrics.sum("afxdp_lost_total"));
+}
+
+/// So many clients at once ask so often, and each hears what it said.
+fn ask_all(to: SocketAddr, clients: u64, rounds: u64) {
+    let clients: Vec<Caller> = (0..clients).map(|_| Caller::new(to)).collect();
+    for round in 0..rounds {
+        let said = |client: usize| pattern((client as u64) << 32 | round, 1 + (round as usize * 29 + client) % 1_400);
+        clients.iter().enumerate().for_each(|(at, client)| client.send(&said(at)));
+        clients.iter().enumerate().for_each(|(at, client)| assert!(client.hear().expect("a reply") == said(at)));
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use harness::{
-    Authority, Driver, Engine, Folder, Kind, Origin, PATIENCE, Setup, Tool, binary, free_address, on_each_driver,
-    pattern, quic, until,
+    Authority, Caller, Driver, Echo, Engine, Folder, Kind, Origin, PATIENCE, Setup, Tool, binary, free_address,
+    on_each_driver, pattern, quic, until,
 };
 use quinn_proto::ClientConfig;
 
@@ -412,87 +411,6 @@ fn quic_through(driver: Driver, cores: &str) -> Through {
     }
     let between = setup.pool_line("balance = \"round-robin\"").start();
     Through { between, backs, config: quic::config(&authority, 8 << 10), _origin: origin }
-}
-
-/// An origin that says what it hears, unless it is told to be mute, or the datagram is `mute`. Ends when it is dropped.
-struct Echo {
-    address: SocketAddr,
-    heard: Arc<AtomicU64>,
-    last_port: Arc<AtomicU64>,
-    mute: Arc<AtomicBool>,
-    over: Arc<AtomicBool>,
-}
-
-impl Echo {
-    fn start() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket");
-        let address = socket.local_addr().expect("a bound socket");
-        let origin = Self {
-            address,
-            heard: Arc::default(),
-            last_port: Arc::default(),
-            mute: Arc::default(),
-            over: Arc::default(),
-        };
-        let (heard, last_port) = (Arc::clone(&origin.heard), Arc::clone(&origin.last_port));
-        let (mute, over) = (Arc::clone(&origin.mute), Arc::clone(&origin.over));
-        std::thread::spawn(move || {
-            let mut room = vec![0; 65_536];
-            while !over.load(Ordering::SeqCst) {
-                let Ok((length, from)) = socket.recv_from(&mut room) else { continue };
-                heard.fetch_add(1, Ordering::SeqCst);
-                last_port.store(from.port().into(), Ordering::SeqCst);
-                if !mute.load(Ordering::SeqCst) && &room[..length] != b"mute" {
-                    let _ = socket.send_to(&room[..length], from);
-                }
-            }
-        });
-        origin
-    }
-
-    fn heard(&self) -> u64 {
-        self.heard.load(Ordering::SeqCst)
-    }
-
-    /// The port that it heard from last.
-    fn last_port(&self) -> u16 {
-        self.last_port.load(Ordering::SeqCst) as u16
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::SeqCst);
-    }
-}
-
-/// A client with a port of its own.
-struct Caller(UdpSocket);
-
-impl Caller {
-    fn new(to: SocketAddr) -> Self {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-        socket.connect(to).expect("an address");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        Self(socket)
-    }
-
-    fn send(&self, said: &[u8]) {
-        self.0.send(said).expect("it is sent");
-    }
-
-    fn hear(&self) -> std::io::Result<Vec<u8>> {
-        let mut room = vec![0; 65_536];
-        let length = self.0.recv(&mut room)?;
-        room.truncate(length);
-        Ok(room)
-    }
-
-    fn ask(&self, said: &[u8]) -> Vec<u8> {
-        self.send(said);
-        self.hear().expect("a reply")
-    }
 }
 
 /// A process that ends with its test.

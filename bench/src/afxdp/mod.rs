@@ -1,6 +1,6 @@
 //! `bench afxdp`: datagrams past the kernel beside its sockets, over a cable between two network namespaces.
 //!
-//! An echo server that does nothing else, once on a socket and once on AF_XDP; and the engine with HTTP/3, with and without `engine.af_xdp`. Rounds are
+//! An echo server that does nothing else, once on a socket and once on AF_XDP; and the engine, with flows of datagrams to such a server and with HTTP/3, with and without `engine.af_xdp`. Rounds are
 //! interleaved. What counts is the CPU time of a message there and back: the server's, and that of server and load together, as the kernel bills some of its
 //! work to whoever it interrupts.
 
@@ -36,6 +36,8 @@ const ORIGIN: &str = "127.0.0.1:9001";
 enum Ask {
     /// Datagrams that come back.
     Echo(Scenario),
+    /// Datagrams that come back from an origin behind the engine.
+    Flows(Scenario),
     /// Requests of HTTP/3: connections, streams, bytes of an answer.
     Pages(&'static str, usize, usize, usize),
 }
@@ -44,6 +46,8 @@ const ASKS: &[Ask] = &[
     Ask::Echo(Scenario { name: "udp-1", transport: Transport::Udp, clients: 1, window: 1, bytes: 100 }),
     Ask::Echo(Scenario { name: "udp-64", transport: Transport::Udp, clients: 64, window: 1, bytes: 100 }),
     Ask::Echo(Scenario { name: "udp-16x16", transport: Transport::Udp, clients: 16, window: 16, bytes: 1_200 }),
+    Ask::Flows(Scenario { name: "flows-64", transport: Transport::Udp, clients: 64, window: 1, bytes: 100 }),
+    Ask::Flows(Scenario { name: "flows-16x16", transport: Transport::Udp, clients: 16, window: 16, bytes: 1_200 }),
     Ask::Pages("h3-16x16", 16, 16, 100),
     Ask::Pages("h3-1m", 4, 4, 1 << 20),
 ];
@@ -51,7 +55,7 @@ const ASKS: &[Ask] = &[
 impl Ask {
     const fn name(&self) -> &'static str {
         match self {
-            Self::Echo(scenario) => scenario.name,
+            Self::Echo(scenario) | Self::Flows(scenario) => scenario.name,
             Self::Pages(name, ..) => name,
         }
     }
@@ -82,8 +86,8 @@ impl Settings {
             let known = ASKS.iter().find(|ask| ask.name() == name).copied();
             known.ok_or_else(|| format!("there is no scenario `{name}`: {}", all.join(", ")))
         };
-        let names =
-            flags.list("--scenarios", if smoke { "udp-64,h3-16x16" } else { "udp-1,udp-64,udp-16x16,h3-16x16,h3-1m" });
+        let names = if smoke { "udp-64,flows-64,h3-16x16".to_owned() } else { all.join(",") };
+        let names = flags.list("--scenarios", &names);
         let settings = Self {
             asks: names.into_iter().map(named).collect::<Outcome<_>>()?,
             rounds: flags.read("--rounds", if smoke { 1 } else { 6 })?,
@@ -134,16 +138,18 @@ fn round(
     match ask {
         Ask::Echo(scenario) => {
             let (server, address) = echo_server(settings, by_afxdp, folder)?;
-            let load = spaces.outside(|| started(&scenario, address, settings))?;
-            let cpu = |load: &Process| (meter::cpu_ns(&server.processes()), meter::cpu_ns(&[load.id()]));
-            let before = cpu(&load);
-            let (seen, after) = load.finish(|load| cpu(load))?;
-            Ok(Round::of(seen.answered, seen.seconds, (after.0 - before.0, after.1 - before.1)))
+            messages(settings, &scenario, &server, address, spaces)
+        }
+        Ask::Flows(scenario) => {
+            let origin = words([&myself()?, &"l4-origin", &"--listen", &ORIGIN]);
+            let _origin = Running::start("the origin", settings.load_cpu, &origin, &[], &folder.join("origin.log"))?;
+            let (server, address) = engine(settings, by_afxdp, folder, FLOWS)?;
+            messages(settings, &scenario, &server, address, spaces)
         }
         Ask::Pages(_, connections, streams, body) => {
             let origin = words([&myself()?, &"origin", &"--listen", &ORIGIN]);
             let _origin = Running::start("the origin", settings.load_cpu, &origin, &[], &folder.join("origin.log"))?;
-            let (server, address) = engine(settings, by_afxdp, folder, identity)?;
+            let (server, address) = engine(settings, by_afxdp, folder, &pages(identity))?;
             spaces.outside(|| {
                 until_served(|| load::h3::check(address, &identity.cert, settings.load_cpu))?;
                 let plan = Plan {
@@ -171,6 +177,21 @@ fn round(
             })
         }
     }
+}
+
+/// Messages there and back, while the load's clock runs.
+fn messages(
+    settings: &Settings,
+    scenario: &Scenario,
+    server: &Running,
+    address: SocketAddr,
+    spaces: &Spaces,
+) -> Outcome<Round> {
+    let load = spaces.outside(|| started(scenario, address, settings))?;
+    let cpu = |load: &Process| (meter::cpu_ns(&server.processes()), meter::cpu_ns(&[load.id()]));
+    let before = cpu(&load);
+    let (seen, after) = load.finish(|load| cpu(load))?;
+    Ok(Round::of(seen.answered, seen.seconds, (after.0 - before.0, after.1 - before.1)))
 }
 
 impl Round {
@@ -207,12 +228,33 @@ fn until_served(ask: impl Fn() -> Outcome) -> Outcome {
     }
 }
 
-fn engine(
-    settings: &Settings,
-    by_afxdp: bool,
-    folder: &Path,
-    Identity { cert, key, .. }: &Identity,
-) -> Outcome<(Running, SocketAddr)> {
+/// The engine's listener of flows, and its endpoint.
+const FLOWS: &str = "\
+protocol = \"udp\"
+pool = \"origin\"
+
+[[pool]]
+name = \"origin\"
+endpoints = [\"127.0.0.1:9001\"]
+";
+
+/// Its listener of HTTP/3, and what is behind that.
+fn pages(Identity { cert, key, .. }: &Identity) -> String {
+    format!(
+        "\
+tls = {{ cert = {cert:?}, key = {key:?} }}
+
+[[pool]]
+name = \"origin\"
+endpoints = [\"{ORIGIN}\"]
+
+[[route]]
+pool = \"origin\"
+"
+    )
+}
+
+fn engine(settings: &Settings, by_afxdp: bool, folder: &Path, listener: &str) -> Outcome<(Running, SocketAddr)> {
     let af_xdp = if by_afxdp { "af_xdp.interface = \"door0\"" } else { "" };
     let file = folder.join("penstock.toml");
     let text = format!(
@@ -224,15 +266,7 @@ cores = \"{}\"
 [[listen]]
 name = \"door\"
 addr = \"{BY_AFXDP}\"
-tls = {{ cert = {cert:?}, key = {key:?} }}
-
-[[pool]]
-name = \"origin\"
-endpoints = [\"{ORIGIN}\"]
-
-[[route]]
-pool = \"origin\"
-",
+{listener}",
         settings.proxy_cpu
     );
     write_file(&file, text)?;
@@ -281,7 +315,7 @@ mod tests {
     #[test]
     fn settings() {
         let read = |text: &str| Settings::read(&crate::flags::words(text));
-        assert_eq!((read("").unwrap().asks.len(), read("--smoke").unwrap().rounds), (5, 1));
+        assert_eq!((read("").unwrap().asks.len(), read("--smoke").unwrap().rounds), (7, 1));
         assert_eq!(read("--scenarios h3-1m").unwrap().asks[0].name(), "h3-1m");
         for wrong in ["--rounds 0", "--seconds 0", "--scenarios udp"] {
             assert!(read(wrong).is_err(), "{wrong}");

@@ -118,6 +118,8 @@ pub struct Worker {
     place: quic::Place,
     /// How datagrams reach the other workers.
     carrier: Option<quic::Carrier>,
+    /// The way past the kernel, where there is one.
+    lane: Option<Rc<afxdp::Lane>>,
     /// For programs to choose among.
     sockets: Sockets,
     steer: Rc<steer::Local>,
@@ -143,6 +145,7 @@ impl Worker {
             desk: Rc::new(Desk::new(seed, splicing)),
             log: log.map(|log| Rc::new(RefCell::new(log))),
         };
+        let lane = afxdp.map(|share| afxdp::Lane::new(share, Arc::clone(&seat.cells)));
         let world = Rc::new(World::new(Arc::clone(&generation), &seat, None));
         let mut worker = Self {
             seat,
@@ -156,6 +159,7 @@ impl Worker {
             quic,
             place,
             carrier: None,
+            lane,
             sockets: Sockets::default(),
             steer: Rc::default(),
             gates: Rc::default(),
@@ -170,9 +174,7 @@ impl Worker {
             let entrance = worker.enter(&world, id, tls, bound, places.get(at).map_or(&[][..], Vec::as_slice));
             worker.entrances.push(entrance);
         }
-        if let Some(share) = afxdp {
-            quic::go_by(&afxdp::Lane::new(share, Arc::clone(&worker.seat.cells)), &worker.ends.all());
-        }
+        worker.lane.iter().for_each(afxdp::serve);
         ring::spawn(housekeeping(
             Rc::clone(&worker.world),
             Rc::clone(&worker.superseded),
@@ -205,7 +207,7 @@ impl Worker {
         for socket in bound.datagrams {
             let gate = gate(None);
             entrance.add_port(&gate);
-            ring::spawn(listen::udp::serve(gate, socket));
+            ring::spawn(listen::udp::serve(gate, socket, self.lane.clone()));
         }
         for (at, socket) in bound.listening.into_iter().enumerate() {
             let place = places.get(at);
@@ -230,6 +232,9 @@ impl Worker {
             }
             if let Some(carrier) = &self.carrier {
                 endpoint.carry(Rc::clone(carrier));
+            }
+            if let Some(lane) = &self.lane {
+                endpoint.go_by(lane);
             }
             self.ends.push(&endpoint);
             entrance.quic.push(Rc::clone(&endpoint));

@@ -108,7 +108,7 @@ fn what_cannot_work_is_told_with_advice() {
     for (more, with_http3, message, advice) in [
         ("[engine]\naf_xdp = { mode = \"native\" }", true, "AF_XDP stands nowhere", "interface = \"eth0\""),
         ("[engine]\naf_xdp = { interface = \"a/b\" }", true, "`a/b` is no interface's name", "`ip link`"),
-        (on, false, "no listener has HTTP/3", "`tls`"),
+        (on, false, "no listener is of `udp` or has HTTP/3", "`tls`"),
         (
             &format!("{on}\n[shield]\ninterfaces = [\"eth1\", \"eth0\"]"),
             true,
@@ -125,6 +125,8 @@ fn what_cannot_work_is_told_with_advice() {
         let (_, told) = configured(more, with_http3);
         assert!(told.contains(message) && told.contains(advice), "{more}: {told}");
     }
+    let flows = "[[listen]]\nname = \"dns\"\naddr = \":53\"\nprotocol = \"udp\"\npool = \"api\"";
+    assert_eq!(configured(&format!("{on}\n{flows}"), false).1, "", "flows are reason enough");
     let asked = |more| configured(more, true).0.expect("it is taken").engine.af_xdp;
     let AfXdp { interface, mode } = asked(on).expect("it is asked for");
     assert_eq!((&*interface, mode), ("eth0", XdpMode::Auto));

@@ -16,7 +16,7 @@ pub(super) fn metrics(engine: &Engine, out: &mut String) {
     let afxdp = engine.afxdp();
     let Some((interface, mode, copies)) = afxdp.stands() else { return };
     let labels = format!("interface={},mode=\"{mode}\",copies=\"{copies}\"", prometheus::label(interface));
-    let help = "Where datagrams of HTTP/3 go past the kernel, and how.";
+    let help = "Where datagrams go past the kernel, and how.";
     prometheus::family(out, "penstock_afxdp", "gauge", help, std::iter::once((labels, 1)));
     let counts = afxdp.counts();
     let rows = counts.iter().map(|(outcome, packets)| (format!("outcome=\"{outcome}\""), *packets));

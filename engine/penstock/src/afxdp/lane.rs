@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -10,6 +10,7 @@ use ring::{FRAME_BYTES, Interface, Now, Received, Transmit, Xsk, XskSocket};
 
 use super::frame::{self, Way};
 use super::paths::{Next, Path, Paths};
+use super::ports::{Port, Ports};
 use crate::limits;
 use crate::telemetry::WorkerCells;
 
@@ -28,11 +29,11 @@ impl Share {
 }
 
 /// The way, at work on the ring of this thread.
-#[derive(Debug)]
 pub struct Lane {
     sockets: Vec<XskSocket>,
     interface: Interface,
     paths: RefCell<Paths>,
+    pub(super) ports: Ports,
     cells: Arc<WorkerCells>,
     /// When to look next.
     looks: Cell<Now>,
@@ -44,13 +45,19 @@ impl Lane {
         let Share { sockets, interface } = share;
         let sockets = sockets.into_iter().map(XskSocket::new).collect();
         let paths = RefCell::new(Paths::new(limits::AFXDP_PATHS_HALF));
-        Rc::new(Self { sockets, interface, paths, cells, looks: Cell::new(ring::now()) })
+        Rc::new(Self { sockets, interface, paths, ports: Ports::default(), cells, looks: Cell::new(ring::now()) })
     }
 
     /// Sockets that it has, each to be received from by a task of its own.
     #[must_use]
     pub fn sockets(&self) -> usize {
         self.sockets.len()
+    }
+
+    /// Datagrams to this port are handed to it, for as long as it is there.
+    pub fn join<P: Port + 'static>(&self, port: &Rc<P>) {
+        let weak: Weak<P> = Rc::downgrade(port);
+        self.ports.join(weak, port.local());
     }
 
     /// Hands datagrams that have come to a socket to `take`, each with where it went to and how its answer gets back. `Ready` when there were any, good or not.

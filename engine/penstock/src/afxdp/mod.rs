@@ -1,9 +1,9 @@
-//! Datagrams past the kernel (AF_XDP): the XDP program of `ebpf/afxdp` on one interface gives those for QUIC's doors to sockets of the workers' own, and answers
+//! Datagrams past the kernel (AF_XDP): the XDP program of `ebpf/afxdp` on one interface gives those for doors of QUIC and of flows to sockets of the workers' own, and answers
 //! leave by the same.
 //!
 //! ```text
-//! interface ─► program: a door's? ─► the queue's socket ─► Lane::poll_receive ─► quic ─► Lane::send ─► interface
-//!                     └► all else: the kernel ─► the doors' own sockets ─► quic ─► those, where the lane knows no way
+//! interface ─► program: a door's? ─► the queue's socket ─► Lane::poll_receive ─► a Port: quic, or flows ─► Lane::send ─► interface
+//!                     └► all else: the kernel ─► the doors' own sockets ─► the same ─► those, where the lane knows no way
 //! ```
 //!
 //! What holds here:
@@ -13,11 +13,12 @@
 //! * The next hop of an answer is the link-layer address that the path's last packet came from ([`mod@paths`]): there is no ARP here and no routing.
 //! * Where anything is refused, the engine serves without and says so. Nothing is pinned: program, sockets and attachment end with the process.
 //!
-//! Deliberately absent: calls to endpoints, doors of `udp`, and more than one interface.
+//! Deliberately absent: what goes to endpoints and comes from them, and more than one interface.
 
 mod frame;
 mod lane;
 mod paths;
+mod ports;
 mod program;
 
 use std::collections::BTreeSet;
@@ -28,6 +29,7 @@ use ring::{Interface, RECEIVED_MAX, Xsk, local_addresses};
 
 pub use self::frame::{Datagram, Flaw, Way, headers, read, write};
 pub use self::lane::{Lane, Share};
+pub use self::ports::{Port, serve};
 pub use self::program::Program;
 use crate::limits;
 use crate::snapshot::{AfXdp as Wish, Bind, Listener, Snapshot};
@@ -96,6 +98,12 @@ impl AfXdp {
         }
     }
 
+    /// Workers go on by another configuration: its doors are those that there are. Tells what there is to say.
+    pub fn adopt(&mut self, snapshot: &Snapshot) -> Option<String> {
+        self.raised.as_mut()?.listens = listens(&snapshot.listeners);
+        self.look()
+    }
+
     /// What is due now and then: addresses that the host has got or lost. Tells what there is to say.
     pub fn look(&mut self) -> Option<String> {
         let raised = self.raised.as_mut()?;
@@ -136,7 +144,7 @@ impl AfXdp {
     pub fn lines(&self) -> Vec<String> {
         let standing = self.stands().map(|(interface, mode, copies)| {
             let (queues, doors) = self.sizes();
-            format!("  AF_XDP: on {interface} ({mode}, {copies}), {queues} queues, {doors} addresses of HTTP/3")
+            format!("  AF_XDP: on {interface} ({mode}, {copies}), {queues} queues, {doors} addresses")
         });
         let left_out = self.raised.as_ref().map(|raised| raised.left_out).filter(|count| *count > 0);
         let left_out = left_out.map(|count| format!("  goes without: AF_XDP ({})", too_many(count)));
@@ -238,16 +246,16 @@ fn refused(queue: Option<u32>, error: &std::io::Error) -> String {
     format!("{queue}{helps}{error}")
 }
 
-/// Where QUIC is spoken, as it is bound.
+/// Where datagrams come in, as it is bound.
 fn listens(listeners: &[Listener]) -> Vec<SocketAddr> {
-    let quic = listeners.iter().filter(|listener| listener.http3.is_some());
+    let open = listeners.iter().filter(|listener| listener.has_datagrams());
     let address = |bind: &Bind| match bind {
         Bind::Tcp(address) => Some(*address),
         // Of both families: an IPv6 wildcard takes both.
         Bind::Any { port } => Some(SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), *port)),
         Bind::Unix(_) => None,
     };
-    quic.flat_map(|listener| listener.addresses.iter().filter_map(address)).collect()
+    open.flat_map(|listener| listener.addresses.iter().filter_map(address)).collect()
 }
 
 /// The doors of listeners on a host with these addresses, a wildcard having one at each of them; and how many more there would be, were there room.

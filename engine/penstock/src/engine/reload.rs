@@ -119,6 +119,7 @@ async fn try_reload(engine: &Rc<RefCell<Engine>>, reread: Option<&Reread>) -> Re
     let (reloaded, done) = engine.borrow_mut().decide(coming, answers)?;
     // Who asks by the next request is to be served by the new one.
     collect(&done, workers).await;
+    engine.borrow_mut().follow_doors();
     follow_discovery(engine);
     Ok((reloaded, warnings))
 }
@@ -243,6 +244,14 @@ impl Engine {
         let prepared: io::Result<Vec<_>> = answers.into_iter().map(|(_, prepared)| prepared).collect();
         let prepared = prepared.map_err(told)?;
         if missing > 0 { Err(format!("{missing} workers do not answer")) } else { Ok(prepared) }
+    }
+
+    /// What goes past the kernel is what goes to the listeners that there are now, whom workers have opened.
+    fn follow_doors(&mut self) {
+        let snapshot = Arc::clone(self.snapshot());
+        if let Some(news) = self.afxdp.adopt(&snapshot) {
+            eprintln!("penstock: {news}");
+        }
     }
 
     /// Who is in the pools of a new configuration.

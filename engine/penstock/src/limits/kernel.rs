@@ -77,5 +77,5 @@ pub const VIPS_FOLLOW_EVERY: Duration = Duration::from_millis(250);
 /// Paths whose next hop a worker remembers for answers past the kernel: twice as many at the most, and less than 8 MiB. What is forgotten goes by the kernel.
 pub const AFXDP_PATHS_HALF: usize = 1 << 15;
 
-/// Addresses and ports of HTTP/3 whose datagrams are taken past the kernel; further ones are the kernel's. As many as sixteen listeners on a host with 64 addresses.
+/// Addresses and ports of listeners whose datagrams are taken past the kernel; further ones are the kernel's. As many as sixteen listeners on a host with 64 addresses.
 pub const AFXDP_DOORS_MAX: usize = 1_024;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use ring::{UdpOptions, UdpSocket};
 
 use super::{Gate, datagrams};
+use crate::afxdp::Lane;
 use crate::limits;
 use crate::session::udp::Flows;
 use crate::snapshot::Listener;
@@ -19,8 +20,12 @@ pub fn bind(listener: &Listener) -> io::Result<Vec<UdpSocket>> {
 }
 
 /// Hands datagrams to their flows until the gate closes, and after that until the last of them is over: they answer by this socket.
-pub async fn serve(gate: Rc<Gate>, socket: UdpSocket) {
-    let flows = Flows::new(&gate.door(), &gate.sessions, socket);
+/// Where there is a `lane` past the kernel, they come and go by that, too.
+pub async fn serve(gate: Rc<Gate>, socket: UdpSocket, lane: Option<Rc<Lane>>) {
+    let Ok(flows) = Flows::new(&gate.door(), &gate.sessions, socket, lane.clone()) else { return };
+    if let Some(lane) = lane {
+        lane.join(&flows);
+    }
     loop {
         let most = || if gate.is_closing() { 0 } else { gate.connections_max() };
         match gate.next(|cx| flows.poll_clients(cx, most())).await {

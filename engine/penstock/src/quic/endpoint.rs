@@ -21,7 +21,7 @@ use super::ids::called_in;
 use super::link::{Inbox, Link};
 use super::proof::Proof;
 use super::{Keys, Trace, config, instant};
-use crate::afxdp::{Lane, Way};
+use crate::afxdp::{Lane, Port, Way};
 use crate::limits;
 use crate::snapshot::Http3;
 use crate::telemetry::WorkerCells;
@@ -117,6 +117,16 @@ impl Newcomer {
     #[must_use]
     pub fn is_proved(&self) -> bool {
         self.incoming.remote_address_validated() || !self.incoming.may_retry()
+    }
+}
+
+impl Port for Endpoint {
+    fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn take(&self, received: Received<'_>, way: Way) {
+        self.receive(received, Some(way));
     }
 }
 
@@ -222,7 +232,7 @@ impl Endpoint {
         self.task.set(Some(ring::current_task()));
         let received = self.socket.poll_receive(cx, &mut |received| {
             self.receiving.set(true);
-            self.take(received, None);
+            self.receive(received, None);
         });
         if received.is_pending() && !self.receiving.replace(false) {
             self.socket.take_refused(&mut |peer| self.refused(peer));
@@ -268,12 +278,13 @@ impl Endpoint {
     }
 
     /// Where there is a way past the kernel, datagrams go out by it from now on, as far as it knows where to.
-    pub fn go_by(&self, lane: &Rc<Lane>) {
+    pub fn go_by(self: &Rc<Self>, lane: &Rc<Lane>) {
         let _ = self.lane.set(Rc::clone(lane));
+        lane.join(self);
     }
 
     /// Hands out one batch of datagrams.
-    pub(super) fn take(&self, received: Received<'_>, way: Option<Way>) {
+    fn receive(&self, received: Received<'_>, way: Option<Way>) {
         let Received { from, to, ecn, stride, bytes } = received;
         let mut batch = BytesMut::from(&*bytes);
         while !batch.is_empty() {

@@ -4,7 +4,7 @@
 //! socket → Endpoint::poll_arrival → (by connection id) the inbox of a Link → the connection's task → Link::transmit → socket
 //! ```
 //!
-//! What belongs to another worker goes to that one's endpoint first ([`carriage`]). Where there is a way past the kernel (`afxdp`), datagrams come and go by that beside the socket ([`express`]).
+//! What belongs to another worker goes to that one's endpoint first ([`carriage`]). Where there is a way past the kernel (`afxdp`), datagrams come and go by that beside the socket.
 //!
 //! One task receives for all connections of its endpoint, and each connection is pumped by a task of its own, which it wakes. What holds here:
 //! * A datagram is copied once, when it is received; several that came as one share the copy.
@@ -16,7 +16,6 @@ mod caller;
 mod carriage;
 mod config;
 mod endpoint;
-mod express;
 mod farewell;
 mod ids;
 mod keys;
@@ -29,7 +28,6 @@ pub use self::caller::Caller;
 pub use self::carriage::{Ends, Ways, receive_from_all};
 pub use self::config::{client, server};
 pub use self::endpoint::{Astray, Carrier, Endpoint, Newcomer, Recorder};
-pub use self::express::go_by;
 pub use self::ids::{called_in, id, is_called_in, told_in};
 pub use self::keys::Keys;
 pub use self::link::{Behind, Link, Notice};

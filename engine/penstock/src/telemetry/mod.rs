@@ -143,11 +143,11 @@ counters! {
     qlog_refused_total: "counter",
     /// Records of qlog that were not written: the file was full, or the disk behind.
     qlog_records_dropped_total: "counter",
-    /// Datagrams of QUIC that came past the kernel (AF_XDP).
+    /// Datagrams that came past the kernel (AF_XDP).
     afxdp_received_total: "counter",
-    /// Datagrams of QUIC that left past the kernel.
+    /// Datagrams that left past the kernel.
     afxdp_sent_total: "counter",
-    /// Sends of QUIC, of one datagram or several, that went by the kernel though there is a way past it: the next hop is not known, they do not fit a frame, or none is free.
+    /// Sends, of one datagram or several, that went by the kernel though there is a way past it: the next hop is not known, they do not fit a frame, or none is free.
     afxdp_by_kernel_total: "counter",
     /// Frames that came past the kernel and are no good: a wrong checksum, lengths that contradict each other, a source that cannot be.
     afxdp_flawed_total: "counter",

@@ -12,33 +12,37 @@
 //! * Datagrams that arrived joined leave joined, in the memory in which they came; those of one flow that are received at once leave at once.
 //! * Where clients speak QUIC (`udp.quic`), one that comes from elsewhere has another flow to the same endpoint, by the id of its connection.
 //! * Where their class has a pace, datagrams wait for their turns ([`paced`]), for a moment and in a bounded queue.
+//! * Where there is a way past the kernel (`afxdp`), clients' datagrams come by it beside the socket, and replies go by it as far as it knows where to. Of one path both are one flow.
 //! * An endpoint that is taken for down, or is no longer in its pool, loses its flows: the client's next datagram goes elsewhere.
 
 mod joined;
 mod paced;
+mod reach;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use policy::{Class, Outcome, StatusClass};
-use ring::{Now, Received, Sent, TaskRef, Timer, UdpOptions, UdpSocket};
+use ring::{Now, Received, Sent, TaskRef, Timer, UdpSocket};
 
 use self::joined::{Joined, Leaving, count};
 use self::paced::{Line, Pace, Whose};
+use self::reach::{flow_to, reach};
 use super::Sessions;
-use crate::exchange::{Door, Reason, affinity_of_bytes};
+use crate::afxdp::{Lane, Port, Way};
+use crate::exchange::{Door, Reason};
 use crate::limits;
 use crate::qos::{Direction, HeldClient};
 use crate::quic::{self, ConnectionId};
 use crate::snapshot::{self, ListenerProtocol, PoolId};
 use crate::telemetry::access_log::Passed;
-use crate::upstream::{Choice, Cluster, Endpoint, Held, Tried, policy_now};
+use crate::upstream::{Endpoint, Held, policy_now};
 
 /// Whose datagrams belong together: those from a client to one of our addresses.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -56,6 +60,11 @@ struct Shared {
     door: RefCell<Rc<Door>>,
     sessions: Rc<Sessions>,
     socket: UdpSocket,
+    local: SocketAddr,
+    /// The way past the kernel, where there is one.
+    lane: Option<Rc<Lane>>,
+    /// So many flows there may be.
+    most: Cell<usize>,
     open: RefCell<HashMap<Path, Rc<Flow>>>,
     /// Flows to whose endpoints something leaves when all that is here has been received.
     leaving: RefCell<Vec<Rc<Flow>>>,
@@ -103,11 +112,30 @@ struct Flow {
 }
 
 impl Flows {
-    pub fn new(door: &Rc<Door>, sessions: &Rc<Sessions>, socket: UdpSocket) -> Self {
-        let (door, sessions) = (RefCell::new(Rc::clone(door)), Rc::clone(sessions));
-        let (open, leaving, spare) = (RefCell::default(), RefCell::default(), RefCell::default());
-        let (lines, turn, server) = (Default::default(), RefCell::default(), Cell::default());
-        Self(Rc::new(Shared { door, sessions, socket, open, leaving, spare, lines, turn, server }))
+    /// Those of a socket, and of what comes to its address by a lane.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn new(
+        door: &Rc<Door>,
+        sessions: &Rc<Sessions>,
+        socket: UdpSocket,
+        lane: Option<Rc<Lane>>,
+    ) -> io::Result<Rc<Self>> {
+        Ok(Rc::new(Self(Rc::new(Shared {
+            door: RefCell::new(Rc::clone(door)),
+            sessions: Rc::clone(sessions),
+            local: socket.local()?,
+            socket,
+            lane,
+            most: Cell::default(),
+            open: RefCell::default(),
+            leaving: RefCell::default(),
+            spare: RefCell::default(),
+            lines: Default::default(),
+            turn: RefCell::default(),
+            server: Cell::default(),
+        }))))
     }
 
     /// Passes on what clients have sent; flows begin while there are fewer than `most`. To be polled by one task.
@@ -116,18 +144,14 @@ impl Flows {
     /// The socket's.
     pub fn poll_clients(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
         self.0.server.set(Some(ring::current_task()));
+        self.0.most.set(most);
         let newer = self.0.door().newer();
         if let Some(door) = newer {
             self.0.door.replace(door);
         }
         self.0.let_go();
-        let received = self.0.socket.poll_receive(cx, &mut |mut received| self.take(&mut received, most));
-        for flow in self.0.leaving.borrow_mut().drain(..) {
-            let Some(mut joined) = flow.joined.take() else { continue };
-            let dropped = joined.leave(|leaving| flow.send(leaving));
-            self.0.door().cells.counters.datagrams_dropped_total.add(dropped);
-            self.0.give_back(joined);
-        }
+        let received = self.0.socket.poll_receive(cx, &mut |mut received| self.hear(&mut received));
+        self.0.leave();
         self.0.await_turn(cx);
         received
     }
@@ -137,17 +161,17 @@ impl Flows {
         self.0.open.borrow().is_empty()
     }
 
-    fn take(&self, received: &mut Received<'_>, most: usize) {
+    fn hear(&self, received: &mut Received<'_>) {
         let shared = &self.0;
         let door = shared.door();
         let counters = &door.cells.counters;
-        let path = Path { client: received.from, to: received.to };
+        let path = Path { client: canonical(received.from), to: received.to };
         let count = count(received.bytes.len(), received.stride);
         counters.datagrams_in_total.add(count);
         counters.bytes_in_total.add(received.bytes.len() as u64);
         let known = shared.open.borrow().get(&path).cloned();
         let known = known.filter(|flow| flow.goes_on() && shared.is_meant(flow, received.bytes));
-        let flow = known.or_else(|| self.begin(path, received.bytes, most));
+        let flow = known.or_else(|| self.begin(path, received.bytes));
         match flow {
             Some(flow) => {
                 flow.active.set(ring::now());
@@ -161,9 +185,9 @@ impl Flows {
     }
 
     /// A client that has no flow, and what it says first; `None` where it cannot have one.
-    fn begin(&self, path: Path, said: &[u8], most: usize) -> Option<Rc<Flow>> {
+    fn begin(&self, path: Path, said: &[u8]) -> Option<Rc<Flow>> {
         let door = &*self.0.door();
-        if self.0.open.borrow().len() >= most {
+        if self.0.open.borrow().len() >= self.0.most.get() {
             return None;
         }
         let ListenerProtocol::Udp { pool, flows } = door.listener().protocol else { return None };
@@ -194,6 +218,32 @@ impl Flows {
     }
 }
 
+impl Port for Flows {
+    fn local(&self) -> SocketAddr {
+        self.0.local
+    }
+
+    fn take(&self, mut received: Received<'_>, _: Way) {
+        self.hear(&mut received);
+    }
+
+    fn settle(&self) {
+        self.0.leave();
+        // Who lets go what waits for its turn has not seen it come.
+        if let (Some(_), Some(server)) = (self.0.next_turn(), self.0.server.get()) {
+            ring::wake(server);
+        }
+    }
+}
+
+/// A client of IPv4 as such, whatever the socket's family: by a lane it comes in its own.
+fn canonical(client: SocketAddr) -> SocketAddr {
+    match client.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.into(), client.port()),
+        IpAddr::V6(_) => client,
+    }
+}
+
 impl Shared {
     fn door(&self) -> Ref<'_, Rc<Door>> {
         self.door.borrow()
@@ -208,6 +258,16 @@ impl Shared {
         let begins = door.admit_flow(client)?;
         let client = door.qos.client_key(client);
         Ok(begins.map(|(class, turn)| Pace { qos: Rc::clone(&door.qos), class, client, turn }))
+    }
+
+    /// Sends to endpoints what was received for them.
+    fn leave(&self) {
+        for flow in self.leaving.borrow_mut().drain(..) {
+            let Some(mut joined) = flow.joined.take() else { continue };
+            let dropped = joined.leave(|leaving| flow.send(leaving));
+            self.door().cells.counters.datagrams_dropped_total.add(dropped);
+            self.give_back(joined);
+        }
     }
 
     /// Lets those go that have waited until now.
@@ -252,7 +312,9 @@ impl Shared {
     /// Sends to a client. False: there was no room.
     fn reply(&self, path: Path, leaving: Leaving<'_>) -> bool {
         let (count, bytes) = leaving.amount();
-        let sent = self.socket.send(&leaving.to(path.client, path.to)) != Sent::Full;
+        let transmit = leaving.to(path.client, path.to);
+        let by_lane = self.lane.as_ref().is_some_and(|lane| lane.send(self.local.port(), &transmit));
+        let sent = by_lane || self.socket.send(&transmit) != Sent::Full;
         if sent {
             let door = self.door();
             door.cells.counters.datagrams_out_total.add(count);
@@ -326,46 +388,6 @@ impl Shared {
             spare.push(joined);
         }
     }
-}
-
-/// An endpoint for a flow, and a socket towards it.
-fn reach(door: &Door, pool: PoolId, client: IpAddr) -> Option<Flow> {
-    let (settings, cluster) = (&door.snapshot[pool], door.cluster(pool));
-    let begun = ring::now();
-    let affinity = affinity_of_bytes(settings, Some(client));
-    cluster.count_request(policy_now(begun));
-    let mut tried = Tried::default();
-    for _ in 0..settings.retry.policy.tries {
-        let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true, once: false };
-        let endpoint = cluster.pick(&choice, policy_now(begun), &door.cells.counters).ok()?;
-        if let Some(flow) = flow_to(cluster, &endpoint, begun) {
-            return Some(flow);
-        }
-        tried.add(&endpoint);
-    }
-    None
-}
-
-/// A flow to an endpoint that was picked for it.
-fn flow_to(cluster: &Cluster, endpoint: &Rc<Endpoint>, begun: Now) -> Option<Flow> {
-    let flow = open(endpoint).map(|way| Flow::new(Rc::clone(endpoint), way, begun));
-    if flow.is_err() {
-        // No socket, or no address: nothing was asked of it.
-        cluster.record(endpoint, policy_now(begun), &Outcome::new(Duration::ZERO, Class::Shed));
-    }
-    flow.ok()
-}
-
-fn open(endpoint: &Endpoint) -> io::Result<(UdpSocket, SocketAddr, Held)> {
-    let to = endpoint.addresses().iter().find_map(ring::Address::inet).ok_or(io::ErrorKind::AddrNotAvailable)?;
-    let held = endpoint.hold().ok_or(io::ErrorKind::QuotaExceeded)?;
-    let any = match to {
-        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
-    };
-    let (receive_buffer, send_buffer) = (limits::FLOW_BUFFER, limits::FLOW_BUFFER);
-    let options = UdpOptions { reuse_port: false, receive_buffer, send_buffer, ..UdpOptions::default() };
-    Ok((UdpSocket::bind(SocketAddr::new(any, 0), &options)?, to, held))
 }
 
 impl Flow {

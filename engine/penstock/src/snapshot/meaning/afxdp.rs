@@ -26,12 +26,12 @@ impl Meaning<'_> {
             let advice = format!("take it out of engine.af_xdp or of [{other}]");
             self.report(Code::Conflict, path!["engine", "af_xdp", "interface"], message, advice);
         }
-        let has_http3 = |door: &crate::snapshot::schema::ListenDoc| {
+        let has_datagrams = |door: &crate::snapshot::schema::ListenDoc| {
             let has_tls = door.tls.cert.is_some() || !door.tls.certificates.is_empty();
-            door.protocol == Protocol::Http && door.http3.enabled && has_tls
+            door.protocol == Protocol::Udp || door.protocol == Protocol::Http && door.http3.enabled && has_tls
         };
-        if !document.listen.iter().any(has_http3) {
-            let message = "no listener has HTTP/3, so no datagrams come";
+        if !document.listen.iter().any(has_datagrams) {
+            let message = "no listener is of `udp` or has HTTP/3, so no datagrams come";
             self.report(Code::NoEffect, path!["engine", "af_xdp"], message, "give a listener `tls`");
         }
     }

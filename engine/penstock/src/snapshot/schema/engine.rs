@@ -37,15 +37,15 @@ pub struct EngineDoc {
     pub tunnel: TunnelDoc,
     /// QUIC, under HTTP/3, of all listeners.
     pub quic: QuicDoc,
-    /// AF_XDP: datagrams of HTTP/3 past the kernel's UDP, on one interface. Off unless `interface` names it.
+    /// AF_XDP: datagrams of HTTP/3 and of `udp` listeners past the kernel's UDP, on one interface. Off unless `interface` names it.
     pub af_xdp: AfXdpDoc,
 }
 
-/// AF_XDP for HTTP/3.
+/// AF_XDP for datagrams with clients.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AfXdpDoc {
-    /// The network interface by which datagrams for listeners with HTTP/3 come and go past the kernel's UDP: an eBPF program gives them to the workers, and answers leave as frames, to where their clients' last packet came from.
+    /// The network interface by which datagrams for listeners with HTTP/3 and of `udp` come and go past the kernel's UDP: an eBPF program gives them to the workers, and answers leave as frames, to where their clients' last packet came from.
     /// Neither the firewall nor packet captures nor routes of the host see them; all else stays the kernel's. None unless given.
     pub interface: Option<String>,
     /// `native`: in the driver. `generic`: behind it, in any; slower. `auto`: native where the driver has it, else generic.
