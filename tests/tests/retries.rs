@@ -219,6 +219,34 @@ on_each_driver! {
         assert!(engine.metrics().sum("retries_total") >= 2);
     }
 
+    /// More requests meet silence than the budget has retries for: the others leave it as soon as there are some again, and not when the minute
+    /// that an answer may take is over.
+    fn silence_is_left_when_there_is_a_retry_again(driver) {
+        let mute = Origin::start(|peer| {
+            peer.request();
+            std::thread::sleep(Duration::from_secs(120));
+        });
+        let good = Origin::standard();
+        let lines = LINES.replace("retry.budget = \"100%\"", "");
+        let engine = Setup::new(driver).origin(&mute).origin(&good).pool_line(&lines).start();
+        let begun = Instant::now();
+        let clients: Vec<_> = (0..100)
+            .map(|_| {
+                let mut client = engine.client();
+                client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                client
+            })
+            .collect();
+        for mut client in clients {
+            assert_eq!(client.response(false).expect("an answer").status(), 200);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+        let metrics = engine.metrics();
+        let (granted, refused) = (metrics.sum("retries_total"), metrics.sum("retries_refused_total"));
+        // Half of them met silence; thirty retries are what ten seconds have at the least. Each that waits is counted once.
+        assert!(granted <= 51 && (1..=granted - 30).contains(&refused), "{granted} granted, {refused} refused");
+    }
+
     /// An origin that answers before it was asked in full, and then stands still: the answer is cut when its idle time is over.
     fn an_early_answer_that_stands_still_is_cut(driver) {
         let early = || Origin::start(|peer| {

@@ -91,7 +91,7 @@ pub const PIPE_BYTES_MIN: usize = 256 << 10;
 /// share one; a pipe is a stream's own only while its reader does not.
 pub const PIPES_MAX: usize = 32;
 
-/// The final farewell to a client that still sends: as long as a lost FIN's second repetition, and as much as a burst of it.
+/// The final farewell to a client that still sends, or takes nothing of what it is still owed: as long as a lost FIN's second repetition, and as much as a burst of it.
 pub const LINGER: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES_MAX: usize = 1 << 20;
 
@@ -240,7 +240,7 @@ pub const WAITING_LOOKS_EVERY: Duration = Duration::from_millis(20);
 /// at once.
 pub const WAITING_MAX: u32 = 1_024;
 
-/// A try that takes too long while there is nowhere else to go looks again so often: a tenth of the pause between two looks whether
+/// A try that takes too long while there is nowhere else to go, or no retry to be had, looks again so often: a tenth of the pause between two looks whether
 /// an endpoint is back.
 pub const LOOK_ELSEWHERE_EVERY: Duration = Duration::from_millis(100);
 
@@ -356,7 +356,7 @@ pub const MIRROR_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Classes of requests, the default one included. Each has a queue of its own in every pool that is limited.
 pub const CLASSES_MAX: usize = 16;
 
-/// The share of a worker's work for a pool up to which a strict class goes before all others while they wait: a tenth is enough for them to see that they are served,
+/// The share of a pool's work up to which a strict class goes before all others while they wait: a tenth is enough for them to see that they are served,
 /// and its queue's length is the most that can be before one of them.
 pub const STRICT_PERCENT: u8 = 90;
 

@@ -71,8 +71,8 @@ impl Latencies {
         turned
     }
 
-    /// The latency that `permille` of a thousand requests did not exceed, rounded up to its bucket's end; of the present
-    /// window alone where that is longer, because bad news is news. `None` as long as there are not enough samples.
+    /// The latency that `permille` of a thousand requests did not exceed, and no more than one of any number, rounded up to its bucket's end; of the
+    /// present window alone where that is longer, because bad news is news. `None` as long as there are not enough samples.
     #[must_use]
     pub fn quantile(&self, now: Now, permille: u16) -> Option<Duration> {
         if now.since(self.turned) > WINDOW_MAX * 2 {
@@ -103,7 +103,8 @@ fn quantile_of(count: impl Fn(usize) -> u32, total: u32, enough: u32, permille: 
     if total < enough.max(1) {
         return None;
     }
-    let above = u64::from(total) * u64::from(1000 - permille.min(1000)) / 1000;
+    // The longest of a few is an accident, and no quantile: one alone never decides.
+    let above = (u64::from(total) * u64::from(1000 - permille.min(1000)) / 1000).max(1);
     let mut seen = 0;
     // From the far end: the tail is short.
     (0..BUCKETS).rev().find(|&bucket| {
@@ -166,6 +167,16 @@ mod tests {
             let found = latencies.quantile(Now::from_secs(1), permille).unwrap();
             assert!(found >= exact && found <= exact.mul_f64(1.27), "{permille}: {found:?} {exact:?}");
         }
+    }
+
+    #[test]
+    fn one_alone_decides_nothing() {
+        let mut latencies = Latencies::new(50);
+        (0..100).for_each(|_| _ = latencies.record(Now::from_secs(10), MS));
+        latencies.record(Now::from_secs(10), MS * 20_000);
+        assert!(latencies.quantile(Now::from_secs(10), 995).unwrap() < MS * 2);
+        latencies.record(Now::from_secs(10), MS * 20_000);
+        assert!(latencies.quantile(Now::from_secs(10), 995).unwrap() >= MS * 20_000);
     }
 
     #[test]

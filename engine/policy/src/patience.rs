@@ -7,14 +7,14 @@
 //! - the **hard** one is the configured timeout, or what is left of the request's own: when it passes, the try has failed;
 //! - the **soft** one is learnt: when it passes without a byte of an answer, [`RetryPolicy::decide`](crate::RetryPolicy::decide)
 //!   is asked as if the try had timed out. If it grants a retry, this try is given up for one elsewhere, and is recorded as
-//!   [`Class::TimedOut`]; if it refuses (budget, tries, method), **the try goes on** until its hard time. Impatience so never
-//!   fails a request: all that it can cost is the retry budget.
+//!   [`Class::TimedOut`]; if it refuses (tries, method), **the try goes on** until its hard time, and if it is the budget that has none, until it
+//!   has one again. Impatience so never fails a request: all that it can cost is the retry budget.
 //!
 //! The law of the soft time:
 //!
 //! ```text
 //! soft = max(floor, factor × q(pool), 2 × factor × mean(endpoint))      capped by hard
-//! q = the 99.5th percentile of the successes of the last two windows, or of the present one where that is longer
+//! q = the 99.5th percentile of the successes of the last two windows, or of the present one where that is longer; never the longest of all
 //! ```
 //!
 //! - The endpoint's own mean speaks for one that is far from the others and seldom asked: it is slow, and well.

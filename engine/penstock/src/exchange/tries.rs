@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use policy::{Class, NoPick, Outcome, Replay};
+use policy::{Class, NoPick, Outcome, Replay, Stop};
 use ring::Now;
 
 use super::admit::Counted;
@@ -80,6 +80,8 @@ pub(super) struct Attempt {
     pub(super) unprocessed: bool,
     /// What became of it is known at its endpoint.
     pub(super) is_recorded: bool,
+    /// The budget had no retry for it, and that is counted.
+    is_denied: bool,
     /// The answer that it had, when that is held back.
     pub(super) answer: Option<Box<Answer>>,
     begun: Now,
@@ -98,6 +100,7 @@ impl Attempt {
             on_trial: false,
             unprocessed: false,
             is_recorded: false,
+            is_denied: false,
             answer: None,
             begun,
             sent: None,
@@ -388,7 +391,7 @@ impl<'a> Tries<'a> {
             return true;
         }
         let elsewhere = self.has_other_than(attempt);
-        self.grant(attempt, outcome, elsewhere, self.spent())
+        self.grant(attempt, outcome, elsewhere, self.spent()).is_ok()
     }
 
     /// A try that does not count for those of its request is none. Before it is recorded: what it says itself is no news of before.
@@ -447,22 +450,29 @@ impl<'a> Tries<'a> {
     /// [`has_other_than`](Self::has_other_than) said.
     pub(super) fn grants(&mut self, attempt: &Attempt, outcome: &Outcome, elsewhere: bool) -> bool {
         self.excuse(attempt, outcome);
-        self.grant(attempt, outcome, elsewhere, self.spent())
+        self.grant(attempt, outcome, elsewhere, self.spent()).is_ok()
     }
 
     /// Whether another try may follow one that has not ended, because its endpoint is silent. Such a try is not counted: the last one of
     /// all would else wait for a silent endpoint as long as the timeout says.
-    pub(super) fn moves_on(&mut self, attempt: &Attempt, outcome: &Outcome) -> bool {
+    ///
+    /// # Errors
+    /// Why not: for want of budget, it may be granted later.
+    pub(super) fn moves_on(&mut self, attempt: &mut Attempt, outcome: &Outcome) -> Result<(), Stop> {
         let granted = self.grant(attempt, outcome, true, self.spent().max(2) - 1);
-        if granted {
-            self.excuse(attempt, outcome);
+        match granted {
+            Ok(()) => self.excuse(attempt, outcome),
+            Err(why) => attempt.is_denied |= why == Stop::Budget,
         }
         granted
     }
 
-    fn grant(&mut self, attempt: &Attempt, outcome: &Outcome, elsewhere: bool, tries: u8) -> bool {
-        if !self.may_repeat() || !self.may_be_sent() {
-            return false;
+    fn grant(&mut self, attempt: &Attempt, outcome: &Outcome, elsewhere: bool, tries: u8) -> Result<(), Stop> {
+        if !self.may_repeat() {
+            return Err(Stop::Unsafe);
+        }
+        if !self.may_be_sent() {
+            return Err(Stop::TriesSpent);
         }
         let repetition = Repetition {
             outcome,
@@ -471,19 +481,14 @@ impl<'a> Tries<'a> {
             waited: Duration::from_nanos(self.pause_ns),
             elsewhere,
         };
-        match self.cluster.repeats(&self.pool.retry.policy, &repetition, policy_now(ring::now())) {
-            Ok(after) => {
-                self.pause_ns = after.as_nanos() as u64;
-                self.tried.add(&attempt.endpoint);
-                self.counters().retries_total.add(1);
-                true
-            }
-            Err(policy::Stop::Budget) => {
-                self.counters().retries_refused_total.add(1);
-                false
-            }
-            Err(_) => false,
+        let granted = self.cluster.repeats(&self.pool.retry.policy, &repetition, policy_now(ring::now()));
+        if granted == Err(Stop::Budget) {
+            self.counters().retries_refused_total.add(u64::from(!attempt.is_denied));
         }
+        self.pause_ns = granted?.as_nanos() as u64;
+        self.tried.add(&attempt.endpoint);
+        self.counters().retries_total.add(1);
+        Ok(())
     }
 
     /// What to do about a try that has been sent and is not answered yet: wait on, and until when to ask again.

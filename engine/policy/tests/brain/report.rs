@@ -18,6 +18,8 @@ pub(crate) struct Figures {
     pub(crate) p99_ms: f64,
     /// The longest idempotent request.
     pub(crate) slowest_ms: f64,
+    /// The slowest answer of an endpoint.
+    pub(crate) slowest_answer_ms: f64,
 }
 
 impl Figures {
@@ -34,6 +36,7 @@ impl Figures {
             amplification_10s: amplification_10s(played),
             p99_ms: quantile_ms(requests.iter(), 0.99),
             slowest_ms: quantile_ms(requests.iter().filter(|request| request.idempotent), 1.0),
+            slowest_answer_ms: played.slowest_answer as f64 / MS as f64,
         }
     }
 
@@ -47,13 +50,14 @@ impl Figures {
             amplification_10s: self.amplification_10s.max(other.amplification_10s),
             p99_ms: self.p99_ms.max(other.p99_ms),
             slowest_ms: self.slowest_ms.max(other.slowest_ms),
+            slowest_answer_ms: self.slowest_answer_ms.max(other.slowest_answer_ms),
         }
     }
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { requests, all, idempotent, others, amplification, amplification_10s, p99_ms, slowest_ms } = self;
+        let Self { requests, all, idempotent, others, amplification, amplification_10s, p99_ms, slowest_ms, .. } = self;
         write!(
             f,
             "{requests:9} {:8.3} {:8.3} {:8.3} {amplification:6.3} {amplification_10s:6.3} {p99_ms:8.1} {slowest_ms:8.0}",

@@ -12,7 +12,7 @@ use policy::{
     Avoid, BalanceSettings, Balancer, Breaker, BreakerSettings, BreakerState, BreakerVerdict, Class, EndpointPatience,
     HealthCheck, HealthSettings, Load, Member, Now, Outcome, OutlierSettings, Outliers, Patience, PatienceSettings,
     PeakEwma, ProbeResult, Random, Replay, RetryBudget, RetryBudgetSettings, RetryCauses, RetryDecision, RetryPolicy,
-    StatusSet, Sums, Tried, Try, Verdict,
+    StatusSet, Stop, Sums, Tried, Try, Verdict,
 };
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
@@ -22,7 +22,7 @@ const HARD: Duration = Duration::from_secs(60);
 /// Until a refusal is back.
 const REFUSAL_NS: u64 = MS / 5;
 
-/// Between two looks for another endpoint, when there was none at the soft time.
+/// Between two looks for another endpoint, or for a retry that may be had, when there was none at the soft time.
 const ASK_AGAIN_NS: u64 = 100 * MS;
 
 /// The engine's `breaker.wait`, the pause between two looks meanwhile, and from when on a request that must not be sent twice goes on
@@ -105,12 +105,15 @@ struct Shared {
     ready_since: Vec<Option<u64>>,
 }
 
+#[derive(Default)]
 pub(crate) struct Played {
     pub(crate) requests: Vec<Request>,
     /// When a try went out, and where to.
     pub(crate) tries: Vec<(u64, u8)>,
     /// When a retry was granted.
     pub(crate) retries: Vec<u64>,
+    /// What the slowest answer took, of those that were waited for.
+    pub(crate) slowest_answer: u64,
     /// When, and where, a breaker opened or closed for all.
     pub(crate) turns: Vec<(u64, u8, bool)>,
 }
@@ -167,7 +170,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
             },
             slots: vec![(0..SLOTS).map(|_| Reverse(0)).collect(); count],
             retry: RetryPolicy { on, tries: 3, ..RetryPolicy::default() },
-            played: Played { requests: Vec::new(), tries: Vec::new(), retries: Vec::new(), turns: Vec::new() },
+            played: Played::default(),
             end: settings.seconds * SECOND,
             queue: BinaryHeap::new(),
             fault,
@@ -327,7 +330,9 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
             Fault::Failing(status) if self.random.below(2) == 0 => answered(status),
             Fault::Well | Fault::Slow(_) | Fault::Failing(_) => answered(200),
         };
-        let latency = Duration::from_nanos(at - request.sent);
+        let took = at - request.sent;
+        self.played.slowest_answer = self.played.slowest_answer.max(took);
+        let latency = Duration::from_nanos(took);
         self.settle(at, number, Outcome { latency, ..outcome });
     }
 
@@ -344,10 +349,15 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         let outcome = Outcome::new(Duration::from_nanos(at - sent), Class::TimedOut);
         // As the engine does: a try that is left for its endpoint's silence is not counted, once.
         let counted = self.played.requests[number as usize].counted().max(2) - 1;
-        if let RetryDecision::Retry { after } = self.decide(at, number, &outcome, counted) {
-            self.excuse(at, number, &outcome);
-            self.record(at, number, &outcome);
-            self.again(at, number, after, outcome.class);
+        match self.decide(at, number, &outcome, counted) {
+            RetryDecision::Retry { after } => {
+                self.excuse(at, number, &outcome);
+                self.record(at, number, &outcome);
+                self.again(at, number, after, outcome.class);
+            }
+            // There will be retries again before the hard time is over.
+            RetryDecision::Stop(Stop::Budget) => self.at(at + ASK_AGAIN_NS, Event::Soft(number, attempt)),
+            RetryDecision::Stop(_) => {}
         }
     }
 

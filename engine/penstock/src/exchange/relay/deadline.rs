@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use policy::{Class, Outcome};
+use policy::{Class, Outcome, Stop};
 use proto::http::Framing;
 use ring::Now;
 
@@ -82,7 +82,13 @@ impl Relay<'_, '_, '_> {
         }
         self.impatient_at = None;
         let outcome = self.attempt.outcome(Class::TimedOut);
-        self.tries.moves_on(self.attempt, &outcome).then_some(outcome)
+        match self.tries.moves_on(self.attempt, &outcome) {
+            Ok(()) => return Some(outcome),
+            // There will be retries again before its time is over.
+            Err(Stop::Budget) => self.impatient_at = Some(ring::now() + limits::LOOK_ELSEWHERE_EVERY),
+            Err(_) => {}
+        }
+        None
     }
 
     /// Until when the content that the client has sent is enough for its listener's least rate, if nothing more comes. It runs from the
