@@ -386,7 +386,7 @@ impl Composed<'_> {
 }
 
 impl Lane<'_, Client> {
-    /// Reads a final response's status, which stays to be read with its head. `None`: there is none that is one.
+    /// The status of a final response whose head has come, which stays to be read. `None`: there will be none.
     pub fn poll_status(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<u16>, Broken>> {
         match self {
             Self::H1(conn) => conn.poll_status(cx),

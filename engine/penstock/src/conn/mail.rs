@@ -193,11 +193,14 @@ impl<H> Mail<H> {
 }
 
 impl Mail<ResponseHead> {
-    /// The status of the head that comes next, which stays to be read. `None`: something else comes.
+    /// The status of the final head, behind interim ones; all of them stay to be read. `None`: something else comes.
     pub(super) fn poll_status(&mut self, over: bool) -> Poll<Option<u16>> {
-        match self.inbox.front() {
-            Some(Inbound::Head(head, ..)) => Poll::Ready(Some(head.status.code())),
-            Some(_) => Poll::Ready(None),
+        let mut next = self.inbox.iter().map(|inbound| match inbound {
+            Inbound::Head(head, ..) => Some(head.status),
+            Inbound::Data(_) | Inbound::End => None,
+        });
+        match next.find(|status| status.is_none_or(|status| !status.is_interim())) {
+            Some(status) => Poll::Ready(status.map(|status| status.code())),
             None => self.poll_broken(over).map(|()| None),
         }
     }

@@ -233,19 +233,6 @@ where
         }
     }
 
-    /// Receives until an answer's status line has come as far as its code, which is told and not read: a
-    /// [`poll_read`](Self::poll_read) begins with it. `None`: there is no status line, or none that is one.
-    pub fn poll_status(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<u16>, Broken>> {
-        // `HTTP/1.1 200`
-        while self.unread().len() < 12 {
-            if ready!(self.poll_more(cx))?.is_some() {
-                return Poll::Ready(Ok(None));
-            }
-        }
-        let code = std::str::from_utf8(&self.unread()[9..12]).ok().and_then(|code| code.parse().ok());
-        Poll::Ready(Ok(code))
-    }
-
     /// Drains the machine to its pause after a message's end: only then is it known to be fit for another one.
     pub fn settle(&mut self, fields: &mut Fields) {
         let bytes = self.unread.as_mut().map_or(&mut [][..], Buf::bytes_mut);
@@ -277,5 +264,20 @@ where
             return Poll::Ready(Ok((eof != Eof::Complete).then_some(eof)));
         };
         Poll::Ready(self.append(more).map(|()| None))
+    }
+}
+
+impl Conn<proto::h1::Client> {
+    /// Receives until the head of a final answer has come, of which the status is told. Nothing is read by this: a [`poll_read`](Self::poll_read) begins
+    /// with what came first. `None`: there will be none.
+    pub fn poll_status(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<u16>, Broken>> {
+        loop {
+            if let Some(status) = self.machine.peek_status(self.unread()).map_err(Broken::Malformed)? {
+                return Poll::Ready(Ok(Some(status.code())));
+            }
+            if ready!(self.poll_more(cx))?.is_some() {
+                return Poll::Ready(Ok(None));
+            }
+        }
     }
 }

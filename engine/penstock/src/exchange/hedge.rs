@@ -1,8 +1,9 @@
 //! A second copy of a request that is slower than most, and which of the two the client gets.
 //!
 //! The law is `policy::Hedge`. What holds here: a copy is only of a request without content that may be sent twice, and at most one;
-//! whoever's answer begins first has won, and the other one is dropped with its connection; each is recorded at its
-//! endpoint once, whatever became of it. An answer that would be tried again anyway wins only when there is no other one.
+//! whoever's final head is here first has won, and the other one is dropped with its connection; each is recorded at its
+//! endpoint once, whatever became of it. An answer that would be tried again anyway wins only when there is no other one. Half a head wins nothing:
+//! if it breaks off, the other copy's answer would have been thrown away for it.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -17,7 +18,7 @@ use super::tries::{Attempt, Tries};
 use crate::limits;
 use crate::upstream::{Cluster, Lease, Wanted, policy_now};
 
-/// The second copy's connection, on which its answer has begun.
+/// The second copy's connection, on which the head of its answer is to be read.
 pub(super) struct Ahead {
     pub(super) lease: Lease,
     pub(super) attempt: Attempt,
@@ -124,7 +125,7 @@ impl Drop for Out<'_> {
     }
 }
 
-/// Sends the copy, and waits for the beginning of its answer.
+/// Sends the copy, and waits for the head of its answer.
 async fn run(exchange: Exchange<'_>, mut out: Out<'_>) -> Option<Ahead> {
     let (door, way) = (exchange.door, exchange.way);
     let mut timer = Timer::new();

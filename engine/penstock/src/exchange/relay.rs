@@ -433,7 +433,10 @@ impl Relay<'_, '_, '_> {
             let mut out = self.exchange.door.desk.head.borrow_mut();
             if self.down.write_interim(self.up.head(length), head, &fields, &mut out).is_ok() {
                 self.tries.forbid_repetition();
-                self.hedge = Hedge::Off;
+                // A second copy that is out may still have the better answer; none is sent any more.
+                if !self.hedge.is_out() {
+                    self.hedge = Hedge::Off;
+                }
             }
         }
         self.up.skip_head(length);

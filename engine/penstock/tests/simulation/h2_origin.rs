@@ -12,7 +12,7 @@ use ring::sim::{Host, Listening, Socket};
 use crate::client::PATIENCE;
 use crate::h2::{End, Heard, Lines};
 use crate::ledger::{Answer, Ask, Framing, Ledger, REQUEST, content};
-use crate::origin::content_size;
+use crate::origin::{SOON, content_size};
 
 /// How an exchange goes wrong at an origin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,6 +43,8 @@ struct Work {
     ended: bool,
     /// Not answered before.
     due: u64,
+    /// Until when its answer comes soon.
+    soon: u64,
     /// Content that has not been put yet, once the head has.
     rest: Option<Vec<u8>>,
 }
@@ -79,6 +81,8 @@ async fn converse(host: &Host, socket: Socket, ledger: &Ledger, rude: bool) {
         refuses: if rude && host.chance(0.1) { 1.0 } else { 0.1 },
         end: End::new(host, socket, streams),
         works: BTreeMap::new(),
+        breaks: host.chance(0.5),
+        given: Vec::new(),
         goes_after: if host.chance(0.3) { host.pick(0..=6) } else { usize::MAX },
         gone: None,
     };
@@ -93,6 +97,10 @@ struct Connection<'a> {
     refuses: f64,
     end: End<Server>,
     works: BTreeMap<u32, Work>,
+    /// Answers may end with the connection, and take others with them that were on their way.
+    breaks: bool,
+    /// Requests whose answers have begun soon and are on their way.
+    given: Vec<u64>,
     /// Requests after which it takes its leave.
     goes_after: usize,
     /// It has gone, and looks at no stream above this one.
@@ -112,6 +120,7 @@ impl Connection<'_> {
                 self.go_away();
             }
             self.end.flush().await;
+            self.given.drain(..).for_each(|id| self.ledger.given(id));
             if self.end.machine.is_finished() || self.gone.is_some() && self.works.is_empty() {
                 self.end.socket.shutdown_write();
             }
@@ -208,7 +217,8 @@ impl Connection<'_> {
         if lines.field("expect").is_some() && !answer.early {
             self.write_head(id, ask.method, b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        let work = Work { ask, attempt, answer, fault, heard: Vec::new(), ended: false, due, rest: None };
+        let soon = self.host.now() + SOON;
+        let work = Work { ask, attempt, answer, fault, heard: Vec::new(), ended: false, due, soon, rest: None };
         self.works.insert(id.0, work);
     }
 
@@ -217,7 +227,7 @@ impl Connection<'_> {
         match self.host.pick(0..=19) {
             0 => Fault::Reset(None),
             1..=3 => Fault::Reset(Some(some)),
-            4 | 5 => Fault::Break(some),
+            4 | 5 if self.breaks => Fault::Break(some),
             6 => Fault::Mute,
             _ => Fault::None,
         }
@@ -239,6 +249,9 @@ impl Connection<'_> {
         }
         if work.rest.is_none() {
             self.begin(id, &mut work);
+        }
+        if !self.breaks && !work.answer.early && self.host.now() < work.soon {
+            self.given.push(work.ask.id);
         }
         let Some(rest) = &mut work.rest else { return true };
         let put = content_size(&work.ask, &work.answer) - rest.len();

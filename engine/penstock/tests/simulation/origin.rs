@@ -10,7 +10,7 @@ use crate::ledger::{Answer, Ask, Framing, Ledger, REQUEST, content};
 use crate::wire::{Head, Pace, Reader, chunks};
 
 /// How soon an answer comes that any pool waits for: half of the engine's least patience.
-const SOON: u64 = 50_000_000;
+pub(crate) const SOON: u64 = 50_000_000;
 
 /// How an exchange goes wrong at an origin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

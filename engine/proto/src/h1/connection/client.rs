@@ -1,7 +1,7 @@
 //! The side that asks: writes requests, reads responses.
 
 use super::{Client, CloseReason, Connection, Eof, Reading, Writing};
-use crate::h1::head::{ResponseHead, parse_response};
+use crate::h1::head::{ResponseHead, head_complete_hint, parse_response};
 use crate::h1::sink::Refused;
 use crate::http::{Fields, Framing, Method, Status};
 use crate::{Event, Malformed};
@@ -89,6 +89,29 @@ impl Connection<Client> {
         Ok(())
     }
 
+    /// The status of the final head at the front of all that is unread, behind interim ones, once it is whole. Nothing is read by this.
+    ///
+    /// # Errors
+    /// What [`read`](Self::read) is going to refuse.
+    pub fn peek_status(&self, bytes: &[u8]) -> Result<Option<Status>, Malformed> {
+        let (mut rest, mut fields, mut interims) = (bytes, Fields::default(), self.interims);
+        if head_complete_hint(rest, 0).is_none() && rest.len() < self.limits.bytes as usize {
+            return Ok(None);
+        }
+        while let Some(head) = parse_response(rest, &self.limits, self.method, &mut fields)? {
+            if !head.status.is_interim() {
+                let switching = head.status == Status::SWITCHING_PROTOCOLS && !self.upgrade_offered;
+                return if switching { Err(Malformed::UnexpectedUpgrade) } else { Ok(Some(head.status)) };
+            }
+            interims += 1;
+            if interims > INTERIMS_MAX {
+                return Err(Malformed::TooManyInterim);
+            }
+            rest = &rest[usize::from(head.length)..];
+        }
+        Ok(None)
+    }
+
     fn read_response(&mut self, bytes: &[u8], fields: &mut Fields) -> Result<Event<ResponseHead>, Malformed> {
         let method = self.method;
         let Some(head) = self.read_head(bytes, |limits| parse_response(bytes, limits, method, fields))? else {
@@ -126,3 +149,31 @@ impl Connection<Client> {
 
 /// An origin may send many 103s, though none sends more than a few; without a bound a response would never have to begin.
 const INTERIMS_MAX: u8 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h1::HeadLimits;
+
+    #[test]
+    fn a_status_is_told_once_its_whole_head_is_here() {
+        let mut client = Connection::<Client>::new(HeadLimits::DEFAULT);
+        client.head_written(Method::Get, Framing::None, true, false).expect("it is free");
+        let hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".as_slice();
+        let said = [hints, hints, b"HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\n"].concat();
+        for end in 0..said.len() {
+            assert_eq!(client.peek_status(&said[..end]), Ok(None), "{end} bytes");
+        }
+        assert_eq!(
+            client.peek_status(&[&said[..], b"ok"].concat()).map(|status| status.map(Status::code)),
+            Ok(Some(503))
+        );
+        for refused in
+            ["HTTP/1.1 2OO okay\r\n\r\n", "HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"]
+        {
+            assert!(client.peek_status(refused.as_bytes()).is_err(), "{refused}");
+        }
+        assert_eq!(client.peek_status(&hints.repeat(INTERIMS_MAX.into())), Ok(None));
+        assert_eq!(client.peek_status(&hints.repeat(usize::from(INTERIMS_MAX) + 1)), Err(Malformed::TooManyInterim));
+    }
+}
