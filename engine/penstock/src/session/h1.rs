@@ -273,8 +273,14 @@ async fn end(conn: &mut Conn<Server>, timer: &mut Timer) {
     if !conn.is_cut() {
         conn.stream.close_notify();
     }
-    timer.set(ring::now() + limits::LINGER);
-    sent(conn, timer, 0).await;
+    let mut owed = usize::MAX;
+    while conn.stream.unsent() < owed {
+        owed = conn.stream.unsent();
+        timer.set(ring::now() + limits::LINGER);
+        if sent(conn, timer, 0).await {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -180,8 +180,6 @@ fn simulation_multiplexed_drain() {
     take_turns("simulation_multiplexed_drain", 9, |faults, turn| Scene {
         faults: faults.harmless(),
         drain: Some(Duration::from_millis(turn % 400)),
-        // Whoever reads slowly is cut off three seconds after it has begun: with other configurations in between, that hits more.
-        reloads: false,
         ..multiplexed(turn)
     });
 }

@@ -220,15 +220,20 @@ impl Drop for Stream {
 /// Ends a connection politely (RFC 9112 §9.6): sends what is queued, ends the sending side, then reads and drops what
 /// the peer still sends, so that its unread bytes do not destroy our last words with an RST.
 ///
-/// Gives up after `patience`, or when `bytes_max` have been dropped.
+/// Gives up when `patience` has passed in which the peer has taken nothing of what is queued, or when `bytes_max` have been dropped.
 pub async fn linger(stream: &mut Stream, patience: Duration, bytes_max: usize) {
+    let now = || reactor::with(|reactor| reactor.now());
     let mut timer = Timer::new();
-    timer.set(reactor::with(|reactor| reactor.now()) + patience);
+    timer.set(now() + patience);
     stream.finish();
-    let mut dropped = 0;
+    let (mut dropped, mut owed) = (0, stream.unsent());
     poll_fn(|cx| {
-        if timer.poll_expired() {
-            return Poll::Ready(());
+        while timer.poll_expired() {
+            let before = std::mem::replace(&mut owed, stream.unsent());
+            if owed >= before {
+                return Poll::Ready(());
+            }
+            timer.set(now() + patience);
         }
         loop {
             match stream.poll_recv(cx) {

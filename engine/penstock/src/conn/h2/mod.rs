@@ -183,13 +183,20 @@ impl<R: Speaks> Multiplexed for Multiplex<R> {
     }
 
     async fn linger(&self, patience: Duration, bytes_max: usize) {
-        let until = ring::now() + patience;
         let (mut timer, mut dropped) = (Timer::new(), 0);
         self.hub.borrow_mut().transport.finish();
-        timer.set(until);
+        let mut owed = self.hub.borrow().transport.unsent();
+        timer.set(ring::now() + patience);
         poll_fn(|cx| {
             let transport = &mut self.hub.borrow_mut().transport;
-            while dropped <= bytes_max && !timer.poll_expired() {
+            while timer.poll_expired() {
+                let before = std::mem::replace(&mut owed, transport.unsent());
+                if owed >= before {
+                    return Poll::Ready(());
+                }
+                timer.set(ring::now() + patience);
+            }
+            while dropped <= bytes_max {
                 match transport.poll_recv(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(Some(buf))) => dropped += buf.len(),
