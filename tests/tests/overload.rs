@@ -276,6 +276,49 @@ on_each_driver! {
         flood.into_iter().for_each(|mut client| assert_eq!(client.response(false).expect("in its turn").status(), 200));
     }
 
+    /// A strict class has the next place of any worker: it is not held up by what takes long on its own one.
+    alone fn a_strict_class_has_the_next_place_of_any_worker(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver)
+            .cores("0-1")
+            .origin(&origin)
+            .listen_line("trusted = \"127.0.0.0/8\"\nclass_header = \"X-Class\"")
+            .pool_line("concurrency = 4\nqueue = { for = \"20s\", target = \"19s\" }")
+            .more("[classes.admin]\nstrict = true")
+            .start();
+        let mut admins: Vec<_> = (0..8).map(|_| engine.client()).collect();
+        let long: Vec<_> = (0..3)
+            .map(|_| {
+                let mut client = engine.client();
+                client.send("GET /slow/6000 HTTP/1.1\r\nHost: a\r\n\r\n");
+                client
+            })
+            .collect();
+        engine.until_metric("pool_in_flight", 3);
+        let stop = Arc::new(AtomicBool::new(false));
+        let flood: Vec<_> = (0..16)
+            .map(|_| {
+                let (mut client, stop) = (engine.client(), Arc::clone(&stop));
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::SeqCst) {
+                        assert_eq!(client.get("/slow/20").status(), 200);
+                    }
+                })
+            })
+            .collect();
+        until("bulk waits", PATIENCE, || engine.metrics().sum("pool_waiting") >= 10);
+        for admin in &mut admins {
+            let begun = Instant::now();
+            assert_eq!(admin.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Class: admin\r\n\r\n").status(), 200);
+            // Three of four places are taken for six seconds; the fourth changes hands every 20 ms.
+            assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        }
+        assert_eq!(engine.metrics().sum("pool_in_flight"), 4, "the long ones are still there");
+        stop.store(true, Ordering::SeqCst);
+        flood.into_iter().for_each(|client| client.join().expect("no complaint"));
+        long.into_iter().for_each(|mut client| assert_eq!(client.response(false).expect("in the end").status(), 200));
+    }
+
     /// A pool that is full and whose queue is full is probed all the same, and in time: probes have connections of their own, and take no place.
     alone fn probes_wait_for_nobody(driver) {
         let origin = Origin::standard();

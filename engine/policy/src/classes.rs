@@ -5,7 +5,7 @@
 //! each round. An empty class keeps no deficit, and its part goes to the others: nothing idles while somebody waits.
 //!
 //! One class may be strict (health checks, administration): it goes before all others, as long as it takes no more than its share of the work
-//! while they wait. Then it waits too, so that a flood of it starves nobody.
+//! while they wait. Then it waits too, so that a flood of it starves nobody. A pool that several rooms lead to has one such share ([`Preference`]).
 //!
 //! Each class waits in a [`Queue`] of its own, with its own length, patience and CoDel.
 
@@ -19,7 +19,7 @@ use std::time::Duration;
 /// for a long batch of another's. Rounds in which nobody could be served cost no time, since they are counted and not walked.
 const QUANTUM_US: u64 = 100;
 /// Unused preference that the strict class may save up, µs of work: some dozens of probes at once.
-const STRICT_CREDIT_US: f64 = 100_000.0;
+const STRICT_CREDIT_US: i64 = 100_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClassSettings {
@@ -65,13 +65,52 @@ struct Class {
     deficit_us: u64,
 }
 
+/// What preference the strict class has left, in µs of work that it may go first for. Rooms that share a pool share it ([`WaitingRoom::heed`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preference(i64);
+
+impl Preference {
+    pub const FULL: Self = Self(STRICT_CREDIT_US);
+
+    #[must_use]
+    pub const fn new(us: i64) -> Self {
+        let least = if us < -STRICT_CREDIT_US { -STRICT_CREDIT_US } else { us };
+        Self(if least > STRICT_CREDIT_US { STRICT_CREDIT_US } else { least })
+    }
+
+    #[must_use]
+    pub const fn us(self) -> i64 {
+        self.0
+    }
+
+    /// Without any, the strict class waits while others do.
+    #[must_use]
+    pub const fn is_left(self) -> bool {
+        self.0 > 0
+    }
+
+    /// Somebody of the strict class was served while others waited.
+    #[must_use]
+    pub fn spent(self, cost_us: u32) -> Self {
+        Self::new(self.0 - i64::from(cost_us.max(1)))
+    }
+
+    /// Somebody else was served: the strict class may have `percent` of all work.
+    #[must_use]
+    pub fn earned(self, cost_us: u32, percent: u8) -> Self {
+        let percent = i64::from(percent.clamp(1, 99));
+        // Rounded up, or requests of next to no cost would earn nothing.
+        Self::new(self.0 + (i64::from(cost_us.max(1)) * percent + 99 - percent) / (100 - percent))
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Strict {
     class: usize,
-    /// µs that it may go first for; below zero it must wait while others do.
-    credit_us: f64,
-    /// Credit for each µs of others' work.
-    gain: f64,
+    preference: Preference,
+    percent: u8,
+    /// In another room of the pool somebody waits who is not of the strict class.
+    others_elsewhere: bool,
 }
 
 /// The requests that wait for one pool, in their classes.
@@ -94,8 +133,8 @@ impl WaitingRoom {
             deficit_us: 0,
         };
         let strict = settings.iter().enumerate().find_map(|(class, settings)| {
-            let share = f64::from(settings.strict_percent?.clamp(1, 99)) / 100.0;
-            Some(Strict { class, credit_us: STRICT_CREDIT_US, gain: share / (1.0 - share) })
+            let percent = settings.strict_percent?;
+            Some(Strict { class, preference: Preference::FULL, percent, others_elsewhere: false })
         });
         Self { classes: settings.iter().map(class).collect(), strict, turn: 0, len: 0 }
     }
@@ -109,6 +148,31 @@ impl WaitingRoom {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Those of them that are of the strict class.
+    #[must_use]
+    pub fn strict_len(&self) -> u32 {
+        self.strict.as_ref().map_or(0, |strict| self.classes[strict.class].queue.len())
+    }
+
+    /// Whether the next one is of the strict class because that goes first.
+    #[must_use]
+    pub fn prefers(&self) -> bool {
+        self.strict_len() > 0 && self.strict.as_ref().is_some_and(|strict| strict.preference.is_left())
+    }
+
+    /// What the strict class has left, if there is one.
+    #[must_use]
+    pub fn preference(&self) -> Option<Preference> {
+        self.strict.as_ref().map(|strict| strict.preference)
+    }
+
+    /// This is one of several rooms of a pool: what the strict class has left over all of them, and whether somebody who is not of it waits in another one.
+    pub fn heed(&mut self, preference: Preference, others_elsewhere: bool) {
+        if let Some(strict) = &mut self.strict {
+            (strict.preference, strict.others_elsewhere) = (preference, others_elsewhere);
+        }
     }
 
     /// The queue of a class.
@@ -165,7 +229,7 @@ impl WaitingRoom {
     }
 
     fn choose(&mut self, now: Now, dropped: &mut impl FnMut(Dropped)) -> Option<usize> {
-        let preferred = self.strict.as_ref().filter(|strict| strict.credit_us > 0.0).map(|strict| strict.class);
+        let preferred = self.strict.as_ref().filter(|strict| strict.preference.is_left()).map(|strict| strict.class);
         if let Some(class) = preferred
             && self.cost(class, now, dropped).is_some()
         {
@@ -229,19 +293,21 @@ impl WaitingRoom {
     }
 
     fn charge(&mut self, next: Next) {
-        let cost = u64::from(next.served.cost_us.max(1));
+        let cost = next.served.cost_us.max(1);
         let others_wait =
             self.classes.iter().enumerate().any(|(index, class)| index != next.class && !class.queue.is_empty());
         match &mut self.strict {
             Some(strict) if strict.class == next.class => {
-                strict.credit_us -= if others_wait { cost as f64 } else { 0.0 };
+                if others_wait || strict.others_elsewhere {
+                    strict.preference = strict.preference.spent(cost);
+                }
             }
             strict => {
                 if let Some(strict) = strict {
-                    strict.credit_us = (strict.credit_us + cost as f64 * strict.gain).min(STRICT_CREDIT_US);
+                    strict.preference = strict.preference.earned(cost, strict.percent);
                 }
                 let class = &mut self.classes[next.class];
-                class.deficit_us = class.deficit_us.saturating_sub(cost);
+                class.deficit_us = class.deficit_us.saturating_sub(cost.into());
             }
         }
     }
@@ -327,6 +393,26 @@ mod tests {
         assert!((0.09..0.11).contains(&flooded[1]), "{flooded:?}");
         let mut alone = self::room(&[(1, None), (1, Some(10))]);
         assert_eq!(work(&mut alone, &[None, Some(1000)], 1000), [0.0, 1.0]);
+    }
+
+    #[test]
+    fn two_rooms_of_a_pool_share_what_the_strict_class_may_have() {
+        let mut rooms = [room(&[(1, None), (1, Some(90))]), room(&[(1, None), (1, Some(90))])];
+        let (mut shared, mut strict) = (Preference::FULL, 0);
+        for turn in 0..10_000 {
+            // All that is strict comes to one of them, and all that is not to the other.
+            for (class, room) in [1, 0].into_iter().zip(&mut rooms) {
+                while room.queue(class).unwrap().len() < 2 {
+                    room.push(NOW, class, waiting(1000)).unwrap();
+                }
+                room.heed(shared, class == 1);
+            }
+            let first = usize::from(!rooms[0].prefers());
+            strict += u32::from(first == 0 && turn >= 100);
+            rooms[first].pop(NOW, &mut never).unwrap();
+            shared = rooms[first].preference().unwrap();
+        }
+        assert!((8_900..=9_000).contains(&strict), "{strict} of 9,900");
     }
 
     #[test]

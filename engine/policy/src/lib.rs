@@ -40,7 +40,7 @@ pub use balance::{
 };
 pub use breaker::{Breaker, BreakerSettings, BreakerState, BreakerVerdict, Need, RateTrip, SlowTrip, Trip};
 pub use budget::{RetryBudget, RetryBudgetSettings};
-pub use classes::{ClassSettings, Dropped, Next, Seat, WaitingRoom};
+pub use classes::{ClassSettings, Dropped, Next, Preference, Seat, WaitingRoom};
 pub use ewma::PeakEwma;
 pub use health::{Health, HealthCheck, HealthSettings, ProbeResult};
 pub use hedge::{Hedge, HedgeAfter, HedgeSettings};

@@ -14,7 +14,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use policy::classes::Seat;
-use policy::{Begun, ClassSettings, Concurrency, Dropped, Now, QueueSettings, Reason, Verdict, Waiting, WaitingRoom};
+use policy::{
+    Begun, ClassSettings, Concurrency, Dropped, Now, Preference, QueueSettings, Reason, Verdict, Waiting, WaitingRoom,
+};
 use ring::TaskRef;
 
 use super::places::Places;
@@ -48,10 +50,12 @@ impl Gate {
         }
     }
 
-    fn take(&self, now: Now) -> Option<Held> {
+    /// `strict`: the place is for the strict class.
+    fn take(&self, now: Now, strict: bool) -> Option<Held> {
+        let held = Held { since: now, begun: None };
         match self {
-            Self::Open => Some(Held { since: now, begun: None }),
-            Self::Shared { places, worker } => places.take(*worker, now).then_some(Held { since: now, begun: None }),
+            Self::Open => Some(held),
+            Self::Shared { places, worker } => places.take(*worker, now, strict).then_some(held),
             Self::Found(found) => Some(Held { since: now, begun: Some(found.borrow_mut().begin(now)?) }),
         }
     }
@@ -99,6 +103,7 @@ pub struct Room {
     /// How long one of each class may wait, and what one costs, µs.
     waits: Box<[Duration]>,
     costs: Box<[Cell<u32>]>,
+    strict: Option<usize>,
     told: Told,
 }
 
@@ -161,6 +166,7 @@ impl Room {
             watched: Cell::new(false),
             waits: classes.iter().map(wait).collect(),
             costs: classes.iter().map(|_| Cell::new(COST_FIRST)).collect(),
+            strict: classes.iter().position(|class| class.strict),
             told,
         }
     }
@@ -202,10 +208,15 @@ impl Room {
             if self.row.borrow().waiting.is_empty() || !self.endpoints_have_place() {
                 break;
             }
-            let Some(held) = self.gate.take(now) else { break };
             let row = &mut *self.row.borrow_mut();
             let Row { waiting, seats, .. } = row;
+            let before = self.heed(waiting);
+            let Some(held) = self.gate.take(now, waiting.prefers()) else { break };
             let next = waiting.pop(now, &mut |dropped| self.send_away(seats, dropped));
+            if let (Gate::Shared { places, .. }, Some(before), Some(after)) = (&self.gate, before, waiting.preference())
+            {
+                places.change_preference(before, after);
+            }
             let Some(next) = next else {
                 self.gate.give_back(held, now, Verdict::Neutral);
                 break;
@@ -217,6 +228,27 @@ impl Room {
             }
         }
         self.tell(now);
+    }
+
+    /// What the strict class may still go first for, where workers share the pool's places.
+    fn heed(&self, waiting: &mut WaitingRoom) -> Option<Preference> {
+        let Gate::Shared { places, worker } = &self.gate else { return None };
+        self.strict?;
+        let preference = places.preference();
+        waiting.heed(preference, places.others_wait(*worker));
+        Some(preference)
+    }
+
+    /// One that did not have to wait has a place: it counts all the same while others wait elsewhere.
+    fn charge(&self, class: usize) {
+        let (Gate::Shared { places, worker }, Some(strict)) = (&self.gate, self.strict) else { return };
+        let (before, cost) = (places.preference(), self.costs[class].get());
+        let after = match class == strict {
+            true if places.others_wait(*worker) => before.spent(cost),
+            true => before,
+            false => before.earned(cost, limits::STRICT_PERCENT),
+        };
+        places.change_preference(before, after);
     }
 
     fn send_away(&self, seats: &mut [Who], dropped: Dropped) {
@@ -234,14 +266,17 @@ impl Room {
 
     /// Tells the other workers and the operator how things stand.
     fn tell(&self, now: Now) {
-        let waiting = self.row.borrow().waiting.len();
+        let (waiting, strict) = {
+            let row = self.row.borrow();
+            (row.waiting.len(), row.waiting.strict_len())
+        };
         let cells = self.told.pool();
         cells.waiting.set(waiting.into());
         cells.in_flight.set(self.inside.get().into());
         match &self.gate {
             Gate::Open => {}
             Gate::Shared { places, worker } => {
-                places.set_waiting(*worker, now, waiting);
+                places.set_waiting(*worker, now, waiting, strict);
                 cells.limit.set(places.limit().into());
             }
             Gate::Found(found) => cells.limit.set(found.borrow().limit().into()),
@@ -262,7 +297,10 @@ impl Room {
             while !room.row.borrow().waiting.is_empty() {
                 ring::sleep(limits::PLACES_LOOK).await;
                 let now = super::now();
-                if let Gate::Shared { places, worker } = &room.gate {
+                // Who has no endpoint for a place keeps none from the others.
+                if let Gate::Shared { places, worker } = &room.gate
+                    && room.endpoints_have_place()
+                {
                     places.looks(*worker, now);
                 }
                 room.serve(now);
@@ -329,8 +367,9 @@ impl<'a> Entering<'a> {
         let nobody_waits = room.row.borrow().waiting.is_empty();
         if nobody_waits
             && room.endpoints_have_place()
-            && let Some(held) = room.gate.take(now)
+            && let Some(held) = room.gate.take(now, room.strict == Some(class))
         {
+            room.charge(class);
             return Poll::Ready(Ok(room.place(held, self.class)));
         }
         let sits = self.sit_down(now, task);

@@ -173,3 +173,51 @@ fn a_found_limit_lets_more_in_as_it_grows() {
         assert!(matches!(third.poll(ring::current_task()), Poll::Ready(Ok(_))));
     });
 }
+
+/// Rooms of one pool on two workers, which here take turns on one ring.
+fn two_rooms(classes: &str, pool: &str) -> [Rc<Room>; 2] {
+    let text = format!(
+        "{classes}[[listen]]\nname = \"l\"\naddr = \":1\"\n\
+         [[pool]]\nname = \"p\"\nendpoints = [\"a:1\"]\n{pool}\n"
+    );
+    let compiled = snapshot::read("test", &text).unwrap_or_else(|report| panic!("{}", report.render()));
+    let shared = Shared::new(&compiled.snapshot, 2);
+    [0, 1].map(|worker| {
+        let qos = super::super::Qos::new(Arc::clone(&shared), &compiled.snapshot, worker, 1);
+        Rc::clone(qos.room(snapshot::PoolId(0)).expect("the pool is limited"))
+    })
+}
+
+/// Its worker has as many places as it is entitled to, and none of them comes free: the next one of the other worker is its.
+#[test]
+fn a_strict_class_has_the_next_place_of_another_worker() {
+    on_a_ring(async || {
+        let classes = "[classes.vip]\nstrict = true\n";
+        let [bulk, own] = two_rooms(classes, "concurrency = 4\nqueue = { for = \"60s\", target = \"50s\" }");
+        let (default, strict) = (0, 1);
+        let mut long = Vec::new();
+        for _ in 0..2 {
+            long.push(enter(&own, default).await.expect("a place"));
+        }
+        let served = Rc::new(Cell::new(0));
+        for _ in 0..60 {
+            let (bulk, served) = (Rc::clone(&bulk), Rc::clone(&served));
+            ring::spawn(async move {
+                let place = enter(&bulk, default).await.expect("its turn comes");
+                ring::sleep(Duration::from_millis(10)).await;
+                served.set(served.get() + 1);
+                drop(place);
+            });
+        }
+        ring::sleep(Duration::from_millis(15)).await;
+        for _ in 0..3 {
+            let (begun, before) = (super::super::now(), served.get());
+            let place = enter(&own, strict).await.expect("its turn comes");
+            let (took, behind) = (super::super::now().since(begun), served.get() - before);
+            // One of two places comes free every 10 ms; both may in one turn.
+            assert!(behind <= 2, "behind {behind} of the other worker, {took:?}");
+            drop(place);
+        }
+        assert!(served.get() < 40, "the others wait still");
+    });
+}

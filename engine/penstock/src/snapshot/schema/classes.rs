@@ -14,7 +14,7 @@ pub struct ClassDoc {
     /// Its part of a pool's work while requests of several classes wait for it.
     pub weight: u16,
     /// Its requests go before those of all other classes that wait, for what has to get through when all else stands: health checks of others, administration. Where
-    /// they are more than nine tenths of a worker's work for a pool, they wait for the others, so that nobody starves. One class can be.
+    /// they are more than nine tenths of a pool's work, they wait for the others, so that nobody starves. One class can be.
     pub strict: bool,
     /// How long its requests may wait for a place in a pool; the pool's `queue.for` unless given.
     pub queue: Option<Text<Time>>,
