@@ -360,6 +360,20 @@ impl Engine {
         self.signal(Signal::KILL);
     }
 
+    /// What `body` does happens at once, as far as the engine can tell.
+    #[track_caller]
+    pub fn while_it_stands_still<T>(&self, body: impl FnOnce() -> T) -> T {
+        self.signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", self.pid());
+        until("it stands still", PATIENCE, || {
+            std::fs::read_to_string(&stat)
+                .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+        });
+        let done = body();
+        self.signal(Signal::CONT);
+        done
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process has an id");
         let _ = kill_process(pid, signal);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use harness::{
-    Authority, Caller, Driver, Echo, Engine, Folder, Kind, Origin, PATIENCE, Setup, Tool, binary, free_address,
+    Authority, Caller, Driver, Echo, Engine, Folder, Kind, Net, Origin, PATIENCE, Setup, Tool, binary, free_address,
     on_each_driver, pattern, quic, until,
 };
 use quinn_proto::ClientConfig;
@@ -43,6 +43,44 @@ on_each_driver! {
         let metrics = engine.metrics();
         assert_eq!((metrics.sum("udp_flows_total"), metrics.sum("datagrams_dropped_total")), (1, 0));
         assert_eq!((metrics.sum("datagrams_in_total"), metrics.sum("datagrams_out_total")), (1_007, 1_007));
+    }
+
+    /// Over an interface that takes 1,500 bytes at a time: what is larger comes in fragments, one alone and many in a row; but nothing of QUIC does (RFC 9000 §14).
+    fn what_the_path_does_not_take_goes_in_fragments(driver) {
+        let Some(net) = Net::enter() else {
+            println!("SKIPPED: no network namespaces are granted here");
+            return;
+        };
+        let origin = Echo::start();
+        for (at, address) in [Net::V4, Net::V6].into_iter().enumerate() {
+            let door = SocketAddr::new(address.parse().expect("an address"), 5_300 + at as u16);
+            let engine = Setup::new(driver).udp().at(door).to(&origin.address.to_string()).start();
+            net.outside(|| {
+                let client = Caller::new(door);
+                for length in [1_200, 1_500, 4_096, 60_000] {
+                    let said = pattern(length as u64, length);
+                    assert!(client.ask(&said) == said, "{length} bytes by {door}");
+                }
+                let said: Vec<Vec<u8>> = (0..20).map(|at| pattern(at, 2_000)).collect();
+                said.iter().for_each(|one| client.send(one));
+                let mut heard: Vec<Vec<u8>> = said.iter().map(|_| client.hear().expect("a reply")).collect();
+                heard.sort();
+                let mut wanted = said;
+                wanted.sort();
+                assert!(heard == wanted, "{door}");
+            });
+            assert_eq!(engine.metrics().sum("datagrams_out_total"), 24);
+        }
+        let door = SocketAddr::new(Net::V4.parse().expect("an address"), 5_310);
+        let setup = Setup::new(driver).udp().at(door).listen_line("udp.quic = true");
+        let engine = setup.to(&origin.address.to_string()).start();
+        net.outside(|| {
+            let client = Caller::new(door);
+            client.send(&pattern(1, 4_096));
+            assert!(client.ask(b"small") == b"small", "and the other one was dropped");
+        });
+        assert_eq!(origin.heard(), 2 * 24 + 2);
+        drop(engine);
     }
 
     /// Clients hear what is theirs, from the address that they asked.
@@ -272,9 +310,8 @@ on_each_driver! {
         let origin = Echo::start();
         let engine = paced(driver, &origin, "per_client.bandwidth = \"14kB/s\"", "udp.replies = 1");
         let client = Caller::new(engine.address);
-        for said in [[1; 700], [2; 700]] {
-            client.send(&said);
-        }
+        // With the first reply the flow would be over, had the second question not come by then.
+        engine.while_it_stands_still(|| [[1; 700], [2; 700]].iter().for_each(|said| client.send(said)));
         assert_eq!((client.hear().expect("at once"), client.hear().expect("in its turn")), (vec![1; 700], vec![2; 700]));
         assert_eq!(engine.metrics().sum("udp_flows_total"), 1);
         engine.until_metric("connections_open", 0);

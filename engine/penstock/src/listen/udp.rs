@@ -16,7 +16,8 @@ use crate::snapshot::Listener;
 /// # Errors
 /// The first address that cannot be bound, named.
 pub fn bind(listener: &Listener) -> io::Result<Vec<UdpSocket>> {
-    datagrams(listener, "", "", |address| UdpSocket::bind(address, &UdpOptions::default()))
+    let options = UdpOptions { fragments: listener.protocol.fragments(), ..UdpOptions::default() };
+    datagrams(listener, "", "", |address| UdpSocket::bind(address, &options))
 }
 
 /// Hands datagrams to their flows until the gate closes, and after that until the last of them is over: they answer by this socket.

@@ -36,6 +36,8 @@ pub struct UdpOptions {
     pub refusals: bool,
     /// An IPv6 wildcard takes no IPv4 datagrams. Default: false.
     pub only_v6: bool,
+    /// What is larger than the path takes goes in fragments. Default: false: it carries "don't fragment", and is dropped where it does not fit.
+    pub fragments: bool,
     /// Bytes of datagrams that may wait to be received. Default: 4 MiB, which is 34 ms of 1 Gbit/s.
     pub receive_buffer: usize,
     /// Bytes of datagrams that may wait to be sent. Default: 4 MiB.
@@ -44,7 +46,14 @@ pub struct UdpOptions {
 
 impl Default for UdpOptions {
     fn default() -> Self {
-        Self { reuse_port: true, refusals: false, only_v6: false, receive_buffer: 4 << 20, send_buffer: 4 << 20 }
+        Self {
+            reuse_port: true,
+            refusals: false,
+            only_v6: false,
+            fragments: false,
+            receive_buffer: 4 << 20,
+            send_buffer: 4 << 20,
+        }
     }
 }
 
@@ -140,7 +149,8 @@ impl UdpSocket {
     pub fn bind(address: SocketAddr, options: &UdpOptions) -> io::Result<Self> {
         reactor::with(|reactor| {
             let (fd, granted) = reactor.driver.borrow_mut().bind_datagrams(address, options)?;
-            Ok(Self { index: reactor.table.borrow_mut().add_datagrams(fd, address.is_ipv6(), granted) })
+            let fragments = options.fragments;
+            Ok(Self { index: reactor.table.borrow_mut().add_datagrams(fd, address.is_ipv6(), fragments, granted) })
         })
     }
 

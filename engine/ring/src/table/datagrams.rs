@@ -28,6 +28,8 @@ pub(super) struct DatagramSlot {
     fd: Fd,
     /// A socket of IPv6.
     dual: bool,
+    /// What does not fit goes in fragments.
+    fragments: bool,
     recv_op: OpId,
     room_op: OpId,
     recv_task: TaskRef,
@@ -60,10 +62,11 @@ impl Outgoing {
 }
 
 impl Table {
-    pub(crate) fn add_datagrams(&mut self, fd: Fd, dual: bool, granted: UdpGranted) -> u32 {
+    pub(crate) fn add_datagrams(&mut self, fd: Fd, dual: bool, fragments: bool, granted: UdpGranted) -> u32 {
         self.datagrams.insert(DatagramSlot {
             fd,
             dual,
+            fragments,
             recv_op: OpId::NONE,
             room_op: OpId::NONE,
             recv_task: TaskRef::NONE,
@@ -252,16 +255,19 @@ impl DatagramSlot {
     }
 
     /// One send. If the kernel refuses to cut it, as it does for a device without checksum offload (`EIO`) and where it does not
-    /// know how (`EINVAL`), the first datagram goes alone, as all do from then on. Returns the bytes that left.
+    /// know how (`EINVAL`), the first datagram goes alone, as all do from then on. It goes alone too where none fits but in fragments, which the kernel
+    /// makes of one datagram and not of several (`EMSGSIZE`). Returns the bytes that left.
     fn attempt(&mut self, piece: &Transmit<'_>, driver: &mut Driver) -> io::Result<usize> {
         let segment = segment_of(piece);
         let (sent, outcome) = match driver.send_datagrams(self.fd, self.dual, piece) {
-            Err(error) if piece.bytes.len() > segment && is_about_cutting(&error) => {
+            Err(error) if piece.bytes.len() > segment && (is_about_cutting(&error) || self.would_fragment(&error)) => {
                 let alone = Transmit { bytes: &piece.bytes[..segment], ..*piece };
                 // If that fails too, it was not about cutting.
                 driver.send_datagrams(self.fd, self.dual, &alone)?;
-                self.granted.gso_segments = 1;
-                self.granted.missing.push(format!("UDP_SEGMENT ({error}): each datagram is sent alone"));
+                if is_about_cutting(&error) {
+                    self.granted.gso_segments = 1;
+                    self.granted.missing.push(format!("UDP_SEGMENT ({error}): each datagram is sent alone"));
+                }
                 (alone, Ok(()))
             }
             outcome => (*piece, outcome),
@@ -270,6 +276,10 @@ impl DatagramSlot {
         self.counts.sends += 1;
         self.counts.sent += datagrams_in(&sent);
         Ok(sent.bytes.len())
+    }
+
+    fn would_fragment(&self, error: &io::Error) -> bool {
+        self.fragments && error.raw_os_error() == Some(libc::EMSGSIZE)
     }
 
     /// Sends what waits, in order; false if the kernel is full again.

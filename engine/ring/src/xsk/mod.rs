@@ -237,7 +237,7 @@ impl XskSocket {
         });
         let index = reactor::with(|reactor| {
             debug_assert!(reactor.driver.borrow().is_real(), "a simulated kernel has no AF_XDP");
-            reactor.table.borrow_mut().add_datagrams(fd, false, UdpGranted::default())
+            reactor.table.borrow_mut().add_datagrams(fd, false, false, UdpGranted::default())
         });
         Self { shared, index }
     }

@@ -329,7 +329,7 @@ impl Shared {
         let at = door.homes.of(door.listener)?.find(said)?;
         let (cluster, begun) = (door.cluster(pool), ring::now());
         let endpoint = cluster.resume(at, policy_now(begun))?;
-        let flow = flow_to(cluster, &endpoint, begun)?;
+        let flow = flow_to(cluster, &endpoint, begun, door.listener().protocol.fragments())?;
         door.cells.counters.udp_flows_moved_total.add(1);
         Some(flow)
     }

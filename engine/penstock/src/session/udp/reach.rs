@@ -24,7 +24,7 @@ pub(super) fn reach(door: &Door, pool: PoolId, client: IpAddr) -> Option<Flow> {
     for _ in 0..settings.retry.policy.tries {
         let choice = Choice { tried: &tried, affinity: &affinity, repeatable: true, once: false };
         let endpoint = cluster.pick(&choice, policy_now(begun), &door.cells.counters).ok()?;
-        if let Some(flow) = flow_to(cluster, &endpoint, begun) {
+        if let Some(flow) = flow_to(cluster, &endpoint, begun, door.listener().protocol.fragments()) {
             return Some(flow);
         }
         tried.add(&endpoint);
@@ -33,8 +33,8 @@ pub(super) fn reach(door: &Door, pool: PoolId, client: IpAddr) -> Option<Flow> {
 }
 
 /// A flow to an endpoint that was picked for it.
-pub(super) fn flow_to(cluster: &Cluster, endpoint: &Rc<Endpoint>, begun: Now) -> Option<Flow> {
-    let flow = open(endpoint).map(|way| Flow::new(Rc::clone(endpoint), way, begun));
+pub(super) fn flow_to(cluster: &Cluster, endpoint: &Rc<Endpoint>, begun: Now, fragments: bool) -> Option<Flow> {
+    let flow = open(endpoint, fragments).map(|way| Flow::new(Rc::clone(endpoint), way, begun));
     if flow.is_err() {
         // No socket, or no address: nothing was asked of it.
         cluster.record(endpoint, policy_now(begun), &Outcome::new(Duration::ZERO, Class::Shed));
@@ -42,7 +42,7 @@ pub(super) fn flow_to(cluster: &Cluster, endpoint: &Rc<Endpoint>, begun: Now) ->
     flow.ok()
 }
 
-fn open(endpoint: &Endpoint) -> io::Result<(UdpSocket, SocketAddr, Held)> {
+fn open(endpoint: &Endpoint, fragments: bool) -> io::Result<(UdpSocket, SocketAddr, Held)> {
     let to = endpoint.addresses().iter().find_map(ring::Address::inet).ok_or(io::ErrorKind::AddrNotAvailable)?;
     let held = endpoint.hold().ok_or(io::ErrorKind::QuotaExceeded)?;
     let any = match to {
@@ -50,6 +50,6 @@ fn open(endpoint: &Endpoint) -> io::Result<(UdpSocket, SocketAddr, Held)> {
         SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
     let (receive_buffer, send_buffer) = (limits::FLOW_BUFFER, limits::FLOW_BUFFER);
-    let options = UdpOptions { reuse_port: false, receive_buffer, send_buffer, ..UdpOptions::default() };
+    let options = UdpOptions { reuse_port: false, fragments, receive_buffer, send_buffer, ..UdpOptions::default() };
     Ok((UdpSocket::bind(SocketAddr::new(any, 0), &options)?, to, held))
 }

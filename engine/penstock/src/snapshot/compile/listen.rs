@@ -78,6 +78,12 @@ impl ListenerProtocol {
     pub const fn is_udp(self) -> bool {
         matches!(self, Self::Udp { .. })
     }
+
+    /// Its datagrams may go in fragments where they do not fit. Those of QUIC must not (RFC 9000 §14).
+    #[must_use]
+    pub const fn fragments(self) -> bool {
+        matches!(self, Self::Udp { flows, .. } if !flows.quic)
+    }
 }
 
 /// What flows of datagrams are.

@@ -40,7 +40,7 @@ pub(super) fn bind(address: SocketAddr, options: &UdpOptions) -> io::Result<(Fd,
     }
     let mut granted = UdpGranted::default();
     let both_families = address.is_ipv6() && !options.only_v6;
-    ask_for_details(socket.as_raw_fd(), address, both_families, &mut granted.missing);
+    ask_for_details(socket.as_raw_fd(), address, both_families, options.fragments, &mut granted.missing);
     if options.refusals {
         ask_for_refusals(socket.as_raw_fd(), address, both_families, &mut granted.missing);
     }
@@ -51,16 +51,20 @@ pub(super) fn bind(address: SocketAddr, options: &UdpOptions) -> io::Result<(Fd,
 }
 
 /// Destination, ECN and the "don't fragment" bit, of each family that may come (ip(7), ipv6(7)).
-fn ask_for_details(fd: Fd, address: SocketAddr, both_families: bool, missing: &mut Vec<String>) {
+fn ask_for_details(fd: Fd, address: SocketAddr, both_families: bool, fragments: bool, missing: &mut Vec<String>) {
+    let (discovery_v4, discovery_v6) = match fragments {
+        true => (libc::IP_PMTUDISC_DONT, libc::IPV6_PMTUDISC_DONT),
+        false => (libc::IP_PMTUDISC_PROBE, libc::IPV6_PMTUDISC_PROBE),
+    };
     let v4 = [
         ("IP_PKTINFO", libc::IP_PKTINFO, 1),
         ("IP_RECVTOS", libc::IP_RECVTOS, 1),
-        ("IP_MTU_DISCOVER", libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE),
+        ("IP_MTU_DISCOVER", libc::IP_MTU_DISCOVER, discovery_v4),
     ];
     let v6 = [
         ("IPV6_RECVPKTINFO", libc::IPV6_RECVPKTINFO, 1),
         ("IPV6_RECVTCLASS", libc::IPV6_RECVTCLASS, 1),
-        ("IPV6_MTU_DISCOVER", libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE),
+        ("IPV6_MTU_DISCOVER", libc::IPV6_MTU_DISCOVER, discovery_v6),
     ];
     let wanted_v4 = v4.iter().filter(|_| address.is_ipv4() || both_families).map(|option| (libc::SOL_IP, option));
     let wanted_v6 = v6.iter().filter(|_| address.is_ipv6()).map(|option| (libc::SOL_IPV6, option));

@@ -1,6 +1,8 @@
 //! The contract of `UdpSocket`, told as scenarios that every driver has to pass: the real ones on loopback, the simulation over
 //! many seeds with every fault that loses nothing.
 
+mod refused;
+
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
@@ -427,44 +429,6 @@ fn dropped_with_sends_that_wait() {
         drop(near);
         until_open(0).await;
         pretended::fail(0, 0);
-    });
-}
-
-#[test]
-fn where_cutting_is_refused_each_goes_alone_and_none_is_lost() {
-    for errno in [libc::EIO, libc::EINVAL] {
-        on_both(async move || {
-            let (near, far) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
-            let sent = pattern(20 * 1_200);
-            let transmit = Transmit { segment: Some(1_200), ..to(far.local().unwrap(), &sent) };
-            pretended::fail(1, errno);
-            assert_eq!(near.send(&transmit), Sent::Done);
-            let got = receive(&far, 20).await;
-            assert!(got.iter().flat_map(|got| got.bytes.clone()).eq(sent));
-            assert_eq!((near.granted().gso_segments, near.counts().sends, near.counts().sent), (1, 20, 20));
-            assert!(near.granted().missing.iter().any(|line| line.starts_with("UDP_SEGMENT")));
-        });
-    }
-}
-
-#[test]
-fn what_cannot_be_sent_is_dropped_and_counted() {
-    on_both(async || {
-        let (near, far) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
-        let address = far.local().unwrap();
-        pretended::fail(1, libc::EMSGSIZE);
-        assert_eq!(near.send(&Transmit { segment: Some(100), ..to(address, &[0; 250]) }), Sent::Done);
-        assert_eq!(near.send(&to(address, &[0; 65_508])), Sent::Done);
-        assert_eq!((near.counts().too_large, near.counts().failed), (4, 0));
-        // Of an address that is not ours, which is no reason not to cut.
-        let strange =
-            Transmit { from: Some("192.0.2.1".parse().unwrap()), segment: Some(100), ..to(address, &[0; 250]) };
-        assert_eq!(near.send(&strange), Sent::Done);
-        pretended::fail(1, libc::EPERM);
-        assert_eq!(near.send(&to(address, b"x")), Sent::Done);
-        assert_eq!((near.counts().failed, near.granted().gso_segments), (2, 64));
-        assert_eq!(near.send(&to(address, b"after all")), Sent::Done);
-        assert_eq!(receive_one(&far).await.bytes, b"after all");
     });
 }
 
