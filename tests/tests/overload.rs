@@ -222,18 +222,7 @@ on_each_driver! {
             .route_line("class = \"bulk\"")
             .more("[classes.interactive]\nweight = 50\n[classes.bulk]\nweight = 1")
             .start();
-        let stop = Arc::new(AtomicBool::new(false));
-        let flood: Vec<_> = (0..16)
-            .map(|_| {
-                let (mut client, stop) = (engine.client(), Arc::clone(&stop));
-                std::thread::spawn(move || {
-                    while !stop.load(Ordering::SeqCst) {
-                        assert_eq!(client.get("/slow/20").status(), 200);
-                    }
-                })
-            })
-            .collect();
-        until("bulk waits", PATIENCE, || engine.metrics().sum("pool_waiting") >= 10);
+        let flood = Flood::begin(&engine);
         let mut client = engine.client();
         let begun = Instant::now();
         for _ in 0..10 {
@@ -242,8 +231,7 @@ on_each_driver! {
         }
         // In one row with bulk each would wait for some 14 × 20 ms ÷ 2.
         let each = begun.elapsed() / 10;
-        stop.store(true, Ordering::SeqCst);
-        flood.into_iter().for_each(|client| client.join().expect("no complaint"));
+        flood.end();
         assert!(each < Duration::from_millis(90), "{each:?} each");
     }
 
@@ -295,18 +283,7 @@ on_each_driver! {
             })
             .collect();
         engine.until_metric("pool_in_flight", 3);
-        let stop = Arc::new(AtomicBool::new(false));
-        let flood: Vec<_> = (0..16)
-            .map(|_| {
-                let (mut client, stop) = (engine.client(), Arc::clone(&stop));
-                std::thread::spawn(move || {
-                    while !stop.load(Ordering::SeqCst) {
-                        assert_eq!(client.get("/slow/20").status(), 200);
-                    }
-                })
-            })
-            .collect();
-        until("bulk waits", PATIENCE, || engine.metrics().sum("pool_waiting") >= 10);
+        let flood = Flood::begin(&engine);
         for admin in &mut admins {
             let begun = Instant::now();
             assert_eq!(admin.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Class: admin\r\n\r\n").status(), 200);
@@ -314,8 +291,7 @@ on_each_driver! {
             assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
         }
         assert_eq!(engine.metrics().sum("pool_in_flight"), 4, "the long ones are still there");
-        stop.store(true, Ordering::SeqCst);
-        flood.into_iter().for_each(|client| client.join().expect("no complaint"));
+        flood.end();
         long.into_iter().for_each(|mut client| assert_eq!(client.response(false).expect("in the end").status(), 200));
     }
 
@@ -439,6 +415,35 @@ on_each_driver! {
         drop(held.pop());
         engine.until_metric("connections_open", 2);
         assert_eq!(engine.client().get("/").status(), 200);
+    }
+}
+
+/// Clients that ask for what takes 20 ms, without a pause; more of them than the pool has places.
+struct Flood {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Flood {
+    /// Begins, and waits until most of them wait.
+    fn begin(engine: &Engine) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let begin = |_| {
+            let (mut client, stop) = (engine.client(), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    assert_eq!(client.get("/slow/20").status(), 200);
+                }
+            })
+        };
+        let clients = (0..16).map(begin).collect();
+        until("bulk waits", PATIENCE, || engine.metrics().sum("pool_waiting") >= 10);
+        Self { stop, clients }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.clients.into_iter().for_each(|client| client.join().expect("no complaint"));
     }
 }
 
