@@ -290,7 +290,7 @@ on_each_driver! {
             // Three of four places are taken for six seconds; the fourth changes hands every 20 ms.
             assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
         }
-        assert_eq!(engine.metrics().sum("pool_in_flight"), 4, "the long ones are still there");
+        assert!(engine.metrics().sum("pool_in_flight") >= 3, "the long ones are still there");
         flood.end();
         long.into_iter().for_each(|mut client| assert_eq!(client.response(false).expect("in the end").status(), 200));
     }

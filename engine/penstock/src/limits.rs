@@ -102,6 +102,10 @@ pub const DRAIN_IDLE: Duration = Duration::from_secs(2);
 /// How long every worker may take to bind what a new configuration asks for: it is one turn.
 pub const RELOAD_ANSWER: Duration = Duration::from_secs(5);
 
+/// How long all of a reload may take, and who asked for it waits: workers that bind, names that are looked up, workers that adopt, and the answer.
+pub const RELOAD_MAX: Duration =
+    Duration::from_secs(2 * RELOAD_ANSWER.as_secs() + DISCOVERY_FIRST.as_secs() + STATUS_TIMEOUT.as_secs());
+
 /// How often it is looked for their answers.
 pub const RELOAD_LOOK: Duration = Duration::from_millis(1);
 

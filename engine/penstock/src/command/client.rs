@@ -9,6 +9,7 @@ use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
     os::unix::net::UnixStream,
+    time::Duration,
 };
 
 /// Asks an engine's admin endpoint: for a page, or with `content` for a change.
@@ -16,7 +17,17 @@ use std::{
 /// # Errors
 /// A sentence for the operator: the engine's own where it has one.
 pub(super) fn ask(address: &Address, path: &str, content: Option<&Value>) -> Result<Value, String> {
-    let answer = fetch(address, path, content).map_err(|error| {
+    ask_within(address, path, content, limits::STATUS_TIMEOUT)
+}
+
+/// As [`ask`], for what the engine may take so long for.
+pub(super) fn ask_within(
+    address: &Address,
+    path: &str,
+    content: Option<&Value>,
+    patience: Duration,
+) -> Result<Value, String> {
+    let answer = fetch(address, path, content, patience).map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
                 "; is the engine running, and does its configuration have `admin`? (--admin names another address)"
@@ -39,21 +50,27 @@ struct Answer {
     body: Vec<u8>,
 }
 
-fn fetch(address: &Address, path: &str, content: Option<&Value>) -> io::Result<Answer> {
-    let timeout = Some(limits::STATUS_TIMEOUT);
-    match address {
+fn fetch(address: &Address, path: &str, content: Option<&Value>, patience: Duration) -> io::Result<Answer> {
+    let answer = match address {
         Address::Unix(path_of_socket) => {
             let stream = UnixStream::connect(path_of_socket)?;
-            stream.set_read_timeout(timeout)?;
-            stream.set_write_timeout(timeout)?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
             exchange(stream, "localhost", path, content)
         }
         Address::Tcp { host, port } => {
             let stream = connect(host, *port)?;
+            stream.set_read_timeout(Some(patience))?;
             let peer = stream.peer_addr()?.to_string();
             exchange(stream, &peer, path, content)
         }
-    }
+    };
+    answer.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", patience.as_secs()))
+        }
+        _ => error,
+    })
 }
 
 /// A connection to the first address of `host` that answers; each wait on it has an end.
@@ -93,12 +110,7 @@ fn exchange(mut stream: impl Read + Write, host: &str, path: &str, content: Opti
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(limits::STATUS_BYTES_MAX).read_to_end(&mut answer).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", limits::STATUS_TIMEOUT.as_secs()))
-        }
-        _ => error,
-    })?;
+    stream.take(limits::STATUS_BYTES_MAX).read_to_end(&mut answer)?;
     whole(&answer)
 }
 

@@ -1,6 +1,7 @@
 //! `penstock reload`: a running engine reads its configuration file anew.
 
 use super::{ADMIN_DEFAULT, FAILED, admin_address, client, refuse, say};
+use crate::limits;
 use crate::snapshot::Address;
 use clap::Args;
 use serde_json::{Value, json};
@@ -25,7 +26,8 @@ pub(super) struct ReloadArgs {
 }
 
 pub(super) fn reload(args: &ReloadArgs) -> ExitCode {
-    match client::ask(&args.admin, "/reload", Some(&json!({ "dry_run": args.dry_run }))) {
+    let asked = json!({ "dry_run": args.dry_run });
+    match client::ask_within(&args.admin, "/reload", Some(&asked), limits::RELOAD_MAX) {
         Err(why) => refuse(FAILED, why.trim_end()),
         Ok(done) if args.json => say(&format!("{done:#}\n")),
         Ok(done) => say(&told(&done)),

@@ -61,11 +61,11 @@ pub struct Reloaded {
 }
 
 impl Coming {
-    /// Waits for names that nobody has looked up yet: requests had better not find nobody behind them.
-    async fn look_up(&self) {
+    /// Waits for names that nobody has looked up yet: requests had better not find nobody behind them. Not in a drain, which is not waited out.
+    async fn look_up(&self, engine: &RefCell<Engine>) {
         let Some(discovery) = self.discovery.as_ref().filter(|_| self.lacks_somebody) else { return };
         let deadline = ring::now() + limits::DISCOVERY_FIRST;
-        while !discovery.has_looked() && ring::now() < deadline {
+        while !discovery.has_looked() && ring::now() < deadline && !engine.borrow().draining {
             ring::sleep(limits::RELOAD_LOOK).await;
         }
     }
@@ -115,7 +115,7 @@ async fn try_reload(engine: &Rc<RefCell<Engine>>, reread: Option<&Reread>) -> Re
     let (coming, answers) = engine.borrow_mut().prepare(&snapshot)?;
     let workers = engine.borrow().mail.len();
     let answers = collect(&answers, workers).await;
-    coming.look_up().await;
+    coming.look_up(engine).await;
     let (reloaded, done) = engine.borrow_mut().decide(coming, answers)?;
     // Who asks by the next request is to be served by the new one.
     collect(&done, workers).await;
