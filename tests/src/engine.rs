@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::driver::Driver;
 use crate::message::Message;
 use crate::place::{Folder, binary, free_address};
-use crate::tool::until;
+use crate::tool::{Ran, Tool, until};
 use crate::wire::Client;
 use crate::{Origin, PATIENCE};
 
@@ -346,6 +346,30 @@ impl Engine {
 
     pub fn memory(&self) -> Memory {
         memory_of(self.pid())
+    }
+
+    /// What its configuration file says.
+    #[track_caller]
+    pub fn config(&self) -> String {
+        std::fs::read_to_string(self.folder.join("penstock.toml")).expect("a file of our own")
+    }
+
+    /// Has the file say something else; the engine hears of it by [`reload`](Self::reload).
+    pub fn write_config(&self, toml: &str) {
+        self.folder.write("penstock.toml", toml);
+    }
+
+    /// `penstock reload`, with these arguments more.
+    pub fn reload(&self, args: &[&str]) -> Ran {
+        Tool::new(binary(), 30).args(["reload"]).args(args).args(["--admin", &self.admin.to_string()]).run()
+    }
+
+    /// Goes on by another configuration, which is in order.
+    #[track_caller]
+    pub fn adopt(&self, toml: &str) {
+        self.write_config(toml);
+        let ran = self.reload(&[]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
     }
 
     pub fn terminate(&self) {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use harness::{
-    Authority, Caller, Driver, Echo, Engine, Folder, H3Door, Kind, Net, Origin, PATIENCE, RawUdp, Setup, Tool, binary,
+    Authority, Caller, Driver, Echo, Engine, Folder, H3Door, Kind, Net, Origin, PATIENCE, RawUdp, Setup, Tool,
     on_each_driver, pattern, quic, until,
 };
 
@@ -278,20 +278,16 @@ on_each_driver! {
         assert_eq!(client.ask(b"hello"), b"hello");
         let addresses = || engine.status()["af_xdp"][0]["addresses"].as_u64();
         assert_eq!(addresses(), Some(1));
-        let before = std::fs::read_to_string(engine.folder.join("penstock.toml")).expect("a file of our own");
-        let reload = |text: &str| {
-            engine.folder.write("penstock.toml", text);
-            Tool::new(binary(), 30).args(["reload", "--admin", &engine.admin.to_string()]).succeed();
-        };
+        let before = engine.config();
         let new: SocketAddr = "10.77.0.1:5353".parse().unwrap();
-        reload(&format!(
+        engine.adopt(&format!(
             "{before}\n[[listen]]\nname = \"new\"\naddr = \"{new}\"\nprotocol = \"udp\"\npool = \"origins\"\n"
         ));
         assert_eq!(addresses(), Some(2));
         assert_eq!(client.ask(b"and on"), b"and on");
         net.outside(|| assert_eq!(Caller::new(new).ask(b"new"), b"new"));
         assert_eq!((ways(&engine), engine.metrics().sum("udp_flows_total")), ((3, 3, 0), 2));
-        reload(&before);
+        engine.adopt(&before);
         assert_eq!(addresses(), Some(1));
         assert_eq!(client.ask(b"and on"), b"and on");
         assert_eq!((ways(&engine), engine.metrics().sum("udp_flows_total")), ((4, 4, 0), 2));

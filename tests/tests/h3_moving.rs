@@ -6,9 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use harness::{
-    Authority, Driver, Engine, Folder, Kind, Net, Origin, Setup, Tool, binary, free_address, on_each_driver, quic,
-};
+use harness::{Authority, Driver, Engine, Folder, Kind, Net, Origin, Setup, free_address, on_each_driver, quic};
 
 /// What a run may take on a machine that does other things too.
 const RUN_MAX: Duration = Duration::from_secs(120);
@@ -65,12 +63,8 @@ on_each_driver! {
             let issued = authority.issue(&folder, "site", &["localhost"], Kind::Ecdsa);
             let engine = Setup::new(driver).cores("0-1").engine_line(line).origin(&origin).start();
             let came = free_address();
-            let file = engine.folder.join("penstock.toml");
-            let toml = std::fs::read_to_string(&file).expect("a file of our own");
-            let toml = format!("{toml}\n[[listen]]\nname = \"tls\"\naddr = \"{came}\"\n{}\n", issued.line());
-            std::fs::write(&file, toml).expect("a file of our own");
-            let reload = Tool::new(binary(), 30).args(["reload", "--admin", &engine.admin.to_string()]).run();
-            assert_eq!(reload.code, Some(0), "{}", reload.err);
+            let tls = issued.line();
+            engine.adopt(&format!("{}\n[[listen]]\nname = \"tls\"\naddr = \"{came}\"\n{tls}\n", engine.config()));
 
             assert_eq!(visits(&authority, came, FEW), Vec::<String>::new(), "of {FEW}, these were lost");
             let passed_on = engine.metrics().sum("quic_passed_on_total") as usize;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use harness::h2::H2Client;
 use harness::{
-    Authority, Client, End, Engine, Folder, H3Door, Kind, Origin, PATIENCE, Peer, Ran, Setup, TlsClient, Tool, answer,
+    Authority, Client, End, Engine, Folder, H3Door, Kind, Origin, PATIENCE, Peer, Setup, TlsClient, Tool, answer,
     binary, free_address, on_each_driver, quic, until,
 };
 use rustls::HandshakeKind;
@@ -72,7 +72,7 @@ on_each_driver! {
         );
         let door = H3Door::of(Setup::new(driver).cores("0-1").origin(&origin).more(&more), "");
         let engine = &door.engine;
-        let text = config(engine);
+        let text = engine.config();
         let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
         let tls = Arc::new(door.client());
         let over = || done.load(Ordering::SeqCst);
@@ -132,8 +132,8 @@ on_each_driver! {
             });
             for number in 0..CHANGES {
                 let before = asked.load(Ordering::SeqCst);
-                rewrite(engine, &varied(&text, number));
-                let ran = reload(engine, &[]);
+                engine.write_config(&varied(&text, number));
+                let ran = engine.reload(&[]);
                 assert_eq!(ran.code, Some(0), "{}", ran.err);
                 until("all go on", PATIENCE, || asked.load(Ordering::SeqCst) > before + 20);
             }
@@ -199,10 +199,10 @@ on_each_driver! {
         for round in 0..6 {
             // Met in another way, or with one endpoint more: neither makes it well.
             let idle = format!("name = \"origins\"\nreuse.idle = \"{}s\"\n", 10 + round);
-            let text = config(&engine);
+            let text = engine.config();
             let bare: String = text.lines().filter(|line| !line.starts_with("reuse.idle")).map(|line| format!("{line}\n")).collect();
-            rewrite(&engine, &bare.replace("name = \"origins\"\n", &idle));
-            assert_eq!(reload(&engine, &[]).code, Some(0));
+            engine.write_config(&bare.replace("name = \"origins\"\n", &idle));
+            assert_eq!(engine.reload(&[]).code, Some(0));
             assert!(is_down());
             let mut client = engine.client();
             (0..6).for_each(|_| assert_eq!(client.get("/").status(), 200));
@@ -214,7 +214,7 @@ on_each_driver! {
     fn a_file_that_is_wrong_changes_nothing(driver) {
         let origin = named("one");
         let engine = Setup::new(driver).origin(&origin).start();
-        let text = config(&engine);
+        let text = engine.config();
         let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = taken.local_addr().expect("an address").port();
         let listener = |lines: &str| format!("{text}\n[[listen]]\nname = \"new\"\n{lines}\n");
@@ -228,8 +228,8 @@ on_each_driver! {
         ];
         let mut client = engine.client();
         for (number, (text, wanted)) in cases.iter().enumerate() {
-            rewrite(&engine, text);
-            let ran = reload(&engine, &[]);
+            engine.write_config(text);
+            let ran = engine.reload(&[]);
             assert_eq!(ran.code, Some(1), "{}", ran.text());
             wanted.iter().for_each(|word| assert!(ran.err.contains(word), "{word}: {}", ran.err));
             assert_eq!(client.get("/").text(), "one");
@@ -240,8 +240,8 @@ on_each_driver! {
         let metrics = engine.metrics();
         assert_eq!((metrics.sum("config_last_reload_successful"), metrics.sum("config_reloads_total")), (0, cases.len() as u64));
         // The same as before is nothing new.
-        rewrite(&engine, &text);
-        assert!(reload(&engine, &[]).text().contains("configuration 1 holds: nothing has changed"));
+        engine.write_config(&text);
+        assert!(engine.reload(&[]).text().contains("configuration 1 holds: nothing has changed"));
         assert_eq!(engine.metrics().sum("config_last_reload_successful"), 1);
         assert_eq!(engine.status()["listeners"].as_array().map(Vec::len), Some(1));
     }
@@ -250,8 +250,8 @@ on_each_driver! {
     fn by_dry_run_and_by_signal(driver) {
         let (old, new) = (named("old"), named("new"));
         let engine = Setup::new(driver).origin(&old).start();
-        rewrite(&engine, &config(&engine).replace(&old.address.to_string(), &new.address.to_string()));
-        let told = reload(&engine, &["--dry-run"]).text();
+        engine.write_config(&engine.config().replace(&old.address.to_string(), &new.address.to_string()));
+        let told = engine.reload(&["--dry-run"]).text();
         assert!(told.contains("would become another one") && told.contains("~ pool `origins`"), "{told}");
         assert_eq!(engine.client().get("/").text(), "old");
         engine.hang_up();
@@ -260,13 +260,13 @@ on_each_driver! {
         // As `logrotate` does: nothing begins anew.
         engine.hang_up();
         until("it is said", PATIENCE, || engine.err().contains("configuration 2 holds: nothing has changed"));
-        rewrite(&engine, "nonsense");
+        engine.write_config("nonsense");
         engine.hang_up();
         until("it is said", PATIENCE, || engine.err().contains("the old configuration stays: error"));
         assert_eq!(engine.client().get("/").text(), "new");
 
         let served = Setup::new(driver).origin(&old).serve(&[]);
-        let ran = reload(&served, &[]);
+        let ran = served.reload(&[]);
         assert!(ran.code == Some(1) && ran.err.contains("no file to read anew"), "{}", ran.err);
         served.hang_up();
         assert_eq!(served.client().get("/").text(), "old");
@@ -279,7 +279,7 @@ on_each_driver! {
         let authority = Authority::new(&folder, "ca");
         let issued = authority.issue(&folder, "site", &["localhost"], Kind::Ecdsa);
         let engine = Setup::new(driver).cores("0-1").origin(&origin).start();
-        let text = config(&engine);
+        let text = engine.config();
         let (plain, tls) = (free_address(), free_address());
         let more = format!(
             "{text}\n[[listen]]\nname = \"plain\"\naddr = \"{plain}\"\n\
@@ -288,8 +288,8 @@ on_each_driver! {
         );
         let mut before = engine.client();
         for round in 0..3 {
-            rewrite(&engine, &more);
-            let told = reload(&engine, &[]).text();
+            engine.write_config(&more);
+            let told = engine.reload(&[]).text();
             assert!(told.contains(&format!("+ listener `plain` ({plain})")), "{told}");
             let mut guest = Client::connect(plain);
             assert_eq!(guest.get("/").text(), "one");
@@ -312,8 +312,8 @@ on_each_driver! {
                 assert_eq!(steered(&engine, "(`plain`)"), 1, "round {round}");
             }
 
-            rewrite(&engine, &text);
-            let told = reload(&engine, &[]).text();
+            engine.write_config(&text);
+            let told = engine.reload(&[]).text();
             assert!(told.contains(&format!("- listener `tls` ({tls})")), "{told}");
             until("nobody is let in", PATIENCE, || Client::try_connect(plain).is_err() && Client::try_connect(tls).is_err());
             assert_eq!((guest.get("/").text(), before.get("/").text()), ("one".into(), "one".into()));
@@ -342,9 +342,9 @@ on_each_driver! {
         waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         until("it is asked", PATIENCE, || !origin.received().is_empty());
         let named = "[[pool]]\nname = \"named\"\nendpoints = [\"nobody.test:80\"]\n";
-        rewrite(&engine, &format!("{}\n{named}", config(&engine)));
+        engine.write_config(&format!("{}\n{named}", engine.config()));
         let told = std::thread::scope(|scope| {
-            let reloading = scope.spawn(|| reload(&engine, &[]));
+            let reloading = scope.spawn(|| engine.reload(&[]));
             // The name has been asked for: all workers have prepared themselves by then, or will have.
             silent.set_read_timeout(Some(PATIENCE)).expect("a deadline");
             silent.recv(&mut [0; 512]).expect("it is asked for");
@@ -363,7 +363,7 @@ on_each_driver! {
         let (origin, datagrams) = (named("one"), Datagrams::start());
         let udp = free_address();
         let engine = Setup::new(driver).origin(&origin).start();
-        let text = config(&engine);
+        let text = engine.config();
         let more = format!(
             "{text}\n[[listen]]\nname = \"udp\"\naddr = \"{udp}\"\nprotocol = \"udp\"\npool = \"udp\"\nudp.idle = \"2s\"\n\
              [[pool]]\nname = \"udp\"\nendpoints = [\"{}\"]\n",
@@ -376,18 +376,18 @@ on_each_driver! {
             socket.send(b"datagram").expect("it is sent");
             socket.recv(&mut [0; 64]).expect("a reply")
         };
-        rewrite(&engine, &more);
-        assert_eq!(reload(&engine, &[]).code, Some(0));
+        engine.write_config(&more);
+        assert_eq!(engine.reload(&[]).code, Some(0));
         assert_eq!(talk(), 8);
-        rewrite(&engine, &text);
-        assert_eq!(reload(&engine, &[]).code, Some(0));
+        engine.write_config(&text);
+        assert_eq!(engine.reload(&[]).code, Some(0));
         assert_eq!(talk(), 8, "the flow goes on");
-        rewrite(&engine, &more);
-        let ran = reload(&engine, &[]);
+        engine.write_config(&more);
+        let ran = engine.reload(&[]);
         assert!(ran.code == Some(1) && ran.err.contains("still has connections"), "{}", ran.err);
         assert_eq!(talk(), 8);
         // Its time is over when it is silent.
-        until("the address is free", PATIENCE, || reload(&engine, &[]).code == Some(0));
+        until("the address is free", PATIENCE, || engine.reload(&[]).code == Some(0));
         assert_eq!(talk(), 8);
         assert_eq!(datagrams.clients(), 2);
     }
@@ -443,12 +443,12 @@ on_each_driver! {
     fn memory_is_bounded(driver) {
         let origin = named("one");
         let engine = Setup::new(driver).origin(&origin).start();
-        let text = config(&engine);
+        let text = engine.config();
         let mut parked = engine.client();
         assert_eq!(parked.get("/").text(), "one");
         let change = |number: usize| {
-            rewrite(&engine, &varied(&text, number));
-            let ran = reload(&engine, &[]);
+            engine.write_config(&varied(&text, number));
+            let ran = engine.reload(&[]);
             assert_eq!(ran.code, Some(0), "{}", ran.err);
             assert_eq!(engine.client().get("/").text(), "one");
         };
@@ -522,26 +522,14 @@ fn steered(engine: &Engine, group: &str) -> u64 {
     rows.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
-fn config(engine: &Engine) -> String {
-    std::fs::read_to_string(engine.folder.join("penstock.toml")).expect("a file of our own")
-}
-
-fn rewrite(engine: &Engine, text: &str) {
-    engine.folder.write("penstock.toml", text);
-}
-
-fn reload(engine: &Engine, args: &[&str]) -> Ran {
-    Tool::new(binary(), 30).args(["reload"]).args(args).args(["--admin", &engine.admin.to_string()]).run()
-}
-
 /// What `penstock reload` says of a change that is in order.
 #[track_caller]
 fn changed(engine: &Engine, change: impl FnOnce(String) -> String) -> String {
-    let before = config(engine);
+    let before = engine.config();
     let after = change(before.clone());
     assert_ne!(before, after, "nothing was changed");
-    rewrite(engine, &after);
-    let ran = reload(engine, &[]);
+    engine.write_config(&after);
+    let ran = engine.reload(&[]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     ran.text()
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use harness::{Engine, Folder, Origin, PATIENCE, Setup, Tool, binary, on_each_driver, python};
+use harness::{Engine, Folder, Origin, PATIENCE, Setup, on_each_driver, python};
 
 on_each_driver! {
     /// It is ready when it serves, not before; reads its configuration anew in between; and ends.
@@ -17,18 +17,16 @@ on_each_driver! {
         assert!(has(&ready, "READY=1") && ready.contains("configuration 1 holds"), "{ready}");
         assert_eq!(engine.client().get("/").status(), 200);
 
-        let file = engine.folder.join("penstock.toml");
-        let toml = std::fs::read_to_string(&file).expect("a file of our own");
-        std::fs::write(&file, format!("{toml}\n[[pool]]\nname = \"other\"\nendpoints = [\"127.0.0.1:9\"]\n")).expect("our own");
+        let other = "[[pool]]\nname = \"other\"\nendpoints = [\"127.0.0.1:9\"]";
+        engine.write_config(&format!("{}\n{other}\n", engine.config()));
         engine.hang_up();
         let reloading = manager.hears();
         assert!(has(&reloading, "RELOADING=1") && reloading.contains("MONOTONIC_USEC="), "{reloading}");
         assert!(manager.hears().contains("STATUS=") && has(&manager.hears(), "READY=1"));
 
         // One that is refused is waited for no longer than another one, and told.
-        std::fs::write(&file, "listen = 1").expect("our own");
-        let told = Tool::new(binary(), 30).args(["reload", "--admin", &engine.admin.to_string()]).run();
-        assert_eq!(told.code, Some(1));
+        engine.write_config("listen = 1");
+        assert_eq!(engine.reload(&[]).code, Some(1));
         assert!(has(&manager.hears(), "RELOADING=1"));
         let refused = manager.hears();
         assert!(refused.contains("configuration 2 holds; the file as it is was refused: "), "{refused}");

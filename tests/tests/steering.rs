@@ -185,13 +185,10 @@ on_each_driver! {
         let holding = Holding::new();
         let Some(setup) = two_workers(driver) else { return };
         let engine = setup.origin(&holding.origin).launched_by(launcher).start();
-        let file = engine.folder.join("penstock.toml");
-        let toml = std::fs::read_to_string(&file).expect("a file of our own");
+        let toml = engine.config();
         for _ in 0..2 {
             let came = free_address();
-            std::fs::write(&file, format!("{toml}\n[[listen]]\nname = \"came\"\naddr = \"{came}\"\n")).expect("our own");
-            let reload = Tool::new(binary(), 30).args(["reload", "--admin", &engine.admin.to_string()]).run();
-            assert_eq!(reload.code, Some(0), "{}", reload.err);
+            engine.adopt(&format!("{toml}\n[[listen]]\nname = \"came\"\naddr = \"{came}\"\n"));
             let held = until_handed_over(&engine, came);
             // Who waits for an answer that is held back would wait for it to its end.
             held.into_iter().for_each(Client::reset);
