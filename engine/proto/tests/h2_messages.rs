@@ -34,6 +34,9 @@ fn requests_read_as_http1_would_have_sent_them() {
         ),
         (with(GET, &[("x-a", "1"), ("x-b", ""), ("x-a", "2")]), "GET / HTTP/1.1|host: a|x-a: 1|x-b: |x-a: 2||"),
         (with(GET, &[("host", "A"), ("x", "y")]), "GET / HTTP/1.1|host: a|x: y||"),
+        // RFC 9113 §8.3.1: the scheme's own port says nothing.
+        (with(GET, &[("host", "a:443")]), "GET / HTTP/1.1|host: a||"),
+        (with(GET, &[("host", "a:")]), "GET / HTTP/1.1|host: a||"),
         (
             vec![(":method", "GET"), (":scheme", "https"), (":path", "/"), ("x", "y"), ("host", "b")],
             "GET / HTTP/1.1|x: y|host: b||",
@@ -112,6 +115,8 @@ fn rfc9113_8_1_1_malformed_requests_are_reset() {
         ("8.3.1: a space in a path", vec![GET[0], GET[1], (":path", "/ HTTP/1.1\r\nx: y"), GET[3]], Target),
         ("8.3.1: `*` for GET", vec![GET[0], GET[1], (":path", "*"), GET[3]], Target),
         ("8.3.1: another Host", with(GET, &[("host", "b")]), HostContradicts),
+        ("8.3.1: another port", with(GET, &[("host", "a:80")]), HostContradicts),
+        ("8.3.1: another port than the other one", with(GET, &[("host", "a:4430")]), HostContradicts),
         ("8.5: CONNECT with a path", with(&[(":method", "CONNECT")], &GET[1..]), PseudoField),
         ("8.5: CONNECT without authority", vec![(":method", "CONNECT")], PseudoField),
         ("8.5: CONNECT without port", vec![(":method", "CONNECT"), (":authority", "a")], Target),

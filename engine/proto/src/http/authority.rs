@@ -95,6 +95,16 @@ pub fn split_port(authority: &[u8]) -> (&[u8], Option<u16>) {
     (host, decimal(port))
 }
 
+/// Whether two authorities name the same entity to a scheme (RFC 3986 §6.2.3): in whatever case, and with `own`, its port, an empty one or none.
+pub fn is_same(own: u16, one: &[u8], other: &[u8]) -> bool {
+    let normal = |authority| match split_port(authority) {
+        (host, Some(port)) if port == own => host,
+        (host, None) if authority.len() == host.len() + 1 => host,
+        _ => authority,
+    };
+    normal(one).eq_ignore_ascii_case(normal(other))
+}
+
 #[inline]
 fn split(method: Method, text: Span, bytes: &[u8]) -> Result<Target, Malformed> {
     let raw = text.of(bytes);
@@ -219,6 +229,31 @@ mod tests {
         assert_eq!(split_port(b"[::1]"), (&b"[::1]"[..], None));
         assert_eq!(split_port(b"a"), (&b"a"[..], None));
         assert_eq!(split_port(b"a:"), (&b"a"[..], None));
+    }
+
+    #[test]
+    fn entities() {
+        for (own, one, other, same) in [
+            (80, "a", "A", true),
+            (80, "a", "a:80", true),
+            (443, "a:443", "a", true),
+            (80, "a", "a:", true),
+            (80, "a:80", "a:", true),
+            (80, "[::1]", "[::1]:80", true),
+            (80, "[::1]:", "[::1]", true),
+            (80, "a", "a:443", false),
+            (443, "a", "a:80", false),
+            (80, "a:81", "a:8081", false),
+            (80, "a:8081", "A:8081", true),
+            (80, "a", "a:x", false),
+            (80, "a", "a:80:80", false),
+            (80, "a", "", false),
+            (80, "[::", "[:", false),
+        ] {
+            for (one, other) in [(one, other), (other, one)] {
+                assert_eq!(is_same(own, one.as_bytes(), other.as_bytes()), same, "{own}: {one} {other}");
+            }
+        }
     }
 
     #[test]

@@ -172,13 +172,14 @@ struct Gathered {
     malformed: Option<Malformed>,
     /// A crumb was never indexed.
     cookie_sensitive: bool,
+    /// The scheme's own.
+    port: u16,
     first: FirstLine,
     /// Of extended CONNECT; empty without it.
     protocol: ([u8; PROTOCOL_BYTES_MAX], u8),
 }
 
 /// Where the parts of a request line lie.
-
 #[derive(Debug, Clone, Copy, Default)]
 struct FirstLine {
     method: Span,
@@ -205,6 +206,7 @@ impl Gathered {
             begun: sort == Sort::Trailers,
             malformed: None,
             cookie_sensitive: false,
+            port: 80,
             first: FirstLine::default(),
             protocol: ([0; PROTOCOL_BYTES_MAX], 0),
         }
@@ -250,8 +252,9 @@ impl Gathered {
             return Ok(());
         }
         if known == Known::Host && self.has(Pseudo::Authority) {
+            // RFC 9113 §8.3.1: who is no origin server compares them as their scheme does.
             let host = fields.value(Known::Host, text).unwrap_or(&[]);
-            if !value.of(text).eq_ignore_ascii_case(host) {
+            if !authority::is_same(self.port, value.of(text), host) {
                 return Err(Malformed::HostContradicts);
             }
             text.truncate(start);
@@ -297,6 +300,9 @@ impl Gathered {
         match self.sort {
             Sort::Request => {
                 self.check_request(text)?;
+                if self.of(Pseudo::Scheme, text).eq_ignore_ascii_case(b"https") {
+                    self.port = 443;
+                }
                 host = self.put_request_line(text);
             }
             Sort::Response => {
