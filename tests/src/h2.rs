@@ -98,6 +98,8 @@ pub struct H2Client {
     /// The window that streams begin with, and those that go with SETTINGS which are not acknowledged yet.
     window: i64,
     windows: Vec<Option<i64>>,
+    /// The sizes of the table of responses' blocks in those: the smallest and the last.
+    tables: Vec<Option<(usize, usize)>>,
     /// Credit that the server gave the connection, and what was used of it.
     pub credit: i64,
     spent: i64,
@@ -150,6 +152,7 @@ impl H2Client {
             widened: WINDOW,
             window: WINDOW,
             windows: Vec::new(),
+            tables: Vec::new(),
             credit: WINDOW,
             spent: 0,
             next: 1,
@@ -174,6 +177,8 @@ impl H2Client {
         let window = window.map(|(_, value)| i64::from(*value));
         self.window = self.window.max(window.unwrap_or(0));
         self.windows.push(window);
+        let sizes = entries.iter().filter(|(id, _)| *id == setting::HEADER_TABLE_SIZE).map(|(_, size)| *size as usize);
+        self.tables.push(sizes.clone().min().zip(sizes.clone().next_back()));
     }
 
     /// Sends WINDOW_UPDATE, and accounts for it.
@@ -378,6 +383,11 @@ impl H2Client {
         let ack = flags & flag::ACK != 0;
         assert!(self.greeted || kind == kind::SETTINGS && !ack, "§3.4: the server begins with {frame:?}");
         assert_eq!(stream >> 31, 0, "§4.1: the reserved bit is set");
+        let known = [0x9, 0x2d, 0, 0, flag::ACK, 0xc, flag::ACK, 0, 0, flag::END_HEADERS];
+        assert!(
+            known.get(usize::from(kind)).is_none_or(|known| flags & !known == 0),
+            "§4.1: flags that mean nothing: {frame:?}"
+        );
         assert!(stream == 0 || stream % 2 == 1, "§5.1.1: stream {stream} is a server's");
         match (kind, stream) {
             (kind::DATA, 1..) => self.take_data(flags, stream, payload),
@@ -391,6 +401,9 @@ impl H2Client {
                 self.agreed += 1;
                 if !self.windows.is_empty() {
                     self.window = self.windows.remove(0).unwrap_or(self.window);
+                    if let Some((smallest, last)) = self.tables.remove(0) {
+                        self.decoder.allow(smallest, last);
+                    }
                 }
             }
             (kind::SETTINGS, 0) => self.take_settings(payload),
@@ -433,6 +446,7 @@ impl H2Client {
         for entry in payload.chunks(6) {
             self.settings.insert(u16::from_be_bytes([entry[0], entry[1]]), number(&entry[2..]));
         }
+        assert_ne!(self.settings.get(&setting::ENABLE_PUSH), Some(&1), "§6.5.2: a server pushes nothing to itself");
         self.greeted = true;
         if self.acknowledges {
             let _ = self.try_send(frame(kind::SETTINGS, flag::ACK, 0, []));

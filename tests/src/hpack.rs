@@ -44,13 +44,32 @@ pub fn integer(first: u8, bits: u8, value: usize) -> Vec<u8> {
 }
 
 /// What a server's blocks are read with, in the order in which they come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
     /// The newest entry first.
     table: VecDeque<Field>,
+    /// Bytes that the server has said it uses, and those that it may.
+    used: usize,
+    allowed: usize,
+    /// It has heard that it may use no more than this, and has yet to say so (RFC 9113 §4.3.1).
+    due: Option<usize>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { table: VecDeque::new(), used: TABLE_BYTES, allowed: TABLE_BYTES, due: None }
+    }
 }
 
 impl Decoder {
+    /// The server has agreed to a table of that size, by way of the smallest of several.
+    pub fn allow(&mut self, smallest: usize, bytes: usize) {
+        self.allowed = bytes;
+        if smallest < self.used {
+            self.due = Some(self.due.map_or(smallest, |due| due.min(smallest)));
+        }
+    }
+
     /// The fields of a block.
     ///
     /// # Errors
@@ -58,6 +77,9 @@ impl Decoder {
     pub fn decode(&mut self, mut block: &[u8]) -> Result<Vec<Field>, String> {
         let mut fields = Vec::new();
         while let Some(&first) = block.first() {
+            if let (Some(due), 0x40.. | ..0x20) = (self.due, first) {
+                return Err(format!("the table is to have no more than {due} bytes, and it is not said that it has"));
+            }
             let (bits, indexing) = match first {
                 0x80.. => {
                     fields.push(self.entry(take_integer(&mut block, 7)?)?);
@@ -77,7 +99,7 @@ impl Decoder {
             let field = (name, take_string(&mut block)?);
             if indexing {
                 self.table.push_front(field.clone());
-                self.evict(TABLE_BYTES);
+                self.evict(self.used);
             }
             fields.push(field);
         }
@@ -85,9 +107,11 @@ impl Decoder {
     }
 
     fn resize(&mut self, bytes: usize, at_the_front: bool) -> Result<(), String> {
-        if bytes > TABLE_BYTES || !at_the_front {
+        if bytes > self.allowed || !at_the_front {
             return Err(format!("a table size update to {bytes}, at the front: {at_the_front}"));
         }
+        self.used = bytes;
+        self.due = self.due.filter(|&due| bytes > due);
         self.evict(bytes);
         Ok(())
     }
@@ -233,5 +257,18 @@ mod tests {
         assert!(read.iter().map(|(name, value)| (name.as_str(), value.as_str())).eq(fields));
         assert!(Decoder::default().decode(&[0x80]).is_err());
         assert!(Decoder::default().decode(&[0xbe]).is_err());
+    }
+
+    #[test]
+    fn a_smaller_table_must_be_confirmed() {
+        let mut decoder = Decoder::default();
+        assert_eq!(decoder.decode(&indexed(b"a", b"b")).map(|fields| fields.len()), Ok(1));
+        assert!(decoder.decode(&[0xbe]).is_ok());
+        decoder.allow(0, 100);
+        assert!(decoder.decode(&[0x88]).is_err(), "nothing is said of it");
+        assert!(decoder.decode(&[0x3f, 0x45, 0x88]).is_err(), "the smallest is to be said first");
+        assert!(decoder.decode(&[0x20, 0x3f, 0x45, 0x88]).is_ok(), "0 and 100");
+        assert!(decoder.decode(&[0xbe]).is_err(), "it is gone");
+        assert!(decoder.decode(&[0x3f, 0x46]).is_err(), "101");
     }
 }

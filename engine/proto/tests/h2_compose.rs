@@ -295,6 +295,34 @@ fn what_is_written_again_is_what_would_be_composed() {
 }
 
 #[test]
+fn rfc9113_4_3_1_a_table_that_shrinks_on_the_way_is_told_with_the_next_block() {
+    let sized = |size: usize| match size {
+        0..31 => vec![0x20 | size as u8],
+        _ => vec![0x3f, 0x80 | (size - 31) as u8 & 0x7f, ((size - 31) >> 7) as u8],
+    };
+    for (sizes, told) in [
+        (&[4_096][..], &[][..]),
+        (&[0], &[0]),
+        (&[0, 4_096], &[0, 4_096]),
+        (&[500, 20, 1_000], &[20, 1_000]),
+        (&[1 << 20, 4_096], &[]),
+        (&[1 << 20], &[]),
+    ] {
+        for frames in [1, sizes.len()] {
+            let mut rig = server();
+            rig.feed(&headers(1, GET, true)).unwrap();
+            let entries: Vec<(u16, u32)> = sizes.iter().map(|&size| (1, size)).collect();
+            entries.chunks(entries.len() / frames).for_each(|part| drop(rig.feed(&settings(part)).unwrap()));
+            rig.put();
+            rig.answer(1, Framing::None);
+            let told: Vec<u8> = told.iter().flat_map(|&size| sized(size)).collect();
+            let block = &rig.put()[0].payload;
+            assert!(block.starts_with(&told) && block[told.len()] >= 0x40, "{sizes:?}: {block:x?}");
+        }
+    }
+}
+
+#[test]
 fn rfc9218_the_urgent_go_first_and_the_incremental_share() {
     let mut rig = server();
     let asked = |stream, priority| headers(stream, &with(GET, &[("priority", priority)]), true);

@@ -31,16 +31,19 @@ impl PeerSettings {
         no_rfc7540_priorities: false,
     };
 
-    /// Takes in a payload, entry by entry in its order. `by_server` says who sent it.
+    /// Takes in a payload, entry by entry in its order. `by_server` says who sent it. Returns the least `header_table_size` on the way: what does
+    /// not fit that is gone, whatever comes behind it (RFC 7541 §4.2).
     ///
     /// # Errors
     /// An error of the connection. What came before it has been taken in.
-    pub fn apply(&mut self, payload: &[u8], by_server: bool) -> Result<(), Fault> {
+    pub fn apply(&mut self, payload: &[u8], by_server: bool) -> Result<u32, Fault> {
         let (entries, _) = payload.as_chunks::<6>();
+        let mut least = self.header_table_size;
         for &[id_high, id_low, a, b, c, d] in entries {
             self.set(u16::from_be_bytes([id_high, id_low]), u32::from_be_bytes([a, b, c, d]), by_server)?;
+            least = least.min(self.header_table_size);
         }
-        Ok(())
+        Ok(least)
     }
 
     fn set(&mut self, id: u16, value: u32, by_server: bool) -> Result<(), Fault> {
@@ -119,7 +122,7 @@ mod tests {
         let mut frame = Vec::new();
         put_settings(&mut frame, entries);
         let mut settings = PeerSettings::INITIAL;
-        settings.apply(&frame[frame::FrameHead::LEN..], by_server).map(|()| settings).map_err(|fault| fault.code)
+        settings.apply(&frame[frame::FrameHead::LEN..], by_server).map(|_| settings).map_err(|fault| fault.code)
     }
 
     #[test]

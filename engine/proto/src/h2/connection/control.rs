@@ -32,11 +32,12 @@ impl<R: Role> Connection<R> {
         }
         self.ledger.charge(now_ms, Offence::Settings)?;
         let PeerSettings { initial_window_size: before, no_rfc7540_priorities: signal, .. } = self.peer;
-        self.peer.apply(payload, !R::ANSWERS)?;
+        let least = self.peer.apply(payload, !R::ANSWERS)?;
         if self.greeted && self.peer.no_rfc7540_priorities != signal {
             return Err(Fault::protocol("NO_RFC7540_PRIORITIES changes (RFC 9218 2.1)"));
         }
         self.greeted = true;
+        self.encoder.set_table_max(least as usize);
         self.encoder.set_table_max(self.peer.header_table_size as usize);
         self.shift_windows(i64::from(self.peer.initial_window_size) - i64::from(before))?;
         put_settings_ack(out);
