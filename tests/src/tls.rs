@@ -116,11 +116,16 @@ impl Authority {
         self.issuer.key().subject_public_key_info()
     }
 
-    /// Trusts this authority alone, and shows `identity`.
-    pub fn client(&self, identity: Option<&Issued>) -> ClientConfig {
+    /// Trust in this authority alone.
+    pub fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).expect("our own root");
-        let builder = ClientConfig::builder().with_root_certificates(roots);
+        roots
+    }
+
+    /// Trusts this authority alone, and shows `identity`.
+    pub fn client(&self, identity: Option<&Issued>) -> ClientConfig {
+        let builder = ClientConfig::builder().with_root_certificates(self.roots());
         match identity {
             None => builder.with_no_client_auth(),
             Some(Issued { cert, key }) => {

@@ -49,6 +49,9 @@ on_each_driver! {
         let back = Setup::new(driver).origin(&origin).listen_line(&line).start();
         let front = place.before(driver, &back, "require");
         assert_eq!(front.client().get("/").status(), 200);
+        let args = ["s_client", "-status", "-tls1_3", "-connect", &back.address.to_string()];
+        let shown = Tool::new("openssl", 10).args(args).run().text();
+        assert!(shown.contains("OCSP Response Status: successful (0x0)"), "to clients that ask: {shown}");
         let told = place.check(&[&back.address.to_string(), "--logs", &place.logs]);
         assert!(told.code == 0 && told.text.contains("OCSP staple: yes") && told.text.contains("from the OCSP response: good"), "{}", told.text);
     }

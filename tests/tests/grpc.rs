@@ -23,6 +23,19 @@ on_each_driver! {
         engine.until_idle();
     }
 
+    /// One client's calls over one connection find both servers: it is calls that are balanced.
+    fn calls_of_a_connection_are_balanced(driver) {
+        let servers = [GrpcServer::new(), GrpcServer::new()];
+        let setup = Setup::new(driver).pool_line("protocol = \"h2\"\nbalance = \"round-robin\"");
+        let engine = servers.iter().fold(setup, |setup, server| setup.to(&server.address.to_string())).start();
+        calls(&engine.address.to_string(), &["many"]).succeed();
+        assert_eq!(engine.metrics().sum("h2_connections_total"), 1);
+        for server in &servers {
+            let asked = engine.endpoint(&server.address.to_string())["requests"].as_u64().expect("a number");
+            assert!((450..=550).contains(&asked), "{asked} of 1,000 calls");
+        }
+    }
+
     fn over_tls(driver) {
         let folder = Folder::new();
         let authority = Authority::new(&folder, "ca");

@@ -1,14 +1,18 @@
 //! TLS with clients: versions, certificates by name, every size of content, and what is no TLS.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use harness::{
-    Authority, Client, Driver, End, Engine, Folder, Issued, Kind, Origin, Setup, TlsClient, Tool, on_each_driver,
+    Authority, Client, Driver, End, Engine, Folder, Issued, Kind, Origin, Setup, TlsClient, Tool, Wire, on_each_driver,
     pattern,
 };
-use rustls::pki_types::CertificateDer;
+use rustls::crypto::aws_lc_rs::{self, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, NamedGroup, StreamOwned};
 use serde_json::Value;
 
 on_each_driver! {
@@ -164,6 +168,122 @@ on_each_driver! {
         assert_eq!(client.fill().unwrap(), 0);
     }
 
+    /// RFC 8446 §6.1: a client that has said its last word is still answered, and told so itself; whoever only vanishes may have been cut off.
+    fn who_says_its_last_word_is_answered(driver) {
+        let place = Place::new(driver, Kind::Ecdsa, "min = \"1.2\"");
+        for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+            let config = Arc::new(place.speaks(&[version]));
+            let mut client = TlsClient::connect_tls(place.engine.address, "localhost", &config).expect("a connection");
+            client.send("GET /slow/200 HTTP/1.1\r\nHost: a\r\n\r\n");
+            client.stream.conn.send_close_notify();
+            client.stream.flush().expect("it is said");
+            assert_eq!(client.response(false).expect("an answer").text(), "slow\n", "{version:?}");
+            assert_eq!(client.fill().expect("close_notify"), 0, "{version:?}");
+        }
+        place.engine.until_idle();
+    }
+
+    /// RFC 8446 §4.6.3: keys may change at any time, and ours change with them.
+    fn keys_change(driver) {
+        let place = Place::new(driver, Kind::Ecdsa, "");
+        let mut client = place.client();
+        for _ in 0..100 {
+            client.stream.conn.refresh_traffic_keys().expect("it is open");
+            assert_eq!(client.get("/bytes/3000").body, pattern(3_000, 3_000));
+        }
+        drop(client);
+        place.engine.until_idle();
+    }
+
+    /// A ClientHello may come in records of any size (RFC 8446 §5.1), and ask for a name in any of its forms.
+    fn hellos_in_any_form(driver) {
+        let place = Place::new(driver, Kind::Ecdsa, "strict_sni = true");
+        for size in [1, 7, 100, 16_384] {
+            for name in ["localhost", "LOCALHOST", "localhost."] {
+                let name = ServerName::try_from(name).expect("a name");
+                let mut tls = ClientConnection::new(Arc::new(place.authority.client(None)), name).expect("a client");
+                let mut hello = Vec::new();
+                tls.write_tls(&mut hello).expect("a vector takes all");
+                let mut stream = place.engine.client().stream;
+                let records = hello[5..].chunks(size).map(|piece| [&hello[..3], &(piece.len() as u16).to_be_bytes(), piece].concat());
+                stream.write_all(&records.collect::<Vec<_>>().concat()).expect("sending");
+                while tls.is_handshaking() {
+                    tls.complete_io(&mut stream).expect("a handshake");
+                }
+                let mut client = Wire::new(StreamOwned::new(tls, stream)).expect("deadlines on a socket");
+                assert_eq!(client.get("/").text(), "hello\n");
+            }
+        }
+        place.engine.until_idle();
+    }
+
+    /// RFC 7301 §3.2: who offers nothing that is spoken here is told so; among several, what is spoken is chosen.
+    fn protocols_that_nobody_speaks(driver) {
+        let place = Place::new(driver, Kind::Ecdsa, "");
+        let offer = |protocols: &[&[u8]]| {
+            let mut config = place.authority.client(None);
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            TlsClient::connect_tls(place.engine.address, "localhost", &Arc::new(config))
+        };
+        for foreign in [&[&b"foo"[..]][..], &[b"h2c"], &[b"http/1.0", b"spdy/3"], &[b"H2"]] {
+            let refused = offer(foreign).map(|_| ()).expect_err("nothing is agreed upon").to_string();
+            assert!(refused.contains("NoApplicationProtocol"), "{refused}");
+        }
+        let mut client = offer(&[b"foo", b"http/1.1"]).expect("a connection");
+        assert_eq!(client.get("/").text(), "hello\n");
+    }
+
+    /// X25519MLKEM768 where the client knows it, and what it knows where it does not.
+    fn keys_are_agreed_upon_by_the_best_that_both_know(driver) {
+        let place = Place::new(driver, Kind::Ecdsa, "");
+        let agreed = |groups: Vec<&'static dyn SupportedKxGroup>| {
+            let provider = CryptoProvider { kx_groups: groups, ..aws_lc_rs::default_provider() };
+            let roots = place.authority.roots();
+            let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions();
+            let config = builder.expect("both versions").with_root_certificates(roots).with_no_client_auth();
+            let client = TlsClient::connect_tls(place.engine.address, "localhost", &Arc::new(config)).expect("a connection");
+            client.stream.conn.negotiated_key_exchange_group().expect("one").name()
+        };
+        let [hybrid, x25519, p256, p384] = [kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+        assert_eq!(agreed(vec![hybrid, x25519, p256]), NamedGroup::X25519MLKEM768);
+        for (group, name) in [(x25519, NamedGroup::X25519), (p256, NamedGroup::secp256r1), (p384, NamedGroup::secp384r1)] {
+            assert_eq!(agreed(vec![group]), name);
+        }
+    }
+
+    /// The first records fit a packet; those of a large answer are as large as may be, and after a pause they begin small again.
+    fn records_begin_small(driver) {
+        let place = Place::new(driver, Kind::Ecdsa, "");
+        let mut client = place.client();
+        for round in 0..2 {
+            client.send("GET /bytes/1000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+            let (mut wire, mut plain) = (Vec::new(), Vec::new());
+            let StreamOwned { conn, sock } = &mut client.stream;
+            while plain.len() < 1_000_000 {
+                let mut piece = [0; 4096];
+                let length = sock.read(&mut piece).expect("there is more");
+                wire.extend_from_slice(&piece[..length]);
+                let mut rest = &piece[..length];
+                while !rest.is_empty() {
+                    conn.read_tls(&mut rest).expect("a slice");
+                    let state = conn.process_new_packets().expect("TLS");
+                    let start = plain.len();
+                    plain.resize(start + state.plaintext_bytes_to_read(), 0);
+                    conn.reader().read_exact(&mut plain[start..]).expect("what is there");
+                }
+            }
+            let (mut sizes, mut rest) = (Vec::new(), &wire[..]);
+            while let Some((head, more)) = rest.split_at_checked(5) {
+                let size = usize::from(u16::from_be_bytes([head[3], head[4]]));
+                sizes.push(5 + size);
+                rest = more.get(size..).unwrap_or_default();
+            }
+            assert!(sizes[..40].iter().all(|&size| size <= 1_400), "{round}: {:?}", &sizes[..50]);
+            assert!(sizes[60..sizes.len() - 1].iter().filter(|&&size| size == 5 + 16_384 + 17).count() > 40, "{round}: {sizes:?}");
+            std::thread::sleep(Duration::from_millis(1_200));
+        }
+    }
+
     /// The access log says what was agreed upon.
     fn the_access_log_knows(driver) {
         let place = Place::new(driver, Kind::Ecdsa, "");
@@ -224,6 +344,12 @@ impl Place {
 
     fn client(&self) -> TlsClient {
         self.authority.connect(self.engine.address, "localhost")
+    }
+
+    /// Of a client that speaks these versions.
+    fn speaks(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+        let builder = ClientConfig::builder_with_protocol_versions(versions);
+        builder.with_root_certificates(self.authority.roots()).with_no_client_auth()
     }
 
     fn curl(&self, path: &str) -> Tool {

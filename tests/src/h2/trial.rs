@@ -89,6 +89,11 @@ impl Trial {
         self
     }
 
+    /// A response is to come.
+    pub fn wants_an_answer(&self) -> bool {
+        matches!(self.wanted, Wanted::Answer(..))
+    }
+
     /// Tries all rows; panics with what failed.
     #[track_caller]
     pub fn all(rows: &[Self], connect: impl Fn() -> H2Client) {

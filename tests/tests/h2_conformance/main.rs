@@ -4,6 +4,7 @@
 //! others are served; GOAWAY with the code and the end where the connection is.
 
 mod control;
+mod endpoints;
 mod messages;
 mod streams;
 mod windows;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use harness::h2::code::{PROTOCOL_ERROR, REFUSED_STREAM};
 use harness::h2::flag::{END_HEADERS, END_STREAM};
 use harness::h2::{
-    H2Client, PREFACE, Trial, asking, frame, get, kind, ping, post, reset, setting, settings, window_update,
+    H2Client, PREFACE, Trial, WINDOW, asking, frame, get, kind, ping, post, reset, setting, settings, window_update,
 };
 use harness::hpack::{block, indexed};
 use harness::{Authority, Driver, End, Engine, Folder, Kind, Origin, Setup, on_each_driver};
@@ -141,6 +142,60 @@ on_each_driver! {
         assert!(seen.contains("\r\nx-first: known\r\n") && seen.contains("\r\nx-second: known\r\n"), "{seen}");
     }
 
+    /// §4.3.1, RFC 7541 §4.2: the table of responses is as large as the client has said, and that it is smaller is confirmed ([`H2Client`] sees to that).
+    fn the_table_of_responses_follows_settings(driver) {
+        let place = Place::new(driver);
+        let mut client = H2Client::connect(place.address());
+        client.greet(&[(setting::HEADER_TABLE_SIZE, 0)]);
+        let asks = |client: &mut H2Client| {
+            for path in ["/", "/bytes/10", "/", "/chunked/5"] {
+                assert_eq!(client.get(path).status(), 200, "{path}");
+            }
+        };
+        asks(&mut client);
+        let sizes: [&[u32]; 7] = [&[4_096], &[100], &[0, 4_096], &[50, 0, 1_000], &[1 << 20], &[33], &[u32::MAX, 4_096]];
+        for sizes in sizes {
+            let entries: Vec<(u16, u32)> = sizes.iter().map(|&size| (setting::HEADER_TABLE_SIZE, size)).collect();
+            client.settle(&entries);
+            asks(&mut client);
+        }
+        assert_eq!(client.agreed, 8);
+    }
+
+    /// RFC 9218 §4, §7: what is urgent goes first, by the field or by the frame, which is later and so counts.
+    fn the_urgent_go_first(driver) {
+        const LENGTH: usize = 30_000;
+        let place = Place::new(driver);
+        let mut client = H2Client::connect(place.address());
+        client.credits = false;
+        client.greet(&[(setting::INITIAL_WINDOW_SIZE, 1 << 20)]);
+        // Nothing is left of the connection's window.
+        let path = format!("/bytes/{WINDOW}");
+        assert_eq!(client.get(&path).body.len() as i64, WINDOW);
+        let path = format!("/bytes/{LENGTH}");
+        let asks = |client: &mut H2Client, priority: &str| {
+            client.request(&[&asking("GET", &path)[..], &[("priority", priority)]].concat(), true)
+        };
+        let [first, second, third, fourth] = ["u=5", "u=4", "u=1", "u=7"].map(|priority| asks(&mut client, priority));
+        client.send(frame(PRIORITY_UPDATE, 0, 0, [&fourth.to_be_bytes()[..], b"u=0"].concat()));
+        for stream in [first, second, third, fourth] {
+            client.until("a head", |client| !client.exchange(stream).fields.is_empty());
+        }
+        // Their content waits for the window by now.
+        client.listen(Duration::from_millis(200));
+        for (at, stream) in [fourth, third, second, first].into_iter().enumerate() {
+            for part in [LENGTH / 3, LENGTH - LENGTH / 3] {
+                let whole = if part == LENGTH / 3 { part } else { LENGTH };
+                client.widen(0, part as u32);
+                client.until("what the window lets through", |client| client.exchange(stream).body.len() >= whole);
+                client.barrier();
+                let had = [fourth, third, second, first].map(|stream| client.exchange(stream).body.len());
+                let wanted = std::array::from_fn(|other| if other < at { LENGTH } else if other == at { whole } else { 0 });
+                assert_eq!(had, wanted, "stream {stream}");
+            }
+        }
+    }
+
     /// §6.5.3, §6.7: every SETTINGS and PING is answered, in the order in which they came.
     fn acknowledgements(driver) {
         let place = Place::new(driver);
@@ -165,6 +220,9 @@ on_each_driver! {
     }
 }
 
+/// RFC 9218 §7.1.
+const PRIORITY_UPDATE: u8 = 0x10;
+
 /// Nothing is served, and the connection ends: by GOAWAY, by an answer that is HTTP/1's, or at once.
 fn no_preface(client: &mut H2Client) {
     let mut bytes = Vec::new();
@@ -176,13 +234,13 @@ fn no_preface(client: &mut H2Client) {
 
 struct Place {
     engine: Engine,
-    _origin: Origin,
+    origin: Origin,
 }
 
 impl Place {
     fn new(driver: Driver) -> Self {
         let origin = Origin::standard();
-        Self { engine: Setup::new(driver).origin(&origin).start(), _origin: origin }
+        Self { engine: Setup::new(driver).origin(&origin).start(), origin }
     }
 
     fn address(&self) -> SocketAddr {

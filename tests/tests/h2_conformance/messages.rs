@@ -18,6 +18,42 @@ on_each_driver! {
         place.engine.until_idle();
     }
 
+    /// §8.1.1: what is malformed is not passed on; what is not reaches the origin, and so does the request behind each.
+    fn malformed_requests_are_not_passed_on(driver) {
+        let place = Place::new(driver);
+        let rows = [fields(), pseudo_fields()].concat();
+        Trial::all(&rows, || place.client());
+        let asked = place.origin.received().concat();
+        let asked = asked.windows(4).filter(|four| four == b"\r\n\r\n").count();
+        assert_eq!(asked, rows.len() + rows.iter().filter(|row| row.wants_an_answer()).count());
+    }
+
+    /// §8.5: what is behind CONNECT and its extension is bytes, and has no trailers.
+    fn tunnels_have_no_trailers(driver) {
+        let origin = Origin::start(|peer| {
+            let Some(request) = peer.request() else { return };
+            let proof = if request.method() == "CONNECT" { "200 Here\r\n" } else {
+                "101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: telepathy\r\n"
+            };
+            peer.send(format!("HTTP/1.1 {proof}\r\n"));
+            let _ = peer.wait_for_end();
+        });
+        let engine = Setup::new(driver).origin(&origin).start();
+        let extended = [&[(":protocol", "telepathy")][..], &asking("CONNECT", "/")].concat();
+        for fields in [&[(":method", "CONNECT"), (":authority", "test:80")][..], &extended] {
+            let mut client = H2Client::greeted(engine.address);
+            let stream = client.request(fields, false);
+            client.until("it is open", |client| !client.exchange(stream).fields.is_empty());
+            assert_eq!(client.exchange(stream).status(), 200);
+            client.send(headers(stream, &[("x-a", "b")], true));
+            client.wait(stream);
+            assert_eq!(client.exchange(stream).reset, Some(PROTOCOL_ERROR));
+            client.barrier();
+            assert_eq!(client.gone, []);
+        }
+        engine.until_idle();
+    }
+
     /// What the origin sees of a request: its line, its host, and cookies in one piece (§8.2.3).
     fn requests_as_the_origin_sees_them(driver) {
         let place = Place::new(driver);
@@ -234,6 +270,17 @@ fn pseudo_fields() -> Vec<Trial> {
         malformed("8.3.1: an empty method", &swapped(0, "")),
         malformed("8.3.1: another Host", &[&all[..], &[("host", "other")]].concat()),
         Trial::answer("8.3.1: the same Host", headers(1, &[&all[..], &[("host", "test")]].concat(), true), 200),
+        Trial::answer(
+            "8.3.1: the same but for the scheme's port",
+            headers(1, &[&all[..], &[("host", "test:80")]].concat(), true),
+            200,
+        ),
+        Trial::answer(
+            "8.3.1: the same but for an empty port",
+            headers(1, &[&all[..], &[("host", "TEST:")]].concat(), true),
+            200,
+        ),
+        malformed("8.3.1: another port", &[&all[..], &[("host", "test:443")]].concat()),
         Trial::answer("8.3: in any order", headers(1, &[path, authority, scheme, method], true), 200),
         malformed("8.5: CONNECT with scheme and path", &swapped(0, "CONNECT")),
         malformed("8.5: CONNECT without authority", &[(":method", "CONNECT")]),
