@@ -148,7 +148,7 @@ cargo xtask bench reload [options]  a configuration that changes again and again
   --without-penstock, --json FILE, --smoke    as for h1
 
 cargo xtask bench sharing [µs]      what it costs a request that workers share what they know of endpoints, beside endpoints of their own; as a
-                                    share of so many µs of CPU time a request, as h1 tells them (default 10.9). Alone on two CPUs
+                                    share of so many µs of CPU time a request, as h1 tells them (default 8.3). Alone on two CPUs, or under chrt -f 10
 
 cargo xtask bench qos [options]     classes, shaping, rate limits, the spread over endpoints and reuse, with two workers
 

@@ -36,7 +36,7 @@ pub mod window;
 pub use admit::{Begun, Concurrency, GradientSettings};
 pub use backoff::{Backoff, Jitter};
 pub use balance::{
-    Ask, Avoid, BalanceSettings, Balancer, Endpoints, Load, Member, NoPick, Pick, Policy, SlowStart, Standing,
+    Ask, Avoid, BalanceSettings, Balancer, Endpoints, Hearsay, Load, Member, NoPick, Pick, Policy, SlowStart, Standing,
 };
 pub use breaker::{Breaker, BreakerSettings, BreakerState, BreakerVerdict, Need, RateTrip, SlowTrip, Trip};
 pub use budget::{RetryBudget, RetryBudgetSettings};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::{
-    Avoid, Breaker, BreakerState, BreakerVerdict, EndpointPatience, Load, Need, Now, Outcome, Patience, PeakEwma, Seen,
-    Standing, Try,
+    Avoid, Breaker, BreakerState, BreakerVerdict, EndpointPatience, Hearsay, Load, Need, Now, Outcome, Patience,
+    PeakEwma, Seen, Standing, Try,
 };
 
 use super::Member;
@@ -34,6 +34,8 @@ pub struct Endpoint {
     breaker: RefCell<Breaker>,
     latency: Cell<PeakEwma>,
     patience: Cell<EndpointPatience>,
+    /// Tries that other workers have out at it.
+    others: Cell<Hearsay>,
     /// Its place in the list; `None` when the list no longer names it.
     place: Cell<Option<u16>>,
     worker: usize,
@@ -63,6 +65,7 @@ impl Endpoint {
             breaker: RefCell::new(breaker),
             latency: Cell::default(),
             patience: Cell::default(),
+            others: Cell::default(),
             place: Cell::new(None),
             worker,
             superseded: Cell::new(false),
@@ -166,7 +169,7 @@ impl Endpoint {
 
     /// It has failed too often lately to be trusted.
     pub fn is_doubtful(&self, now: Now) -> bool {
-        self.load(now).is_doubtful()
+        Load { failing: self.latency.get().failing(now), ..Load::default() }.is_doubtful()
     }
 
     /// It wants a trial, and has room for one.
@@ -277,7 +280,15 @@ impl Endpoint {
 
     pub(super) fn load(&self, now: Now) -> Load {
         let latency = self.latency.get();
-        Load { latency_ns: latency.nanos(now), failing: latency.failing(now), in_flight: self.shared.in_flight() }
+        Load { latency_ns: latency.nanos(now), failing: latency.failing(now), in_flight: self.in_flight(now) }
+    }
+
+    /// Tries out at it: this worker's as they are, the others' as they were a moment ago.
+    fn in_flight(&self, now: Now) -> u32 {
+        let mut others = self.others.get();
+        let number = others.number(now, || self.shared.in_flight_elsewhere(self.worker));
+        self.others.set(others);
+        self.cell().in_flight() + number
     }
 
     /// A try begins.

@@ -247,7 +247,13 @@ impl EndpointShared {
     #[inline]
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.workers.iter().map(|cell| cell.in_flight.load(Ordering::Relaxed)).sum()
+        self.workers.iter().map(EndpointCell::in_flight).sum()
+    }
+
+    /// As [`in_flight`](Self::in_flight), over all workers but one.
+    pub(super) fn in_flight_elsewhere(&self, worker: usize) -> u32 {
+        let others = self.workers.iter().enumerate().filter(|&(other, _)| other != worker);
+        others.map(|(_, cell)| cell.in_flight()).sum()
     }
 
     /// Whether operator and probes let new requests through. The breaker has a say of its own.
@@ -403,6 +409,11 @@ impl Drop for Held {
 }
 
 impl EndpointCell {
+    #[inline]
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
     pub(super) fn begun(&self) {
         self.in_flight.change(|count| count + 1);
     }

@@ -21,6 +21,7 @@ mod affinity;
 mod balancer;
 mod candidates;
 mod duel;
+mod hearsay;
 mod least_requests;
 mod lots;
 mod maglev;
@@ -29,6 +30,7 @@ mod round_robin;
 mod slow_start;
 
 pub use balancer::Balancer;
+pub use hearsay::Hearsay;
 pub use maglev::{SIZE_DEFAULT as MAGLEV_SIZE_DEFAULT, SIZE_MAX as MAGLEV_SIZE_MAX, slots as maglev_slots};
 pub use slow_start::SlowStart;
 
@@ -84,7 +86,7 @@ pub struct Load {
     pub latency_ns: f64,
     /// The share of failures among what it did lately, in [0, 1].
     pub failing: f64,
-    /// Requests out at it and not yet answered, over all workers.
+    /// Requests out at it and not yet answered, over all workers; of others than the caller a moment ago ([`Hearsay`]).
     pub in_flight: u32,
 }
 

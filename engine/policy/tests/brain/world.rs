@@ -1,7 +1,7 @@
 //! A pool, its workers and their traffic on virtual time: what an engine does around the policy, and what endpoints do to it.
 //!
 //! Each worker has a balancer, breakers, latencies, patience and a retry budget of its own, as in the engine; breakers share
-//! their verdicts through a cell an endpoint, and requests in flight are counted over all workers. Workers read clocks of
+//! their verdicts through a cell an endpoint, and of requests in flight each worker knows its own at once and the others' a moment later. Workers read clocks of
 //! their own, which may jump; timers run on true time, as the kernel's do.
 
 mod choice;
@@ -10,11 +10,16 @@ use crate::settings::{Fault, MS, SECOND, Service, Settings, Traffic};
 use choice::TRIALS_EVERY_NS;
 use policy::{
     Avoid, BalanceSettings, Balancer, Breaker, BreakerSettings, BreakerState, BreakerVerdict, Class, EndpointPatience,
-    HealthCheck, HealthSettings, Load, Member, Now, Outcome, OutlierSettings, Outliers, Patience, PatienceSettings,
-    PeakEwma, ProbeResult, Random, Replay, RetryBudget, RetryBudgetSettings, RetryCauses, RetryDecision, RetryPolicy,
-    StatusSet, Stop, Sums, Tried, Try, Verdict,
+    HealthCheck, HealthSettings, Hearsay, Load, Member, Now, Outcome, OutlierSettings, Outliers, Patience,
+    PatienceSettings, PeakEwma, ProbeResult, Random, Replay, RetryBudget, RetryBudgetSettings, RetryCauses,
+    RetryDecision, RetryPolicy, StatusSet, Stop, Sums, Tried, Try, Verdict,
 };
-use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+use std::{
+    cell::Cell,
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    time::Duration,
+};
 
 /// The engine's `timeout.head`.
 const HARD: Duration = Duration::from_secs(60);
@@ -43,7 +48,6 @@ enum Event {
     /// A try ends by what its endpoint does.
     End(u32, u8),
     Soft(u32, u8),
-    Hard(u32, u8),
     Again(u32),
     /// Probes and outliers.
     Tick,
@@ -91,6 +95,8 @@ struct Worker {
     patiences: Vec<EndpointPatience>,
     patience: Patience,
     budget: RetryBudget,
+    /// Requests that the others have out.
+    others: Vec<Cell<Hearsay>>,
     /// When to look again for endpoints that want a trial.
     look_at: u64,
 }
@@ -98,7 +104,8 @@ struct Worker {
 /// What all workers share.
 struct Shared {
     verdicts: Vec<BreakerVerdict>,
-    in_flight: Vec<u32>,
+    /// By worker, and by endpoint.
+    in_flight: Vec<Vec<u32>>,
     checks: Vec<HealthCheck>,
     outliers: Outliers,
     sums: Vec<Sums>,
@@ -118,12 +125,24 @@ pub(crate) struct Played {
     pub(crate) turns: Vec<(u64, u8, bool)>,
 }
 
+impl Played {
+    /// A timer of this try is void.
+    fn is_over(&self, number: u32, attempt: u8) -> bool {
+        self.requests[number as usize].attempt != attempt
+    }
+}
+
 pub(crate) struct World<F> {
     settings: Settings,
     fault: F,
+    /// How each endpoint fares at this moment.
+    faults: Vec<Option<Fault>>,
     retry: RetryPolicy,
     random: Random,
     queue: BinaryHeap<Reverse<(u64, Event)>>,
+    /// When tries have taken as long as any may, in the order in which they began. Nearly all are void by then: among the others they would make each
+    /// step of the queue a search through a minute's requests.
+    hard: VecDeque<(u64, u32, u8)>,
     workers: Vec<Worker>,
     /// One a worker.
     balancers: Vec<Balancer>,
@@ -152,6 +171,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
             patiences: vec![EndpointPatience::default(); count],
             patience: Patience::new(PatienceSettings::default(), count as u32),
             budget: RetryBudget::new(budget),
+            others: vec![Cell::default(); count],
             look_at: 0,
         });
         let workers: Vec<_> = workers.collect();
@@ -162,7 +182,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         Self {
             shared: Shared {
                 verdicts: vec![BreakerVerdict::default(); count],
-                in_flight: vec![0; count],
+                in_flight: vec![vec![0; count]; settings.workers],
                 checks: checks.collect(),
                 outliers: Outliers::new(OutlierSettings::default(), count, start),
                 sums: vec![Sums::default(); count],
@@ -173,7 +193,9 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
             played: Played::default(),
             end: settings.seconds * SECOND,
             queue: BinaryHeap::new(),
+            hard: VecDeque::new(),
             fault,
+            faults: vec![None; count],
             balancers: vec![balancer; workers.len()],
             workers,
             random,
@@ -193,20 +215,30 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         if self.settings.health || self.settings.outliers {
             self.at(0, Event::Tick);
         }
-        while let Some(Reverse((at, event))) = self.queue.pop() {
+        loop {
+            while self.hard.pop_front_if(|&mut (_, number, attempt)| self.played.is_over(number, attempt)).is_some() {}
+            let next = self.queue.peek().map(|&Reverse((at, _))| at);
+            if let Some((at, number, _)) = self.hard.pop_front_if(|&mut (at, ..)| next.is_none_or(|next| at < next)) {
+                self.look(at);
+                self.settle(at, number, Outcome::new(HARD, Class::TimedOut));
+                continue;
+            }
+            let Some(Reverse((at, event))) = self.queue.pop() else { break };
+            if let Event::End(number, attempt) | Event::Soft(number, attempt) = event
+                && self.played.is_over(number, attempt)
+            {
+                continue;
+            }
+            self.look(at);
             match event {
                 Event::Arrive => self.arrive(at),
-                Event::End(number, attempt) if self.is_out(number, attempt) => self.end(at, number),
-                Event::Soft(number, attempt) if self.is_out(number, attempt) => self.soft(at, number),
-                Event::Hard(number, attempt) if self.is_out(number, attempt) => {
-                    self.settle(at, number, Outcome::new(HARD, Class::TimedOut));
-                }
+                Event::End(number, _) => self.end(at, number),
+                Event::Soft(number, _) => self.soft(at, number),
                 Event::Again(number) => self.send(at, number),
                 Event::Tick => self.tick(at),
-                Event::End(..) | Event::Soft(..) | Event::Hard(..) => {}
             }
         }
-        assert!(self.shared.in_flight.iter().all(|&count| count == 0), "what begins must end");
+        assert!(self.shared.in_flight.iter().flatten().all(|&count| count == 0), "what begins must end");
         self.played
     }
 
@@ -218,8 +250,10 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         Now::from_nanos(at + (self.settings.ahead)(usize::from(worker), at))
     }
 
-    fn is_out(&self, number: u32, attempt: u8) -> bool {
-        self.played.requests[number as usize].attempt == attempt
+    /// How endpoints fare now. It is asked for many times in one step.
+    fn look(&mut self, at: u64) {
+        let Self { fault, faults, .. } = self;
+        faults.iter_mut().enumerate().for_each(|(index, now)| *now = fault(index, at));
     }
 
     fn exponential(&mut self, mean_ns: f64) -> u64 {
@@ -279,13 +313,13 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         (request.waited_before, request.waits_since) = (request.waited_for_endpoint(at), None);
         request.on_trial = self.workers[usize::from(request.worker)].breakers[index].state(now) != BreakerState::Closed;
         self.workers[usize::from(request.worker)].breakers[index].begin(now);
-        self.shared.in_flight[index] += 1;
+        self.shared.in_flight[usize::from(request.worker)][index] += 1;
         self.played.tries.push((at, index as u8));
         request.tries += 1;
         request.attempt += 1;
         (request.endpoint, request.sent, request.sent_by_clock) = (index as u8, at, now);
         let attempt = request.attempt;
-        match (self.fault)(index, at).unwrap_or(Fault::Dead) {
+        match self.faults[index].unwrap_or(Fault::Dead) {
             Fault::Hanging => {}
             Fault::Dead => self.at(at + REFUSAL_NS, Event::End(number, attempt)),
             Fault::Slow(factor) => self.work(at, index, factor, Event::End(number, attempt)),
@@ -293,7 +327,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
                 self.work(at, index, 1.0, Event::End(number, attempt));
             }
         }
-        self.at(at + HARD.as_nanos() as u64, Event::Hard(number, attempt));
+        self.hard.push_back((at + HARD.as_nanos() as u64, number, attempt));
         if let Some(soft) = self.soft_time(at, number) {
             self.at(at + soft, Event::Soft(number, attempt));
         }
@@ -322,7 +356,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         let request = &self.played.requests[number as usize];
         let (index, fresh) = (usize::from(request.endpoint), at - request.sent == REFUSAL_NS);
         let answered = |status| Outcome::answered(Duration::ZERO, status);
-        let outcome = match (self.fault)(index, at).unwrap_or(Fault::Dead) {
+        let outcome = match self.faults[index].unwrap_or(Fault::Dead) {
             // What was under way when it began to hang is not answered any more.
             Fault::Hanging => return,
             Fault::Dead if fresh => Outcome::new(Duration::ZERO, Class::Refused),
@@ -415,7 +449,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         let (worker, now) = (&self.workers[usize::from(request.worker)], self.clock(request.worker, at));
         (0..self.settings.endpoints).any(|index| {
             let tried = request.avoid.contains(index) || index == usize::from(request.endpoint);
-            !tried && (self.fault)(index, at).is_some() && worker.breakers[index].admits(now)
+            !tried && self.faults[index].is_some() && worker.breakers[index].admits(now)
         })
     }
 
@@ -444,7 +478,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         if breakers[index].state(now) != BreakerState::Closed {
             *look_at = (*look_at).min(at + TRIALS_EVERY_NS);
         }
-        self.shared.in_flight[index] -= 1;
+        self.shared.in_flight[worker][index] -= 1;
         self.count(index, outcome);
         let found = self.workers[worker].breakers[index].verdict();
         let known = self.shared.verdicts[index];
@@ -487,7 +521,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
     fn tick(&mut self, at: u64) {
         let now = self.clock(0, at);
         for index in 0..self.settings.endpoints {
-            let fault = (self.fault)(index, at).unwrap_or(Fault::Dead);
+            let fault = self.faults[index].unwrap_or(Fault::Dead);
             let check = &mut self.shared.checks[index];
             if check.begin(now) && fault != Fault::Hanging {
                 let good = match fault {

@@ -28,8 +28,12 @@ fn list<const N: usize>(pool: &snapshot::Pool, members: [Member; N]) -> Members 
 }
 
 fn pick(cluster: &Cluster, tried: &Tried) -> Option<Rc<Endpoint>> {
+    pick_at(Now::from_secs(1), cluster, tried)
+}
+
+fn pick_at(now: Now, cluster: &Cluster, tried: &Tried) -> Option<Rc<Endpoint>> {
     let choice = Choice { tried, affinity: &Affinity::default(), repeatable: true, once: false };
-    cluster.pick(&choice, Now::from_secs(1), &Counters::default()).ok()
+    cluster.pick(&choice, now, &Counters::default()).ok()
 }
 
 fn picks(cluster: &Cluster, tried: &Tried) -> Vec<String> {
@@ -195,11 +199,13 @@ fn shared_load_is_even_where_silos_collide() {
         (0..1_000_usize)
             .filter(|step| {
                 let (cluster, own) = (&clusters[step % 2], &mut under_way[step % 2]);
+                // Time enough between two of them to hear of the first one.
+                let now = Now::from_nanos(1_000_000_000 + *step as u64 * 150_000);
                 if own.len() == 2 {
                     let ended = own.remove(step / 2 * 7 % 3 % 2);
-                    cluster.record(&ended, Now::from_secs(1), &Outcome::answered(Duration::from_millis(1), 200));
+                    cluster.record(&ended, now, &Outcome::answered(Duration::from_millis(1), 200));
                 }
-                own.push(pick(cluster, &Tried::default()).expect("all are well"));
+                own.push(pick_at(now, cluster, &Tried::default()).expect("all are well"));
                 collided(&under_way)
             })
             .count()

@@ -10,13 +10,25 @@ const HOUSEKEEPING_NS: u64 = SECOND;
 
 struct View<'a> {
     worker: &'a Worker,
+    number: usize,
     shared: &'a Shared,
     settings: &'a Settings,
-    fault: &'a dyn Fn(usize, u64) -> Option<Fault>,
+    faults: &'a [Option<Fault>],
     at: u64,
     now: Now,
     /// The request may find out whether an endpoint is back.
     trial: bool,
+}
+
+impl View<'_> {
+    fn in_flight(&self, index: usize) -> u32 {
+        let of = |worker: &Vec<u32>| worker[index];
+        let (own, heard) = (of(&self.shared.in_flight[self.number]), &self.worker.others[index]);
+        let mut others = heard.get();
+        let number = others.number(self.now, || self.shared.in_flight.iter().map(of).sum::<u32>() - own);
+        heard.set(others);
+        own + number
+    }
 }
 
 impl Endpoints for View<'_> {
@@ -24,7 +36,7 @@ impl Endpoints for View<'_> {
         self.settings.endpoints
     }
     fn standing(&self, index: usize) -> Standing {
-        if (self.fault)(index, self.at).is_none() {
+        if self.faults[index].is_none() {
             return Standing::Out;
         }
         let breaker = &self.worker.breakers[index];
@@ -40,7 +52,7 @@ impl Endpoints for View<'_> {
         Load {
             latency_ns: latency.nanos(self.now),
             failing: latency.failing(self.now),
-            in_flight: self.shared.in_flight[index],
+            in_flight: self.in_flight(index),
         }
     }
     fn ramp(&self, index: usize) -> f32 {
@@ -76,15 +88,16 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
     fn has_hope(&self, request: &Request, at: u64) -> bool {
         let (worker, now) = (&self.workers[usize::from(request.worker)], self.clock(request.worker, at));
         (0..self.settings.endpoints).any(|index| {
-            let is_there = (self.fault)(index, at).is_some() && !request.avoid.contains(index);
+            let is_there = self.faults[index].is_some() && !request.avoid.contains(index);
             is_there && worker.breakers[index].state(now) != BreakerState::Closed
         })
     }
 
     fn pick_but(&mut self, at: u64, worker: u8, avoid: Avoid, trial: bool, once: bool) -> Option<usize> {
         let now = self.clock(worker, at);
-        let Self { workers, balancers, shared, settings, fault, random, .. } = self;
-        let view = View { worker: &workers[usize::from(worker)], shared, settings, fault, at, now, trial };
+        let Self { workers, balancers, shared, settings, faults, random, .. } = self;
+        let number = usize::from(worker);
+        let view = View { worker: &workers[number], number, shared, settings, faults, at, now, trial };
         let ask = Ask { avoid, key: Some(random.next_u64()), prefer: None, wary: !avoid.is_empty(), once };
         balancers[usize::from(worker)].pick(&view, &ask, random).ok().map(|pick| pick.index)
     }
@@ -106,7 +119,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         if at < *look_at {
             return None;
         }
-        let is_there = |index: usize| (self.fault)(index, at).is_some();
+        let is_there = |index: usize| self.faults[index].is_some();
         if breakers.iter().all(|breaker| breaker.state(now) == BreakerState::Closed) {
             *look_at = at + HOUSEKEEPING_NS;
             return None;
