@@ -166,6 +166,34 @@ on_each_driver! {
         }
     }
 
+    /// Where an endpoint takes one connection and no other endpoint is there, the answer that is held makes room for the next try: on its connection
+    /// where it is here as a whole, else on a new one.
+    fn the_only_connection_is_tried_again(driver) {
+        for size in [0, 1_000, 300_000] {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&asked);
+            let origin = Origin::answering(move |_| {
+                let busy = count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
+                let head = format!("HTTP/1.1 503 Busy\r\nContent-Length: {size}\r\n\r\n");
+                Some(if busy { [head.into_bytes(), vec![b'x'; size]].concat() } else { answer(b"good") })
+            });
+            let engine = Setup::new(driver)
+                .origin(&origin)
+                .pool_line(LINES)
+                .pool_line("limits = { connections = 1 }\nretry.backoff = \"1ms\"")
+                .start();
+            let mut client = engine.client();
+            for number in 0..6 {
+                let response = client.get("/");
+                assert_eq!((response.status(), response.text().as_str()), (200, "good"), "GET {number}, {size} bytes");
+            }
+            assert_eq!((asked.load(Ordering::SeqCst), engine.metrics().sum("retries_total")), (12, 6), "{size} bytes");
+            assert!(size > 1_000 || origin.accepted() == 1, "{} connections, {size} bytes", origin.accepted());
+            drop(client);
+            engine.until_idle();
+        }
+    }
+
     /// However little its tries count for, a request is sent six times at the most.
     fn a_request_is_sent_so_often_and_no_more(driver) {
         let asked = Arc::new(AtomicUsize::new(0));

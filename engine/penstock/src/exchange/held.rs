@@ -2,8 +2,9 @@
 //!
 //! That a status may be tried again is a hope: the other endpoints may be gone when it is their turn, or break off. So the answer stays where it is, unread
 //! on its connection, with its head's index beside it, until another one begins. If none does, it is what the client gets: what an endpoint has answered
-//! is never replaced by an error of ours. What holds here: a request holds one at the most; its try was recorded when it was put aside, and is not again.
+//! is not replaced by an error of ours, unless its connection is all that its endpoint has room for: another try is made on that one. What holds here: a request holds one at the most; its try was recorded when it was put aside, and is not again.
 
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use proto::h1::{Client, ResponseHead};
@@ -53,7 +54,23 @@ impl<'a> Tries<'a> {
         Some(held)
     }
 
-    /// Another answer has begun: the one that was held is nobody's.
+    /// Another try may be made, and would find room if the answer's connection were not held.
+    pub(super) fn is_in_its_own_way(&self) -> bool {
+        let of_here = self.held.as_ref().filter(|held| !held.due && held.way.pool == self.way.pool);
+        self.full && of_here.is_some_and(|held| held.lease.is_all_there_may_be())
+    }
+
+    /// Makes that room. The next try follows at once, or somebody else has it.
+    pub(super) async fn make_room(&mut self) {
+        poll_fn(|cx| {
+            self.let_go(cx);
+            Poll::Ready(())
+        })
+        .await;
+        self.pause_ns = 0;
+    }
+
+    /// Another answer has begun, or is about to: the one that was held is nobody's.
     pub(super) fn let_go(&mut self, cx: &mut Context<'_>) {
         let Some(held) = self.held.take() else { return };
         let Held { mut lease, attempt, way, .. } = *held;

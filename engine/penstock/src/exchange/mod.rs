@@ -311,6 +311,8 @@ async fn without_endpoint<'a>(
         *place = door.enter(lane, request, peer, &exchange.way, timer).await?;
     } else if tries.found_all_full() && place.can_wait() {
         place.again(lane, request, timer).await?;
+    } else if tries.is_in_its_own_way() {
+        tries.make_room().await;
     } else if let Some(look) = tries.wait() {
         admit::wait_for(look, lane, timer).await?;
     } else {

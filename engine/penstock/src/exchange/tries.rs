@@ -24,7 +24,7 @@ pub(super) struct Tries<'a> {
     pub(super) door: &'a Door,
     cluster: &'a Cluster,
     pool: &'a Pool,
-    way: Way<'a>,
+    pub(super) way: Way<'a>,
     counted: Counted,
     /// What holds it to an endpoint.
     affinity: Affinity,
@@ -47,11 +47,11 @@ pub(super) struct Tries<'a> {
     here: bool,
     last: Option<Class>,
     /// Those that would do had as much as they may.
-    full: bool,
+    pub(super) full: bool,
     /// The last endpoint lets nothing leave HTTP.
     no_upgrades: bool,
     /// How long to wait before the next one, and how long that was the last time.
-    pause_ns: u64,
+    pub(super) pause_ns: u64,
     /// Nobody could have it; and how long that was so before.
     waiting: Option<Waiting<'a>>,
     waited_us: u32,

@@ -199,17 +199,25 @@ impl Endpoint {
 
     /// It has as many requests as it may, or as many connections and none of them lies ready here.
     fn is_full(&self) -> bool {
-        let EndpointLimits { requests, connections } = self.limits.get();
-        if requests.is_some_and(|most| self.shared.in_flight() >= most) {
+        if self.has_all_requests() {
             return true;
         }
-        let taken = connections.is_some_and(|most| self.shared.connections() >= most);
-        let full = taken && self.idle.borrow().is_empty();
+        let full = self.has_all_connections() && self.idle.borrow().is_empty();
         if full {
             self.shared.want(self.worker);
             self.lacks_idle.set(true);
         }
         full
+    }
+
+    fn has_all_requests(&self) -> bool {
+        self.limits.get().requests.is_some_and(|most| self.shared.in_flight() >= most)
+    }
+
+    /// It would take a request if one of its connections came back here; no other worker would have that one.
+    pub(super) fn lacks_connection(&self, now: Now) -> bool {
+        let full = self.standing(now, true) == Standing::Full && !self.has_all_requests();
+        full && !self.shared.is_wanted_by_another(self.worker)
     }
 
     /// Another worker that needs a connection and may not make one: this one had better let go of one.

@@ -9,6 +9,7 @@ use proto::http::{Framing, Method};
 use ring::Buf;
 
 use super::endpoint::Endpoint;
+use super::policy_now;
 use super::shared::{Held, Spoken};
 use crate::conn::{Composed, Conn, Lane, Stream, Transport, h3};
 
@@ -111,6 +112,12 @@ impl Lease {
             Wire::H2(stream) => stream.ask_as(text.bytes()).map(|()| None),
             Wire::H3(stream) => stream.ask_as(text.bytes()).map(|()| None),
         }
+    }
+
+    /// Its endpoint would take a request, were there a connection for it, and when this one is given back there is.
+    #[must_use]
+    pub fn is_all_there_may_be(&self) -> bool {
+        matches!(self.wire, Wire::Own(_)) && self.endpoint.lacks_connection(policy_now(ring::now()))
     }
 
     /// What carries the exchange, once it has been [asked](Self::ask).

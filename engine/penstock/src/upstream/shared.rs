@@ -380,6 +380,11 @@ impl EndpointShared {
         let _ = self.connections.wanted.compare_exchange(worker as u32 + 1, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    pub(super) fn is_wanted_by_another(&self, worker: usize) -> bool {
+        let wanted = self.connections.wanted.load(Ordering::Relaxed);
+        wanted != 0 && wanted != worker as u32 + 1
+    }
+
     /// The other worker that wants one; the caller lets go of one then. What this worker itself wanted it has.
     pub(super) fn wanted_by_another(&self, worker: usize) -> Option<usize> {
         let wanted = &self.connections.wanted;
