@@ -30,6 +30,7 @@ pub mod http;
 mod malformed;
 mod multiplexed;
 pub mod proxy;
+pub mod quic;
 mod role;
 pub mod tls;
 pub mod ws;

@@ -13,6 +13,7 @@ use quinn_proto::{
 
 use super::Keys;
 use super::ids::Ids;
+use super::padding::Unpadded;
 use crate::limits;
 use crate::snapshot::{Congestion, Http3};
 use crate::tls;
@@ -32,7 +33,7 @@ pub fn server(tls: &tls::ServerConfig, http3: &Http3, keys: &Keys) -> Result<Arc
     let crypto = QuicServerConfig::try_from(tls).map_err(|_| without_suite())?;
     let mut tokens = ValidationTokenConfig::default();
     tokens.log(Arc::clone(&keys.used) as _).sent(1);
-    let mut config = ServerConfig::new(Arc::new(crypto), Arc::clone(&keys.token));
+    let mut config = ServerConfig::new(Arc::new(Unpadded(Arc::new(crypto))), Arc::clone(&keys.token));
     config
         .transport_config(Arc::new(of_clients(http3)))
         .validation_token_config(tokens)
@@ -57,7 +58,7 @@ pub(super) fn recorded(server: &ServerConfig, http3: &Http3, stream: Option<Qlog
 /// The TLS has no suite that QUIC begins with (RFC 9001 §5.2).
 pub fn client(tls: Arc<rustls::ClientConfig>) -> Result<ClientConfig, rustls::Error> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|_| without_suite())?;
-    let mut config = ClientConfig::new(Arc::new(crypto));
+    let mut config = ClientConfig::new(Arc::new(Unpadded(Arc::new(crypto))));
     config.transport_config(Arc::new(transport(0, limits::QUIC_WINDOW_UPSTREAM, Congestion::Cubic, true)));
     Ok(config)
 }

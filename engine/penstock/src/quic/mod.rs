@@ -20,6 +20,7 @@ mod farewell;
 mod ids;
 mod keys;
 mod link;
+mod padding;
 mod proof;
 mod trace;
 mod window;
