@@ -29,7 +29,11 @@ class Client(Wire):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.http, self.responses = H3Connection(self._quic), {}
+        self.http, self.responses, self.longest = H3Connection(self._quic), {}, 0
+
+    def datagram_received(self, data, addr):
+        self.longest = max(self.longest, len(data))
+        super().datagram_received(data, addr)
 
     def quic_event_received(self, event):
         if isinstance(event, events.StreamReset) and event.stream_id in self.responses:
@@ -276,6 +280,16 @@ async def told(address, _):
         check(f"no content in {fields}", "transfer-encoding" in fields or "content-length" in fields, False)
 
 
+async def takes_long_ones(address, _):
+    """Datagrams are as long as the way to us is known to take: an Ethernet's, or four of those that a loopback interface takes at once."""
+    async with client(address) as peer:
+        # Each acknowledgement says more of the way.
+        for _ in range(5):
+            check("content", len((await peer.get("/bytes/1000000")).body), 1_000_000)
+        near = own_address(address) == address.rsplit(":", 1)[0]
+        check("the longest datagram", peer.longest, 16_376 if near else 1_472)
+
+
 async def drains(address, pid):
     """SIGTERM with requests under way: all are answered, the leave is told in two steps, and the end is in order."""
     async with wire(address) as peer:
@@ -297,7 +311,8 @@ async def drains(address, pid):
 
 SCENARIOS = {
     "many": many, "trailers": trailers, "expects": expects, "calls": calls, "resumes": resumes, "early": early, "updates-keys": updates_keys, "moves": moves,
-    "gives-up": gives_up, "swaps": swaps, "stops": stops, "never-takes": never_takes, "told": told, "drains": drains,
+    "gives-up": gives_up, "swaps": swaps, "stops": stops, "never-takes": never_takes, "told": told, "takes-long-ones": takes_long_ones,
+    "drains": drains,
 }
 
 

@@ -6,7 +6,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use harness::{Authority, Driver, Engine, Folder, Kind, Net, Origin, Setup, free_address, on_each_driver, quic};
+use harness::{
+    Authority, Driver, Engine, Folder, H3Door, Kind, Net, Origin, Setup, free_address, on_each_driver, quic,
+};
 
 /// What a run may take on a machine that does other things too.
 const RUN_MAX: Duration = Duration::from_secs(120);
@@ -52,6 +54,21 @@ on_each_driver! {
         assert!((CLIENTS / 4..CLIENTS * 3 / 4).contains(&lost.len()), "{} of {CLIENTS} were lost", lost.len());
         let metrics = engine.metrics();
         assert_eq!((metrics.sum("quic_passed_on_total"), metrics.sum("quic_passed_on_lost_total")), (0, 0));
+    }
+
+    /// No longer than an Ethernet's over a cable, and much longer to who is on this host.
+    fn datagrams_are_as_long_as_the_way_takes(driver) {
+        let (net, origin) = (Net::enter(), Origin::standard());
+        let mut setup = Setup::new(driver);
+        if net.is_some() {
+            setup = setup.at(SocketAddr::new(Net::V4.parse().expect("an address"), 8_443));
+        }
+        let door = H3Door::of(setup.origin(&origin), "");
+        if let Some(net) = &net {
+            net.outside(|| door.play("h3_client.py", "takes-long-ones"));
+        }
+        door.play("h3_client.py", "takes-long-ones");
+        assert_eq!(door.engine.metrics().sum("h3_faults_total"), 0);
     }
 
     /// HTTP/3 that the engine began without and came to speak by another configuration is no worse at it.

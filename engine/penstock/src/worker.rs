@@ -226,9 +226,9 @@ impl Worker {
         for endpoint in bound.quic {
             let gate = gate(None);
             entrance.add_port(&gate);
-            if let (Some(qlog), Some(http3)) = (&self.qlog, &listener.http3) {
+            if let Some(qlog) = &self.qlog {
                 let (qlog, cells) = (Arc::clone(qlog), Arc::clone(&self.seat.cells));
-                endpoint.record(quic::Recorder { qlog, http3: http3.clone(), cells });
+                endpoint.record(quic::Recorder { qlog, cells });
             }
             if let Some(carrier) = &self.carrier {
                 endpoint.carry(Rc::clone(carrier));

@@ -46,8 +46,19 @@ pub const QUIC_SEND_WINDOW_MAX: u64 = 8 << 20;
 /// The largest datagram that a path is tried with: an Ethernet's, of IPv4. Of IPv6 20 bytes less go through, which is found out.
 pub const QUIC_DATAGRAM_MAX: u16 = 1_472;
 
+/// And where nothing but this host lies in between, whose loopback takes 64 KiB: four of them fill what the kernel cuts at once. More would save little, and
+/// what is found in two steps costs each connection 25 KB.
+pub const QUIC_DATAGRAM_NEAR: u16 = 16_376;
+
+/// What is under way there before anything is known: there is no network to be spared, and sockets of Linux take 208 KiB. With less (RFC 9002 §7.2 has 14,720
+/// bytes for networks) the first large datagrams fill the window, and quinn-proto lets nothing out then, acknowledgements and the end included.
+pub const QUIC_WINDOW_NEAR: u64 = 128 << 10;
+
 /// Datagrams that one send of a connection may consist of: of the largest ones, so many fill what the kernel cuts at once (64 KiB).
 pub const QUIC_SEGMENTS_MAX: usize = 44;
+
+/// What the kernel cuts at once.
+pub const QUIC_SEND_BYTES: usize = 65_507;
 
 /// Sends of a connection in one turn; after those others have theirs.
 pub const QUIC_SENDS_A_TURN: usize = 4;

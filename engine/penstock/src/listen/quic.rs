@@ -19,11 +19,11 @@ pub fn bind(
     first: usize,
     keys: &Keys,
     place: Place,
-    server: &Arc<quic::ServerConfig>,
+    offer: &Arc<quic::Offer>,
 ) -> io::Result<Vec<Rc<Endpoint>>> {
     let mut at = first;
     datagrams(listener, ", for HTTP/3", "; `http3.enabled = false` does without", |address| {
-        let endpoint = Endpoint::bind(address, at, keys, place, Arc::clone(server))?;
+        let endpoint = Endpoint::bind(address, at, keys, place, Arc::clone(offer))?;
         at += 1;
         Ok(endpoint)
     })

@@ -1,5 +1,6 @@
 //! What is offered to peers, and allowed them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +20,54 @@ use crate::snapshot::{Congestion, Http3};
 use crate::tls;
 
 /// A listener's QUIC, with what it shows by TLS.
-///
+pub struct Offer {
+    http3: Http3,
+    /// To clients behind a network.
+    far: Arc<ServerConfig>,
+    /// And to those of this host.
+    near: Arc<ServerConfig>,
+}
+
+impl Offer {
+    pub(super) const fn far(&self) -> &Arc<ServerConfig> {
+        &self.far
+    }
+
+    pub(super) const fn to(&self, reach: Reach) -> &Arc<ServerConfig> {
+        match reach {
+            Reach::Far => &self.far,
+            Reach::Near => &self.near,
+        }
+    }
+
+    /// The same, for a connection of which `stream` is told.
+    pub(super) fn recorded(&self, reach: Reach, stream: Option<QlogStream>) -> Arc<ServerConfig> {
+        let mut transport = of_clients(&self.http3, reach);
+        transport.qlog_stream(stream);
+        with_transport(&self.far, transport)
+    }
+}
+
+/// What a connection's datagrams go through.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Reach {
+    Far,
+    /// Nothing but this host.
+    Near,
+}
+
+impl Reach {
+    /// Of one that comes from there to here.
+    pub(super) fn between(from: IpAddr, to: Option<IpAddr>) -> Self {
+        let from = from.to_canonical();
+        let same = from.is_loopback() || to.is_some_and(|to| to.to_canonical() == from);
+        if same { Self::Near } else { Self::Far }
+    }
+}
+
 /// # Errors
 /// Its TLS has no suite that QUIC begins with (RFC 9001 §5.2).
-pub fn server(tls: &tls::ServerConfig, http3: &Http3, keys: &Keys) -> Result<Arc<ServerConfig>, rustls::Error> {
+pub fn offer(tls: &tls::ServerConfig, http3: &Http3, keys: &Keys) -> Result<Arc<Offer>, rustls::Error> {
     let mut tls = tls.clone();
     tls.alpn_protocols = vec![b"h3".to_vec()];
     // All or none of it (RFC 9001 §4.6.1): how much it is, the windows below say.
@@ -35,18 +80,16 @@ pub fn server(tls: &tls::ServerConfig, http3: &Http3, keys: &Keys) -> Result<Arc
     tokens.log(Arc::clone(&keys.used) as _).sent(1);
     let mut config = ServerConfig::new(Arc::new(Unpadded(Arc::new(crypto))), Arc::clone(&keys.token));
     config
-        .transport_config(Arc::new(of_clients(http3)))
+        .transport_config(Arc::new(of_clients(http3, Reach::Far)))
         .validation_token_config(tokens)
         .max_incoming(limits::QUIC_INCOMING_MAX)
         .incoming_buffer_size(limits::QUIC_INCOMING_BYTES)
         .incoming_buffer_size_total(limits::QUIC_INCOMING_BYTES_ALL);
-    Ok(Arc::new(config))
+    let near = with_transport(&config, of_clients(http3, Reach::Near));
+    Ok(Arc::new(Offer { http3: http3.clone(), far: Arc::new(config), near }))
 }
 
-/// The same listener's, for a connection of which `stream` is told.
-pub(super) fn recorded(server: &ServerConfig, http3: &Http3, stream: Option<QlogStream>) -> Arc<ServerConfig> {
-    let mut transport = of_clients(http3);
-    transport.qlog_stream(stream);
+fn with_transport(server: &ServerConfig, transport: TransportConfig) -> Arc<ServerConfig> {
     let mut server = server.clone();
     server.transport_config(Arc::new(transport));
     Arc::new(server)
@@ -59,7 +102,7 @@ pub(super) fn recorded(server: &ServerConfig, http3: &Http3, stream: Option<Qlog
 pub fn client(tls: Arc<rustls::ClientConfig>) -> Result<ClientConfig, rustls::Error> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|_| without_suite())?;
     let mut config = ClientConfig::new(Arc::new(Unpadded(Arc::new(crypto))));
-    config.transport_config(Arc::new(transport(0, limits::QUIC_WINDOW_UPSTREAM, Congestion::Cubic, true)));
+    config.transport_config(Arc::new(transport(0, limits::QUIC_WINDOW_UPSTREAM, Congestion::Cubic, true, Reach::Far)));
     Ok(config)
 }
 
@@ -67,17 +110,20 @@ fn without_suite() -> rustls::Error {
     rustls::Error::General("no TLS_AES_128_GCM_SHA256, with which QUIC begins".to_owned())
 }
 
-fn of_clients(http3: &Http3) -> TransportConfig {
-    transport(http3.streams, limits::QUIC_WINDOW, http3.congestion, http3.datagrams)
+fn of_clients(http3: &Http3, reach: Reach) -> TransportConfig {
+    transport(http3.streams, limits::QUIC_WINDOW, http3.congestion, http3.datagrams, reach)
 }
 
-fn transport(streams: u16, window: u32, congestion: Congestion, datagrams: bool) -> TransportConfig {
+fn transport(streams: u16, window: u32, congestion: Congestion, datagrams: bool, reach: Reach) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(limits::QUIC_DATAGRAM_MAX);
+    match reach {
+        Reach::Far => mtu.upper_bound(limits::QUIC_DATAGRAM_MAX),
+        Reach::Near => mtu.upper_bound(limits::QUIC_DATAGRAM_NEAR).minimum_change(limits::QUIC_DATAGRAM_NEAR / 4),
+    };
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(VarInt::from(streams))
-        .congestion_controller_factory(controllers(congestion))
+        .congestion_controller_factory(controllers(congestion, reach))
         .max_concurrent_uni_streams(limits::HTTP3_ONE_WAY_STREAMS.into())
         .stream_receive_window(limits::QUIC_STREAM_WINDOW.into())
         .receive_window(window.into())
@@ -90,11 +136,20 @@ fn transport(streams: u16, window: u32, congestion: Congestion, datagrams: bool)
 }
 
 /// Makes what decides how much is under way on a connection.
-fn controllers(congestion: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
+fn controllers(congestion: Congestion, reach: Reach) -> Arc<dyn ControllerFactory + Send + Sync> {
+    macro_rules! made {
+        ($config:ty) => {{
+            let mut config = <$config>::default();
+            if reach == Reach::Near {
+                config.initial_window(limits::QUIC_WINDOW_NEAR);
+            }
+            Arc::new(config)
+        }};
+    }
     match congestion {
-        Congestion::Cubic => Arc::new(CubicConfig::default()),
-        Congestion::NewReno => Arc::new(NewRenoConfig::default()),
-        Congestion::Bbr => Arc::new(BbrConfig::default()),
+        Congestion::Cubic => made!(CubicConfig),
+        Congestion::NewReno => made!(NewRenoConfig),
+        Congestion::Bbr => made!(BbrConfig),
     }
 }
 
@@ -116,10 +171,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_is_on_this_host_is_near() {
+        let reach = |from: &str, to: Option<&str>| {
+            Reach::between(from.parse().expect("an address"), to.map(|to| to.parse().expect("an address")))
+        };
+        assert_eq!(reach("127.0.0.1", None), Reach::Near);
+        assert_eq!(reach("::ffff:127.0.0.1", None), Reach::Near);
+        assert_eq!(reach("::1", Some("::1")), Reach::Near);
+        assert_eq!(reach("192.0.2.1", Some("::ffff:192.0.2.1")), Reach::Near);
+        assert_eq!(reach("192.0.2.2", Some("192.0.2.1")), Reach::Far);
+        assert_eq!(reach("192.0.2.1", None), Reach::Far);
+    }
+
+    #[test]
     fn each_name_means_its_controller() {
-        let made = |congestion| controllers(congestion).build(ring::monotonic().instant(), 1_200).into_any();
+        let made =
+            |congestion| controllers(congestion, Reach::Far).build(ring::monotonic().instant(), 1_200).into_any();
         assert!(made(Congestion::Cubic).is::<Cubic>());
         assert!(made(Congestion::NewReno).is::<NewReno>());
         assert!(made(Congestion::Bbr).is::<Bbr>());
+    }
+
+    /// What is under way at the start holds the largest datagram that is tried, and others behind it: a window that one of them fills keeps acknowledgements back.
+    #[test]
+    fn a_probe_of_the_path_leaves_room() {
+        for congestion in [Congestion::Cubic, Congestion::NewReno, Congestion::Bbr] {
+            for (reach, datagram) in
+                [(Reach::Far, limits::QUIC_DATAGRAM_MAX), (Reach::Near, limits::QUIC_DATAGRAM_NEAR)]
+            {
+                let controller = controllers(congestion, reach).build(ring::monotonic().instant(), 1_200);
+                assert!(controller.window() >= 4 * u64::from(datagram), "{congestion:?}, {reach:?}");
+            }
+        }
     }
 }

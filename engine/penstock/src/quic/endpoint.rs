@@ -11,11 +11,12 @@ use std::task::{Context, Poll};
 use abi::{ConnectionIds, Place, Route};
 use bytes::BytesMut;
 use quinn_proto::{
-    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, ServerConfig,
-    Transmit,
+    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, QlogStream,
+    ServerConfig, Transmit,
 };
 use ring::{Now, Received, Sent, TaskRef, UdpOptions, UdpSocket};
 
+use super::config::{Offer, Reach};
 use super::farewell::Farewell;
 use super::ids::called_in;
 use super::link::{Inbox, Link};
@@ -23,7 +24,6 @@ use super::proof::Proof;
 use super::{Keys, Trace, config, instant};
 use crate::afxdp::{Lane, Port, Way};
 use crate::limits;
-use crate::snapshot::Http3;
 use crate::telemetry::WorkerCells;
 use crate::telemetry::qlog::Qlog;
 
@@ -79,7 +79,7 @@ pub struct Endpoint {
     /// Something was received since there was last nothing: it was that which woke.
     receiving: Cell<bool>,
     /// What is shown to clients.
-    shown: RefCell<Option<Arc<ServerConfig>>>,
+    shown: RefCell<Option<Arc<Offer>>>,
     /// Writes connections down, where that may be asked for.
     recorder: OnceCell<Recorder>,
 }
@@ -95,7 +95,6 @@ enum End {
 /// What is needed to write a listener's connections down.
 pub struct Recorder {
     pub qlog: Arc<Qlog>,
-    pub http3: Http3,
     pub cells: Arc<WorkerCells>,
 }
 
@@ -139,15 +138,9 @@ impl Endpoint {
     ///
     /// # Errors
     /// The socket's.
-    pub fn bind(
-        address: SocketAddr,
-        at: usize,
-        keys: &Keys,
-        place: Place,
-        server: Arc<ServerConfig>,
-    ) -> io::Result<Rc<Self>> {
+    pub fn bind(address: SocketAddr, at: usize, keys: &Keys, place: Place, shown: Arc<Offer>) -> io::Result<Rc<Self>> {
         let socket = UdpSocket::bind(address, &UdpOptions::default())?;
-        Self::new(socket, at, keys, place, Some(server))
+        Self::new(socket, at, keys, place, Some(shown))
     }
 
     /// An endpoint that lets nobody in, and [calls](Self::call), at an address of its own.
@@ -161,17 +154,16 @@ impl Endpoint {
         Self::new(socket, 0, keys, place, None)
     }
 
-    fn new(
-        socket: UdpSocket,
-        at: usize,
-        keys: &Keys,
-        place: Place,
-        server: Option<Arc<ServerConfig>>,
-    ) -> io::Result<Rc<Self>> {
+    fn new(socket: UdpSocket, at: usize, keys: &Keys, place: Place, shown: Option<Arc<Offer>>) -> io::Result<Rc<Self>> {
         let config = Arc::new(config::endpoint(keys, place));
         Ok(Rc::new(Self {
             local: socket.local()?,
-            machine: RefCell::new(quinn_proto::Endpoint::new(config, server.clone(), true, None)),
+            machine: RefCell::new(quinn_proto::Endpoint::new(
+                config,
+                shown.as_deref().map(Offer::far).cloned(),
+                true,
+                None,
+            )),
             socket,
             lane: OnceCell::new(),
             task: Cell::new(None),
@@ -186,7 +178,7 @@ impl Endpoint {
             at,
             carrier: OnceCell::new(),
             receiving: Cell::new(false),
-            shown: RefCell::new(server),
+            shown: RefCell::new(shown),
             recorder: OnceCell::new(),
         }))
     }
@@ -212,9 +204,9 @@ impl Endpoint {
     }
 
     /// Shows something else to clients from now on.
-    pub fn show(&self, server: Arc<ServerConfig>) {
-        self.shown.replace(Some(Arc::clone(&server)));
-        self.machine.borrow_mut().set_server_config(Some(server));
+    pub fn show(&self, shown: Arc<Offer>) {
+        self.machine.borrow_mut().set_server_config(Some(Arc::clone(shown.far())));
+        self.shown.replace(Some(shown));
     }
 
     /// Connections whose handshake has not been finished.
@@ -266,15 +258,23 @@ impl Endpoint {
         let _ = self.recorder.set(recorder);
     }
 
-    /// What is written of a client's connection, and what it is served with for that; nothing of most.
-    fn trace(&self, newcomer: &Newcomer) -> Option<(Trace, Arc<ServerConfig>)> {
-        let Recorder { qlog, http3, cells } = self.recorder.get()?;
+    /// What a client is served with, and what is written of its connection: nothing of most.
+    fn served(&self, newcomer: &Newcomer) -> (Option<Arc<ServerConfig>>, Option<Trace>) {
+        let Some(shown) = &*self.shown.borrow() else { return (None, None) };
+        let reach = Reach::between(newcomer.address().ip(), newcomer.incoming.local_ip());
+        match self.trace(newcomer) {
+            Some((trace, stream)) => (Some(shown.recorded(reach, stream)), Some(trace)),
+            None => (Some(Arc::clone(shown.to(reach))), None),
+        }
+    }
+
+    fn trace(&self, newcomer: &Newcomer) -> Option<(Trace, Option<QlogStream>)> {
+        let Recorder { qlog, cells } = self.recorder.get()?;
         let (client, id) = (newcomer.address(), *newcomer.incoming.orig_dst_cid());
         if !qlog.wants(client.ip()) {
             return None;
         }
-        let (trace, stream) = Trace::begin(qlog.begin(&id.to_string(), cells)?, id, client, ring::now());
-        Some((trace, config::recorded(self.shown.borrow().as_ref()?, http3, stream)))
+        Some(Trace::begin(qlog.begin(&id.to_string(), cells)?, id, client, ring::now()))
     }
 
     /// Where there is a way past the kernel, datagrams go out by it from now on, as far as it knows where to.
@@ -369,7 +369,7 @@ impl Endpoint {
             true => Proof::given(),
             false => Proof::wanted(*newcomer.incoming.orig_dst_cid(), newcomer.heard),
         };
-        let (trace, server) = self.trace(&newcomer).unzip();
+        let (server, trace) = self.served(&newcomer);
         let accepted = self.machine.borrow_mut().accept(newcomer.incoming, instant(ring::now()), wire, server);
         match accepted {
             Ok((handle, connection)) => Some(Link::new(self, handle, connection, proof).traced(trace)),

@@ -268,10 +268,9 @@ impl Link {
         let Self { quic, endpoint, inbox, farewell, left, .. } = self;
         let moment = instant(now);
         for _ in 0..limits::QUIC_SENDS_A_TURN {
-            let most = match inbox.proof.left() {
-                None => limits::QUIC_SEGMENTS_MAX,
-                Some(left) => limits::QUIC_SEGMENTS_MAX.min(left as usize / usize::from(quic.current_mtu())),
-            };
+            let bytes =
+                inbox.proof.left().map_or(limits::QUIC_SEND_BYTES, |left| limits::QUIC_SEND_BYTES.min(left as usize));
+            let most = limits::QUIC_SEGMENTS_MAX.min(bytes / usize::from(quic.current_mtu()));
             if most == 0 {
                 return Poll::Ready(());
             }

@@ -27,16 +27,14 @@ mod window;
 
 pub use self::caller::Caller;
 pub use self::carriage::{Ends, Ways, receive_from_all};
-pub use self::config::{client, server};
+pub use self::config::{Offer, client, offer};
 pub use self::endpoint::{Astray, Carrier, Endpoint, Newcomer, Recorder};
 pub use self::ids::{called_in, id, is_called_in, told_in};
 pub use self::keys::Keys;
 pub use self::link::{Behind, Link, Notice};
 pub use self::trace::{Frame, Trace};
 pub use abi::Place;
-pub use quinn_proto::{
-    ClientConfig, ConnectionError, ConnectionId, Dir, ServerConfig, StreamEvent, StreamId, WriteError,
-};
+pub use quinn_proto::{ClientConfig, ConnectionError, ConnectionId, Dir, StreamEvent, StreamId, WriteError};
 
 use std::time::Instant;
 

@@ -98,8 +98,8 @@ impl Entrance {
     /// What clients of HTTP/3 are shown from now on.
     pub(super) fn show(&self, listener: &Listener, tls: Option<&Arc<ServerConfig>>, keys: &quic::Keys) {
         // A configuration that was tried out when it was loaded is not refused now.
-        if let Some(Ok(server)) = tls.and_then(|tls| offer_quic(listener, tls, keys)) {
-            self.quic.iter().for_each(|endpoint| endpoint.show(Arc::clone(&server)));
+        if let Some(Ok(offer)) = tls.and_then(|tls| offer_quic(listener, tls, keys)) {
+            self.quic.iter().for_each(|endpoint| endpoint.show(Arc::clone(&offer)));
         }
     }
 
@@ -129,12 +129,8 @@ impl Entrance {
 }
 
 /// What a listener shows to clients of QUIC; `None` where it does not speak it.
-fn offer_quic(
-    listener: &Listener,
-    tls: &ServerConfig,
-    keys: &quic::Keys,
-) -> Option<io::Result<Arc<quic::ServerConfig>>> {
+fn offer_quic(listener: &Listener, tls: &ServerConfig, keys: &quic::Keys) -> Option<io::Result<Arc<quic::Offer>>> {
     let http3 = listener.http3.as_ref()?;
-    let server = quic::server(tls, http3, keys);
-    Some(server.map_err(|error| io::Error::other(format!("listener `{}`: {error}", listener.name))))
+    let offer = quic::offer(tls, http3, keys);
+    Some(offer.map_err(|error| io::Error::other(format!("listener `{}`: {error}", listener.name))))
 }

@@ -9,7 +9,7 @@ use ring::{DriverChoice, Options, Ring};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
-use crate::snapshot::{Congestion, QuicSettings};
+use crate::snapshot::{Congestion, Http3, QuicSettings};
 
 const INITIAL_BYTES: usize = 1_200;
 
@@ -59,9 +59,9 @@ fn listening() -> Rc<Endpoint> {
         .expect("a pair");
     let keys = Keys::new(&QuicSettings::default()).expect("there is randomness").repeatable(1);
     let http3 = Http3 { streams: 10, congestion: Congestion::Cubic, datagrams: false, advertised: None };
-    let server = config::server(&tls, &http3, &keys).expect("a suite that QUIC begins with");
+    let offer = config::offer(&tls, &http3, &keys).expect("a suite that QUIC begins with");
     let place = Place { server: 0, generation: 0, worker: 0 };
-    Endpoint::bind("10.0.0.1:443".parse().expect("an address"), 0, &keys, place, server).expect("a socket")
+    Endpoint::bind("10.0.0.1:443".parse().expect("an address"), 0, &keys, place, offer).expect("a socket")
 }
 
 fn on_a_ring(act: impl AsyncFn() + 'static) {
