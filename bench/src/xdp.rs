@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use abi::balance::{Forward, Hop, Vip};
 use abi::shield::{BUCKET_PACKETS, Bucket, LISTS_V4, Ports, RATES, SANE, Settings};
+use penstock::afxdp::Program as Datagrams;
 use penstock::balance::{Kind, Program, Room, door};
 use penstock::shield::{Listed, Program as Shield};
 use penstock::snapshot::{OuterSource, Transport};
@@ -73,6 +74,10 @@ fn cases() -> Outcome<Vec<Case>> {
         shielded("shield: the same, and sane, to a listener", listed_and_sane(), MANY, None, PORT)?,
         shielded("shield: token bucket", bucket(), MANY, Some(60), PORT)?,
     ];
+    cases.push(handed_on("shield, then what does nothing: a jump", &[Kind::Floor], false)?);
+    cases.push(handed_on("shield, then balancer: another address", &[Kind::Balance], false)?);
+    cases.push(handed_on("shield, balancer, what does nothing", &[Kind::Balance, Kind::Floor], false)?);
+    cases.push(handed_on("shield, balancer, AF_XDP: another address", &[Kind::Balance], true)?);
     let known = |_: u32| 40_000;
     let another = |sample: u32| (sample % 60_000) as u16 + 1;
     // As often as a packet has hops, less a few.
@@ -117,6 +122,33 @@ fn shielded(name: &'static str, settings: Settings, repeat: u32, bar: Option<u64
     packet[36..38].copy_from_slice(&port.to_be_bytes());
     let run = move |_: u32| Ok(shield.try_on(&packet, repeat)?.each);
     Ok(Case { name, repeat, bar, run: Box::new(run) })
+}
+
+/// What nobody takes: from the shield by a jump to each of these, and at the end to AF_XDP where that stands there.
+fn handed_on(name: &'static str, behind: &[Kind], to_datagrams: bool) -> Outcome<Case> {
+    /// The interface that packets are tried on: loopback, which is the first of each network namespace.
+    const LOOPBACK: u32 = 1;
+    const MANY: u32 = 10_000;
+    let mut shield = Shield::load()?;
+    let (mut next, mut programs) = (shield.next().clone(), Vec::new());
+    for kind in behind {
+        let mut program = Program::load(*kind, room(), OuterSource::default(), &[], &[])?;
+        program.stand_behind(&next, LOOPBACK)?;
+        next = program.next().clone();
+        programs.push(program);
+    }
+    let mut datagrams = Datagrams::load(1)?;
+    datagrams.tell(abi::afxdp::Settings { address: [2; 6], frame_max: 1_792 })?;
+    if to_datagrams {
+        datagrams.stand_behind(&next, LOOPBACK)?;
+    }
+    let packet = tcp(Ipv4Addr::new(198, 51, 100, 1), 40_000, ACK);
+    let run = move |_: u32| {
+        // They are there for as long as they are measured.
+        let _ = (&programs, &datagrams);
+        Ok(shield.try_on(&packet, MANY)?.each)
+    };
+    Ok(Case { name, repeat: MANY, bar: None, run: Box::new(run) })
 }
 
 /// A VIP with as many endpoints as there are places, each of which this machine has just learnt the way to. Where flows do not stay (`keeps`), each packet finds its flow gone, and enters it

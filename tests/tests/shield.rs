@@ -193,8 +193,10 @@ fn who_does_not_heed_its_limit_is_dropped_for_a_while() {
             "[shield]\ninterfaces = [{:?}]\nover_limit = {{ rate = \"1/d\", burst = 500, for = \"15s\" }}",
             Net::INTERFACE
         );
-        let setup = Setup::new(Driver::Epoll).at(door()).origin(&origin).more(&shield);
+        let setup = Setup::new(Driver::Epoll).at(door()).origin(&origin);
         let engine = setup.route_line("limit = [{ rate = \"1/s\", burst = 5 }]").start();
+        // It comes with another configuration.
+        engine.adopt(&format!("{}\n{shield}\n", engine.config()));
         if engine.status()["shield"][0].is_null() {
             println!("SKIPPED: {}", engine.status()["goes_without"]);
             return;
@@ -236,6 +238,52 @@ fn who_does_not_heed_its_limit_is_dropped_for_a_while() {
         assert!(served(&net, GOOD), "others are none the worse");
         until("its time is over", Duration::from_secs(60), || engine.metrics().sum("shield_denied") == 0);
         assert!(net.get(BAD, door(), PATIENCE).is_ok());
+    });
+}
+
+/// Another configuration: what it denies is another, words of operators stay as long as it stands, a new listener's port is protected, and it goes and comes.
+#[test]
+fn another_configuration() {
+    run(Sharing::Shared, || {
+        let Some(net) = Net::enter() else { return };
+        [BAD, WORSE].iter().for_each(|address| net.also_from(address));
+        let origin = Origin::standard();
+        let deny = format!("deny = [\"{BAD}\"]");
+        let Some(engine) = shielded(&origin, "native", &deny) else { return };
+        let before = engine.config();
+        assert_eq!(set(&engine, WORSE, "deny"), 200);
+        assert!(dropped(&net, BAD) && dropped(&net, WORSE));
+        let counted = seen(&engine, "denied", "drop");
+
+        engine.adopt(&before.replace(&deny, ""));
+        assert!(served(&net, BAD) && dropped(&net, WORSE));
+        assert!(seen(&engine, "denied", "drop") > counted, "it counts on");
+        engine.adopt(&before.replace(&deny, "dry_run = true"));
+        assert!(served(&net, BAD) && served(&net, WORSE));
+        assert!(seen(&engine, "denied", "would_drop") > 0);
+        assert_eq!(engine.status()["shield"][0]["does"], "counts");
+
+        // Of one source there may be one packet more.
+        let rate = "packets = { rate = \"1/d\", burst = 1 }";
+        let port = SocketAddr::new(Net::V4.parse().unwrap(), 8_081);
+        assert!(net.get(BAD, port, SILENCE).is_err(), "nobody is there");
+        assert_eq!(seen(&engine, "packet_rate", "drop"), 0);
+        let listener = format!("[[listen]]\nname = \"new\"\naddr = \"{port}\"\n");
+        engine.adopt(&format!("{}\n{listener}", before.replace(&deny, rate)));
+        assert!(net.get(BAD, port, SILENCE).is_err());
+        assert!(seen(&engine, "packet_rate", "drop") > 0, "the new port is protected");
+
+        engine.write_config(&before.replace(&deny, "syn_cookies = \"auto\""));
+        let refused = engine.reload(&[]);
+        assert!(refused.code != Some(0) && refused.err.contains("shield.syn_cookies"), "{}", refused.err);
+        let bare = before.split("[shield]").next().expect("what is before it").to_owned();
+        let bare = format!("{bare}{}", &before[before.find("[[listen]]\nname = \"other\"").expect("it is there")..]);
+        engine.adopt(&bare);
+        assert!(served(&net, BAD) && served(&net, WORSE));
+        assert!(!net.interface().contains("prog/xdp"));
+        assert_eq!(engine.status()["shield"].to_string(), "[]");
+        engine.adopt(&before);
+        assert!(dropped(&net, BAD) && served(&net, WORSE), "words of operators have gone with it");
     });
 }
 

@@ -1,14 +1,16 @@
 //! `bench afxdp-echo`: sends back what comes past the kernel, as `l4-origin` does by a socket. A process of its own.
 
-use std::future::poll_fn;
+use std::future::pending;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use abi::afxdp::Settings;
-use penstock::afxdp::{Lane, Program, Share};
+use penstock::afxdp::{Lane, Port, Program, Share, Way};
+use penstock::bpf::Interfaces;
 use penstock::snapshot::XdpMode;
 use penstock::telemetry::WorkerCells;
-use ring::{Interface, RECEIVED_MAX, Transmit, Xsk};
+use ring::{Interface, RECEIVED_MAX, Received, Transmit, Xsk};
 use xtask::Outcome;
 
 use crate::flags::Flags;
@@ -28,21 +30,31 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
     program.open(listen)?;
     let socket = Xsk::open(&interface, 0).map_err(|error| format!("{name}: {error}"))?;
     program.seat(0, &socket)?;
-    program.attach(&name, mode)?;
+    let _standing = program.stand(&Interfaces::default(), &name, mode)?;
     let share = Share::new(vec![socket], interface);
     own::ring(&flags)?.block_on(async move {
-        let lane = Lane::new(share, Arc::new(WorkerCells::default()));
-        loop {
-            poll_fn(|cx| {
-                lane.poll_receive(0, cx, &mut |to, received, _| {
-                    let (peer, from) = (received.from, received.to);
-                    let answer = Transmit { to: peer, from, ecn: 0, segment: None, bytes: received.bytes };
-                    // What finds no room is the network's loss.
-                    let _ = lane.send(to.port(), &answer);
-                })
-            })
-            .await;
-            ring::yield_now().await;
-        }
+        let lane = Lane::new(Arc::new(WorkerCells::default()));
+        lane.open(share);
+        let echo = Rc::new(Echo { lane: Rc::clone(&lane), at: listen });
+        lane.join(&echo);
+        pending().await
     })
+}
+
+/// Sends back what comes to its address.
+struct Echo {
+    lane: Rc<Lane>,
+    at: SocketAddr,
+}
+
+impl Port for Echo {
+    fn local(&self) -> SocketAddr {
+        self.at
+    }
+
+    fn take(&self, received: Received<'_>, _: Way) {
+        let answer = Transmit { to: received.from, from: received.to, ecn: 0, segment: None, bytes: received.bytes };
+        // What finds no room is the network's loss.
+        let _ = self.lane.send(self.at.port(), &answer);
+    }
 }

@@ -29,3 +29,6 @@ pub use steer::{
     CONNECTION_LOAD, EXCHANGE_LOAD, GENERATIONS_HELD, Group, NEWCOMER_LOAD, SEAT_GIVEN, SEAT_LOAD, SEAT_TAKEN,
     SEAT_WORDS, Seat, Verdict, two_of,
 };
+
+/// Indices of interfaces that a program of XDP can have another one behind it on: its map of those has a place for each.
+pub const NEXT_MAX: u32 = 1 << 16;

@@ -127,9 +127,6 @@ impl Settings {
     }
 }
 
-/// Interfaces behind whose shield another program can stand, by their index: 512 KiB of places.
-pub const NEXT_MAX: u32 = 1 << 16;
-
 /// A network of the allow list. Zero in a table of lists means that there is none.
 pub const LISTED_ALLOW: u32 = 1;
 /// A network of the deny list.

@@ -5,17 +5,16 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use wire::{ETHERNET, IPV4, IPV6, UDP, load, store, store_half};
+use wire::{ETHERNET, IPV4, IPV6, UDP, load, pass, store, store_half};
 
-use crate::{ADDRESSES, DECAPS, INNER_V4, INNER_V6, Settings, UDP_HEADER, V4, V6};
+use crate::{ADDRESSES, DECAPS, INNER_V4, INNER_V6, NEXT, Settings, UDP_HEADER, V4, V6};
 
-/// Strips outer headers of packets that are wrapped for one of our addresses.
+/// Strips outer headers of packets that are wrapped for one of our addresses. Those are the kernel's then: their answers do not go back to who wrapped them. Who stands behind us sees all others.
 #[xdp(frags)]
 pub fn decap(ctx: XdpContext) -> u32 {
-    let (decap, action) = match stripped(&ctx) {
-        Ok(()) => (Decap::Stripped, XDP_PASS),
-        Err(Decap::Stranger) => (Decap::Stranger, XDP_DROP),
-        Err(other) => (other, XDP_PASS),
+    let decap = match stripped(&ctx) {
+        Ok(()) => Decap::Stripped,
+        Err(decap) => decap,
     };
     // SAFETY: the context is the kernel's.
     let octets = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
@@ -26,7 +25,11 @@ pub fn decap(ctx: XdpContext) -> u32 {
             (*counter)[1] += octets;
         }
     }
-    action
+    match decap {
+        Decap::Stripped => XDP_PASS,
+        Decap::Stranger => XDP_DROP,
+        _ => pass(&ctx, &NEXT),
+    }
 }
 
 #[inline(always)]

@@ -30,6 +30,7 @@ mod way;
 use core::mem::MaybeUninit;
 use core::ptr;
 
+use abi::NEXT_MAX;
 use abi::balance::{
     Address, BLOCKS, Decap, ENDPOINT_WORDS, Forward, NOBODY, Outcome, SETTINGS_WORDS, SLOTS_PER_BLOCK, VIP_COUNTS, Vip,
     first_block, slot_of,
@@ -37,9 +38,9 @@ use abi::balance::{
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::XdpContext;
-use wire::ETHERNET;
+use wire::{ETHERNET, pass};
 
 use crate::door::vip_of;
 use crate::flows::{Flow, remember, remembered};
@@ -75,6 +76,10 @@ static DECAPS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(Decap::ALL.
 #[map]
 static VIP_COUNTERS: PerCpuArray<[u64; VIP_COUNTS]> = PerCpuArray::with_max_entries(1, 0);
 
+/// Who sees what passes, by the interface's index.
+#[map]
+static NEXT: ProgramArray = ProgramArray::with_max_entries(NEXT_MAX, 0);
+
 /// IP in IP: what is inside.
 const INNER_V4: u32 = 4;
 const INNER_V6: u32 = 41;
@@ -88,7 +93,10 @@ const UDP_HEADER: u32 = 8;
 pub fn balance(ctx: XdpContext) -> u32 {
     let mut packet = MaybeUninit::<Packet>::uninit();
     if let Err(outcome) = read(&ctx, packet.as_mut_ptr()) {
-        return ended(&ctx, outcome as u32);
+        return match ended(&ctx, outcome as u32) {
+            XDP_PASS => pass(&ctx, &NEXT),
+            action => action,
+        };
     }
     #[cfg(feature = "nat")]
     if let Some(settings) = Settings::get() {
@@ -104,6 +112,9 @@ pub fn balance(ctx: XdpContext) -> u32 {
         Some(action) => action,
         None => send(&ctx, packet),
     };
+    if action == XDP_PASS {
+        return pass(&ctx, &NEXT);
+    }
     if action != UNDECIDED {
         return action;
     }

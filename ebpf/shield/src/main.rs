@@ -20,21 +20,22 @@ mod cookie;
 use core::arch::asm;
 use core::ptr;
 
+use abi::NEXT_MAX;
 #[cfg(feature = "cookies")]
 use abi::shield::COOKIES;
 use abi::shield::{
     BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, BUCKETS, Bucket, COUNTERS, DRY_RUN, HINT_WORDS, LISTED_ALLOW,
-    LISTED_DENY, LISTS_V4, LISTS_V6, NEXT_MAX, Note, PORT_WORDS, Ports, RATES, Reason, SAMPLE_OCTETS, SAMPLE_RATE,
+    LISTED_DENY, LISTS_V4, LISTS_V6, Note, PORT_WORDS, Ports, RATES, Reason, SAMPLE_OCTETS, SAMPLE_RATE,
     SAMPLE_RING, SAMPLES_LOST, SANE, Sample, Settings, Step, VERDICTS, counter_of, counter_of_note, hint_v4, hint_v6,
     port_bit, source_v4,
 };
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_TX};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::programs::XdpContext;
-use wire::{ETHERNET, IPV4, IPV6, TCP, UDP, load};
+use wire::{ETHERNET, IPV4, IPV6, TCP, UDP, load, pass};
 
 /// What the engine wants.
 #[map]
@@ -135,19 +136,8 @@ pub fn shield(ctx: XdpContext) -> u32 {
     match reason {
         Reason::Cookie => XDP_TX,
         _ if reason.drops() && !dry_run => XDP_DROP,
-        _ => pass(&ctx),
+        _ => pass(&ctx, &NEXT),
     }
-}
-
-/// Hands a packet on to who stands behind us on its interface; the kernel, where nobody does.
-#[inline(always)]
-fn pass(ctx: &XdpContext) -> u32 {
-    // SAFETY: the context is the kernel's. An empty place, or none, is a jump that does not happen.
-    unsafe {
-        let interface = (*ctx.ctx).ingress_ifindex;
-        let _ = NEXT.tail_call(ctx, interface);
-    }
-    XDP_PASS
 }
 
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! How XDP programs read and write packets.
+//! How XDP programs read and write packets, and hand them on.
 //!
 //! Headers at their usual places are read where they lie, a word an instruction. All others are copied by a helper: an address in a packet that depends on
 //! what is in it is arithmetic that the verifier lets nobody do who has not CAP_PERFMON.
@@ -9,7 +9,9 @@
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::helpers::generated::bpf_xdp_load_bytes;
+use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::XdpContext;
 
 /// Octets of an Ethernet header.
@@ -22,6 +24,18 @@ pub const IPV6: u16 = 0x86dd;
 /// IP's numbers of protocols.
 pub const TCP: u32 = 6;
 pub const UDP: u32 = 17;
+
+/// Hands a packet on to who stands behind us on its interface; to the kernel, where nobody does. To be called where the program ends, and not in a function of its own: a jump from there would
+/// count its stack as well.
+#[inline(always)]
+pub fn pass(ctx: &XdpContext, next: &ProgramArray) -> u32 {
+    // SAFETY: the context is the kernel's. An empty place, or none, is a jump that does not happen.
+    unsafe {
+        let interface = (*ctx.ctx).ingress_ifindex;
+        let _ = next.tail_call(ctx, interface);
+    }
+    XDP_PASS
+}
 
 /// Words of the packet as they lie in it; `None` where it ends before. `NEAR` is for places that are the same in all packets, and written
 /// as numbers.

@@ -1,16 +1,15 @@
 //! What the rooms that load eBPF programs have in common: a refusal of the kernel's as a sentence for the operator, what is in an object, what was
-//! counted, and how XDP programs come to their interfaces.
+//! counted, and which XDP programs stand on interfaces, one behind the other.
 
-use std::cell::RefCell;
+mod interfaces;
+
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::rc::Rc;
 
-use aya::maps::{Map, MapData, PerCpuArray, ProgramArray};
-use aya::programs::links::FdLink;
-use aya::programs::{Program, ProgramFd, Xdp, XdpMode as AttachMode};
+use aya::maps::{Map, PerCpuArray};
+use aya::programs::Program;
 use aya::{Ebpf, Pod};
 
-use crate::snapshot::XdpMode;
+pub use self::interfaces::{Comer, Interfaces, Next, Place, Standing, stand_on};
 
 /// A program of an object, as what it is.
 ///
@@ -31,58 +30,6 @@ where
 pub fn map<'a, M: TryFrom<&'a mut Map>>(ebpf: &'a mut Ebpf, name: &str) -> Result<M, String> {
     let map = ebpf.map_mut(name).and_then(|map| M::try_from(map).ok());
     map.ok_or_else(|| format!("the object has no {name}"))
-}
-
-/// Places behind a program of XDP, by the index of an interface: who has one sees what that program lets pass there. An interface has one program
-/// and one link; so two of them stand on it.
-#[derive(Clone)]
-pub struct Next {
-    /// The kernel empties it with its last descriptor.
-    places: Rc<RefCell<ProgramArray<MapData>>>,
-    room: u32,
-}
-
-/// A place that is taken, until this is dropped.
-pub struct Behind {
-    next: Next,
-    interface: u32,
-}
-
-impl Next {
-    /// Those of an object, which has room for so many.
-    ///
-    /// # Errors
-    /// The object has no such map.
-    pub fn of(ebpf: &mut Ebpf, name: &str, room: u32) -> Result<Self, String> {
-        let places = ebpf.take_map(name).and_then(|map| ProgramArray::try_from(map).ok());
-        let places = places.ok_or_else(|| format!("the object has no {name}"))?;
-        Ok(Self { places: Rc::new(RefCell::new(places)), room })
-    }
-
-    /// Gives a program the place of an interface.
-    ///
-    /// # Errors
-    /// A sentence for the operator.
-    pub fn give(&self, interface: u32, to: &ProgramFd) -> Result<Behind, String> {
-        if interface >= self.room {
-            return Err(format!(
-                "the interface has the index {interface}, and nothing can stand behind the shield of one beyond {}",
-                self.room - 1
-            ));
-        }
-        self.places
-            .borrow_mut()
-            .set(interface, to, 0)
-            .map_err(|error| refusal("standing behind the shield", &error))?;
-        Ok(Behind { next: self.clone(), interface })
-    }
-}
-
-impl Drop for Behind {
-    fn drop(&mut self) {
-        // Refused only where it is empty already.
-        let _ = self.next.places.borrow_mut().clear_index(&self.interface);
-    }
 }
 
 /// What was counted at a place of a map, over all CPUs.
@@ -115,34 +62,6 @@ pub fn interface_index(name: &str) -> Result<u32, String> {
     // Any socket can be asked: it stands for its network namespace.
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|error| refusal("a socket", &error))?;
     rustix::net::netdevice::name_to_index(socket, name).map_err(|error| format!("no interface `{name}`: {error}"))
-}
-
-/// Lets a program see an interface's packets until the link is dropped; tells which mode was granted.
-///
-/// # Errors
-/// A sentence for the operator.
-pub fn attach(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(FdLink, &'static str), String> {
-    let modes: &[(AttachMode, &str)] = match mode {
-        XdpMode::Auto => &[(AttachMode::Driver, "native"), (AttachMode::Skb, "generic")],
-        XdpMode::Native => &[(AttachMode::Driver, "native")],
-        XdpMode::Generic => &[(AttachMode::Skb, "generic")],
-    };
-    let mut refused = String::new();
-    for (mode, name) in modes {
-        match attach_as(program, interface, *mode) {
-            Ok(link) => return Ok((link, name)),
-            Err(why) if refused.is_empty() => refused = format!("{name}: {why}"),
-            Err(why) => refused = format!("{refused}; {name}: {why}"),
-        }
-    }
-    Err(refused)
-}
-
-fn attach_as(program: &mut Xdp, interface: &str, mode: AttachMode) -> Result<FdLink, String> {
-    let attached = program.attach(interface, mode).and_then(|id| program.take_link(id));
-    let link = attached.map_err(|error| refusal("attaching", &error))?;
-    // An attachment by netlink outlives us, so it is none (before Linux 5.9): dropping it ended it.
-    FdLink::try_from(link).map_err(|_| "attaching: no bpf_link, which needs Linux 5.9".to_owned())
 }
 
 /// The whole chain of what went wrong in one line, and what is missing when the kernel says no.

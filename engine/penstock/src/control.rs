@@ -103,29 +103,25 @@ fn told(done: Result<(Reloaded, String), String>) {
     }
 }
 
-/// Hands clients that do not heed their limits to the shield, where there is one for that.
+/// Hands clients that do not heed their limits to the shield, while there is one for that.
 fn keep_out(engine: &Rc<RefCell<Engine>>) {
-    if !engine.borrow().keeps_out() {
-        return;
-    }
     let engine = Rc::clone(engine);
     ring::spawn(async move {
         loop {
-            ring::sleep(KEEP_OUT_EVERY).await;
+            let is_there = engine.borrow().keeps_out();
+            ring::sleep(if is_there { KEEP_OUT_EVERY } else { limits::HOUSEKEEPING }).await;
             engine.borrow_mut().keep_out();
         }
     });
 }
 
-/// Tells the balancer who serves, where there is one.
+/// Tells the balancer who serves, while there is one.
 fn follow_vips(engine: &Rc<RefCell<Engine>>) {
-    if !engine.borrow().balance().is_raised() {
-        return;
-    }
     let engine = Rc::clone(engine);
     ring::spawn(async move {
         loop {
-            ring::sleep(limits::VIPS_FOLLOW_EVERY).await;
+            let is_there = engine.borrow().balance().is_raised();
+            ring::sleep(if is_there { limits::VIPS_FOLLOW_EVERY } else { limits::HOUSEKEEPING }).await;
             engine.borrow_mut().follow_vips();
         }
     });

@@ -19,6 +19,7 @@ pub(crate) use self::thread::driver;
 use self::thread::{Started, work};
 use crate::afxdp::AfXdp;
 use crate::balance::Balance;
+use crate::bpf::Interfaces;
 use crate::cores;
 use crate::exchange::Splicing;
 use crate::limits;
@@ -49,6 +50,7 @@ pub struct Engine {
     same_host: SameHost,
     balance: Balance,
     afxdp: AfXdp,
+    interfaces: Interfaces,
     roster: Roster,
     oversight: Oversight,
     discovery: Option<Discovery>,
@@ -108,6 +110,7 @@ impl Engine {
             same_host,
             balance: Balance::default(),
             afxdp: AfXdp::prepare(snapshot),
+            interfaces: Interfaces::default(),
             roster,
             oversight,
             discovery,
@@ -125,10 +128,10 @@ impl Engine {
             cpus,
         };
         engine.start_workers()?;
-        engine.afxdp.attach();
-        engine.shield = Shield::raise(snapshot);
-        engine.balance = Balance::raise(snapshot, &engine.quic.ids(), &|interface| engine.shield.on(interface));
+        engine.shield = Shield::raise(snapshot, &engine.interfaces);
+        engine.balance = Balance::raise(snapshot, &engine.quic.ids(), &engine.interfaces);
         engine.follow_vips();
+        engine.afxdp.stand(snapshot, &engine.interfaces);
         Ok(engine)
     }
 
@@ -278,6 +281,12 @@ impl Engine {
     #[must_use]
     pub fn afxdp(&self) -> &AfXdp {
         &self.afxdp
+    }
+
+    /// Which programs stand on interfaces.
+    #[must_use]
+    pub fn interfaces(&self) -> &Interfaces {
+        &self.interfaces
     }
 
     /// To say whom it denies.

@@ -64,6 +64,8 @@ pub enum Message {
     Certificates { listener: ListenerId, config: Arc<ServerConfig> },
     /// How datagrams reach the other workers.
     Ways(quic::Ways),
+    /// Datagrams go past the kernel by these queues from now on, or by none; to be said when that is so.
+    Lane { share: afxdp::Shares, done: mpsc::Sender<()> },
     /// Bind what a new configuration asks for, and say whether that went well.
     Prepare { draft: Arc<Draft>, bound: mpsc::Sender<Answer> },
     /// Go on by the configuration that was prepared, and say when that is so.
@@ -118,8 +120,8 @@ pub struct Worker {
     place: quic::Place,
     /// How datagrams reach the other workers.
     carrier: Option<quic::Carrier>,
-    /// The way past the kernel, where there is one.
-    lane: Option<Rc<afxdp::Lane>>,
+    /// The way past the kernel, which is closed where there is none.
+    lane: Rc<afxdp::Lane>,
     /// For programs to choose among.
     sockets: Sockets,
     steer: Rc<steer::Local>,
@@ -145,7 +147,7 @@ impl Worker {
             desk: Rc::new(Desk::new(seed, splicing)),
             log: log.map(|log| Rc::new(RefCell::new(log))),
         };
-        let lane = afxdp.map(|share| afxdp::Lane::new(share, Arc::clone(&seat.cells)));
+        let lane = afxdp::Lane::new(Arc::clone(&seat.cells));
         let world = Rc::new(World::new(Arc::clone(&generation), &seat, None));
         let mut worker = Self {
             seat,
@@ -174,7 +176,7 @@ impl Worker {
             let entrance = worker.enter(&world, id, tls, bound, places.get(at).map_or(&[][..], Vec::as_slice));
             worker.entrances.push(entrance);
         }
-        worker.lane.iter().for_each(afxdp::serve);
+        afxdp.into_iter().for_each(|share| worker.lane.open(share));
         ring::spawn(housekeeping(
             Rc::clone(&worker.world),
             Rc::clone(&worker.superseded),
@@ -207,7 +209,7 @@ impl Worker {
         for socket in bound.datagrams {
             let gate = gate(None);
             entrance.add_port(&gate);
-            ring::spawn(listen::udp::serve(gate, socket, self.lane.clone()));
+            ring::spawn(listen::udp::serve(gate, socket, Rc::clone(&self.lane)));
         }
         for (at, socket) in bound.listening.into_iter().enumerate() {
             let place = places.get(at);
@@ -233,9 +235,7 @@ impl Worker {
             if let Some(carrier) = &self.carrier {
                 endpoint.carry(Rc::clone(carrier));
             }
-            if let Some(lane) = &self.lane {
-                endpoint.go_by(lane);
-            }
+            endpoint.go_by(&self.lane);
             self.ends.push(&endpoint);
             entrance.quic.push(Rc::clone(&endpoint));
             ring::spawn(listen::quic::serve(gate, endpoint));
@@ -296,6 +296,13 @@ impl Worker {
             Message::Members { pool, members } => self.world.borrow().follow(pool, &members, &self.seat.cells),
             Message::Certificates { listener, config } => self.show(listener, &config),
             Message::Ways(ways) => self.carry(ways),
+            Message::Lane { share, done } => {
+                match share.take(self.seat.index) {
+                    Some(share) => self.lane.open(share),
+                    None => self.lane.close(),
+                }
+                let _ = done.send(());
+            }
             Message::Prepare { draft, bound } => drop(bound.send((self.seat.index, self.prepare(draft)))),
             Message::Adopt { generation, done } => {
                 self.adopt(generation);

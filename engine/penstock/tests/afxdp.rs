@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use abi::afxdp::Settings;
 use penstock::afxdp::{Program, Way, headers, read, write};
+use penstock::bpf::Interfaces;
 use penstock::snapshot::{self, AfXdp, Snapshot, XdpMode};
 use ring::{DriverChoice, FRAME_BYTES, FRAMES, Interface, Options, RECEIVED_MAX, Ring, SpinPolicy, Xsk, XskSocket};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -110,16 +111,16 @@ fn what_cannot_work_is_told_with_advice() {
         ("[engine]\naf_xdp = { interface = \"a/b\" }", true, "`a/b` is no interface's name", "`ip link`"),
         (on, false, "no listener is of `udp` or has HTTP/3", "`tls`"),
         (
-            &format!("{on}\n[shield]\ninterfaces = [\"eth1\", \"eth0\"]"),
+            "[engine]\naf_xdp = { interface = \"eth0\", mode = \"native\" }\n[shield]\ninterfaces = [\"eth1\", \"eth0\"]\nmode = \"generic\"",
             true,
-            "`eth0` has the program of [shield] already",
-            "take it out",
+            "`eth0` has [shield] in another mode",
+            "write the mode that [shield] has",
         ),
         (
-            &format!("{on}\n[decap]\ninterfaces = [\"eth0\"]\naddresses = [\"192.0.2.1\"]"),
+            "[engine]\naf_xdp = { interface = \"eth0\", mode = \"native\" }\n[decap]\ninterfaces = [\"eth0\"]\nmode = \"generic\"\naddresses = [\"192.0.2.1\"]",
             true,
-            "[decap] already",
-            "take it out",
+            "[decap] in another mode",
+            "write the mode that [decap] has",
         ),
     ] {
         let (_, told) = configured(more, with_http3);
@@ -131,6 +132,11 @@ fn what_cannot_work_is_told_with_advice() {
     let AfXdp { interface, mode } = asked(on).expect("it is asked for");
     assert_eq!((&*interface, mode), ("eth0", XdpMode::Auto));
     assert_eq!(asked(""), None);
+    let beside = format!("{on}\n[shield]\ninterfaces = [\"eth0\"]\nmode = \"generic\"");
+    let (snapshot, told) = configured(&beside, true);
+    assert_eq!(told, "", "it stands behind the shield");
+    let snapshot = snapshot.expect("it is taken");
+    assert_eq!((snapshot.xdp_mode("eth0"), snapshot.xdp_mode("eth1")), (XdpMode::Generic, XdpMode::Auto));
 }
 
 #[test]
@@ -248,13 +254,14 @@ fn what_comes_is_sent_back() {
             for door in [DOOR_V4, DOOR_V6] {
                 let Some(_space) = Space::enter(&format!("{name}-{mode:?}-{}", door.len())) else { return };
                 let Some((mut program, near)) = near() else { return };
-                program.attach("near0", mode).unwrap();
+                let on = Interfaces::default();
+                let _near = program.stand(&on, "near0", mode).unwrap();
                 let mut other = Program::load(1).unwrap();
                 other.tell(Settings { address: [2, 0, 0, 0, 0, 2], frame_max: RECEIVED_MAX as u32 }).unwrap();
                 other.open(address(if door == DOOR_V4 { "192.0.2.9:5" } else { "[2001:db8::9]:5" })).unwrap();
                 let far = Xsk::open(&Interface::named("far0").unwrap(), 0).unwrap();
                 other.seat(0, &far).unwrap();
-                other.attach("far0", mode).unwrap();
+                let _far = other.stand(&on, "far0", mode).unwrap();
                 let ring = Ring::new(Options { driver: driver.clone(), spin: SpinPolicy::Off }).unwrap();
                 let wanted = 5 * FRAMES as usize;
                 let back = ring.block_on(async move {
@@ -312,7 +319,7 @@ fn there_are_only_so_many_frames_to_send() {
 fn there_are_only_so_many_frames_to_receive() {
     let Some(_space) = Space::enter("flood") else { return };
     let Some((mut program, near)) = near() else { return };
-    program.attach("near0", XdpMode::Native).unwrap();
+    let _near = program.stand(&Interfaces::default(), "near0", XdpMode::Native).unwrap();
     let far = Xsk::open(&Interface::named("far0").unwrap(), 0).unwrap();
     let ring = Ring::new(Options { driver: DriverChoice::Auto, spin: SpinPolicy::Off }).unwrap();
     ring.block_on(async move {

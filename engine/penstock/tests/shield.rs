@@ -8,10 +8,12 @@ mod packets;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use abi::NEXT_MAX;
 use abi::shield::{
-    BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, Bucket, DRY_RUN, LISTS_V4, LISTS_V6, NEXT_MAX, Ports, RATES, Reason,
+    BUCKET_INITIALS, BUCKET_PACKETS, BUCKET_SYNS, Bucket, DRY_RUN, LISTS_V4, LISTS_V6, Ports, RATES, Reason,
     SAMPLE_OCTETS, SAMPLE_RING, SAMPLE_SIZE, SAMPLES_PER_SECOND, SANE, Settings, VERDICTS,
 };
+use penstock::afxdp;
 use penstock::balance::{self, Kind, Room};
 use penstock::shield::{Listed, Program};
 use penstock::snapshot::{OuterSource, Transport};
@@ -422,8 +424,21 @@ fn who_stands_behind_it_sees_what_passes() {
     assert_eq!(judge(&mut program, &bad), ("denied", true));
     assert_eq!(without_endpoint(&behind), 2, "what would be dropped is handed on");
 
+    // It hands on what it passes itself, to the third.
+    let mut third = afxdp::Program::load(1).unwrap();
+    third.stand_behind(behind.next(), LOOPBACK).unwrap();
+    let elsewhere = frame(&[], 0x0800, &ipv4("198.51.100.1", "192.0.2.9", 6, 0x4000, &[], &tcp(40_000, PORT, SYN)));
+    let seen = |third: &afxdp::Program| third.counts().iter().map(|(_, packets)| packets).sum::<u64>();
+    program.try_on(&elsewhere, 1).unwrap();
+    assert_eq!(seen(&third), 1);
+    program.try_on(&good, 1).unwrap();
+    assert_eq!(seen(&third), 1, "the balancer has dropped it");
+    behind.next().lead(LOOPBACK, None).unwrap();
+    program.try_on(&elsewhere, 1).unwrap();
+    assert_eq!(seen(&third), 1);
+
     // It goes, and the shield stays; and another one takes its place.
-    drop(behind);
+    program.next().lead(LOOPBACK, None).unwrap();
     assert_eq!(judge(&mut program, &good), ("passed", false));
     let mut floor = load(Kind::Floor);
     floor.stand_behind(program.next(), LOOPBACK).unwrap();

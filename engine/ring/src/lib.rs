@@ -28,6 +28,7 @@ mod table;
 mod time;
 mod timer;
 mod wheel;
+mod xdp;
 mod xsk;
 
 use std::future::{Future, poll_fn};
@@ -50,6 +51,7 @@ pub use spin::SpinPolicy;
 pub use table::Appetite;
 pub use time::{Now, monotonic, wall_clock};
 pub use timer::{Timer, sleep, sleep_until, until};
+pub use xdp::XdpLink;
 pub use xsk::{FRAME_BYTES, FRAMES, Interface, RECEIVED_MAX, Xsk, XskCounts, XskSocket, local_addresses};
 
 /// Starts a task on this thread's ring.

@@ -47,6 +47,7 @@ pub(super) fn status(engine: &Engine) -> Value {
         "cores": cores(engine),
         "listeners": listeners(engine),
         "programs": super::steering::rows(engine),
+        "interfaces": interfaces(engine),
         "shield": super::shield::interfaces(engine),
         "same_host": super::samehost::rows(engine),
         "balance": super::balance::interfaces(engine),
@@ -78,6 +79,12 @@ fn goes_without(engine: &Engine) -> Vec<String> {
         .chain(same_host)
         .chain(afxdp)
         .collect()
+}
+
+/// Which programs of XDP stand where, the first to see a packet first.
+fn interfaces(engine: &Engine) -> Vec<Value> {
+    let rows = engine.interfaces().rows().into_iter();
+    rows.map(|(name, mode, programs)| json!({ "interface": name, "mode": mode, "programs": programs })).collect()
 }
 
 fn cores(engine: &Engine) -> Vec<Value> {

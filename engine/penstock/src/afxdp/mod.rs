@@ -12,6 +12,7 @@
 //! * Each queue has one socket, and each socket one worker: queue `n` of `w` workers is worker `n % w`'s. What is another worker's is brought to it, as always.
 //! * The next hop of an answer is the link-layer address that the path's last packet came from ([`mod@paths`]): there is no ARP here and no routing.
 //! * Where anything is refused, the engine serves without and says so. Nothing is pinned: program, sockets and attachment end with the process.
+//! * It is the last of an interface's programs: it sees what the shield and the balancer let pass (`bpf::Interfaces`).
 //!
 //! Deliberately absent: what goes to endpoints and comes from them, and more than one interface.
 
@@ -28,9 +29,10 @@ use abi::afxdp::Settings;
 use ring::{Interface, RECEIVED_MAX, Xsk, local_addresses};
 
 pub use self::frame::{Datagram, Flaw, Way, headers, read, write};
-pub use self::lane::{Lane, Share};
-pub use self::ports::{Port, serve};
+pub use self::lane::{Lane, Share, Shares};
+pub use self::ports::Port;
 pub use self::program::Program;
+use crate::bpf::{Interfaces, Standing};
 use crate::limits;
 use crate::snapshot::{AfXdp as Wish, Bind, Listener, Snapshot};
 
@@ -49,8 +51,8 @@ struct Raised {
     /// By queue, until they are given away.
     sockets: Vec<Option<Xsk>>,
     zero_copy: bool,
-    /// How the program stands there; `None` before it does.
-    mode: Option<&'static str>,
+    /// `None` before the program stands there.
+    standing: Option<Standing>,
     listens: Vec<SocketAddr>,
     /// What the program has.
     doors: BTreeSet<SocketAddr>,
@@ -59,7 +61,7 @@ struct Raised {
 }
 
 impl AfXdp {
-    /// Opens sockets and loads the program, if the configuration asks for that, and tries it out. No packet comes before [`attach`](Self::attach).
+    /// Opens sockets and loads the program, if the configuration asks for that, and tries it out. No packet comes before it [stands](Self::stand).
     #[must_use]
     pub fn prepare(snapshot: &Snapshot) -> Self {
         let Some(wish) = &snapshot.engine.af_xdp else { return Self::default() };
@@ -79,23 +81,30 @@ impl AfXdp {
     }
 
     /// Workers receive: packets may come.
-    pub fn attach(&mut self) {
+    pub fn stand(&mut self, snapshot: &Snapshot, on: &Interfaces) {
         let Some(raised) = &mut self.raised else { return };
-        match raised.program.attach(&raised.wish.interface, raised.wish.mode) {
-            Ok(mode) => raised.mode = Some(mode),
+        let interface = &raised.wish.interface;
+        match raised.program.stand(on, interface, snapshot.xdp_mode(interface)) {
+            Ok(standing) => raised.standing = Some(standing),
             Err(why) => {
-                self.refused = Some(format!("{}: {why}", raised.wish.interface));
+                self.refused = Some(format!("{interface}: {why}"));
                 self.raised = None;
             }
         }
     }
 
-    /// The engine drains: datagrams come by the kernel from now on, which may have another process to give them to. What is sent goes on as before.
+    /// Datagrams come by the kernel from now on, which may have another process to give them to. What is sent goes on as before.
     pub fn stand_down(&mut self) {
         if let Some(raised) = &mut self.raised {
-            raised.program.detach();
-            raised.mode = None;
+            raised.standing = None;
         }
+    }
+
+    /// Whether a configuration wants what there is, wherever other programs stand.
+    #[must_use]
+    pub fn is_as_wanted(&self, snapshot: &Snapshot) -> bool {
+        let wanted = snapshot.engine.af_xdp.as_ref().map(|wish| &wish.interface);
+        self.refused.is_none() && self.raised.as_ref().map(|raised| &raised.wish.interface) == wanted
     }
 
     /// Workers go on by another configuration: its doors are those that there are. Tells what there is to say.
@@ -124,7 +133,8 @@ impl AfXdp {
     pub fn stands(&self) -> Option<(&str, &'static str, &'static str)> {
         let raised = self.raised.as_ref()?;
         let copies = if raised.zero_copy { "zero-copy" } else { "copy" };
-        Some((&raised.wish.interface, raised.mode?, copies))
+        let (interface, mode) = raised.standing.as_ref()?.stands();
+        Some((interface, mode, copies))
     }
 
     /// Queues that have a socket, and doors that the program knows.
@@ -170,9 +180,9 @@ impl Raised {
             sockets.push(Some(socket));
         }
         let zero_copy = sockets.iter().flatten().all(Xsk::is_zero_copy);
-        let (doors, mode) = (BTreeSet::new(), None);
+        let (doors, standing) = (BTreeSet::new(), None);
         let wish = wish.clone();
-        let mut raised = Self { wish, interface, program, sockets, zero_copy, mode, listens, doors, left_out: 0 };
+        let mut raised = Self { wish, interface, program, sockets, zero_copy, standing, listens, doors, left_out: 0 };
         raised.try_out()?;
         raised.follow()?;
         Ok(raised)

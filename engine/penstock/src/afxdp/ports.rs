@@ -6,11 +6,12 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
+use std::task::Poll;
 
 use ring::Received;
 
 use super::frame::Way;
-use super::lane::Lane;
+use super::lane::{Lane, Open};
 
 /// An address of ours that datagrams go to, on one worker: an endpoint of QUIC, or flows.
 pub trait Port {
@@ -49,23 +50,31 @@ impl Ports {
     }
 }
 
-/// Receives by a lane for the ports that have joined it, for as long as the worker works.
-pub fn serve(lane: &Rc<Lane>) {
-    for socket in 0..lane.sockets() {
-        ring::spawn(receive(Rc::clone(lane), socket));
+/// Receives by a lane for the ports that have joined it, for as long as it is open.
+pub(super) fn serve(lane: &Rc<Lane>, open: &Rc<Open>) {
+    for socket in 0..open.sockets.len() {
+        ring::spawn(receive(Rc::clone(lane), Rc::clone(open), socket));
     }
 }
 
-async fn receive(lane: Rc<Lane>, socket: usize) {
+async fn receive(lane: Rc<Lane>, open: Rc<Open>, socket: usize) {
+    open.expects(ring::current_task());
     loop {
-        poll_fn(|cx| {
-            lane.poll_receive(socket, cx, &mut |to, received, way| {
+        let is_over = poll_fn(|cx| {
+            let mut take = |to, received: Received<'_>, way| {
                 if let Some(port) = lane.ports.at(to) {
                     port.take(received, way);
                 }
-            })
+            };
+            match lane.poll_receive(&open, socket, cx, &mut take) {
+                Poll::Pending if open.is_closed() => Poll::Ready(true),
+                received => received.map(|()| false),
+            }
         })
         .await;
+        if is_over {
+            return;
+        }
         lane.ports.settle();
         // There may be more, but first those have their turn for whom this was.
         ring::yield_now().await;

@@ -6,12 +6,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use abi::afxdp::{DoorKey, Outcome, SETTINGS_WORDS, Settings, door_key};
 use abi::balance::mapped;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, XskMap};
-use aya::programs::links::FdLink;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use ring::Xsk;
 
-use crate::bpf::{self, attach, refusal};
+use crate::bpf::{self, Comer, Interfaces, Next, Place, Standing, refusal};
 use crate::limits;
 use crate::snapshot::XdpMode;
 
@@ -21,15 +20,13 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/afxdp/afxdp
 /// The program's name in the object, and in `bpftool prog`.
 const NAME: &str = "afxdp";
 
-/// The program, loaded, with its maps. Dropping it takes it off its interface and lets go of both, as the process's end does however that comes.
+/// The program, loaded, with its maps. Dropping it lets go of both, as the process's end does however that comes.
 pub struct Program {
     ebpf: Ebpf,
-    /// A descriptor of ours, with which the attachment ends.
-    link: Option<FdLink>,
 }
 
 impl Program {
-    /// Loads it for an interface with so many queues; it takes nothing yet, and sees no packets until it is [attached](Self::attach).
+    /// Loads it for an interface with so many queues; it takes nothing yet, and sees no packets until it [stands](Self::stand) there.
     ///
     /// # Errors
     /// A sentence for the operator: which step was refused, and what that needs.
@@ -42,7 +39,7 @@ impl Program {
             .load(OBJECT)
             .map_err(|error| refusal("maps", &error))?;
         program(&mut ebpf)?.load().map_err(|error| refusal("program", &error))?;
-        Ok(Self { ebpf, link: None })
+        Ok(Self { ebpf })
     }
 
     /// What it must know of its interface.
@@ -81,19 +78,21 @@ impl Program {
         map.remove(&key(door)).map_err(|error| refusal("doors", &error))
     }
 
-    /// Lets it see an interface's packets from now on; tells which mode was granted.
+    /// Lets it see an interface's packets, as long as it stands there.
     ///
     /// # Errors
     /// A sentence for the operator.
-    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<&'static str, String> {
-        let (link, name) = attach(program(&mut self.ebpf)?, interface, mode)?;
-        self.link = Some(link);
-        Ok(name)
+    pub fn stand(&mut self, on: &Interfaces, interface: &str, mode: XdpMode) -> Result<Standing, String> {
+        let own = program(&mut self.ebpf)?.fd().map_err(|error| refusal("program", &error))?;
+        on.raise(interface, mode, Comer { place: Place::Datagrams, name: NAME, program: own, next: None })
     }
 
-    /// Takes it off again: all packets are the kernel's.
-    pub fn detach(&mut self) {
-        self.link = None;
+    /// Has another program hand on to it what comes by the interface of this index, wherever that stands: for tests and measurements.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn stand_behind(&mut self, before: &Next, interface: u32) -> Result<(), String> {
+        before.lead(interface, Some(program(&mut self.ebpf)?.fd().map_err(|error| refusal("program", &error))?))
     }
 
     /// How often each thing was, over all CPUs.

@@ -25,12 +25,9 @@ use policy::hash::xxh64;
 pub use program::{Count, Kind, Program, Room, Tried, VipCounts, door};
 
 use self::places::{Place, Places};
-use crate::bpf::{self, Next};
+use crate::bpf::{Interfaces, Standing, stand_on};
 use crate::limits;
-use crate::snapshot::{self, Balancer, Snapshot, Vip, XdpMode};
-
-/// Who stands first on an interface, and how, where somebody does.
-type First<'a> = dyn Fn(&str) -> Option<(Next, &'static str)> + 'a;
+use crate::snapshot::{self, Balancer, Snapshot, Vip};
 
 /// The programs as the control thread holds them.
 #[derive(Default)]
@@ -58,8 +55,7 @@ pub struct Origin {
 struct Raised {
     wish: Balancer,
     program: Program,
-    /// Interfaces, with how it stands there.
-    interfaces: Vec<(Box<str>, &'static str)>,
+    interfaces: Vec<Standing>,
     vips: Vec<Followed>,
     places: Places,
     /// Packets that found no neighbour, when that was last looked at.
@@ -81,8 +77,9 @@ struct Followed {
 
 /// A decapsulator that stands on at least one interface.
 struct Decap {
+    wish: snapshot::Decap,
     program: Program,
-    interfaces: Vec<(Box<str>, &'static str)>,
+    interfaces: Vec<Standing>,
 }
 
 /// An endpoint of a VIP, for the operator's eye.
@@ -97,20 +94,47 @@ pub struct Share<'a> {
 }
 
 impl Balance {
-    /// Raises what the configuration asks for, as far as it is granted: behind who stands first on an interface. VIPs have nobody until they are told of; those that
-    /// read ids of QUIC connections read these.
+    /// Raises what the configuration asks for, as far as it is granted. VIPs have nobody until they are told of; those that read ids of QUIC connections read these.
     #[must_use]
-    pub fn raise(snapshot: &Snapshot, ids: &[ConnectionIds], first: &First<'_>) -> Self {
-        let mut refused = Vec::new();
+    pub fn raise(snapshot: &Snapshot, ids: &[ConnectionIds], on: &Interfaces) -> Self {
+        let mut balance = Self::default();
+        balance.adopt(snapshot, ids, on);
+        balance
+    }
+
+    /// Goes on by another configuration: VIPs, where there are any before and after, are the same.
+    pub fn adopt(&mut self, snapshot: &Snapshot, ids: &[ConnectionIds], on: &Interfaces) {
+        self.refused.clear();
+        let refused = &mut self.refused;
         let raised = snapshot.balance.as_ref().and_then(|wish| {
-            let raised = Raised::new(wish, ids, first, &mut refused);
-            granted(raised, "XDP balancer", &mut refused)
+            let mut places = Vec::new();
+            let raised = self.raised.take().map_or_else(|| Raised::new(wish, ids), Ok).map(|mut raised| {
+                raised.wish = wish.clone();
+                let Raised { program, interfaces, .. } = &mut raised;
+                stand_on(interfaces, &wish.interfaces, &mut places, |at| program.stand(on, at, snapshot.xdp_mode(at)));
+                places.extend(raised.interfaces.iter().flat_map(|standing| does_not_forward(standing.stands().0)));
+                raised
+            });
+            granted(raised, "XDP balancer", places, refused)
         });
+        self.raised = raised.filter(|raised| !raised.interfaces.is_empty());
+        // One that does otherwise goes when another one has its place.
+        let before = self.decap.take();
+        let (same, other) = match (before, &snapshot.decap) {
+            (Some(before), Some(wish)) if before.strips_as(wish) => (Some(before), None),
+            (before, _) => (None, before),
+        };
         let decap = snapshot.decap.as_ref().and_then(|wish| {
-            let decap = Decap::new(wish, first, &mut refused);
-            granted(decap, "XDP decapsulator", &mut refused)
+            let mut places = Vec::new();
+            let decap = same.map_or_else(|| Decap::new(wish), Ok).map(|mut decap| {
+                let Decap { program, interfaces, .. } = &mut decap;
+                stand_on(interfaces, &wish.interfaces, &mut places, |at| program.stand(on, at, snapshot.xdp_mode(at)));
+                decap
+            });
+            granted(decap, "XDP decapsulator", places, refused)
         });
-        Self { raised, decap, refused }
+        drop(other);
+        self.decap = decap.filter(|decap| !decap.interfaces.is_empty());
     }
 
     /// Whether there are VIPs to be followed.
@@ -136,10 +160,11 @@ impl Balance {
         self.raised.as_ref().map_or(&[], |raised| &raised.wish.vips)
     }
 
-    /// The same VIPs by a new configuration, in which their pools may have other numbers.
-    pub fn renumber(&mut self, vips: &[Vip]) {
-        if let Some(raised) = &mut self.raised {
-            raised.wish.vips = vips.into();
+    /// A new configuration holds: the same VIPs, whose pools may have other numbers, or none any more.
+    pub fn renumber(&mut self, vips: Option<&[Vip]>) {
+        match (&mut self.raised, vips) {
+            (Some(raised), Some(vips)) => raised.wish.vips = vips.into(),
+            _ => self.raised = None,
         }
     }
 
@@ -147,15 +172,18 @@ impl Balance {
     pub fn interfaces(&self) -> impl Iterator<Item = (&str, Kind, &'static str)> {
         let raised = self.raised.iter().flat_map(|raised| &raised.interfaces).map(|at| (Kind::Balance, at));
         let decap = self.decap.iter().flat_map(|decap| &decap.interfaces).map(|at| (Kind::Decap, at));
-        raised.chain(decap).map(|(kind, (interface, mode))| (&**interface, kind, *mode))
+        raised.chain(decap).map(|(kind, standing)| {
+            let (interface, mode) = standing.stands();
+            (interface, kind, mode)
+        })
     }
 
     /// What stands where and what does not, for the operator's eye.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let places = |interfaces: &[(Box<str>, &str)]| {
-            interfaces.iter().map(|(interface, mode)| format!("{interface} ({mode})")).collect::<Vec<_>>().join(", ")
-        };
+        let place = |(interface, mode): (&str, &str)| format!("{interface} ({mode})");
+        let places =
+            |interfaces: &[Standing]| interfaces.iter().map(Standing::stands).map(place).collect::<Vec<_>>().join(", ");
         let raised = self.raised.iter().map(|raised| {
             format!("  balancer: XDP on {}, {} VIPs", places(&raised.interfaces), raised.wish.vips.len())
         });
@@ -232,13 +260,8 @@ impl Balance {
 }
 
 impl Raised {
-    /// `None` where no interface takes it: `refused` says why.
-    fn new(
-        wish: &Balancer,
-        ids: &[ConnectionIds],
-        first: &First<'_>,
-        refused: &mut Vec<String>,
-    ) -> Result<Option<Self>, String> {
+    /// It stands nowhere yet.
+    fn new(wish: &Balancer, ids: &[ConnectionIds]) -> Result<Self, String> {
         let room = Room {
             vips: wish.vips.len() as u32,
             addresses: 1,
@@ -256,10 +279,7 @@ impl Raised {
         let nobody = || Followed { half: 0, origins: Vec::new(), slots: None, servers: Vec::new(), refused: None };
         let vips = wish.vips.iter().map(|_| nobody()).collect();
         let places = Places::new(limits::VIP_ENDPOINTS_MAX as usize);
-        let mut raised = Self { wish: wish.clone(), program, interfaces: Vec::new(), vips, places, unanswered: 0 };
-        raised.interfaces = attach_to(&mut raised.program, first, &wish.interfaces, wish.mode, refused);
-        refused.extend(raised.interfaces.iter().flat_map(|(interface, _)| does_not_forward(interface)));
-        Ok((!raised.interfaces.is_empty()).then_some(raised))
+        Ok(Self { wish: wish.clone(), program, interfaces: Vec::new(), vips, places, unanswered: 0 })
     }
 
     /// Endpoints, then the table that does not count yet, then the word that it does, and only then those who have gone.
@@ -300,15 +320,19 @@ impl Raised {
 }
 
 impl Decap {
-    /// `None` where no interface takes it: `refused` says why.
-    fn new(wish: &snapshot::Decap, first: &First<'_>, refused: &mut Vec<String>) -> Result<Option<Self>, String> {
+    /// Whether it does what is wanted, wherever that is.
+    fn strips_as(&self, wish: &snapshot::Decap) -> bool {
+        (&self.wish.addresses, self.wish.source) == (&wish.addresses, wish.source)
+    }
+
+    /// It stands nowhere yet.
+    fn new(wish: &snapshot::Decap) -> Result<Self, String> {
         let room = Room { vips: 1, addresses: wish.addresses.len() as u32, endpoints: 1, flows: 8 };
         let mut program = Program::load(Kind::Decap, room, wish.source, &[], &[])?;
         for address in &wish.addresses {
             program.unwrap_for(*address)?;
         }
-        let interfaces = attach_to(&mut program, first, &wish.interfaces, wish.mode, refused);
-        Ok((!interfaces.is_empty()).then_some(Self { program, interfaces }))
+        Ok(Self { wish: wish.clone(), program, interfaces: Vec::new() })
     }
 }
 
@@ -325,47 +349,10 @@ fn servers(origins: &[Origin], held: &[Place]) -> Vec<(u16, Place)> {
     servers
 }
 
-fn granted<T>(raised: Result<Option<T>, String>, what: &str, refused: &mut Vec<String>) -> Option<T> {
-    refused.iter_mut().filter(|why| !why.starts_with("XDP ")).for_each(|why| *why = format!("{what} ({why})"));
-    raised.unwrap_or_else(|why| {
-        refused.push(format!("{what} ({why})"));
-        None
-    })
-}
-
-fn attach_to(
-    program: &mut Program,
-    first: &First<'_>,
-    interfaces: &[Box<str>],
-    mode: XdpMode,
-    refused: &mut Vec<String>,
-) -> Vec<(Box<str>, &'static str)> {
-    let mut granted = Vec::new();
-    for interface in interfaces {
-        let attached = match first(interface) {
-            Some((next, stands)) => behind(program, &next, interface, mode, stands),
-            None => program.attach(interface, mode),
-        };
-        match attached {
-            Ok(mode) => granted.push((interface.clone(), mode)),
-            Err(why) => refused.push(format!("{interface}: {why}")),
-        }
-    }
-    granted
-}
-
-/// In the place behind who stands there already, which has to be of the mode that is wanted.
-fn behind(
-    program: &mut Program,
-    first: &Next,
-    interface: &str,
-    mode: XdpMode,
-    stands: &'static str,
-) -> Result<&'static str, String> {
-    if matches!((mode, stands), (XdpMode::Native, "generic") | (XdpMode::Generic, "native")) {
-        return Err(format!("the shield stands there, and is {stands}"));
-    }
-    program.stand_behind(first, bpf::interface_index(interface)?).map(|()| stands)
+/// What was raised, where it was; what is wanted of it and not granted, in the operator's words.
+fn granted<T>(raised: Result<T, String>, what: &str, places: Vec<String>, refused: &mut Vec<String>) -> Option<T> {
+    refused.extend(places.iter().map(|why| format!("{what} ({why})")));
+    raised.map_err(|why| refused.push(format!("{what} ({why})"))).ok()
 }
 
 /// What keeps the kernel from telling the ways out of an interface, by family.

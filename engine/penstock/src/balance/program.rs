@@ -11,12 +11,11 @@ use abi::balance::{
 use abi::{CONFIGS, ConnectionIds};
 use aws_lc_rs::rand;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues};
-use aya::programs::links::FdLink;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
 use super::doors::Doors;
-use crate::bpf::{self, Behind, Next, attach, refusal};
+use crate::bpf::{self, Comer, Interfaces, Next, Place, Standing, refusal};
 use crate::limits;
 use crate::snapshot::{OuterSource, Transport, XdpMode};
 
@@ -100,15 +99,12 @@ pub struct Tried {
     pub each: Duration,
 }
 
-/// A program, loaded, with its maps. Dropping it takes it off its interfaces and lets go of both, as the process's end does however that comes.
+/// A program, loaded, with its maps. Dropping it lets go of both, as the process's end does however that comes.
 pub struct Program {
     ebpf: Ebpf,
     kind: Kind,
     settings: Settings,
-    /// Each is a descriptor of ours, and the attachment ends with it.
-    links: Vec<FdLink>,
-    /// Where it stands behind a shield.
-    behind: Vec<Behind>,
+    next: Next,
 }
 
 impl Program {
@@ -141,6 +137,7 @@ impl Program {
             .load(if ours.regions.is_empty() { OBJECT } else { WITH_NAT })
             .map_err(|error| refusal("maps", &error))?;
         program(&mut ebpf, kind)?.load().map_err(|error| refusal("program", &error))?;
+        let next = Next::of(&mut ebpf)?;
         let settings = Settings {
             source: outer(source),
             tick: 1,
@@ -150,7 +147,7 @@ impl Program {
             flow_multiplier: secret()? | 1,
             ours: ours.count,
         };
-        let mut program = Self { ebpf, kind, settings, links: Vec::new(), behind: Vec::new() };
+        let mut program = Self { ebpf, kind, settings, next };
         program.tell(settings)?;
         program.set_doors(&doors)?;
         program.read_ids(&[])?;
@@ -314,24 +311,29 @@ impl Program {
         map.set(place.into(), lines, 0).map_err(|error| refusal("ways", &error))
     }
 
-    /// Lets it see an interface's packets from now on; tells which mode was granted.
+    /// Lets it see an interface's packets, as long as it stands there.
     ///
     /// # Errors
     /// A sentence for the operator.
-    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<&'static str, String> {
-        let (link, name) = attach(program(&mut self.ebpf, self.kind)?, interface, mode)?;
-        self.links.push(link);
-        Ok(name)
+    pub fn stand(&mut self, on: &Interfaces, interface: &str, mode: XdpMode) -> Result<Standing, String> {
+        let own = program(&mut self.ebpf, self.kind)?.fd().map_err(|error| refusal("program", &error))?;
+        let (place, name) = (Place::Balance, self.kind.name());
+        on.raise(interface, mode, Comer { place, name, program: own, next: Some(&self.next) })
     }
 
-    /// Lets it see, from now on, what the program before it lets pass on the interface of this index.
+    /// Has another program hand on to it what comes by the interface of this index, wherever that stands: for tests and measurements.
     ///
     /// # Errors
     /// A sentence for the operator.
-    pub fn stand_behind(&mut self, first: &Next, interface: u32) -> Result<(), String> {
+    pub fn stand_behind(&mut self, before: &Next, interface: u32) -> Result<(), String> {
         let own = program(&mut self.ebpf, self.kind)?.fd().map_err(|error| refusal("program", &error))?;
-        self.behind.push(first.give(interface, own)?);
-        Ok(())
+        before.lead(interface, Some(own))
+    }
+
+    /// Who sees what passes.
+    #[must_use]
+    pub const fn next(&self) -> &Next {
+        &self.next
     }
 
     /// Packets by what became of them, over all CPUs.

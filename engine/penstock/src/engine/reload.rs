@@ -8,6 +8,7 @@
 //! What holds here: until every worker has said that it can, nothing has changed; from then on nothing can fail.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use ring::Now;
 
 use super::{Engine, now};
+use crate::afxdp::{AfXdp, Shares};
 use crate::limits;
 use crate::service::Reloading;
 use crate::snapshot::{Diff, ListenerId, PoolId, Snapshot};
@@ -71,6 +73,22 @@ impl Coming {
     }
 }
 
+/// Programs on interfaces come and go as the configuration says that holds now. What they are refused it goes without, and that is said.
+async fn follow_interfaces(engine: &RefCell<Engine>, workers: usize) {
+    let before = engine.borrow().interfaces.lines();
+    engine.borrow_mut().follow_programs();
+    // A queue has one socket: those that are no longer wanted go first.
+    let gone = engine.borrow_mut().close_lanes();
+    if let Some(gone) = gone {
+        collect(&gone, workers).await;
+        let opened = engine.borrow_mut().open_lanes();
+        collect(&opened, workers).await;
+    }
+    engine.borrow_mut().follow_doors();
+    let lines = engine.borrow().interfaces.lines();
+    lines.iter().filter(|line| !before.contains(line)).for_each(|line| eprintln!("penstock: {line}"));
+}
+
 /// What a configuration that is read anew comes to, with its warnings.
 ///
 /// # Errors
@@ -119,7 +137,7 @@ async fn try_reload(engine: &Rc<RefCell<Engine>>, reread: Option<&Reread>) -> Re
     let (reloaded, done) = engine.borrow_mut().decide(coming, answers)?;
     // Who asks by the next request is to be served by the new one.
     collect(&done, workers).await;
-    engine.borrow_mut().follow_doors();
+    follow_interfaces(engine, workers).await;
     follow_discovery(engine);
     Ok((reloaded, warnings))
 }
@@ -227,9 +245,7 @@ impl Engine {
         (self.roster, self.discovery) = (roster, discovery);
         self.watch_over(&draft, originations);
         self.same_host.adopt(switches, &draft.snapshot, &draft.diff.pools);
-        if let Some(balance) = &draft.snapshot.balance {
-            self.balance.renumber(&balance.vips);
-        }
+        self.balance.renumber(draft.snapshot.balance.as_ref().map(|balance| &*balance.vips));
         Ok((Reloaded { lines: draft.diff.lines.clone(), number: draft.number }, all_done))
     }
 
@@ -246,11 +262,63 @@ impl Engine {
         if missing > 0 { Err(format!("{missing} workers do not answer")) } else { Ok(prepared) }
     }
 
+    /// The shield and the balancer.
+    fn follow_programs(&mut self) {
+        let snapshot = Arc::clone(self.snapshot());
+        let before = self.without();
+        self.shield.adopt(&snapshot, &self.interfaces);
+        self.balance.adopt(&snapshot, &self.quic.ids(), &self.interfaces);
+        self.follow_vips();
+        self.tell_without(&before);
+    }
+
+    /// Has datagrams come by the kernel, where they are to go past it in another way from now on, or no longer, or were refused to.
+    fn close_lanes(&mut self) -> Option<Receiver<()>> {
+        if self.draining || self.afxdp.is_as_wanted(self.snapshot()) {
+            return None;
+        }
+        self.afxdp.stand_down();
+        self.afxdp = AfXdp::default();
+        Some(self.tell_lanes())
+    }
+
+    /// Gives workers the queues of the interface that is wanted, if any is.
+    fn open_lanes(&mut self) -> Receiver<()> {
+        if !self.draining {
+            self.afxdp = AfXdp::prepare(&Arc::clone(self.snapshot()));
+        }
+        self.tell_lanes()
+    }
+
+    fn tell_lanes(&mut self) -> Receiver<()> {
+        let (done, all_done) = channel();
+        let workers = self.mail.len();
+        let share = Shares::new((0..workers).map(|worker| self.afxdp.share(worker, workers)).collect());
+        self.tell(&Message::Lane { share, done });
+        all_done
+    }
+
     /// What goes past the kernel is what goes to the listeners that there are now, whom workers have opened.
     fn follow_doors(&mut self) {
-        let snapshot = Arc::clone(self.snapshot());
+        let (snapshot, before) = (Arc::clone(self.snapshot()), self.without());
+        if !self.draining && self.afxdp.stands().is_none() {
+            self.afxdp.stand(&snapshot, &self.interfaces);
+        }
         if let Some(news) = self.afxdp.adopt(&snapshot) {
             eprintln!("penstock: {news}");
+        }
+        self.tell_without(&before);
+    }
+
+    /// What interfaces go without.
+    fn without(&self) -> BTreeSet<String> {
+        let lines = [self.shield.lines(), self.balance.lines(), self.afxdp.lines()].concat();
+        lines.into_iter().filter(|line| line.trim_start().starts_with("goes without")).collect()
+    }
+
+    fn tell_without(&self, before: &BTreeSet<String>) {
+        for line in self.without().difference(before) {
+            eprintln!("penstock: {}", line.trim_start());
         }
     }
 

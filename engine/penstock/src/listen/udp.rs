@@ -21,12 +21,10 @@ pub fn bind(listener: &Listener) -> io::Result<Vec<UdpSocket>> {
 }
 
 /// Hands datagrams to their flows until the gate closes, and after that until the last of them is over: they answer by this socket.
-/// Where there is a `lane` past the kernel, they come and go by that, too.
-pub async fn serve(gate: Rc<Gate>, socket: UdpSocket, lane: Option<Rc<Lane>>) {
-    let Ok(flows) = Flows::new(&gate.door(), &gate.sessions, socket, lane.clone()) else { return };
-    if let Some(lane) = lane {
-        lane.join(&flows);
-    }
+/// While the `lane` past the kernel is open, they come and go by that, too.
+pub async fn serve(gate: Rc<Gate>, socket: UdpSocket, lane: Rc<Lane>) {
+    let Ok(flows) = Flows::new(&gate.door(), &gate.sessions, socket, Rc::clone(&lane)) else { return };
+    lane.join(&flows);
     loop {
         let most = || if gate.is_closing() { 0 } else { gate.connections_max() };
         match gate.next(|cx| flows.poll_clients(cx, most())).await {

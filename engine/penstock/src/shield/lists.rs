@@ -51,6 +51,17 @@ impl Lists {
         }
     }
 
+    /// Those of another configuration, with what operators have said and files that it names too have said last.
+    pub(super) fn succeed(&mut self, shield: &Shield) {
+        let Self { files, told, .. } = std::mem::replace(self, Self::new(shield));
+        self.told = told;
+        for file in files {
+            if let Some(same) = self.files.iter_mut().find(|same| same.path == file.path) {
+                *same = file;
+            }
+        }
+    }
+
     /// Reads files that have changed, and forgets what has ended. Tells whether anything did, and adds what there is to say to `news`.
     pub(super) fn look(&mut self, now: Now, news: &mut Vec<String>) -> bool {
         let before = self.told.len();

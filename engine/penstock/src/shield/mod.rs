@@ -35,7 +35,7 @@ pub use tap::{Tapped, Tapping};
 use self::cookies::Pressure;
 use self::lists::{Lists, Table, difference};
 use self::tap::Tap;
-use crate::bpf::{self, Next};
+use crate::bpf::{self, Interfaces, Standing, stand_on};
 use crate::limits;
 use crate::snapshot::{Balancer, Bind, Cidr, ListenerProtocol, Shield as Wish, Snapshot, SynCookies, Transport};
 
@@ -51,8 +51,7 @@ pub struct Shield {
 struct Raised {
     wish: Wish,
     program: Program,
-    /// Interfaces, with how it stands there.
-    interfaces: Vec<(Box<str>, &'static str)>,
+    interfaces: Vec<Standing>,
     lists: Lists,
     /// What the kernel has.
     table: Table,
@@ -78,17 +77,32 @@ pub struct Denied {
 impl Shield {
     /// Raises what the configuration asks for, as far as it is granted.
     #[must_use]
-    pub fn raise(snapshot: &Snapshot) -> Self {
+    pub fn raise(snapshot: &Snapshot, on: &Interfaces) -> Self {
         let Some(wish) = &snapshot.shield else { return Self::default() };
         let mut refused = Vec::new();
-        let raised = match Raised::new(wish, &ports(snapshot), &mut refused) {
-            Ok(raised) => raised,
-            Err(why) => {
-                refused.push(why);
-                None
-            }
-        };
+        let raised = Raised::new(wish, &mut refused).and_then(|mut raised| {
+            raised.protect(snapshot)?;
+            raised.stand(snapshot, on, &mut refused);
+            Ok(raised)
+        });
+        let raised = raised.map_err(|why| refused.push(why)).ok().filter(|raised| !raised.interfaces.is_empty());
         Self { raised, refused }
+    }
+
+    /// Goes on by another configuration: where it stands already, with what it has learnt and been told.
+    pub fn adopt(&mut self, snapshot: &Snapshot, on: &Interfaces) {
+        let (Some(raised), Some(wish)) = (&mut self.raised, &snapshot.shield) else {
+            *self = Self::raise(snapshot, on);
+            return;
+        };
+        self.refused.retain(|why| why.starts_with(NO_COOKIES));
+        if let Err(why) = raised.succeed(wish).and_then(|()| raised.protect(snapshot)) {
+            self.refused.push(why);
+        }
+        raised.stand(snapshot, on, &mut self.refused);
+        if raised.interfaces.is_empty() {
+            self.raised = None;
+        }
     }
 
     #[must_use]
@@ -106,8 +120,7 @@ impl Shield {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let standing = self.raised.as_ref().map(|raised| {
-            let places: Vec<_> =
-                raised.interfaces.iter().map(|(interface, mode)| format!("{interface} ({mode})")).collect();
+            let places: Vec<_> = self.interfaces().map(|(interface, mode)| format!("{interface} ({mode})")).collect();
             let counts = match (raised.wish.dry_run, &raised.pressure) {
                 (true, _) => "only counts what it would drop",
                 (false, None) => "drops",
@@ -121,15 +134,7 @@ impl Shield {
 
     /// Interfaces, with how it stands there.
     pub fn interfaces(&self) -> impl Iterator<Item = (&str, &'static str)> {
-        self.raised.iter().flat_map(|raised| &raised.interfaces).map(|(interface, mode)| (&**interface, *mode))
-    }
-
-    /// The places behind it, and how it stands, where it does on an interface.
-    #[must_use]
-    pub fn on(&self, interface: &str) -> Option<(Next, &'static str)> {
-        let raised = self.raised.as_ref()?;
-        let (_, mode) = raised.interfaces.iter().find(|(name, _)| **name == *interface)?;
-        Some((raised.program.next().clone(), *mode))
+        self.raised.iter().flat_map(|raised| &raised.interfaces).map(Standing::stands)
     }
 
     /// Networks on its lists.
@@ -147,7 +152,7 @@ impl Shield {
     /// What becomes of SYNs for which a listener has no room.
     #[must_use]
     pub fn syn_cookies(&self) -> &'static str {
-        match self.raised.as_ref().and_then(|raised| raised.pressure.as_ref()) {
+        match self.raised.as_ref().filter(|raised| raised.answers()).and_then(|raised| raised.pressure.as_ref()) {
             None => "off",
             Some(pressure) if pressure.is_high() => "answering",
             Some(_) => "ready",
@@ -255,19 +260,18 @@ impl Shield {
 }
 
 impl Raised {
-    /// `None` where no interface takes it: `refused` says why.
-    fn new(wish: &Wish, ports: &[(Ports, u16)], refused: &mut Vec<String>) -> Result<Option<Self>, String> {
-        let wants_cookies = wish.syn_cookies == SynCookies::Auto && !wish.dry_run;
+    /// It stands nowhere yet. `refused` says what it has to do without.
+    fn new(wish: &Wish, refused: &mut Vec<String>) -> Result<Self, String> {
+        let wants_cookies = wish.syn_cookies == SynCookies::Auto;
         let cookies = wants_cookies.then(|| cookies::granted().and_then(|()| Program::load_with_cookies()));
-        let (mut program, pressure) = match cookies {
+        let (program, pressure) = match cookies {
             Some(Ok(program)) => (program, Some(Pressure::default())),
             Some(Err(why)) => {
-                refused.push(format!("SYN cookies: {why}"));
+                refused.push(format!("{NO_COOKIES}{why}"));
                 (Program::load()?, None)
             }
             None => (Program::load()?, None),
         };
-        program.protect(ports.iter().copied())?;
         let mut raised = Self {
             wish: wish.clone(),
             program,
@@ -279,16 +283,30 @@ impl Raised {
             pressure,
             tap: Tap::default(),
         };
-        let mut news = Vec::new();
-        raised.lists.look(ring::monotonic(), &mut news);
+        raised.lists.look(ring::monotonic(), &mut Vec::new());
         raised.apply()?;
-        for interface in &wish.interfaces {
-            match raised.program.attach(interface, wish.mode) {
-                Ok(mode) => raised.interfaces.push((interface.clone(), mode)),
-                Err(why) => refused.push(format!("{interface}: {why}")),
-            }
+        Ok(raised)
+    }
+
+    /// What is wanted from now on. What operators and the engine have said of clients goes on.
+    fn succeed(&mut self, wish: &Wish) -> Result<(), String> {
+        if self.wish == *wish {
+            return Ok(());
         }
-        Ok((!raised.interfaces.is_empty()).then_some(raised))
+        self.wish = wish.clone();
+        self.lists.succeed(wish);
+        self.lists.look(ring::monotonic(), &mut Vec::new());
+        self.apply()
+    }
+
+    fn protect(&mut self, snapshot: &Snapshot) -> Result<(), String> {
+        self.program.protect(ports(snapshot))
+    }
+
+    /// Stands on the interfaces that are wanted, and on no others. `refused` says where it is not granted.
+    fn stand(&mut self, snapshot: &Snapshot, on: &Interfaces, refused: &mut Vec<String>) {
+        let Self { wish, program, interfaces, .. } = self;
+        stand_on(interfaces, &wish.interfaces, refused, |at| program.stand(on, at, snapshot.xdp_mode(at)));
     }
 
     fn look(&mut self, now: Now, news: &mut Vec<String>) -> Result<(), String> {
@@ -339,6 +357,11 @@ impl Raised {
         Ok(())
     }
 
+    /// Whether SYNs that find no room are answered.
+    fn answers(&self) -> bool {
+        self.pressure.is_some() && !self.wish.dry_run
+    }
+
     fn wanted(&self) -> Settings {
         let (tapped, one_in) = self.tap.wanted();
         let mut settings = Settings { tapped, one_in, ..Settings::default() };
@@ -356,13 +379,16 @@ impl Raised {
             (LISTS_V6, lists(false)),
             (VERDICTS, !self.denied.is_empty()),
             (RATES, has_rates),
-            (COOKIES, self.pressure.is_some()),
+            (COOKIES, self.answers()),
         ] {
             settings.flags |= if is_set { flag } else { 0 };
         }
         settings
     }
 }
+
+/// How what is said begins where it stands, and answers nobody.
+const NO_COOKIES: &str = "SYN cookies: ";
 
 fn bucket(rate: RateSettings) -> Bucket {
     let period = u64::try_from(rate.period.as_nanos()).unwrap_or(u64::MAX);

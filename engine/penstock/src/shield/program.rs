@@ -4,17 +4,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use abi::shield::{
-    LISTED_ALLOW, LISTED_DENY, NEXT_MAX, Note, PORT_WORDS, Ports, Reason, SAMPLE_OCTETS, SAMPLE_SIZE, SAMPLES_LOST,
+    LISTED_ALLOW, LISTED_DENY, Note, PORT_WORDS, Ports, Reason, SAMPLE_OCTETS, SAMPLE_SIZE, SAMPLES_LOST,
     SETTINGS_WORDS, Settings, counter_of, counter_of_note, port_bit, source_v4, source_v6,
 };
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, RingBuf};
-use aya::programs::links::FdLink;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
 use super::hints::Hints;
-use crate::bpf::{self, Next, attach, refusal};
+use crate::bpf::{self, Comer, Interfaces, Next, Place, Standing, refusal};
 use crate::limits;
 use crate::snapshot::{Cidr, XdpMode};
 
@@ -55,11 +54,9 @@ pub struct Tried {
     pub each: Duration,
 }
 
-/// The program, loaded, with its maps. Dropping it takes it off its interfaces and lets go of both, as the process's end does however that comes.
+/// The program, loaded, with its maps. Dropping it lets go of both, as the process's end does however that comes.
 pub struct Program {
     ebpf: Ebpf,
-    /// Each is a descriptor of ours, and the attachment ends with it.
-    links: Vec<FdLink>,
     next: Next,
     hints: Hints,
     samples: RingBuf<MapData>,
@@ -93,7 +90,7 @@ impl Sample {
 }
 
 impl Program {
-    /// Loads it; it judges nothing until it is [told](Self::tell) to, and sees no packets until it is [attached](Self::attach).
+    /// Loads it; it judges nothing until it is [told](Self::tell) to, and sees no packets until it [stands](Self::stand) on an interface.
     ///
     /// # Errors
     /// A sentence for the operator: which step was refused, and what that needs.
@@ -120,10 +117,10 @@ impl Program {
             .load(object)
             .map_err(|error| refusal("maps", &error))?;
         program(&mut ebpf)?.load().map_err(|error| refusal("program", &error))?;
-        let next = Next::of(&mut ebpf, "NEXT", NEXT_MAX)?;
+        let next = Next::of(&mut ebpf)?;
         let samples = ebpf.take_map("SAMPLES").and_then(|map| RingBuf::try_from(map).ok());
         let samples = samples.ok_or("the object has no SAMPLES")?;
-        Ok(Self { ebpf, links: Vec::new(), next, hints: Hints::default(), samples })
+        Ok(Self { ebpf, next, hints: Hints::default(), samples })
     }
 
     /// What it is to do from now on. Its words are written one by one, in no order that packets could notice.
@@ -217,17 +214,16 @@ impl Program {
         }
     }
 
-    /// Lets it see an interface's packets from now on; tells which mode was granted.
+    /// Lets it see an interface's packets, as long as it stands there.
     ///
     /// # Errors
     /// A sentence for the operator.
-    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<&'static str, String> {
-        let (link, name) = attach(program(&mut self.ebpf)?, interface, mode)?;
-        self.links.push(link);
-        Ok(name)
+    pub fn stand(&mut self, on: &Interfaces, interface: &str, mode: XdpMode) -> Result<Standing, String> {
+        let own = program(&mut self.ebpf)?.fd().map_err(|error| refusal("program", &error))?;
+        on.raise(interface, mode, Comer { place: Place::Shield, name: NAME, program: own, next: Some(&self.next) })
     }
 
-    /// Where others can see what passes.
+    /// Who sees what passes.
     #[must_use]
     pub const fn next(&self) -> &Next {
         &self.next

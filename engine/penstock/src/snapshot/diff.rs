@@ -3,6 +3,9 @@
 //! What holds here: a part of the new snapshot continues a part of the old one by what operators know it by: a listener by the addresses that it is
 //! bound to, a pool and a route by their names. What cannot change while sockets, programs and threads stand is named, all of it at once.
 
+use std::collections::BTreeSet;
+
+use super::XdpMode;
 use super::compile::{Balancer, Fallback, Listener, ListenerId, Pool, PoolId, Retry, Snapshot};
 use super::route::RouteId;
 
@@ -75,6 +78,17 @@ impl Diff {
         }
         if before.classes != after.classes {
             lines.push("~ classes".to_owned());
+        }
+        let was_there = [before.shield.is_some(), before.balance.is_some(), before.decap.is_some()];
+        let is_there = [after.shield.is_some(), after.balance.is_some(), after.decap.is_some()];
+        let same = [before.shield == after.shield, before.balance == after.balance, before.decap == after.decap];
+        for (at, part) in ["shield", "balance", "decap"].into_iter().enumerate() {
+            match (was_there[at], is_there[at], same[at]) {
+                (false, true, _) => lines.push(format!("+ {part}")),
+                (true, false, _) => lines.push(format!("- {part}")),
+                (.., true) => {}
+                (.., false) => lines.push(format!("~ {part}")),
+            }
         }
         let addresses =
             |listener: &Listener| listener.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -164,17 +178,16 @@ fn fixed(before: &Snapshot, after: &Snapshot, diff: &Diff) -> Vec<String> {
         ("engine.admin", was.admin != is.admin),
         ("engine.same_host_cgroup", was.same_host_cgroup != is.same_host_cgroup),
         ("engine.quic", was.quic != is.quic),
-        ("engine.af_xdp", was.af_xdp != is.af_xdp),
         ("log.access", before.access_log != after.access_log),
         ("log.qlog", before.qlog != after.qlog),
-        ("shield", before.shield != after.shield),
+        ("shield.syn_cookies", !same_cookies(before, after)),
         ("balance and vip", !same_vips(before, after)),
-        ("decap", before.decap != after.decap),
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)
     .map(|(what, _)| what.to_owned())
     .collect();
+    fixed.extend(turned(before, after).map(|interface| format!("where programs of XDP stand on `{interface}`")));
     for (listener, of) in after.listeners.iter().zip(&diff.listeners) {
         let name = &listener.name;
         let also_was = of.map_or(&[][..], |of| &before[of].also);
@@ -190,13 +203,30 @@ fn fixed(before: &Snapshot, after: &Snapshot, diff: &Diff) -> Vec<String> {
     fixed
 }
 
-/// A pool has its name, not its number.
+/// Interfaces on which programs are to stand natively that stand generically, or the other way round: the kernel has not both, nor one after the other without a gap.
+fn turned<'a>(before: &'a Snapshot, after: &'a Snapshot) -> impl Iterator<Item = &'a str> {
+    let named: BTreeSet<_> =
+        before.xdp_interfaces().filter(|name| after.xdp_interfaces().any(|is| is == *name)).collect();
+    named.into_iter().filter(|name| {
+        let (was, is) = (before.xdp_mode(name), after.xdp_mode(name));
+        was != is && was != XdpMode::Auto && is != XdpMode::Auto
+    })
+}
+
+/// Whether the shield is the same program, where there is one before and after.
+fn same_cookies(before: &Snapshot, after: &Snapshot) -> bool {
+    let cookies = |snapshot: &Snapshot| snapshot.shield.as_ref().map(|shield| shield.syn_cookies);
+    let (was, is) = (cookies(before), cookies(after));
+    was.is_none() || is.is_none() || was == is
+}
+
+/// Whether VIPs are the same, where there are any before and after. A pool has its name, not its number.
 fn same_vips(before: &Snapshot, after: &Snapshot) -> bool {
-    let (Some(was), Some(is)) = (&before.balance, &after.balance) else { return before.balance == after.balance };
+    let (Some(was), Some(is)) = (&before.balance, &after.balance) else { return true };
     let pools = |balance: &Balancer, snapshot: &Snapshot| {
         balance.vips.iter().map(|vip| snapshot[vip.pool].name.clone()).collect::<Vec<_>>()
     };
-    let mut unnumbered = is.clone();
+    let mut unnumbered = Balancer { interfaces: was.interfaces.clone(), mode: was.mode, ..is.clone() };
     unnumbered.vips.iter_mut().zip(&was.vips).for_each(|(vip, was)| vip.pool = was.pool);
     unnumbered == *was && pools(was, before) == pools(is, after)
 }

@@ -1,7 +1,7 @@
 //! The host as its files and as the ring that it grants: read from `/` and tried, or in tests made up.
 
-use crate::balance::Kind as Balance;
-use crate::snapshot::cpu_list;
+use crate::balance::{Kind as Balance, Room};
+use crate::snapshot::{OuterSource, cpu_list};
 use crate::steer::{Kind, Program};
 use ring::{DriverChoice, Granted, Options, Ring};
 use std::{collections::HashMap, path::Path};
@@ -23,6 +23,8 @@ pub(super) struct Host {
     pub(super) same_host: Result<(), String>,
     /// Why datagrams cannot go past the kernel, if so.
     pub(super) afxdp: Result<(), String>,
+    /// Why programs of XDP cannot stand one behind the other, if so.
+    pub(super) interfaces: Result<(), String>,
     /// Why the XDP balancer and decapsulator cannot be loaded, if so.
     pub(super) balance: Vec<(Balance, Result<(), String>)>,
 }
@@ -36,6 +38,7 @@ impl Host {
             programs: load_programs(),
             shield: crate::shield::Program::load().map(drop),
             afxdp: crate::afxdp::granted(),
+            interfaces: stand_in_a_line(),
             lookup: crate::steer::Lookup::load().map(drop),
             same_host: crate::samehost::probe(),
             balance: Balance::ALL.map(|kind| (kind, crate::balance::Program::try_to_load(kind))).into(),
@@ -52,6 +55,7 @@ impl Host {
             programs: Kind::ALL.map(|kind| (kind, Ok(()))).into(),
             shield: Ok(()),
             afxdp: Ok(()),
+            interfaces: Ok(()),
             lookup: Ok(()),
             same_host: Ok(()),
             balance: Balance::ALL.map(|kind| (kind, Ok(()))).into(),
@@ -109,6 +113,16 @@ fn set_up_a_ring() -> Result<Granted, String> {
 /// Loads each program for two workers, which attaches it to nothing, and lets go of it again.
 fn load_programs() -> Vec<(Kind, Result<(), String>)> {
     Kind::ALL.map(|kind| (kind, Program::load(kind, 2).map(drop))).into()
+}
+
+/// Leads from one program of XDP to the next, on no interface.
+fn stand_in_a_line() -> Result<(), String> {
+    const LOOPBACK: u32 = 1;
+    let room = Room { vips: 1, addresses: 1, endpoints: 1, flows: 8 };
+    let shield = crate::shield::Program::load()?;
+    let mut second = crate::balance::Program::load(Balance::Decap, room, OuterSource::default(), &[], &[])?;
+    second.stand_behind(shield.next(), LOOPBACK)?;
+    crate::afxdp::Program::load(1)?.stand_behind(second.next(), LOOPBACK)
 }
 
 /// A made-up grant.

@@ -45,6 +45,7 @@ pub(super) fn findings(host: &Host) -> Vec<Finding> {
     findings.push(same_host(host));
     findings.extend(balance(host));
     findings.push(afxdp(host));
+    findings.push(interfaces(host));
     findings.extend([cpus(host), cpu_limit(host), clock(host)]);
     findings
 }
@@ -245,6 +246,14 @@ fn afxdp(host: &Host) -> Finding {
     Finding::judge(host.afxdp.is_ok(), State::Warn, "af_xdp", found, "granted").costs(
         "`engine.af_xdp` has no effect: datagrams of HTTP/3 go by the kernel's sockets",
         "hold CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW; boot a kernel with CONFIG_XDP_SOCKETS=y, 5.18 or newer",
+    )
+}
+
+fn interfaces(host: &Host) -> Finding {
+    let found = host.interfaces.as_ref().map_or_else(|why| format!("refused: {why}"), |()| "granted".to_owned());
+    Finding::judge(host.interfaces.is_ok(), State::Warn, "xdp side by side", found, "granted").costs(
+        "of [shield], [balance] or [decap], and `engine.af_xdp`, an interface has the one that comes first",
+        "hold CAP_BPF and CAP_NET_ADMIN; boot a kernel with CONFIG_BPF_SYSCALL=y and a JIT, 5.18 or newer",
     )
 }
 

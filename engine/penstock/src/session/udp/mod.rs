@@ -61,8 +61,8 @@ struct Shared {
     sessions: Rc<Sessions>,
     socket: UdpSocket,
     local: SocketAddr,
-    /// The way past the kernel, where there is one.
-    lane: Option<Rc<Lane>>,
+    /// The way past the kernel, while it is open.
+    lane: Rc<Lane>,
     /// So many flows there may be.
     most: Cell<usize>,
     open: RefCell<HashMap<Path, Rc<Flow>>>,
@@ -116,12 +116,7 @@ impl Flows {
     ///
     /// # Errors
     /// The socket's.
-    pub fn new(
-        door: &Rc<Door>,
-        sessions: &Rc<Sessions>,
-        socket: UdpSocket,
-        lane: Option<Rc<Lane>>,
-    ) -> io::Result<Rc<Self>> {
+    pub fn new(door: &Rc<Door>, sessions: &Rc<Sessions>, socket: UdpSocket, lane: Rc<Lane>) -> io::Result<Rc<Self>> {
         Ok(Rc::new(Self(Rc::new(Shared {
             door: RefCell::new(Rc::clone(door)),
             sessions: Rc::clone(sessions),
@@ -313,8 +308,7 @@ impl Shared {
     fn reply(&self, path: Path, leaving: Leaving<'_>) -> bool {
         let (count, bytes) = leaving.amount();
         let transmit = leaving.to(path.client, path.to);
-        let by_lane = self.lane.as_ref().is_some_and(|lane| lane.send(self.local.port(), &transmit));
-        let sent = by_lane || self.socket.send(&transmit) != Sent::Full;
+        let sent = self.lane.send(self.local.port(), &transmit) || self.socket.send(&transmit) != Sent::Full;
         if sent {
             let door = self.door();
             door.cells.counters.datagrams_out_total.add(count);

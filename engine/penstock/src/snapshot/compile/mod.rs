@@ -163,6 +163,27 @@ impl Snapshot {
         self.classes.iter().position(|class| class.name.as_bytes() == name).map(|at| ClassId(at as u8))
     }
 
+    /// How programs of XDP are to stand on an interface: as any section that names it says, which all say alike.
+    #[must_use]
+    pub fn xdp_mode(&self, interface: &str) -> XdpMode {
+        let mut modes = self.xdp().filter(|(name, _)| *name == interface).map(|(_, mode)| mode);
+        modes.find(|mode| *mode != XdpMode::Auto).unwrap_or_default()
+    }
+
+    /// Interfaces that programs of XDP are to stand on, each as often as sections name it.
+    pub fn xdp_interfaces(&self) -> impl Iterator<Item = &str> {
+        self.xdp().map(|(name, _)| name)
+    }
+
+    fn xdp(&self) -> impl Iterator<Item = (&str, XdpMode)> {
+        let shield = self.shield.iter().map(|shield| (&*shield.interfaces, shield.mode));
+        let balance = self.balance.iter().map(|balance| (&*balance.interfaces, balance.mode));
+        let decap = self.decap.iter().map(|decap| (&*decap.interfaces, decap.mode));
+        let many = shield.chain(balance).chain(decap);
+        let many = many.flat_map(|(interfaces, mode)| interfaces.iter().map(move |name| (&**name, mode)));
+        many.chain(self.engine.af_xdp.iter().map(|wish| (&*wish.interface, wish.mode)))
+    }
+
     /// Makes the paths of files that are read while it runs those of the configuration file's folder.
     pub fn root(&mut self, folder: &Path) {
         if let Some(secrets) = &mut self.engine.quic.secrets {

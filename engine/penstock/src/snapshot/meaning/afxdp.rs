@@ -1,6 +1,7 @@
 //! What `engine.af_xdp` must mean.
 
 use super::Meaning;
+use super::vip::differ;
 use crate::snapshot::report::Code;
 use crate::snapshot::schema::{AfXdpDoc, Protocol};
 
@@ -17,14 +18,16 @@ impl Meaning<'_> {
         };
         self.interface(interface, path!["engine", "af_xdp", "interface"]);
         let others = [
-            ("shield", &document.shield.interfaces),
-            ("balance", &document.balance.interfaces),
-            ("decap", &document.decap.interfaces),
+            ("shield", &document.shield.interfaces, document.shield.mode),
+            ("balance", &document.balance.interfaces, document.balance.mode),
+            ("decap", &document.decap.interfaces, document.decap.mode),
         ];
-        for (other, _) in others.iter().filter(|(_, theirs)| theirs.contains(interface)) {
-            let message = format!("`{interface}` has the program of [{other}] already: an interface has one");
-            let advice = format!("take it out of engine.af_xdp or of [{other}]");
-            self.report(Code::Conflict, path!["engine", "af_xdp", "interface"], message, advice);
+        let another =
+            |(_, theirs, mode): &&(_, &Vec<String>, _)| theirs.contains(interface) && differ(*mode, af_xdp.mode);
+        if let Some((other, ..)) = others.iter().find(another) {
+            let message = format!("`{interface}` has [{other}] in another mode, and one program hands on to the other");
+            let advice = format!("write the mode that [{other}] has");
+            self.report(Code::Conflict, path!["engine", "af_xdp", "mode"], message, advice);
         }
         let has_datagrams = |door: &crate::snapshot::schema::ListenDoc| {
             let has_tls = door.tls.cert.is_some() || !door.tls.certificates.is_empty();

@@ -248,7 +248,7 @@ impl Meaning<'_> {
 }
 
 /// Whether two programs of one interface are to stand in different places.
-fn differ(one: XdpMode, other: XdpMode) -> bool {
+pub(super) fn differ(one: XdpMode, other: XdpMode) -> bool {
     one != other && one != XdpMode::Auto && other != XdpMode::Auto
 }
 

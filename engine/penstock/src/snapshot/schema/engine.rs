@@ -46,7 +46,7 @@ pub struct EngineDoc {
 #[serde(default, deny_unknown_fields)]
 pub struct AfXdpDoc {
     /// The network interface by which datagrams for listeners with HTTP/3 and of `udp` come and go past the kernel's UDP: an eBPF program gives them to the workers, and answers leave as frames, to where their clients' last packet came from.
-    /// Neither the firewall nor packet captures nor routes of the host see them; all else stays the kernel's. None unless given.
+    /// Neither the firewall nor packet captures nor routes of the host see them; all else stays the kernel's. The shield and the balancer may stand there as well, and see packets first. None unless given.
     pub interface: Option<String>,
     /// `native`: in the driver. `generic`: behind it, in any; slower. `auto`: native where the driver has it, else generic.
     pub mode: XdpMode,

@@ -13,7 +13,7 @@ use crate::snapshot::literal::Listed;
 #[serde(default, deny_unknown_fields)]
 pub struct BalanceDoc {
     /// The network interfaces whose packets it sees. Packets leave where the kernel's routes say, which is mostly the same one. The kernel must forward there
-    /// (`net.ipv4.conf.NAME.forwarding`, `net.ipv6.conf.NAME.forwarding`). Not those of the shield: an interface has one such program.
+    /// (`net.ipv4.conf.NAME.forwarding`, `net.ipv6.conf.NAME.forwarding`). The shield may stand there as well, and sees packets first.
     pub interfaces: Vec<String>,
     /// `native`: in the driver. `generic`: behind it, in any; slower. `auto`: native where the driver has it, else generic.
     pub mode: XdpMode,
@@ -106,7 +106,7 @@ impl Forward {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DecapDoc {
-    /// The network interfaces whose packets it sees. Not those of the shield or of the balancer: an interface has one such program.
+    /// The network interfaces whose packets it sees. Not those of the balancer; the shield may stand there as well, and sees packets first.
     pub interfaces: Vec<String>,
     /// `native`: in the driver. `generic`: behind it, in any; slower. `auto`: native where the driver has it, else generic.
     pub mode: XdpMode,

@@ -1,5 +1,7 @@
 //! Issue "Kernel fast paths", 6: HTTP/3 and flows of datagrams past the kernel (AF_XDP), over a cable between two network namespaces.
 
+mod beside;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
