@@ -43,7 +43,7 @@ cargo xtask bench h1 [options]      HTTP/1.1: CPU time per request of each proxy
 
   --rivals LIST       of nginx, haproxy, envoy, caddy, epoll-relay, tokio-uring-relay (default nginx,haproxy);
                       penstock-bare and penstock-full tell what balancing, breaker, retries, limits and probes cost
-  --scenarios LIST    of c1, c64, c512 (100 B), 16k (64 connections), 1m (16), close (one request each), latency (default all)
+  --scenarios LIST    of c1, c64, c512 (100 B), browser (64, with a browser's heads), 16k (64 connections), 1m (16), close (one request each), latency (default all)
   --rounds N          interleaved rounds a scenario (default 8)
   --seconds N         a round's length (default 3)
   --load own|wrk      load generator of the closed loops (default own); the latency scenario is always ours

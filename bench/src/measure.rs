@@ -98,6 +98,7 @@ impl Bench<'_> {
             body: scenario.body,
             seconds,
             close: scenario.close,
+            browser: scenario.browser,
             resumed: scenario.resumed,
             rate,
             trust: self.identity.map(|identity| identity.cert.clone()),

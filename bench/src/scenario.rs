@@ -43,6 +43,8 @@ pub(crate) struct Scenario {
     pub(crate) resumed: bool,
     /// Over a path that is long and loses ([`Far`](crate::far::Far)).
     pub(crate) far: bool,
+    /// Requests have a browser's heads.
+    pub(crate) browser: bool,
     /// Open loop: requests are due at times of their own, whether or not earlier ones were answered.
     pub(crate) paced: bool,
 }
@@ -66,6 +68,7 @@ pub(crate) const H1: Suite = Suite {
         C64,
         Scenario { name: "c1", connections: 1, ..C64 },
         Scenario { name: "c512", connections: 512, ..C64 },
+        Scenario { name: "browser", browser: true, ..C64 },
         Scenario { name: "16k", path: "/16k", body: 16 << 10, ..C64 },
         Scenario { name: "1m", connections: 16, path: "/1m", body: 1 << 20, ..C64 },
         Scenario { name: "close", close: true, ..C64 },
@@ -150,6 +153,7 @@ pub(crate) const C64: Scenario = Scenario {
     close: false,
     resumed: false,
     far: false,
+    browser: false,
     paced: false,
 };
 
@@ -171,6 +175,7 @@ impl Scenario {
             (true, _) if self.resumed => ", a connection per request, resumed",
             (true, _) if self.over.is_secure() => ", a connection per request, full handshakes",
             (true, _) => ", a connection per request",
+            _ if self.browser => ", heads of a browser with cookies (1.3 KB)",
             _ if self.far => ", each way 10 ms and 1 % of datagrams lost",
             (_, true) => ", open loop at half of the slowest one's capacity",
             _ => "",

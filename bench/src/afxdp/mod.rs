@@ -161,6 +161,7 @@ fn round(
                     seconds: settings.seconds,
                     body,
                     close: false,
+                    browser: false,
                     resumed: false,
                     rate: None,
                     trust: Some(identity.cert.clone()),

@@ -1,5 +1,6 @@
 //! Load: which generator, told what, and what it saw. Always a process of its own.
 
+mod browser;
 mod h2load;
 pub(crate) mod h3;
 pub(crate) mod handshakes;
@@ -29,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) body: usize,
     /// One request a connection.
     pub(crate) close: bool,
+    /// Requests have a browser's heads.
+    pub(crate) browser: bool,
     /// Each resumes an earlier session.
     pub(crate) resumed: bool,
     /// Requests a second, due at times of their own; none for a closed loop.

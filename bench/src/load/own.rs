@@ -10,7 +10,7 @@ use ring::{Address, DriverChoice, Options, Ring, SpinPolicy};
 use traffic::{Extent, Load, Mode, Report};
 use xtask::Outcome;
 
-use super::{Plan, Seen};
+use super::{Plan, Seen, browser};
 use crate::flags::Flags;
 use crate::process::{self, myself, pinned_command, words};
 
@@ -20,6 +20,9 @@ pub(crate) fn run(plan: &Plan, cpu: usize) -> Outcome<Seen> {
     line.extend(words([&"--connections", &plan.connections.to_string(), &"--seconds", &plan.seconds.to_string()]));
     if plan.close {
         line.extend(words([&"--close"]));
+    }
+    if plan.browser {
+        line.extend(words([&"--browser"]));
     }
     if let Some(rate) = plan.rate {
         line.extend(words([&"--rate", &rate.to_string()]));
@@ -32,9 +35,9 @@ pub(crate) fn run(plan: &Plan, cpu: usize) -> Outcome<Seen> {
 
 const VALUED: &[&str] =
     &["--to", "--path", "--connections", "--seconds", "--warmup", "--rate", "--body", "--cpu", "--driver"];
-const BARE: &[&str] = &["--close", "--verify", "--json"];
+const BARE: &[&str] = &["--close", "--browser", "--verify", "--json"];
 
-/// `bench load --to ADDRESS --path PATH --connections N --seconds N [--warmup SECONDS] [--rate R] [--close] [--body BYTES] [--verify]
+/// `bench load --to ADDRESS --path PATH --connections N --seconds N [--warmup SECONDS] [--rate R] [--close] [--browser] [--body BYTES] [--verify]
 /// [--cpu N] [--driver uring|epoll] [--json]`.
 pub(crate) fn main(arguments: &[String]) -> Outcome {
     let flags = Flags::parse(arguments, VALUED, BARE)?;
@@ -86,6 +89,7 @@ fn load(flags: &Flags) -> Outcome<Load> {
         mode,
         extent: Extent::Time(seconds(flags.need("--seconds")?)?),
         warmup: seconds(flags.read("--warmup", 0.0)?)?,
+        fields: if flags.has("--browser") { browser::lines() } else { String::new() },
         connection_per_request: flags.has("--close"),
         body_bytes: flags.has("--body").then(|| flags.need("--body")).transpose()?,
         verify: flags.has("--verify"),

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use xtask::{Outcome, place};
 
-use super::{Plan, Seen};
+use super::{Plan, Seen, browser};
 use crate::process::{pinned_command, words};
 
 /// `done` runs once, after the last request: it costs the requests nothing.
@@ -33,6 +33,9 @@ pub(crate) fn run(plan: &Plan, cpu: usize) -> Outcome<Seen> {
     ]);
     if plan.close {
         line.extend(words([&"-H", &"Connection: close"]));
+    }
+    for (name, value) in browser::FIELDS.iter().filter(|_| plan.browser) {
+        line.extend(words([&"-H", &format!("{name}: {value}")]));
     }
     line.extend(words([&format!("http://{}{}", plan.to, plan.path)]));
     let output = pinned_command(&cpu.into(), &line)?.output().map_err(|error| format!("wrk: {error}"))?;

@@ -45,6 +45,7 @@ pub(crate) fn check(to: SocketAddr, trust: &Path, cpu: usize) -> Outcome {
         seconds: 0,
         body: C64.body,
         close: true,
+        browser: false,
         resumed: false,
         rate: None,
         trust: Some(trust.to_owned()),

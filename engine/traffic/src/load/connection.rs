@@ -69,6 +69,7 @@ fn request(load: &Load) -> Vec<u8> {
     if load.connection_per_request {
         request.extend_from_slice(b"Connection: close\r\n");
     }
+    request.extend_from_slice(load.fields.as_bytes());
     if let Some(body) = &load.body {
         request.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
     }

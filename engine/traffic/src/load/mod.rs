@@ -38,6 +38,8 @@ pub struct Load {
     pub method: String,
     /// Content to send with each request; with it comes a Content-Length.
     pub body: Option<Vec<u8>>,
+    /// More lines of the head, each with its end.
+    pub fields: String,
     /// Connections kept busy (closed) or ready (open).
     pub connections: usize,
     /// Closed or open.
@@ -90,6 +92,7 @@ impl Load {
             path: "/".to_owned(),
             method: "GET".to_owned(),
             body: None,
+            fields: String::new(),
             connections: 1,
             mode: Mode::Closed,
             extent: Extent::Time(Duration::from_secs(1)),
