@@ -32,7 +32,7 @@ pub use grpc::GrpcServer;
 pub use h3::H3Door;
 pub use message::{Cut, Message, checksum, hex, pattern, unhex};
 pub use netns::{Net, RawUdp, Street, SynFlood, checksum_of};
-pub use origin::{Origin, Peer, answer, fields_text, standard};
+pub use origin::{Origin, Peer, agreement, answer, fields_text, standard};
 pub use place::{Folder, binary, free_address, python, script};
 pub use tls::{Authority, EarlySecret, FirstFlight, HalfOpen, Issued, Kind, TlsClient, der_of};
 pub use tool::{Ran, Tool, until};

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use data_encoding::BASE64;
+
 use crate::message::{Cut, Message, pattern};
 use crate::wire::{Stream, Wire};
 
@@ -186,6 +189,15 @@ pub fn answer(body: impl AsRef<[u8]>) -> Vec<u8> {
     let mut response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
     response.extend_from_slice(body);
     response
+}
+
+/// Agrees to a WebSocket that is asked for with `key`.
+pub fn agreement(key: &str) -> String {
+    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
+    let accept = BASE64.encode(hash.as_ref());
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
 }
 
 /// A request's fields, one a line, as an origin shows them to a test.

@@ -4,10 +4,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use data_encoding::BASE64;
 use harness::h2::{PREFACE, headers, kind, setting, settings};
-use harness::{Authority, Engine, Folder, Kind, Origin, Peer, Setup, Wire, on_each_driver};
+use harness::{Authority, Engine, Folder, Kind, Origin, Peer, Setup, Wire, agreement, on_each_driver};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -104,15 +102,6 @@ fn ask(engine: &Engine) -> u16 {
     let mut client = engine.client();
     client.send(OFFER);
     client.response(false).expect("an answer").status()
-}
-
-/// Agrees to a WebSocket that is asked for with `key`.
-fn agreement(key: &str) -> String {
-    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
-    let accept = BASE64.encode(hash.as_ref());
-    format!(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-    )
 }
 
 /// Agrees to a WebSocket, and says nothing on it.

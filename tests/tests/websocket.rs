@@ -383,6 +383,40 @@ on_each_driver! {
         assert_eq!(after.sum("websockets_open"), 1, "it is not its fault that nobody reads");
     }
 
+    /// Both have said Close, and the client takes what was said before as slowly as it likes: it has all of it in the end. Who takes nothing is cut off.
+    fn who_takes_its_time_hears_the_end(driver) {
+        const MESSAGE: usize = 120_000;
+        let origin = Origin::start(|peer| {
+            let Some(request) = peer.request() else { return };
+            peer.send(harness::agreement(request.field("sec-websocket-key").expect("a key")));
+            peer.send([raw(FIN | BINARY, false, &pattern(1, MESSAGE)), raw(FIN | CLOSE, false, &1000_u16.to_be_bytes())].concat());
+            let _ = peer.wait_for_end();
+        });
+        let engine = Setup::new(driver).origin(&origin).route_line("websocket = { drain = \"300ms\" }").start();
+        let asks = [(":protocol", "websocket"), ("sec-websocket-version", "13")];
+        let fields = [&asks[..1], &harness::h2::asking("CONNECT", "/"), &asks[1..]].concat();
+        for takes in [true, false] {
+            let mut client = harness::h2::H2Client::greeted(engine.address);
+            client.credits = false;
+            let stream = client.request(&fields, false);
+            client.until("its window is used up", |client| client.exchange(stream).body.len() as i64 == harness::h2::WINDOW);
+            client.send(harness::h2::data(stream, frame(FIN | CLOSE, &1000_u16.to_be_bytes()), false));
+            client.widen(0, 1 << 20);
+            for _ in 0..12 {
+                client.listen(Duration::from_millis(100));
+                if takes {
+                    client.widen(stream, 5_000);
+                }
+            }
+            client.wait(stream);
+            let got = client.exchange(stream);
+            let said = parse(&got.body);
+            assert_eq!((got.ended, said.len()), if takes { (true, 2) } else { (false, 0) }, "{:?}", got.reset);
+            assert!(!takes || said[0].1 == pattern(1, MESSAGE) && code_of(&said[1].1) == 1000);
+        }
+        engine.until_idle();
+    }
+
     /// Within a frame nothing of ours can be said: whoever does not end it in time is cut off.
     fn a_drain_waits_for_the_end_of_a_frame(driver) {
         let origin = frames();

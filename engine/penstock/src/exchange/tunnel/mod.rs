@@ -52,6 +52,8 @@ pub trait Pipe {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ready when nothing waits to be sent.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Bytes that wait.
+    fn unsent(&self) -> usize;
     /// How it receives from now on.
     fn set_appetite(&mut self, appetite: Appetite);
     /// # Errors
@@ -85,6 +87,10 @@ impl Pipe for Transport {
 
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_sent(cx, 0)
+    }
+
+    fn unsent(&self) -> usize {
+        self.unsent()
     }
 
     fn set_appetite(&mut self, appetite: Appetite) {
@@ -127,6 +133,10 @@ impl<R: Speaks> Pipe for Lane<'_, R> {
             Self::H2(stream) => stream.poll_sent(),
             Self::H3(stream) => stream.poll_sent(),
         }
+    }
+
+    fn unsent(&self) -> usize {
+        self.unsent()
     }
 
     fn set_appetite(&mut self, appetite: Appetite) {

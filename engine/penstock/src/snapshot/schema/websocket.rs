@@ -28,7 +28,8 @@ pub struct WebSocketDoc {
     /// Frames that a client may send, those of messages and others; a second's worth may come at once. Those beyond wait for their
     /// turn. No limit unless given.
     pub rate: Option<Text<Rate>>,
-    /// How long a Close of ours waits for the answer: when the engine drains, open WebSockets get one with code 1001 at once.
+    /// How long a Close of ours waits for the answer, and for as long again where some of what was said before has been taken meanwhile: when the engine
+    /// drains, open WebSockets get one with code 1001 at once.
     pub drain: Text<Time>,
 }
 

@@ -5,7 +5,8 @@
 //! * A frame of ours stands between two frames of whoever else sends in that direction, and a Close of ours is the last thing in it.
 //! * Whoever breaks the rules is told so with a Close, and so is the other side. One that is within a frame, whose rest will not come, can
 //!   only be cut off.
-//! * It ends in order when each side has been told Close and has said it, and else when the time for that is over.
+//! * It ends in order when each side has been told Close and has said it, and else when the time for that is over: a time in which nobody takes any of
+//!   what is still to be sent.
 
 mod flow;
 mod ping;
@@ -84,8 +85,23 @@ struct Ending {
     /// What the endpoint is told.
     endpoint: CloseCode,
     why: &'static str,
-    /// Who has not answered by then is not waited for.
+    /// Who has not answered by then is not waited for, unless it has taken some of what it was owed; then for as long again.
     until: Now,
+    within: Duration,
+    /// What both were owed, once somebody has looked.
+    owed: Option<usize>,
+}
+
+impl Ending {
+    /// Its time is over, and none of what was owed has been taken meanwhile.
+    fn is_over(&mut self, owed: usize) -> bool {
+        if self.until > ring::now() {
+            return false;
+        }
+        let before = self.owed.replace(owed);
+        self.until = ring::now() + self.within;
+        before.is_none_or(|before| owed >= before)
+    }
 }
 
 /// One side has gone without a word.
@@ -147,10 +163,14 @@ impl<'a> Socket<'a> {
                 // Both have said their last: nobody has to wait for who closes first.
                 self.common.end(CloseCode::NORMAL, CloseCode::NORMAL, "");
             }
+            let owed = down.unsent() + up.unsent();
+            if let Some(ending) = &mut self.common.ending {
+                ending.owed.get_or_insert(owed);
+            }
             let due = self.due();
             timer.set(due);
             if timer.poll_expired() {
-                if self.common.ending.is_some_and(|ending| ending.until <= ring::now()) {
+                if self.common.ending.as_mut().is_some_and(|ending| ending.is_over(owed)) {
                     return Poll::Ready(self.cuts(down, up, cx));
                 }
                 self.expire(down);
@@ -227,7 +247,8 @@ impl Common<'_> {
 
     fn end_within(&mut self, within: Duration, [client, endpoint]: [CloseCode; 2], why: &'static str) {
         self.closed.get_or_insert(client);
-        self.ending.get_or_insert(Ending { client, endpoint, why, until: ring::now() + within });
+        let until = ring::now() + within;
+        self.ending.get_or_insert(Ending { client, endpoint, why, until, within, owed: None });
     }
 }
 
