@@ -222,7 +222,8 @@ impl Ledger {
         self.drained_at.get()
     }
 
-    fn dice(&self, id: u64, salt: u64) -> Dice {
+    /// What there is of chance in what `id` is about.
+    pub(crate) fn dice(&self, id: u64, salt: u64) -> Dice {
         Dice::new(self.seed ^ (id * 4 + salt).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 

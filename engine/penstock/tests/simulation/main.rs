@@ -22,6 +22,7 @@ mod ledger;
 mod origin;
 mod scene;
 mod tunnel;
+mod websocket;
 mod wire;
 
 use std::time::Duration;
@@ -182,6 +183,22 @@ fn simulation_multiplexed_drain() {
         drain: Some(Duration::from_millis(turn % 400)),
         ..multiplexed(turn)
     });
+}
+
+/// WebSockets over HTTP/1.1 and HTTP/2 on either side, in any pairing; some break the rules, some break off, and now and then everything does. They have
+/// the seeds of other tunnels.
+#[test]
+fn simulation_websockets() {
+    take_turns("simulation_websockets", 5, |faults, turn| Scene {
+        faults: if turn % 8 == 7 { faults } else { faults.harmless() },
+        web: false,
+        websockets: true,
+        rude_origins: turn % 3 == 1,
+        drain: (turn % 5 == 4).then(|| Duration::from_millis(turn % 400)),
+        ..multiplexed(turn / 2)
+    });
+    let [whole, closed, cut] = websocket::heard();
+    assert!(whole < 100 || closed > 0 && cut > 0 && whole > closed + cut, "{whole} whole, {closed} closed, {cut} cut");
 }
 
 /// Many requests at once over HTTP/3, and no datagram is lost.

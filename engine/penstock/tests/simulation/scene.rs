@@ -19,7 +19,8 @@ use ring::sim::{Faults, Script, World};
 use ring::{Address, DriverChoice, Options, Ring, Sender};
 
 use crate::ledger::Ledger;
-use crate::{client, datagrams, h2_client, h2_origin, h3_client, origin, tunnel};
+use crate::websocket::Town;
+use crate::{client, datagrams, h2_client, h2_origin, h3_client, origin, tunnel, websocket};
 
 pub(crate) const WEB: &str = "10.0.0.1:80";
 pub(crate) const RAW: &str = "10.0.0.1:90";
@@ -73,6 +74,18 @@ name = "datagrams"
 endpoints = ["10.3.0.9:53"]
 "#;
 
+/// For WebSockets.
+const SOCKETS: &str = r#"
+[[pool]]
+name = "socket"
+endpoints = ["10.4.0.1:9000", "10.4.0.2:9000"]
+timeout = { head = "20s" }
+
+[[route]]
+path = "/socket"
+pool = "socket"
+"#;
+
 /// For the pool of a scene that hedges: as many second copies as there can be.
 const HEDGE: &str = "timeout = { head = \"20s\" }\nhedge = { after = \"20ms\", budget = \"100%\" }";
 
@@ -104,6 +117,8 @@ pub(crate) struct Scene {
     pub(crate) steady: bool,
     /// There is a door for datagrams, which keep to a pace.
     pub(crate) datagrams: bool,
+    /// Requests become WebSockets.
+    pub(crate) websockets: bool,
     pub(crate) rude_clients: bool,
     pub(crate) rude_origins: bool,
     /// Endpoints come and go all the time.
@@ -137,6 +152,7 @@ impl Default for Scene {
             shaped: false,
             steady: false,
             datagrams: false,
+            websockets: false,
             rude_clients: false,
             rude_origins: false,
             moves: false,
@@ -170,7 +186,7 @@ pub(crate) fn address(text: &str) -> Address {
 
 /// One of three configurations that serve the same.
 fn snapshot(scene: &Scene, variant: usize) -> Arc<Snapshot> {
-    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 192] = [const { OnceLock::new() }; 192];
+    static SNAPSHOTS: [OnceLock<Arc<Snapshot>>; 384] = [const { OnceLock::new() }; 384];
     let compile = || {
         let mut text = CONFIGURATION.to_owned();
         if scene.candidates {
@@ -179,7 +195,11 @@ fn snapshot(scene: &Scene, variant: usize) -> Arc<Snapshot> {
         if scene.hedges {
             text = text.replacen("timeout = { head = \"20s\" }", HEDGE, 1);
         }
+        if scene.websockets {
+            text.push_str(SOCKETS);
+        }
         if scene.h2_origins {
+            text = text.replace("name = \"socket\"\n", "name = \"socket\"\nprotocol = \"h2\"\n");
             text = text.replace("name = \"app\"\n", "name = \"app\"\nprotocol = \"h2\"\n");
             text = text.replace("name = \"spare\"\n", "name = \"spare\"\nprotocol = \"h2\"\n");
         }
@@ -202,9 +222,10 @@ fn snapshot(scene: &Scene, variant: usize) -> Arc<Snapshot> {
             Err(report) => panic!("{}", report.render()),
         }
     };
-    let kinds = [scene.hedges, scene.candidates, scene.h2_origins, scene.h3_clients, scene.shaped, scene.datagrams];
+    let Scene { hedges, candidates, h2_origins, h3_clients, shaped, datagrams, websockets, .. } = *scene;
+    let kinds = [hedges, candidates, h2_origins, h3_clients, shaped, datagrams, websockets];
     let which = kinds.into_iter().enumerate().map(|(at, kind)| usize::from(kind) << at).sum::<usize>();
-    Arc::clone(SNAPSHOTS[variant * 64 + which].get_or_init(compile))
+    Arc::clone(SNAPSHOTS[variant * 128 + which].get_or_init(compile))
 }
 
 /// Tunnels of all scenes so far, and how many bytes of theirs were spliced.
@@ -475,6 +496,21 @@ fn people(world: &World, scene: &Scene, ledger: &Rc<Ledger>, size_max: usize) ->
     if scene.datagrams {
         world.spawn("datagrams' origin", datagrams::origin);
         clients.push(world.spawn("datagrams' client", datagrams::client));
+    }
+    if scene.websockets {
+        let town = Town::new(ledger, size_max, strict);
+        for number in 1..=2 {
+            let listening = world.listen(&address(&format!("10.4.0.{number}:9000"))).expect("free");
+            let (town, h2, rude) = (town.clone(), scene.h2_origins, scene.rude_origins);
+            world.spawn("WebSockets' origin", move |host| websocket::origin(host, listening, town, h2, rude));
+        }
+        for number in 0..3 {
+            let town = town.clone();
+            clients.push(match scene.h2_clients && number > 0 {
+                true => world.spawn("WebSockets over h2", move |host| websocket::h2_client(host, town)),
+                false => world.spawn("WebSockets", move |host| websocket::client(host, town)),
+            });
+        }
     }
     if scene.tunnels {
         for number in 1..=2 {
