@@ -27,6 +27,7 @@ use crate::oversight::Oversight;
 use crate::qos;
 use crate::quic;
 use crate::samehost::SameHost;
+use crate::session::udp::Owners;
 use crate::shield::Shield;
 use crate::snapshot::{Also, Bind, ListenerId, ListenerProtocol, PoolId, RouteId, Snapshot, Splice};
 use crate::steer::{Datagrams, Group, Mode, Neighbours, Place, Steering};
@@ -50,6 +51,8 @@ pub struct Engine {
     same_host: SameHost,
     balance: Balance,
     afxdp: AfXdp,
+    /// Which worker has a flow of datagrams, where there are several.
+    owners: Option<Arc<Owners>>,
     interfaces: Interfaces,
     roster: Roster,
     oversight: Oversight,
@@ -110,6 +113,7 @@ impl Engine {
             same_host,
             balance: Balance::default(),
             afxdp: AfXdp::prepare(snapshot),
+            owners: (cpus.len() > 1).then(Arc::default),
             interfaces: Interfaces::default(),
             roster,
             oversight,
@@ -204,6 +208,7 @@ impl Engine {
             qlog: self.qlog.clone(),
             quic: self.quic.clone(),
             afxdp: self.afxdp.share(index, self.cpus.len()),
+            owners: self.owners.clone(),
             splicing: (self.snapshot().engine.splice == Splice::Auto).then(|| Splicing::among(self.cpus.len())),
             places,
             hands_over: self.steering.mode() == Mode::HandOver,

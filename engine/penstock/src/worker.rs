@@ -21,8 +21,9 @@ use crate::afxdp;
 use crate::exchange::{Desk, Door, Splicing};
 use crate::limits;
 use crate::listen::{self, Gate};
-use crate::quic;
+use crate::quic::{self, End};
 use crate::session::Sessions;
+use crate::session::udp::{Beside, Flows, Owners};
 use crate::snapshot::{Listener, ListenerId, PoolId};
 use crate::steer::{self, Inbox, Neighbours, Place, Sockets};
 use crate::telemetry::WorkerCells;
@@ -43,6 +44,8 @@ pub struct Plan {
     pub quic: quic::Keys,
     /// Its queues of the interface whose datagrams go past the kernel.
     pub afxdp: Option<afxdp::Share>,
+    /// Which worker has a flow of datagrams; `None`: there is one worker.
+    pub owners: Option<Arc<Owners>>,
     /// When tunnels are spliced; `None`: never.
     pub splicing: Option<Splicing>,
     /// By listener, of each address at which connections are accepted.
@@ -114,7 +117,7 @@ pub struct Worker {
     /// Those of listeners that are no more, until their last connection is over.
     leaving: Vec<Entrance>,
     sessions: Rc<Sessions>,
-    /// QUIC's ends: those of one number have the same address on all workers.
+    /// QUIC's ends, and those of flows: those of one number have the same address on all workers.
     ends: quic::Ends,
     quic: quic::Keys,
     place: quic::Place,
@@ -122,6 +125,7 @@ pub struct Worker {
     carrier: Option<quic::Carrier>,
     /// The way past the kernel, which is closed where there is none.
     lane: Rc<afxdp::Lane>,
+    owners: Option<Arc<Owners>>,
     /// For programs to choose among.
     sockets: Sockets,
     steer: Rc<steer::Local>,
@@ -136,7 +140,7 @@ impl Worker {
     /// # Errors
     /// The first address that cannot be bound, named.
     pub fn open(plan: Plan) -> io::Result<Self> {
-        let Plan { generation, cells, log, qlog, splicing, places, quic, afxdp, index, count, seed, .. } = plan;
+        let Plan { generation, cells, log, qlog, splicing, places, quic, afxdp, owners, index, count, seed, .. } = plan;
         let place = quic.place(index as u16);
         let seat = Seat {
             index,
@@ -162,6 +166,7 @@ impl Worker {
             place,
             carrier: None,
             lane,
+            owners,
             sockets: Sockets::default(),
             steer: Rc::default(),
             gates: Rc::default(),
@@ -209,7 +214,19 @@ impl Worker {
         for socket in bound.datagrams {
             let gate = gate(None);
             entrance.add_port(&gate);
-            ring::spawn(listen::udp::serve(gate, socket, Rc::clone(&self.lane)));
+            let beside = Beside {
+                lane: Rc::clone(&self.lane),
+                owners: self.owners.clone(),
+                worker: self.seat.index as u16,
+                end: self.ends.next(),
+            };
+            // A bound socket knows its address.
+            let Ok(flows) = Flows::new(&gate.door(), &self.sessions, socket, beside) else { continue };
+            if let Some(carrier) = &self.carrier {
+                flows.carry(Rc::clone(carrier));
+            }
+            self.ends.push(&flows);
+            ring::spawn(listen::udp::serve(gate, flows));
         }
         for (at, socket) in bound.listening.into_iter().enumerate() {
             let place = places.get(at);
@@ -243,9 +260,9 @@ impl Worker {
         entrance
     }
 
-    /// Somebody may come by QUIC, or could.
+    /// Datagrams of clients may come, or could.
     #[must_use]
-    pub fn has_spoken_quic(&self) -> bool {
+    pub fn has_had_datagrams(&self) -> bool {
         self.ends.next() > 0
     }
 
@@ -337,10 +354,10 @@ impl Worker {
             }
             let bound = self.bind(listener, draft.tls[at].as_deref(), first)?;
             bound.show(ListenerId(at as u16), listener, &mut sockets)?;
-            first += bound.quic.len();
+            first += bound.quic.len() + bound.datagrams.len();
             all.push(Some(bound));
         }
-        let is_first = !self.has_spoken_quic() && first > 0;
+        let is_first = !self.has_had_datagrams() && first > 0;
         let ways = if is_first { self.ways_from_others() } else { Vec::new() };
         self.coming = Some(Coming { draft, bound: all });
         Ok(Prepared { sockets, ways })

@@ -147,6 +147,67 @@ on_each_driver! {
         assert!(busy.iter().all(|flows| *flows > 0), "both have some: {busy:?}");
     }
 
+    /// What comes by the kernel comes to the worker that the kernel chooses, and is brought to the one that has the flow: fragments, and after a drain has begun all of it.
+    fn flows_of_two_workers_by_both_ways(driver) {
+        let Some(net) = Net::with_queues(2) else { return };
+        let origin = Echo::start();
+        let setup = by_afxdp(driver, "native").cores("0-1").udp().at(at(Net::V4)).to(&origin.address.to_string());
+        let mut engine = setup.start();
+        if !stands(&engine) {
+            return;
+        }
+        let clients: Vec<Caller> = net.outside(|| (0..40).map(|_| Caller::new(at(Net::V4))).collect());
+        for (number, client) in (0..).zip(&clients) {
+            for length in [100, 9_000, 1_400, 0, 30_000] {
+                let said = pattern(number, length);
+                assert!(client.ask(&said) == said, "{length} bytes of {number}");
+            }
+        }
+        let metrics = engine.metrics();
+        assert_eq!((metrics.sum("udp_flows_total"), metrics.sum("datagrams_dropped_total")), (40, 0));
+        let passed_on = metrics.sum("quic_passed_on_total");
+        assert!((8..=72).contains(&passed_on), "of 80 datagrams half come to the wrong one: {passed_on}");
+        assert_eq!(metrics.sum("quic_passed_on_lost_total"), 0);
+
+        engine.terminate();
+        until("the interface is free", PATIENCE, || !net.interface().contains("prog/xdp"));
+        let heard = origin.heard();
+        clients.iter().for_each(|client| assert_eq!(client.ask(b"and on"), b"and on"));
+        assert_eq!(origin.heard(), heard + 40);
+        drop(clients);
+        assert!(engine.wait(PATIENCE).success());
+    }
+
+    /// Flows go on, whose datagrams come by another worker when AF_XDP comes with a configuration, and goes.
+    fn flows_of_two_workers_go_on(driver) {
+        let Some(net) = Net::with_queues(2) else { return };
+        let origin = Echo::start();
+        let setup = by_afxdp(driver, "native").cores("0-1").udp().at(at(Net::V4)).to(&origin.address.to_string());
+        let engine = setup.start();
+        if !stands(&engine) {
+            return;
+        }
+        let with = engine.config();
+        let line = with.lines().find(|line| line.starts_with("af_xdp")).expect("it is there");
+        let without = with.replace(line, "");
+        engine.adopt(&without);
+        assert!(!net.interface().contains("prog/xdp"));
+        let before = engine.metrics();
+        let clients: Vec<Caller> = net.outside(|| (0..40).map(|_| Caller::new(at(Net::V4))).collect());
+        let all_ask = || clients.iter().for_each(|client| assert_eq!(client.ask(b"hello"), b"hello"));
+        all_ask();
+        assert_eq!(engine.metrics().since(&before, "afxdp_received_total"), 0);
+        for file in [&with, &without] {
+            engine.adopt(file);
+            all_ask();
+        }
+        let metrics = engine.metrics();
+        assert_eq!((metrics.sum("udp_flows_total"), metrics.sum("datagrams_dropped_total")), (40, 0));
+        assert_eq!(metrics.since(&before, "afxdp_received_total"), 40);
+        let passed_on = metrics.since(&before, "quic_passed_on_total");
+        assert!((4..=36).contains(&passed_on), "of 40 datagrams half come to the wrong one: {passed_on}");
+    }
+
     /// What no frame holds comes by the kernel, and is of the same flow; so does a reply that is none go.
     fn one_flow_by_both_ways(driver) {
         let Some(net) = Net::enter() else { return };

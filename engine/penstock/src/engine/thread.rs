@@ -33,7 +33,7 @@ pub(super) fn work(plan: Plan, cpu: usize, ready: &ReadySender<io::Result<Starte
             let (mail, receiver) = ring::mailbox(limits::MAILBOX);
             let mesh = if hands_over { Neighbours::inboxes(index, count) } else { Default::default() };
             let worker = Worker::open(plan)?;
-            let ways = if worker.has_spoken_quic() { worker.ways_from_others() } else { Vec::new() };
+            let ways = if worker.has_had_datagrams() { worker.ways_from_others() } else { Vec::new() };
             io::Result::Ok((worker, mail, receiver, ways, mesh))
         })?;
         Ok((ring, worker, mail, receiver, ways, mesh))

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use ring::{UdpOptions, UdpSocket};
 
 use super::{Gate, datagrams};
-use crate::afxdp::Lane;
 use crate::limits;
 use crate::session::udp::Flows;
 use crate::snapshot::Listener;
@@ -21,10 +20,7 @@ pub fn bind(listener: &Listener) -> io::Result<Vec<UdpSocket>> {
 }
 
 /// Hands datagrams to their flows until the gate closes, and after that until the last of them is over: they answer by this socket.
-/// While the `lane` past the kernel is open, they come and go by that, too.
-pub async fn serve(gate: Rc<Gate>, socket: UdpSocket, lane: Rc<Lane>) {
-    let Ok(flows) = Flows::new(&gate.door(), &gate.sessions, socket, Rc::clone(&lane)) else { return };
-    lane.join(&flows);
+pub async fn serve(gate: Rc<Gate>, flows: Rc<Flows>) {
     loop {
         let most = || if gate.is_closing() { 0 } else { gate.connections_max() };
         match gate.next(|cx| flows.poll_clients(cx, most())).await {

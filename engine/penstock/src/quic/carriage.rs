@@ -1,7 +1,7 @@
-//! How datagrams that came to the wrong worker are brought to the right one: a mailbox between each two.
+//! How datagrams that came to the wrong worker are brought to the right one, those of QUIC's connections and of flows: a mailbox between each two.
 //!
 //! The kernel chooses a worker by addresses, and a client that moves has another one (RFC 9000 §9). Where a program in the kernel chooses by
-//! connection id this is never needed; where there is none, it is what keeps connections alive.
+//! connection id this is never needed; where there is none, it is what keeps connections alive. Flows need it where their datagrams come by the kernel and past it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,18 +11,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::Sender;
 
-use super::{Astray, Carrier, Endpoint};
+use super::{Astray, Carrier};
 use crate::limits;
 use crate::telemetry::WorkerCells;
 
-/// A worker's endpoints that let clients in. Those of one number have the same address on all workers; the number of one that is closed is never another one's.
+/// What takes in datagrams that came to other workers.
+pub trait End {
+    /// What belongs to other workers is brought to them from now on.
+    fn carry(&self, carrier: Carrier);
+
+    /// Takes a datagram in that came to another worker.
+    fn take_over(&self, astray: Astray);
+}
+
+/// A worker's ends of what clients send by datagrams. Those of one number have the same address on all workers; the number of one that is closed is never another one's.
 #[derive(Clone, Default)]
 pub struct Ends(Rc<RefCell<Numbered>>);
 
 #[derive(Default)]
 struct Numbered {
     next: usize,
-    open: BTreeMap<usize, Weak<Endpoint>>,
+    open: BTreeMap<usize, Weak<dyn End>>,
 }
 
 impl Ends {
@@ -33,20 +42,21 @@ impl Ends {
     }
 
     /// One more.
-    pub fn push(&self, endpoint: &Rc<Endpoint>) {
+    pub fn push<E: End + 'static>(&self, end: &Rc<E>) {
         let Numbered { next, open } = &mut *self.0.borrow_mut();
-        open.retain(|_, endpoint| endpoint.strong_count() > 0);
-        open.insert(*next, Rc::downgrade(endpoint));
+        open.retain(|_, end| end.strong_count() > 0);
+        let weak: Weak<E> = Rc::downgrade(end);
+        open.insert(*next, weak);
         *next += 1;
     }
 
     /// Those that are open.
     #[must_use]
-    pub fn all(&self) -> Vec<Rc<Endpoint>> {
+    pub fn all(&self) -> Vec<Rc<dyn End>> {
         self.0.borrow().open.values().filter_map(Weak::upgrade).collect()
     }
 
-    fn get(&self, number: usize) -> Option<Rc<Endpoint>> {
+    fn get(&self, number: usize) -> Option<Rc<dyn End>> {
         self.0.borrow().open.get(&number)?.upgrade()
     }
 }
@@ -74,7 +84,7 @@ impl Ways {
         Rc::new(move |worker, astray| {
             let mut senders = senders.borrow_mut();
             let way = senders.get_mut(usize::from(worker)).and_then(Option::as_mut);
-            // A box that is full is a network that drops: QUIC sends again.
+            // A box that is full is a network that drops.
             match way.map(|way| way.send(astray)) {
                 Some(Ok(())) => cells.counters.quic_passed_on_total.add(1),
                 Some(Err(_)) | None => cells.counters.quic_passed_on_lost_total.add(1),
@@ -94,8 +104,8 @@ pub fn receive_from_all(index: usize, count: usize, ends: &Ends) -> Vec<Option<S
         let ends = ends.clone();
         ring::spawn(async move {
             while let Some(astray) = receiver.recv().await {
-                if let Some(endpoint) = ends.get(astray.endpoint) {
-                    endpoint.take_over(astray);
+                if let Some(end) = ends.get(astray.end) {
+                    end.take_over(astray);
                 }
             }
         });
@@ -112,7 +122,7 @@ mod tests {
     use ring::{DriverChoice, Options, Ring};
 
     use super::*;
-    use crate::quic::Keys;
+    use crate::quic::{Endpoint, Keys};
     use crate::snapshot::QuicSettings;
 
     /// A worker that is stuck costs the others no more than what fits into its box.

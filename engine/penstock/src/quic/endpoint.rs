@@ -30,20 +30,27 @@ use crate::telemetry::qlog::Qlog;
 /// A datagram that came to another worker than its connection's: a client has moved, and the kernel chooses by addresses.
 #[derive(Debug)]
 pub struct Astray {
-    /// Which of the workers' endpoints it came to: they have the same, in the same order.
-    pub endpoint: usize,
-    from: SocketAddr,
-    to: Option<IpAddr>,
-    ecn: u8,
-    bytes: BytesMut,
+    /// Which of the workers' ends it came to: they have the same, in the same order.
+    pub end: usize,
+    pub from: SocketAddr,
+    pub to: Option<IpAddr>,
+    pub ecn: u8,
+    pub bytes: BytesMut,
     /// How answers get back, if it came past the kernel.
-    way: Option<Way>,
+    pub way: Option<Way>,
 }
 
-#[cfg(test)]
 impl Astray {
-    pub(super) fn to(endpoint: usize, from: SocketAddr, bytes: BytesMut) -> Self {
-        Self { endpoint, from, to: None, ecn: 0, bytes, way: None }
+    #[cfg(test)]
+    pub(super) fn to(end: usize, from: SocketAddr, bytes: BytesMut) -> Self {
+        Self { end, from, to: None, ecn: 0, bytes, way: None }
+    }
+
+    /// Its answers leave by the lane of the worker that it is brought to, if it came by one.
+    pub fn tell(&self, lane: Option<&Rc<Lane>>) {
+        if let (Some(way), Some(to), Some(lane)) = (self.way, self.to, lane) {
+            lane.learn(self.from, to, way);
+        }
     }
 }
 
@@ -116,6 +123,18 @@ impl Newcomer {
     #[must_use]
     pub fn is_proved(&self) -> bool {
         self.incoming.remote_address_validated() || !self.incoming.may_retry()
+    }
+}
+
+impl super::End for Endpoint {
+    fn carry(&self, carrier: Carrier) {
+        let _ = self.carrier.set(carrier);
+    }
+
+    fn take_over(&self, astray: Astray) {
+        astray.tell(self.lane.get());
+        let Astray { from, to, ecn, bytes, .. } = astray;
+        self.hand_out(from, to, ecn, bytes);
     }
 }
 
@@ -248,11 +267,6 @@ impl Endpoint {
         inboxes.for_each(|inbox| inbox.refuse(peer));
     }
 
-    /// What belongs to other workers is brought to them from now on.
-    pub fn carry(&self, carrier: Carrier) {
-        let _ = self.carrier.set(carrier);
-    }
-
     /// Connections are written down from now on, of whom that is asked.
     pub fn record(&self, recorder: Recorder) {
         let _ = self.recorder.set(recorder);
@@ -292,20 +306,11 @@ impl Endpoint {
             if let Some(carrier) = self.carrier.get()
                 && let Some(worker) = self.owner(&bytes)
             {
-                carrier(worker, Astray { endpoint: self.at, from, to, ecn, bytes, way });
+                carrier(worker, Astray { end: self.at, from, to, ecn, bytes, way });
             } else {
                 self.hand_out(from, to, ecn, bytes);
             }
         }
-    }
-
-    /// Takes a datagram in that came to another worker.
-    pub fn take_over(&self, astray: Astray) {
-        let Astray { from, to, ecn, bytes, way, .. } = astray;
-        if let (Some(way), Some(to), Some(lane)) = (way, to, self.lane.get()) {
-            lane.learn(from, to, way);
-        }
-        self.hand_out(from, to, ecn, bytes);
     }
 
     /// The worker that a datagram belongs to, if it is another one.

@@ -26,7 +26,7 @@ mod trace;
 mod window;
 
 pub use self::caller::Caller;
-pub use self::carriage::{Ends, Ways, receive_from_all};
+pub use self::carriage::{End, Ends, Ways, receive_from_all};
 pub use self::config::{Offer, client, offer};
 pub use self::endpoint::{Astray, Carrier, Endpoint, Newcomer, Recorder};
 pub use self::ids::{called_in, id, is_called_in, told_in};

@@ -279,6 +279,7 @@ pub(crate) fn play(seed: u64, scene: &Scene) -> Result<(), String> {
         generation: Arc::clone(&generation),
         quic: penstock::quic::Keys::new(&snapshot.engine.quic).expect("there is randomness").repeatable(seed),
         afxdp: None,
+        owners: None,
         // Soon and often: of what passes through a simulated tunnel, most is spliced.
         splicing: Some(Splicing { after: 2_000, large: 200, pipes: 1 }),
         cells: Arc::clone(&cells),

@@ -12,19 +12,22 @@
 //! * Datagrams that arrived joined leave joined, in the memory in which they came; those of one flow that are received at once leave at once.
 //! * Where clients speak QUIC (`udp.quic`), one that comes from elsewhere has another flow to the same endpoint, by the id of its connection.
 //! * Where their class has a pace, datagrams wait for their turns ([`paced`]), for a moment and in a bounded queue.
-//! * Where there is a way past the kernel (`afxdp`), clients' datagrams come by it beside the socket, and replies go by it as far as it knows where to. Of one path both are one flow.
+//! * Where there is a way past the kernel (`afxdp`), clients' datagrams come by it beside the socket, and replies go by it as far as it knows where to. Of one path both are one flow:
+//!   what comes to another worker than the flow's is brought to that one ([`owners`]).
 //! * An endpoint that is taken for down, or is no longer in its pool, loses its flows: the client's next datagram goes elsewhere.
 
 mod joined;
+mod life;
+mod owners;
 mod paced;
 mod reach;
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,15 +35,18 @@ use policy::{Class, Outcome, StatusClass};
 use ring::{Now, Received, Sent, TaskRef, Timer, UdpSocket};
 
 use self::joined::{Joined, Leaving, count};
+use self::life::run;
+use self::owners::Owned;
+pub use self::owners::Owners;
 use self::paced::{Line, Pace, Whose};
 use self::reach::{flow_to, reach};
 use super::Sessions;
 use crate::afxdp::{Lane, Port, Way};
 use crate::exchange::{Door, Reason};
 use crate::limits;
-use crate::qos::{Direction, HeldClient};
-use crate::quic::{self, ConnectionId};
-use crate::snapshot::{self, ListenerProtocol, PoolId};
+use crate::qos::Direction;
+use crate::quic::{self, Astray, Carrier, ConnectionId, End};
+use crate::snapshot::{ListenerProtocol, PoolId};
 use crate::telemetry::access_log::Passed;
 use crate::upstream::{Endpoint, Held, policy_now};
 
@@ -50,6 +56,18 @@ struct Path {
     client: SocketAddr,
     /// Where it sent them to: what it hears comes from there.
     to: Option<IpAddr>,
+}
+
+/// How datagrams come beside the socket.
+pub struct Beside {
+    /// The way past the kernel.
+    pub lane: Rc<Lane>,
+    /// Which worker has a flow; `None`: there is one worker.
+    pub owners: Option<Arc<Owners>>,
+    /// This one.
+    pub worker: u16,
+    /// Which of its ends this is.
+    pub end: usize,
 }
 
 /// The flows of one socket of a worker.
@@ -63,6 +81,11 @@ struct Shared {
     local: SocketAddr,
     /// The way past the kernel, while it is open.
     lane: Rc<Lane>,
+    /// Which worker has a flow, and which of the ends of all workers this is.
+    owned: Option<Owned>,
+    end: usize,
+    /// For what belongs to other workers.
+    carrier: OnceCell<Carrier>,
     /// So many flows there may be.
     most: Cell<usize>,
     open: RefCell<HashMap<Path, Rc<Flow>>>,
@@ -116,13 +139,18 @@ impl Flows {
     ///
     /// # Errors
     /// The socket's.
-    pub fn new(door: &Rc<Door>, sessions: &Rc<Sessions>, socket: UdpSocket, lane: Rc<Lane>) -> io::Result<Rc<Self>> {
-        Ok(Rc::new(Self(Rc::new(Shared {
+    pub fn new(door: &Rc<Door>, sessions: &Rc<Sessions>, socket: UdpSocket, beside: Beside) -> io::Result<Rc<Self>> {
+        let Beside { lane, owners, worker, end } = beside;
+        let local = socket.local()?;
+        let flows = Rc::new(Self(Rc::new(Shared {
             door: RefCell::new(Rc::clone(door)),
             sessions: Rc::clone(sessions),
-            local: socket.local()?,
+            local,
             socket,
-            lane,
+            lane: Rc::clone(&lane),
+            owned: owners.map(|owners| Owned { owners, worker, local }),
+            end,
+            carrier: OnceCell::new(),
             most: Cell::default(),
             open: RefCell::default(),
             leaving: RefCell::default(),
@@ -130,7 +158,9 @@ impl Flows {
             lines: Default::default(),
             turn: RefCell::default(),
             server: Cell::default(),
-        }))))
+        })));
+        lane.join(&flows);
+        Ok(flows)
     }
 
     /// Passes on what clients have sent; flows begin while there are fewer than `most`. To be polled by one task.
@@ -145,7 +175,7 @@ impl Flows {
             self.0.door.replace(door);
         }
         self.0.let_go();
-        let received = self.0.socket.poll_receive(cx, &mut |mut received| self.hear(&mut received));
+        let received = self.0.socket.poll_receive(cx, &mut |mut received| self.receive(&mut received, None));
         self.0.leave();
         self.0.await_turn(cx);
         received
@@ -156,16 +186,28 @@ impl Flows {
         self.0.open.borrow().is_empty()
     }
 
-    fn hear(&self, received: &mut Received<'_>) {
+    /// What has come to this worker, which may be another one's.
+    fn receive(&self, received: &mut Received<'_>, way: Option<Way>) {
+        let path = path_of(received);
+        let known = self.known(path, received);
+        if known.is_some() || !self.0.pass_on(path, received, way) {
+            self.hear(path, received, known);
+        }
+    }
+
+    /// The flow of a path, if there is one here that this may be of.
+    fn known(&self, path: Path, received: &Received<'_>) -> Option<Rc<Flow>> {
+        let known = self.0.open.borrow().get(&path).cloned();
+        known.filter(|flow| flow.goes_on() && self.0.is_meant(flow, received.bytes))
+    }
+
+    fn hear(&self, path: Path, received: &mut Received<'_>, known: Option<Rc<Flow>>) {
         let shared = &self.0;
         let door = shared.door();
         let counters = &door.cells.counters;
-        let path = Path { client: canonical(received.from), to: received.to };
         let count = count(received.bytes.len(), received.stride);
         counters.datagrams_in_total.add(count);
         counters.bytes_in_total.add(received.bytes.len() as u64);
-        let known = shared.open.borrow().get(&path).cloned();
-        let known = known.filter(|flow| flow.goes_on() && shared.is_meant(flow, received.bytes));
         let flow = known.or_else(|| self.begin(path, received.bytes));
         match flow {
             Some(flow) => {
@@ -208,6 +250,9 @@ impl Flows {
         if let Some(before) = before {
             before.give_way();
         }
+        if let Some(owned) = &self.0.owned {
+            owned.learn(path);
+        }
         ring::spawn(run(Rc::clone(&self.0), Rc::clone(door), path, Rc::clone(&flow), (pool, flows), held));
         Some(flow)
     }
@@ -218,8 +263,8 @@ impl Port for Flows {
         self.0.local
     }
 
-    fn take(&self, mut received: Received<'_>, _: Way) {
-        self.hear(&mut received);
+    fn take(&self, mut received: Received<'_>, way: Way) {
+        self.receive(&mut received, Some(way));
     }
 
     fn settle(&self) {
@@ -229,6 +274,27 @@ impl Port for Flows {
             ring::wake(server);
         }
     }
+}
+
+impl End for Flows {
+    fn carry(&self, carrier: Carrier) {
+        let _ = self.0.carrier.set(carrier);
+    }
+
+    fn take_over(&self, astray: Astray) {
+        astray.tell(Some(&self.0.lane));
+        let Astray { from, to, ecn, mut bytes, .. } = astray;
+        let mut received = Received { from, to, ecn, stride: bytes.len().max(1), bytes: &mut bytes };
+        let path = path_of(&received);
+        let known = self.known(path, &received);
+        // Wherever else its flow is by now: it has been on its way once.
+        self.hear(path, &mut received, known);
+        self.settle();
+    }
+}
+
+fn path_of(received: &Received<'_>) -> Path {
+    Path { client: canonical(received.from), to: received.to }
 }
 
 /// A client of IPv4 as such, whatever the socket's family: by a lane it comes in its own.
@@ -253,6 +319,19 @@ impl Shared {
         let begins = door.admit_flow(client)?;
         let client = door.qos.client_key(client);
         Ok(begins.map(|(class, turn)| Pace { qos: Rc::clone(&door.qos), class, client, turn }))
+    }
+
+    /// Brings datagrams to the worker that has their flow. False: that is nobody else.
+    fn pass_on(&self, path: Path, received: &Received<'_>, way: Option<Way>) -> bool {
+        let (Some(owned), Some(carrier)) = (&self.owned, self.carrier.get()) else { return false };
+        let Some(worker) = owned.elsewhere(path) else { return false };
+        let (from, to, ecn) = (path.client, path.to, received.ecn);
+        let bring = |bytes: &[u8]| carrier(worker, Astray { end: self.end, from, to, ecn, bytes: bytes.into(), way });
+        match &*received.bytes {
+            [] => bring(&[]),
+            bytes => bytes.chunks(received.stride.max(1)).for_each(bring),
+        }
+        true
     }
 
     /// Sends to endpoints what was received for them.
@@ -472,115 +551,5 @@ impl Flow {
         let owes = self.owes(replies).is_some_and(|owes| owes > 0);
         let class = if owes { Class::TimedOut } else { Class::Answered(StatusClass::Success) };
         Outcome::new(self.latency.get().unwrap_or_default(), class)
-    }
-}
-
-/// A flow that is told of in the end, also when it is cut because the time of a drain is up.
-struct Told<'a> {
-    door: &'a Door,
-    path: Path,
-    flow: &'a Flow,
-    pool: PoolId,
-    replies: Option<u32>,
-    /// It has come to an end of its own.
-    is_over: bool,
-}
-
-impl Drop for Told<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
-        }
-        let silent = self.flow.owes(self.replies).is_some_and(|owes| owes > 0);
-        let ended = match (self.is_over, silent) {
-            (false, _) => (200, Reason::Drained.text()),
-            (true, true) => (504, "no-reply"),
-            (true, false) => (200, ""),
-        };
-        self.flow.tell(self.door, self.path, self.pool, ended);
-    }
-}
-
-/// Serves a flow until it is over.
-async fn run(
-    shared: Rc<Shared>,
-    door: Rc<Door>,
-    path: Path,
-    flow: Rc<Flow>,
-    (pool, settings): (PoolId, snapshot::Flows),
-    held: Option<HeldClient>,
-) {
-    shared.sessions.enter(&door);
-    let mut timer = Timer::new();
-    let mut told = Told { door: &door, path, flow: &flow, pool, replies: settings.replies, is_over: false };
-    poll_fn(|cx| flow.poll(&shared, path, &settings, &mut timer, cx)).await;
-    told.is_over = true;
-    // Another one may have its place already.
-    let mut open = shared.open.borrow_mut();
-    if open.get(&path).is_some_and(|known| Rc::ptr_eq(known, &flow)) {
-        open.remove(&path);
-    }
-    drop(open);
-    door.cluster(pool).record(&flow.endpoint, policy_now(ring::now()), &flow.outcome(settings.replies));
-    drop(told);
-    shared.sessions.leave(&door, held);
-}
-
-impl Flow {
-    /// Passes replies on. Ready when the flow is over.
-    fn poll(
-        self: &Rc<Self>,
-        shared: &Shared,
-        path: Path,
-        settings: &snapshot::Flows,
-        timer: &mut Timer,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
-        self.task.set(Some(ring::current_task()));
-        let door = shared.door();
-        let counters = &door.cells.counters;
-        shared.let_replies_go();
-        let mut joined = shared.spare();
-        let back = |leaving: Leaving<'_>| shared.reply(path, leaving);
-        let received = self.socket.poll_receive(cx, &mut |mut received| {
-            let count = count(received.bytes.len(), received.stride);
-            // Whoever guesses the port is not the endpoint.
-            if received.from != self.to {
-                return counters.datagrams_stray_total.add(count);
-            }
-            self.hear(count, received.bytes.len());
-            shared.hear_names(self, received.bytes);
-            let put = |piece: &Received<'_>, _| joined.put(piece, back);
-            counters.datagrams_dropped_total.add(shared.pace(self, path, Direction::Down, &mut received, put));
-        });
-        counters.datagrams_dropped_total.add(joined.leave(back));
-        shared.give_back(joined);
-        if received.is_ready() {
-            // There may be more, but first others have their turn.
-            cx.waker().wake_by_ref();
-        }
-        // What waits for its turn is still to be replied to.
-        let asks_more = self.waits[Direction::Up as usize].get() > 0;
-        if self.owes(settings.replies) == Some(0) && self.replied.get() > 0 && !asks_more {
-            return Poll::Ready(());
-        }
-        let draining = shared.sessions.draining().is_some();
-        let patience = match (draining, self.replied.get()) {
-            (true, _) => settings.idle.min(limits::DRAIN_IDLE),
-            (false, 0) => settings.idle.min(limits::FLOW_UNREPLIED),
-            (false, _) => settings.idle,
-        };
-        let mut due = self.active.get() + patience;
-        if asks_more {
-            due = due.max(ring::now() + limits::PACED_DATAGRAM_WAIT);
-        }
-        if due <= ring::now() || self.replaced.get() || !self.endpoint.takes_flows() {
-            return Poll::Ready(());
-        }
-        timer.set(due);
-        if timer.poll_expired() {
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
     }
 }
