@@ -28,6 +28,9 @@ const TOOLS: &[Tool] = &[
     ("chromium", "chromium"),
 ];
 
+/// What simulations of the brain draw a seed from, beside those that they always play.
+const DRAW: &str = "PENSTOCK_SIM_DRAW";
+
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wish {
     driver: Option<String>,
@@ -76,6 +79,10 @@ pub fn run(arguments: &[String]) -> Outcome {
         command.args(["test", "--workspace", "--no-fail-fast"]);
     }
     command.args(&wish.filters).env("PENSTOCK_BINARY", &binary);
+    // The day's lot: simulations play what they always do, and a little that nobody has seen yet.
+    if std::env::var_os(DRAW).is_none() {
+        command.env(DRAW, today().to_string());
+    }
     if let Some(driver) = &wish.driver {
         command.env("PENSTOCK_TEST_DRIVER", driver);
     }
@@ -100,6 +107,12 @@ pub fn run(arguments: &[String]) -> Outcome {
             Err(why)
         }
     }
+}
+
+/// Days since 1970.
+fn today() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() / 86_400)
 }
 
 fn python(skips: &mut Vec<String>) -> Option<PathBuf> {

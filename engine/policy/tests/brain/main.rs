@@ -3,7 +3,7 @@
 //!
 //! Availability is measured for requests that may be sent twice, and for the others, of which each failure that an endpoint
 //! answers is the client's: those it takes to find out are what they lose. `--nocapture` prints what was measured, the worst of all
-//! seeds and workers; `PENSTOCK_SIM_SEEDS` and `PENSTOCK_SIM_FROM` choose other seeds.
+//! seeds and workers. Seeds are the same in each run, and one more a scenario that is drawn each day ([`report::seeds`]).
 
 mod report;
 mod settings;
@@ -12,7 +12,7 @@ mod world;
 
 use Fault::{Dead, Failing, Hanging, Resetting, Slow, Well};
 use policy::{Policy, SlowStart};
-use report::Figures;
+use report::{Figures, Seed};
 use settings::{Ahead, Fault, SECOND, Service, Settings, Traffic};
 use std::{ops::Range, time::Duration};
 use world::{Played, World};
@@ -56,10 +56,14 @@ fn role(role: usize, at: u64) -> Fault {
 }
 
 fn plays(settings: &Settings, seeds: u64, fault: impl Fn(usize, u64) -> Option<Fault>, mut each: impl FnMut(&Played)) {
-    for seed in report::seeds(seeds) {
-        for workers in WORKERS {
-            let settings = Settings { workers, ..settings.clone() };
-            each(&World::new(settings, seed << 8 | workers as u64, &fault).play());
+    for Seed { number, is_drawn } in report::seeds(seeds) {
+        // One that is drawn is played by one number of workers: which, it says itself. Run by its number it is played by all.
+        let only = (number % WORKERS.len() as u64) as usize;
+        for (place, workers) in WORKERS.into_iter().enumerate() {
+            if !is_drawn || place == only {
+                let settings = Settings { workers, ..settings.clone() };
+                each(&World::new(settings, number << 8 | workers as u64, &fault).play());
+            }
         }
     }
 }

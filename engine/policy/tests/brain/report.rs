@@ -2,7 +2,8 @@
 
 use crate::settings::{MS, SECOND};
 use crate::world::{Played, Request};
-use std::{env, fmt, ops::Range};
+use policy::hash::{mix, xxh64};
+use std::{cell::Cell, env, fmt, ops::Range, panic, sync::Once};
 
 /// The worst of what was measured.
 #[derive(Debug, Clone, Copy)]
@@ -120,9 +121,56 @@ pub(crate) fn jain(played: &Played, endpoints: &[usize], from: u64, to: u64) -> 
     sum * sum / (counts.len() as f64 * counts.iter().map(|count| count * count).sum::<f64>())
 }
 
-/// The seeds to run: `PENSTOCK_SIM_SEEDS` of them (else `default`) from `PENSTOCK_SIM_FROM` (else 0) on.
-pub(crate) fn seeds(default: u64) -> impl Iterator<Item = u64> + Clone {
+/// A seed, and whether it was drawn for this run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seed {
+    pub(crate) number: u64,
+    pub(crate) is_drawn: bool,
+}
+
+thread_local! {
+    /// How many seeds this test has drawn, and the last one.
+    static DRAWN: Cell<(u64, Option<u64>)> = const { Cell::new((0, None)) };
+}
+
+/// The seeds to run: `PENSTOCK_SIM_SEEDS` of them from `PENSTOCK_SIM_FROM` on. Unless these are given, the first ones, as many as `default` says, and where there is a
+/// `PENSTOCK_SIM_DRAW` (`cargo xtask test` gives the day's number) one that follows from it: another one in each test and scenario. A test that
+/// fails says which.
+pub(crate) fn seeds(default: u64) -> impl Iterator<Item = Seed> + Clone {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number of seeds"));
-    let from = number("PENSTOCK_SIM_FROM").unwrap_or(0);
-    from..from + number("PENSTOCK_SIM_SEEDS").unwrap_or(default)
+    let (from, count) = (number("PENSTOCK_SIM_FROM"), number("PENSTOCK_SIM_SEEDS"));
+    let is_asked_for = from.is_some() || count.is_some();
+    let drawn = number("PENSTOCK_SIM_DRAW").filter(|_| !is_asked_for).map(draw);
+    let from = from.unwrap_or(0);
+    let given = (from..from + count.unwrap_or(default)).map(|number| Seed { number, is_drawn: false });
+    given.chain(drawn.map(|number| Seed { number, is_drawn: true }))
+}
+
+/// Short enough to be typed, and above those that are run by their numbers.
+fn draw(lot: u64) -> u64 {
+    static TELL: Once = Once::new();
+    TELL.call_once(|| {
+        let told = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            told(info);
+            if let (_, Some(seed)) = DRAWN.get() {
+                eprintln!("a seed was drawn, and may be why. To run it alone: {}", replay(seed));
+            }
+        }));
+    });
+    let (count, _) = DRAWN.get();
+    let seed = 1_000_000 + mix(xxh64(test().as_bytes(), lot) ^ count) % 1_000_000_000;
+    DRAWN.set((count + 1, Some(seed)));
+    seed
+}
+
+fn replay(seed: u64) -> String {
+    format!(
+        "PENSTOCK_SIM_FROM={seed} PENSTOCK_SIM_SEEDS=1 cargo nextest run -p penstock-policy --test brain {}",
+        test()
+    )
+}
+
+fn test() -> String {
+    std::thread::current().name().unwrap_or_default().to_owned()
 }
