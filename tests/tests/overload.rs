@@ -1,11 +1,11 @@
 //! More than there is room for: limits hold over all workers, queues are bounded, and who behaves is none the worse.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use harness::{Client, Engine, Message, Origin, PATIENCE, Setup, answer, on_each_driver, pattern, until};
+use harness::{Client, Driver, Engine, Message, Origin, PATIENCE, Setup, answer, on_each_driver, pattern, until};
 
 on_each_driver! {
     /// A rate holds over two workers, whichever way connections fall.
@@ -264,35 +264,74 @@ on_each_driver! {
         flood.into_iter().for_each(|mut client| assert_eq!(client.response(false).expect("in its turn").status(), 200));
     }
 
-    /// A strict class has the next place of any worker: it is not held up by what takes long on its own one.
+    /// A strict class has the next place of any worker: it is not held up by what takes long on its own one. So it is where the endpoints have the
+    /// limits.
     alone fn a_strict_class_has_the_next_place_of_any_worker(driver) {
+        for limit in ["concurrency = 4", "limits = { requests = 4 }"] {
+            let origin = Origin::standard();
+            let engine = strict_beside(driver, &origin, limit);
+            let mut admins: Vec<_> = (0..8).map(|_| engine.client()).collect();
+            let long = long_ones(&engine, 3);
+            engine.until_metric("pool_in_flight", 3);
+            let flood = Flood::begin(&engine);
+            for admin in &mut admins {
+                let begun = Instant::now();
+                assert_eq!(admin.ask(OF_ADMIN).status(), 200, "{limit}");
+                // Three of four places are taken for six seconds; the fourth changes hands every 20 ms.
+                assert!(begun.elapsed() < Duration::from_millis(500), "{limit}: {:?}", begun.elapsed());
+            }
+            assert!(engine.metrics().sum("pool_in_flight") >= 3, "the long ones are still there");
+            flood.end();
+            long.into_iter().for_each(|mut client| assert_eq!(client.response(false).expect("in the end").status(), 200));
+        }
+    }
+
+    /// Where each worker finds its own limit, a strict class has a place beside those that are found.
+    alone fn a_strict_class_does_not_wait_for_a_found_limit(driver) {
         let origin = Origin::standard();
-        let engine = Setup::new(driver)
-            .cores("0-1")
-            .origin(&origin)
-            .listen_line("trusted = \"127.0.0.0/8\"\nclass_header = \"X-Class\"")
-            .pool_line("concurrency = 4\nqueue = { for = \"20s\", target = \"19s\" }")
-            .more("[classes.admin]\nstrict = true")
-            .start();
+        let engine = strict_beside(driver, &origin, "concurrency = \"auto\"");
         let mut admins: Vec<_> = (0..8).map(|_| engine.client()).collect();
-        let long: Vec<_> = (0..3)
-            .map(|_| {
-                let mut client = engine.client();
-                client.send("GET /slow/6000 HTTP/1.1\r\nHost: a\r\n\r\n");
-                client
-            })
-            .collect();
-        engine.until_metric("pool_in_flight", 3);
-        let flood = Flood::begin(&engine);
+        // Each worker begins with two places, and learns of no more while nothing is answered.
+        let long = long_ones(&engine, 12);
+        engine.until_metric("pool_in_flight", 4);
+        assert!(engine.metrics().sum("pool_waiting") >= 4, "both workers are full");
         for admin in &mut admins {
             let begun = Instant::now();
-            assert_eq!(admin.ask("GET / HTTP/1.1\r\nHost: a\r\nX-Class: admin\r\n\r\n").status(), 200);
-            // Three of four places are taken for six seconds; the fourth changes hands every 20 ms.
+            assert_eq!(admin.ask(OF_ADMIN).status(), 200);
             assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
         }
-        assert!(engine.metrics().sum("pool_in_flight") >= 3, "the long ones are still there");
-        flood.end();
-        long.into_iter().for_each(|mut client| assert_eq!(client.response(false).expect("in the end").status(), 200));
+        assert_eq!(engine.metrics().sum("pool_in_flight"), 4, "nobody else had it");
+        drop(long);
+        engine.until_metric("pool_in_flight", 0);
+    }
+
+    /// The limit that is found is about what an origin works on at a time: more than it begins with, and far less than there are clients.
+    alone fn a_limit_is_found(driver) {
+        let slots = Arc::new((Mutex::new(8_usize), Condvar::new()));
+        let origin = Origin::answering(move |_| {
+            let (free, freed) = &*slots;
+            *freed.wait_while(free.lock().expect("no panic"), |free| *free == 0).expect("no panic") -= 1;
+            std::thread::sleep(Duration::from_millis(10));
+            *free.lock().expect("no panic") += 1;
+            freed.notify_one();
+            Some(answer("ok"))
+        });
+        let engine = Setup::new(driver)
+            .cores("0")
+            .origin(&origin)
+            .pool_line("concurrency = \"auto\"\nqueue = { for = \"10s\", target = \"9s\" }")
+            .start();
+        let (most, statuses) = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| asking(&engine, 64, Duration::from_secs(4)));
+            let mut most = 0;
+            while !asking.is_finished() {
+                most = most.max(engine.metrics().sum("pool_limit"));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            (most, asking.join().expect("answers"))
+        });
+        assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+        assert!((5..=48).contains(&most), "{most} places for eight at a time, and {} answers", statuses.len());
     }
 
     /// A pool that is full and whose queue is full is probed all the same, and in time: probes have connections of their own, and take no place.
@@ -445,6 +484,31 @@ impl Flood {
         self.stop.store(true, Ordering::SeqCst);
         self.clients.into_iter().for_each(|client| client.join().expect("no complaint"));
     }
+}
+
+/// A request of the strict class of [`strict_beside`].
+const OF_ADMIN: &str = "GET / HTTP/1.1\r\nHost: a\r\nX-Class: admin\r\n\r\n";
+
+/// Two workers, and a pool with this limit.
+fn strict_beside(driver: Driver, origin: &Origin, limit: &str) -> Engine {
+    Setup::new(driver)
+        .cores("0-1")
+        .origin(origin)
+        .listen_line("trusted = \"127.0.0.0/8\"\nclass_header = \"X-Class\"")
+        .pool_line(limit)
+        .pool_line("queue = { for = \"20s\", target = \"19s\" }")
+        .more("[classes.admin]\nstrict = true")
+        .start()
+}
+
+/// Clients whose answers take six seconds.
+fn long_ones(engine: &Engine, count: usize) -> Vec<Client> {
+    let one = |_| {
+        let mut client = engine.client();
+        client.send("GET /slow/6000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        client
+    };
+    (0..count).map(one).collect()
 }
 
 /// The statuses that so many clients get in this time, each asking again as soon as it is answered.

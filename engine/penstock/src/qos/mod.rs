@@ -44,7 +44,7 @@ use self::overrun::Overrun;
 use self::pace::Paced;
 use self::places::Places;
 use self::rate::SharedLimit;
-use crate::snapshot::{ClassId, ConcurrencyLimit, Diff, ListenerId, PoolId, RouteId, Snapshot};
+use crate::snapshot::{Admission, ClassId, ConcurrencyLimit, Diff, ListenerId, PoolId, RouteId, Snapshot};
 
 /// What all workers share.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub struct Shared {
     limits: Box<[Box<[Arc<SharedLimit>]>]>,
     classes: Box<[Option<Paced>]>,
     routes: Box<[Option<Paced>]>,
-    /// Of each pool with a limit of its own.
+    /// Of each pool with a limit of its own, or whose endpoints have one while there is a strict class.
     pools: Box<[Option<Arc<Places>>]>,
     /// `None`: nobody asks who does not heed a limit.
     overrun: Option<Overrun>,
@@ -93,8 +93,10 @@ impl Shared {
         shared.secret = self.secret;
         for (at, (pool, kin)) in shared.pools.iter_mut().zip(&diff.pools).enumerate() {
             // What is under way in a pool that goes on has its places.
-            if let Some(of) = kin.same().filter(|of| before[*of].admission == after.pools[at].admission) {
-                pool.clone_from(&self.pools[usize::from(of.0)]);
+            if let Some(of) = kin.same().filter(|of| before[*of].admission == after.pools[at].admission)
+                && let (Some(pool), Some(same)) = (pool, &self.pools[usize::from(of.0)])
+            {
+                *pool = Arc::clone(same);
             }
         }
         Arc::new(shared)
@@ -107,8 +109,10 @@ impl Shared {
         limits: &dyn Fn(usize) -> Option<Box<[Arc<SharedLimit>]>>,
     ) -> Self {
         let seed = || RandomState::new().build_hasher().finish();
-        let places = |limit| match limit {
-            ConcurrencyLimit::Fixed(limit) => Some(Arc::new(Places::new(limit, workers))),
+        let is_strict = workers > 1 && snapshot.classes.iter().any(|class| class.strict);
+        let places = |admission: &Admission| match admission.concurrency {
+            ConcurrencyLimit::Fixed(limit) => Some(Arc::new(Places::new(Some(limit), workers))),
+            ConcurrencyLimit::Off if admission.by_endpoint && is_strict => Some(Arc::new(Places::new(None, workers))),
             ConcurrencyLimit::Auto | ConcurrencyLimit::Off => None,
         };
         Self {
@@ -136,7 +140,7 @@ impl Shared {
                 .collect(),
             classes: snapshot.classes.iter().map(|class| Paced::new(&class.pace, seed())).collect(),
             routes: snapshot.routes.iter().map(|route| Paced::new(&route.qos.pace, seed())).collect(),
-            pools: snapshot.pools.iter().map(|pool| places(pool.admission.concurrency)).collect(),
+            pools: snapshot.pools.iter().map(|pool| places(&pool.admission)).collect(),
             overrun: snapshot.shield.as_ref().and_then(|shield| Some(Overrun::new(shield.over_limit?.rate, seed()))),
             secret: [seed(), seed()],
         }

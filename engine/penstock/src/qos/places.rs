@@ -1,4 +1,5 @@
-//! The places of a pool whose limit is a number: one count for all workers.
+//! The places of a pool whose limit is a number: one count for all workers. Where its endpoints have the limits, they count, and what is here is who
+//! waits for one.
 //!
 //! A place is taken by a compare-exchange on the count, so there is never one too many, and all of them can be had on one worker.
 //! A place that came free goes to those who wait. **Between workers that have somebody waiting** it goes by this law: a worker is entitled to
@@ -7,13 +8,15 @@
 //! a place a worker.
 //!
 //! A strict class stands above that law: as many places as its requests wait for anywhere are left to them, while it has any of its
-//! [`Preference`] left, which is one for all workers.
+//! [`Preference`] left, which is one for all workers. Of places at endpoints nobody knows how many come free: each is left, for [`LEFT_FOR`] at the most,
+//! because a worker may know why it does not take one.
 //!
 //! A worker gives its own waiting requests what it gives back itself; what others give back it finds by looking, every
 //! [`limits::PLACES_LOOK`], only while somebody waits. Who has not looked for ten times that is not waited for: a worker that has stopped stops
 //! nobody else.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use policy::{Now, Preference};
 
@@ -21,7 +24,8 @@ use crate::limits;
 
 #[derive(Debug)]
 pub(super) struct Places {
-    limit: u32,
+    /// `None`: the endpoints have them.
+    limit: Option<u32>,
     count: Count,
     workers: Box<[WorkerPlaces]>,
 }
@@ -48,21 +52,26 @@ struct WorkerPlaces {
     /// Since when it has been waiting and got nothing, ns.
     hungry_since: AtomicU64,
     looked_at: AtomicU64,
+    /// Since when it has left places to others, ns. 0: it has taken one since.
+    left_since: AtomicU64,
 }
 
+/// How long a place at an endpoint is left to a strict request of another worker: that looks three times.
+const LEFT_FOR: Duration = limits::PLACES_LOOK.saturating_mul(3);
+
 impl Places {
-    pub(super) fn new(limit: u32, workers: usize) -> Self {
+    pub(super) fn new(limit: Option<u32>, workers: usize) -> Self {
         let preference = AtomicI64::new(Preference::FULL.us());
         let count = Count { in_flight: AtomicU32::default(), waiting: AtomicU32::default(), preference };
         Self { limit, count, workers: (0..workers).map(|_| WorkerPlaces::default()).collect() }
     }
 
-    pub(super) const fn limit(&self) -> u32 {
+    pub(super) const fn limit(&self) -> Option<u32> {
         self.limit
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.count.in_flight.load(Ordering::Relaxed) >= self.limit
+        self.limit.is_some_and(|limit| self.count.in_flight.load(Ordering::Relaxed) >= limit)
     }
 
     pub(super) fn is_shared(&self) -> bool {
@@ -94,17 +103,24 @@ impl Places {
         if self.yields(worker, now, strict) {
             return false;
         }
-        let one_more = |count: u32| (count < self.limit).then_some(count + 1);
+        let own = &self.workers[worker];
+        let Some(limit) = self.limit else {
+            own.left_since.store(0, Ordering::Relaxed);
+            return true;
+        };
+        let one_more = |count: u32| (count < limit).then_some(count + 1);
         if self.count.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
             return false;
         }
-        let own = &self.workers[worker];
         own.in_flight.store(own.in_flight.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         own.hungry_since.store(now.nanos(), Ordering::Relaxed);
         true
     }
 
     pub(super) fn give_back(&self, worker: usize) {
+        if self.limit.is_none() {
+            return;
+        }
         let own = &self.workers[worker];
         own.in_flight.store(own.in_flight.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         self.count.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -150,18 +166,22 @@ impl Places {
         let first = strict && prefers;
         if prefers && !first {
             let ahead: u32 = waiting_elsewhere().map(|of| of.strict.load(Ordering::Relaxed)).sum();
-            let free = self.limit.saturating_sub(self.count.in_flight.load(Ordering::Relaxed));
-            if ahead > 0 && ahead >= free {
+            let is_theirs = || match self.limit {
+                Some(limit) => ahead >= limit.saturating_sub(self.count.in_flight.load(Ordering::Relaxed)),
+                None => own.leaves_one(now),
+            };
+            if ahead > 0 && is_theirs() {
                 return true;
             }
         }
+        let Some(limit) = self.limit else { return false };
         let demand = |of: &WorkerPlaces| {
             u64::from(of.in_flight.load(Ordering::Relaxed)) + u64::from(of.waiting.load(Ordering::Relaxed))
         };
         // Who asks without having waited wants one.
         let all: u64 = self.workers.iter().map(demand).sum::<u64>() + u64::from(own_waiting == 0);
         let is_entitled = |of: &WorkerPlaces, demand: u64| {
-            let share = (u64::from(self.limit) * demand).div_ceil(all.max(1));
+            let share = (u64::from(limit) * demand).div_ceil(all.max(1));
             u64::from(of.in_flight.load(Ordering::Relaxed)) < share
         };
         let own_entitled = is_entitled(own, demand(own) + u64::from(own_waiting == 0));
@@ -171,6 +191,17 @@ impl Places {
                 && is_entitled(of, demand(of))
                 && (!own_entitled || of.hungry_since.load(Ordering::Relaxed) < own_hungry)
         })
+    }
+}
+
+impl WorkerPlaces {
+    /// Whether it leaves a place at an endpoint to another worker once more.
+    fn leaves_one(&self, now: Now) -> bool {
+        let since = self.left_since.load(Ordering::Relaxed);
+        if since == 0 {
+            self.left_since.store(now.nanos(), Ordering::Relaxed);
+        }
+        since == 0 || now.since(Now::from_nanos(since)) < LEFT_FOR
     }
 }
 
@@ -185,7 +216,7 @@ mod tests {
 
     #[test]
     fn one_worker_can_have_them_all_and_no_more() {
-        let places = Places::new(8, 2);
+        let places = Places::new(Some(8), 2);
         assert_eq!((0..20).filter(|_| places.take(0, at(0), false)).count(), 8);
         assert!(!places.take(1, at(0), false));
         places.give_back(0);
@@ -196,7 +227,7 @@ mod tests {
 
     /// Workers with so many always waiting; a place is held for a random time. Gives places held by each on the mean.
     fn held(limit: u32, waiting: &[u32]) -> Vec<f64> {
-        let places = Places::new(limit, waiting.len());
+        let places = Places::new(Some(limit), waiting.len());
         let mut random = Random::new(7);
         waiting.iter().enumerate().for_each(|(worker, &waiting)| places.set_waiting(worker, at(0), waiting, 0));
         let (mut ends, mut sums): (Vec<Vec<u64>>, _) = (vec![Vec::new(); waiting.len()], vec![0.0; waiting.len()]);
@@ -239,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_has_stopped_stops_nobody() {
-        let places = Places::new(1, 2);
+        let places = Places::new(Some(1), 2);
         assert!(places.take(0, at(0), false));
         places.set_waiting(1, at(0), 1, 0);
         places.set_waiting(0, at(1), 1, 0);
@@ -251,7 +282,7 @@ mod tests {
     /// Worker 0 always has somebody waiting, and worker 1 somebody of the strict class, each `every` µs. Each is served for 1 ms; one of worker 1's places is taken for good.
     /// Gives what the strict ones waited at the most, µs, and their part of all.
     fn strict_beside_bulk(limit: u32, every: u64) -> (u64, f64) {
-        let places = Places::new(limit, 2);
+        let places = Places::new(Some(limit), 2);
         places.set_waiting(0, at(0), 50, 0);
         assert!(places.take(1, at(0), false), "a long one of worker 1's");
         let (mut ends, mut row, mut longest): ([Vec<u64>; 2], Vec<u64>, u64) = Default::default();
@@ -288,6 +319,25 @@ mod tests {
             }
         }
         (longest, f64::from(served[1]) / f64::from(served[0] + served[1]))
+    }
+
+    #[test]
+    fn places_at_endpoints_are_left_to_a_strict_class_for_a_moment() {
+        let places = Places::new(None, 2);
+        assert!((0..100).all(|_| places.take(0, at(0), false)), "endpoints count them");
+        places.set_waiting(1, at(0), 1, 0);
+        assert!(places.take(0, at(0), false), "who comes first has it");
+        places.set_waiting(1, at(0), 1, 1);
+        assert!(places.take(1, at(0), true));
+        for us in [10, 2_900] {
+            places.looks(1, at(us));
+            assert!(!places.take(0, at(us), false) && places.take(0, at(us), true), "{us} µs");
+            places.workers[0].left_since.store(at(10).nanos(), Ordering::Relaxed);
+        }
+        assert!(places.take(0, at(3_010), false), "it has been seen, and nobody has taken it");
+        assert!(!places.take(0, at(3_020), false), "the next one is left again");
+        places.set_waiting(1, at(3_030), 0, 0);
+        assert!(places.take(0, at(3_030), false));
     }
 
     #[test]

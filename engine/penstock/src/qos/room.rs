@@ -56,7 +56,11 @@ impl Gate {
         match self {
             Self::Open => Some(held),
             Self::Shared { places, worker } => places.take(*worker, now, strict).then_some(held),
-            Self::Found(found) => Some(Held { since: now, begun: Some(found.borrow_mut().begin(now)?) }),
+            Self::Found(found) => {
+                let mut found = found.borrow_mut();
+                let begun = if strict { found.begin_first(now) } else { found.begin(now) };
+                Some(Held { since: now, begun: Some(begun?) })
+            }
         }
     }
 
@@ -277,7 +281,7 @@ impl Room {
             Gate::Open => {}
             Gate::Shared { places, worker } => {
                 places.set_waiting(*worker, now, waiting, strict);
-                cells.limit.set(places.limit().into());
+                cells.limit.set(places.limit().unwrap_or_default().into());
             }
             Gate::Found(found) => cells.limit.set(found.borrow().limit().into()),
         }
@@ -297,9 +301,9 @@ impl Room {
             while !room.row.borrow().waiting.is_empty() {
                 ring::sleep(limits::PLACES_LOOK).await;
                 let now = super::now();
-                // Who has no endpoint for a place keeps none from the others.
+                // Who has no endpoint for a place keeps none from the others; where endpoints have the places, that is what it waits for.
                 if let Gate::Shared { places, worker } = &room.gate
-                    && room.endpoints_have_place()
+                    && (places.limit().is_none() || room.endpoints_have_place())
                 {
                     places.looks(*worker, now);
                 }
@@ -383,6 +387,11 @@ impl<'a> Entering<'a> {
         }
         room.tell(now);
         room.watch();
+        if room.strict == Some(class) && matches!(room.gate, Gate::Found(_)) {
+            // There is a place that those who wait may not have.
+            room.serve(now);
+            return self.poll(task);
+        }
         Poll::Pending
     }
 

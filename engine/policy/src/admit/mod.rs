@@ -21,6 +21,8 @@ enum Limit {
 pub struct Concurrency {
     limit: Limit,
     in_flight: u32,
+    /// The place beside them is taken.
+    is_beside: bool,
 }
 
 /// A request in flight. Give it back with [`Concurrency::end`], once.
@@ -29,19 +31,20 @@ pub struct Concurrency {
 pub struct Begun {
     at: Now,
     epoch: u32,
+    is_beside: bool,
 }
 
 impl Concurrency {
     /// At most `limit`; zero lets nothing through.
     #[must_use]
     pub const fn fixed(limit: u32) -> Self {
-        Self { limit: Limit::Fixed(limit), in_flight: 0 }
+        Self { limit: Limit::Fixed(limit), in_flight: 0, is_beside: false }
     }
 
     /// Allocates some 1.1 KiB, once. `seed` decides which latencies are sampled.
     #[must_use]
     pub fn found(settings: GradientSettings, seed: u64) -> Self {
-        Self { limit: Limit::Found(Box::new(Gradient::new(settings, seed))), in_flight: 0 }
+        Self { limit: Limit::Found(Box::new(Gradient::new(settings, seed))), in_flight: 0, is_beside: false }
     }
 
     #[must_use]
@@ -66,16 +69,31 @@ impl Concurrency {
             return None;
         }
         self.in_flight += 1;
-        let epoch = match &mut self.limit {
+        Some(Begun { at: now, epoch: self.epoch(now), is_beside: false })
+    }
+
+    /// As [`begin`](Self::begin), for who goes before all others: where all places are taken there is one beside them.
+    pub fn begin_first(&mut self, now: Now) -> Option<Begun> {
+        self.begin(now).or_else(|| {
+            let is_free = !std::mem::replace(&mut self.is_beside, true);
+            is_free.then(|| Begun { at: now, epoch: self.epoch(now), is_beside: true })
+        })
+    }
+
+    fn epoch(&mut self, now: Now) -> u32 {
+        match &mut self.limit {
             Limit::Fixed(_) => 0,
             Limit::Found(gradient) => gradient.begin(now),
-        };
-        Some(Begun { at: now, epoch })
+        }
     }
 
     /// Gives a place back, and learns from how long the request took. Neutral verdicts (the client left) teach nothing.
     pub fn end(&mut self, now: Now, begun: Begun, verdict: Verdict) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+        if begun.is_beside {
+            self.is_beside = false;
+        } else {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
         if let Limit::Found(gradient) = &mut self.limit {
             gradient.end(now, begun.epoch, now.nanos_since(begun.at), verdict);
         }
@@ -96,5 +114,21 @@ mod tests {
         assert_eq!((pool.in_flight(), pool.limit()), (1, 2));
         assert!(pool.begin(Now::ZERO).is_some());
         assert!(Concurrency::fixed(0).begin(Now::ZERO).is_none());
+    }
+
+    #[test]
+    fn who_goes_first_has_one_place_beside_the_others() {
+        let mut pool = Concurrency::fixed(1);
+        let within = pool.begin_first(Now::ZERO).unwrap();
+        let beside = pool.begin_first(Now::ZERO).unwrap();
+        assert!(pool.begin_first(Now::ZERO).is_none() && pool.begin(Now::ZERO).is_none());
+        pool.end(Now::ZERO, beside, Verdict::Neutral);
+        assert!(pool.begin(Now::ZERO).is_none(), "it is nobody else's");
+        let beside = pool.begin_first(Now::ZERO).unwrap();
+        pool.end(Now::ZERO, within, Verdict::Neutral);
+        assert_eq!(pool.in_flight(), 0);
+        assert!(pool.begin(Now::ZERO).is_some());
+        pool.end(Now::ZERO, beside, Verdict::Neutral);
+        assert_eq!(pool.in_flight(), 1);
     }
 }
