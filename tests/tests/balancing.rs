@@ -188,6 +188,22 @@ on_each_driver! {
         assert_eq!((metrics.sum("upstream_reused_total"), origin.accepted()), (1, 4));
     }
 
+    /// One that has carried as many requests as it may is closed, and one that has been idle for too long is swept.
+    fn worn_and_idle_connections_are_let_go(driver) {
+        let origin = Origin::standard();
+        let engine = Setup::new(driver).origin(&origin).pool_line("reuse.max_requests = 3").start();
+        let mut client = engine.client();
+        (0..7).for_each(|_| assert_eq!(client.get("/").status(), 200));
+        assert_eq!((origin.accepted(), engine.metrics().sum("upstream_reused_total")), (3, 4));
+
+        let origin = Origin::standard();
+        let engine = Setup::new(driver).origin(&origin).pool_line("reuse.idle = \"300ms\"").start();
+        let mut client = engine.client();
+        assert_eq!(client.get("/").status(), 200);
+        until("it is swept", PATIENCE, || origin.open() == 0);
+        assert_eq!((client.get("/").status(), origin.accepted()), (200, 2));
+    }
+
     /// A connection that has grown old is not used again.
     fn old_connections_are_let_go(driver) {
         let origin = Origin::standard();

@@ -1,7 +1,7 @@
 //! What a pool does when its endpoints fail: who waits, who is refused, what an operator may say.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::{Folder, Origin, PATIENCE, Setup, Tool, answer, binary, on_each_driver, until};
@@ -20,9 +20,47 @@ fn switched() -> (Origin, Arc<AtomicBool>) {
     (origin, well)
 }
 
+/// How often it takes, up to 300 times.
+fn until_count(mut is_so: impl FnMut() -> bool) -> usize {
+    (1..=300).find(|_| is_so()).expect("it comes to that")
+}
+
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
 
 on_each_driver! {
+    /// One that fails every second time, and one that is slow, never fail five times in a row: it is by their share that they are left alone.
+    fn a_share_of_failures_or_of_slow_answers_opens(driver) {
+        for (line, slow) in [("failure_rate = \"40%\"", false), ("slow_rate = \"40%\", slower_than = \"50ms\"", true)] {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&asked);
+            let ill = Origin::answering(move |_| {
+                let odd = count.fetch_add(1, Ordering::SeqCst) % 2 == 1;
+                if odd && slow {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                let fails = b"HTTP/1.1 503 Ill\r\nContent-Length: 0\r\n\r\n";
+                Some(if odd && !slow { fails.to_vec() } else { answer(b"odd") })
+            });
+            let well = Origin::answering(|_| Some(answer(b"well")));
+            let engine = Setup::new(driver)
+                .origin(&ill)
+                .origin(&well)
+                .pool_line("balance = \"round-robin\"\nretry.tries = 1")
+                .pool_line(&format!("breaker = {{ {line}, calls_min = 20 }}"))
+                .start();
+            let mut client = engine.client();
+            let name = ill.address.to_string();
+            let left = until_count(|| {
+                client.get("/");
+                engine.endpoint(&name)["breaker"] == "open"
+            });
+            assert!((20..=60).contains(&asked.load(Ordering::SeqCst)), "{line}: asked {asked:?} times, in {left} requests");
+            let before = asked.load(Ordering::SeqCst);
+            (0..20).for_each(|_| assert_eq!(client.get("/").text(), "well"));
+            assert_eq!(asked.load(Ordering::SeqCst), before, "{line}");
+        }
+    }
+
     /// All breakers open: a request waits for a trial to be due, and for its end, and is served when the endpoint is back; one that may
     /// not be sent twice as well.
     fn who_finds_all_breakers_open_waits_a_little(driver) {

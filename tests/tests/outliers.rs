@@ -53,6 +53,27 @@ on_each_driver! {
         load.end();
     }
 
+    /// Errors of any kind in a row, and answers that take far longer than the others', are found where they are looked for.
+    fn errors_in_a_row_and_slow_ones_are_found(driver) {
+        let origins = [Faulty::start(100, 500), Faulty::start(0, 200)];
+        let engine = start(driver, &origins, "outlier = { on = [\"5xx\"], every = \"1s\", eject_for = \"60s\" }");
+        let load = Load::begin(&engine);
+        until("it is ejected", PATIENCE, || engine.endpoint(&origins[0].name())["state"] == "ejected");
+        let last = engine.endpoint(&origins[0].name())["last"].to_string();
+        assert!(last.contains(" errors in a row") && !last.contains("gateway"), "{last}");
+        load.end();
+
+        let taking = |ms| Faulty::taking(Duration::from_millis(ms));
+        let origins = [taking(5), taking(5), taking(5), taking(150), taking(5)];
+        let line = "outlier = { on = [\"latency\"], every = \"1s\", calls_min = 20, eject_for = \"60s\" }";
+        let engine = start(driver, &origins, line);
+        let load = Load::begin(&engine);
+        until("it is ejected", PATIENCE, || engine.endpoint(&origins[3].name())["state"] == "ejected");
+        let last = engine.endpoint(&origins[3].name())["last"].to_string();
+        assert!(last.contains("ms"), "{last}");
+        load.end();
+    }
+
     /// Whoever finds an address that fails can send for it: errors of the application are no reason, unless the operator says so.
     fn nobody_is_left_out_unasked(driver) {
         let origins = [Faulty::start(100, 500), Faulty::start(0, 200)];
@@ -84,6 +105,18 @@ impl Faulty {
             Some(if fails { error } else { answer("hello\n") })
         });
         Self { origin, asked, percent }
+    }
+
+    /// One that is well, and takes its time.
+    fn taking(time: Duration) -> Self {
+        let asked = Arc::<AtomicUsize>::default();
+        let count = asked.clone();
+        let origin = Origin::answering(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(time);
+            Some(answer("hello\n"))
+        });
+        Self { origin, asked, percent: Arc::default() }
     }
 
     fn name(&self) -> String {
