@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use policy::{
     Avoid, Breaker, BreakerState, BreakerVerdict, EndpointPatience, Hearsay, Load, Need, Now, Outcome, Patience,
-    PeakEwma, Seen, Standing, Try,
+    PeakEwma, Seen, Standing, Try, Verdict,
 };
 
 use super::Member;
@@ -313,6 +313,11 @@ impl Endpoint {
     pub(super) fn record(&self, now: Now, outcome: &Outcome, patience: &mut Patience) {
         let mut breaker = self.breaker.borrow_mut();
         let was_open = breaker.state(now) != BreakerState::Closed;
+        let failed = outcome.counts_for_breaker();
+        if failed && Breaker::is_late(outcome) {
+            breaker.hear_well(now, self.shared.well_since());
+        }
+        let is_news = !failed || !breaker.is_overtaken(now, outcome);
         breaker.record(now, outcome);
         if was_open && breaker.state(now) == BreakerState::Closed {
             self.forgive();
@@ -322,12 +327,17 @@ impl Endpoint {
             self.shared.raise_breaker(breaker.verdict().bits());
         }
         let mut latency = self.latency.get();
-        latency.record(now, outcome);
+        if is_news {
+            latency.record(now, outcome);
+        }
         self.latency.set(latency);
         let mut own = self.patience.get();
         patience.record(now, &mut own, outcome);
         self.patience.set(own);
-        self.cell().ended(outcome.counts_for_breaker());
+        self.cell().ended(failed);
+        if outcome.verdict() == Verdict::Success {
+            self.cell().was_well(now, outcome.latency);
+        }
         self.shared.compare(self.worker, outcome);
         self.cell().turned(breaker.state(now));
         self.cell().learnt(latency.nanos(now) as u64);

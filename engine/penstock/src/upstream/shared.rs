@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use policy::{BreakerState, Fault, Now, Outcome, Sums, Verdict};
 
@@ -60,6 +61,8 @@ pub(super) struct EndpointCell {
     /// Connections to it that lie idle, and those that came from another worker.
     idle: AtomicU32,
     borrowed: AtomicU64,
+    /// When its last try began that succeeded, on the monotonic clock.
+    well_since: AtomicU64,
     judged: JudgedCell,
 }
 
@@ -256,6 +259,11 @@ impl EndpointShared {
         others.map(|(_, cell)| cell.in_flight()).sum()
     }
 
+    /// When the youngest try began that is known to have succeeded, at any worker.
+    pub(super) fn well_since(&self) -> Now {
+        Now::from_nanos(self.workers.iter().map(|cell| cell.well_since.load(Ordering::Relaxed)).max().unwrap_or(0))
+    }
+
     /// Whether operator and probes let new requests through. The breaker has a say of its own.
     #[inline]
     #[must_use]
@@ -427,6 +435,12 @@ impl EndpointCell {
         self.in_flight.change(|count| count.saturating_sub(1));
         self.requests.change(|count| count + 1);
         self.failures.change(|count| count + u64::from(failed));
+    }
+
+    /// A try that took so long has succeeded.
+    pub(super) fn was_well(&self, now: Now, latency: Duration) {
+        let began = now.nanos().saturating_sub(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+        self.well_since.store(began, Ordering::Relaxed);
     }
 
     pub(super) fn turned(&self, breaker: BreakerState) {

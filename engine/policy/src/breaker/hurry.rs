@@ -6,7 +6,8 @@
 //! ever. An outage so ends with the pool's first good second and not with the last sentence, and costs a few tries a second.
 //!
 //! A failure counts for the time in which its try began: what hung in an outage and times out a minute after it is
-//! no news of the endpoint.
+//! no news of the endpoint. Where the breaker had not opened in that outage, tries that began later and succeeded tell so: failures that they
+//! have overtaken are not in a row with others. Of all tries in a window they are a part all the same.
 
 use super::{Breaker, Phase, away_ns};
 use crate::{Now, Outcome, time::nanos};
@@ -54,8 +55,42 @@ impl Breaker {
             Phase::Closed => self.edge,
             Phase::Tripped(_) => self.trials_since,
         };
-        now >= since && nanos(outcome.latency) > now.nanos_since(since).saturating_add(FORMER_NS)
+        is_older(now, outcome, since)
     }
+
+    /// Whether a try that ends now began before one that has succeeded while this breaker was closed: how it failed is no news of the endpoint.
+    #[must_use]
+    pub fn is_overtaken(&self, now: Now, outcome: &Outcome) -> bool {
+        matches!(self.phase, Phase::Closed)
+            && self.trials_since > Now::ZERO
+            && is_older(now, outcome, self.trials_since)
+    }
+
+    /// A try of another worker that began then has succeeded.
+    pub fn hear_well(&mut self, now: Now, began: Now) {
+        if matches!(self.phase, Phase::Closed) && began <= now {
+            self.trials_since = self.trials_since.max(began);
+        }
+    }
+
+    /// Whether an outcome is so late that it may be no news: worth asking others of theirs.
+    #[must_use]
+    pub const fn is_late(outcome: &Outcome) -> bool {
+        nanos(outcome.latency) > FORMER_NS
+    }
+
+    /// A success while closed. A clock that has gone back begins anew.
+    pub(super) fn row_ends(&mut self, now: Now, outcome: &Outcome) {
+        let begun = Now::from_nanos(now.nanos().saturating_sub(nanos(outcome.latency)));
+        if begun > self.trials_since || self.trials_since > now {
+            self.trials_since = begun;
+        }
+        self.count = 0;
+    }
+}
+
+fn is_older(now: Now, outcome: &Outcome, than: Now) -> bool {
+    now >= than && nanos(outcome.latency) > now.nanos_since(than).saturating_add(FORMER_NS)
 }
 
 #[cfg(test)]
@@ -122,5 +157,42 @@ mod tests {
         assert_eq!(breaker.state(Now::from_secs(80)), BreakerState::Closed);
         (0..5).for_each(|_| breaker.record(Now::from_secs(140), &late));
         assert_eq!(breaker.state(Now::from_secs(140)), BreakerState::Open, "these began when it was closed");
+    }
+
+    #[test]
+    fn what_others_have_overtaken_is_in_no_row() {
+        let late = |secs| Outcome::new(Duration::from_secs(secs), Class::TimedOut);
+        let mut breaker = Breaker::new(BreakerSettings::default(), 1);
+        let now = Now::from_secs(100);
+        breaker.record(now, &GOOD);
+        (0..50).for_each(|_| breaker.record(now, &late(60)));
+        assert_eq!(breaker.state(now), BreakerState::Closed, "it was well since");
+        (0..4).for_each(|_| breaker.record(now, &BAD));
+        (0..50).for_each(|_| breaker.record(now, &late(60)));
+        assert_eq!(breaker.state(now), BreakerState::Closed, "nor with others");
+        breaker.record(now, &BAD);
+        assert_eq!(breaker.state(now), BreakerState::Open);
+
+        let mut breaker = Breaker::new(BreakerSettings::default(), 1);
+        breaker.record(now, &GOOD);
+        let later = Now::from_secs(160);
+        (0..5).for_each(|_| breaker.record(later, &late(60)));
+        assert_eq!(breaker.state(later), BreakerState::Open, "they began when it did");
+
+        let mut breaker = Breaker::new(BreakerSettings::default(), 1);
+        breaker.record(now, &GOOD);
+        let back = Now::from_secs(20);
+        breaker.record(back, &GOOD);
+        (0..5).for_each(|_| breaker.record(back, &BAD));
+        assert_eq!(breaker.state(back), BreakerState::Open, "a clock that went back keeps nobody in");
+
+        let mut breaker = Breaker::new(BreakerSettings::default(), 1);
+        breaker.hear_well(now, Now::from_secs(99));
+        (0..50).for_each(|_| breaker.record(now, &late(60)));
+        assert_eq!(breaker.state(now), BreakerState::Closed, "another worker's was well");
+        breaker.hear_well(now, Now::from_secs(200));
+        (0..5).for_each(|_| breaker.record(now, &BAD));
+        breaker.hear_well(now, Now::from_secs(99));
+        assert_eq!(breaker.state(now), BreakerState::Open, "that does not close it, nor does what has not been yet");
     }
 }

@@ -119,7 +119,7 @@ pub struct Breaker {
     open_for_ns: u64,
     /// Closed: since when. Tripped: until when it is open.
     edge: Now,
-    /// When the eldest of the trials under way began; with none yet, since when it is open.
+    /// When the eldest of the trials under way began; with none yet, since when it is open. Closed: when the youngest try began that succeeded.
     trials_since: Now,
     random: Random,
     rates: Option<Box<Rates>>,
@@ -302,7 +302,8 @@ impl Breaker {
 
     fn judge(&mut self, now: Now, outcome: &Outcome, verdict: Verdict) {
         match verdict {
-            Verdict::Success => self.count = 0,
+            Verdict::Success => self.row_ends(now, outcome),
+            Verdict::Failure if self.is_overtaken(now, outcome) => {}
             Verdict::Failure => self.count = self.count.saturating_add(1),
             Verdict::Neutral => return,
         }

@@ -55,6 +55,8 @@ struct Model {
     phase: Phase,
     /// Closed: since when. Tripped: when the eldest trial began, or since when it is so.
     since: u64,
+    /// Closed: when the youngest of those that succeeded began, if that is known.
+    young: Option<u64>,
     doublings: u32,
     /// It has been open before.
     known: bool,
@@ -118,15 +120,25 @@ impl Model {
             && latency > now - self.since + SECOND
     }
 
+    /// It failed, but one that began more than a second later has succeeded.
+    fn is_overtaken(&self, now: u64, latency: u64) -> bool {
+        self.young.is_some_and(|young| now >= young && latency > now - young + SECOND)
+    }
+
     /// Takes in an end; `until` is what the breaker has drawn, should it open by this.
     fn record(&mut self, now: u64, end: End, latency: u64, until: Option<u64>) {
         if end == End::Bad && self.is_former(now, latency) {
             return;
         }
-        let (state, sentence) = (self.state(now), self.sentence());
+        let (state, sentence, overtaken) = (self.state(now), self.sentence(), self.is_overtaken(now, latency));
         let waits = matches!(self.phase, Phase::Tripped { until, .. } if self.waits(now, until));
         match (state, &mut self.phase, end) {
-            (Closed, Phase::Closed { failures }, End::Good) => *failures = 0,
+            (Closed, Phase::Closed { failures }, End::Good) => {
+                *failures = 0;
+                let begun = now - latency.min(now);
+                self.young = self.young.filter(|&young| young <= now && young > begun).or(Some(begun));
+            }
+            (Closed, Phase::Closed { .. }, End::Bad) if overtaken => {}
             (Closed, Phase::Closed { failures }, End::Bad) => {
                 *failures += 1;
                 if *failures >= FAILURES {
@@ -139,7 +151,7 @@ impl Model {
             (HalfOpen, Phase::Tripped { out, good, .. }, End::Good) => {
                 (*out, *good) = (*out - 1, *good + 1);
                 if *good == TRIALS {
-                    (self.phase, self.since) = (Phase::Closed { failures: 0 }, now);
+                    (self.phase, self.since, self.young) = (Phase::Closed { failures: 0 }, now, Some(now));
                 }
             }
             (HalfOpen, Phase::Tripped { out, good: 0, hurried, .. }, End::Bad) if *hurried && waits => {
@@ -194,7 +206,7 @@ impl Pair {
     fn new(seed: u64) -> Self {
         Self {
             breaker: Breaker::new(BreakerSettings::default(), seed),
-            model: Model { phase: Phase::Closed { failures: 0 }, since: 0, doublings: 0, known: false },
+            model: Model { phase: Phase::Closed { failures: 0 }, since: 0, young: None, doublings: 0, known: false },
             random: Random::new(seed),
             clock: Clock::Runs,
             // Room to step back.

@@ -110,6 +110,8 @@ struct Shared {
     outliers: Outliers,
     sums: Vec<Sums>,
     ready_since: Vec<Option<u64>>,
+    /// When the last try began that succeeded, by true time.
+    well_since: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -187,6 +189,7 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
                 outliers: Outliers::new(OutlierSettings::default(), count, start),
                 sums: vec![Sums::default(); count],
                 ready_since: vec![None; count],
+                well_since: vec![0; count],
             },
             slots: vec![(0..SLOTS).map(|_| Reverse(0)).collect(); count],
             retry: RetryPolicy { on, tries: 3, ..RetryPolicy::default() },
@@ -469,8 +472,18 @@ impl<F: Fn(usize, u64) -> Option<Fault>> World<F> {
         let now = self.clock(worker as u8, at);
         let Worker { breakers, latencies, patiences, patience, look_at, .. } = &mut self.workers[worker];
         let was_open = breakers[index].state(now) != BreakerState::Closed;
+        let failed = outcome.counts_for_breaker();
+        if failed && Breaker::is_late(outcome) {
+            breakers[index].hear_well(now, Now::from_nanos(self.shared.well_since[index] + (now.nanos() - at)));
+        }
+        let is_news = !failed || !breakers[index].is_overtaken(now, outcome);
         breakers[index].record(now, outcome);
-        latencies[index].record(now, outcome);
+        if is_news {
+            latencies[index].record(now, outcome);
+        }
+        if outcome.verdict() == Verdict::Success {
+            self.shared.well_since[index] = at - outcome.latency.as_nanos() as u64;
+        }
         if was_open && breakers[index].state(now) == BreakerState::Closed {
             latencies[index] = PeakEwma::default();
         }
