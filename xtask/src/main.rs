@@ -9,7 +9,7 @@ use xtask::tasks;
 const HELP: &str = "\
 cargo xtask <task>
 
-  test [--driver epoll] [filter…]   install what the tests need, build the real binary, run every test
+  test [--driver epoll] [filter…]   install what the tests need, build the real binary, run every test (--draw: and a seed of the day)
   tidy                              layering, unsafe, clocks, length, words: the rules no compiler checks
   sim [--seeds N] [--from S]        the simulation's long mode (default 100000 seeds from 0)
   fuzz [--seconds N] [target…]      every fuzz target of engine/proto for N seconds each (default 30)

@@ -28,12 +28,13 @@ const TOOLS: &[Tool] = &[
     ("chromium", "chromium"),
 ];
 
-/// What simulations of the brain draw a seed from, beside those that they always play.
+/// What simulations of the brain draw a seed from, beside those that they always play, if they are asked to: what a commit is worth must not depend on the day.
 const DRAW: &str = "PENSTOCK_SIM_DRAW";
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wish {
     driver: Option<String>,
+    draw: bool,
     filters: Vec<String>,
 }
 
@@ -49,8 +50,9 @@ fn parse(arguments: &[String]) -> Outcome<Wish> {
         match driver {
             Some(name) if name == "uring" || name == "epoll" => wish.driver = Some(name),
             Some(name) => return Err(format!("there is no driver `{name}`: uring or epoll")),
+            None if word == "--draw" => wish.draw = true,
             None if word.starts_with('-') => {
-                return Err(format!("unknown option `{word}`; test [--driver uring|epoll] [filter…]"));
+                return Err(format!("unknown option `{word}`; test [--driver uring|epoll] [--draw] [filter…]"));
             }
             None => wish.filters.push(word.clone()),
         }
@@ -80,7 +82,7 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     command.args(&wish.filters).env("PENSTOCK_BINARY", &binary);
     // The day's lot: simulations play what they always do, and a little that nobody has seen yet.
-    if std::env::var_os(DRAW).is_none() {
+    if wish.draw && std::env::var_os(DRAW).is_none() {
         command.env(DRAW, today().to_string());
     }
     if let Some(driver) = &wish.driver {
@@ -198,11 +200,13 @@ mod tests {
     #[test]
     fn options() {
         let wish = |driver: Option<&str>, filters: &str| {
-            Ok(Wish { driver: driver.map(str::to_owned), filters: words(filters) })
+            Ok(Wish { driver: driver.map(str::to_owned), draw: false, filters: words(filters) })
         };
         assert_eq!(parse(&words("")), wish(None, ""));
         assert_eq!(parse(&words("--driver epoll tunnel")), wish(Some("epoll"), "tunnel"));
         assert_eq!(parse(&words("--driver=uring")), wish(Some("uring"), ""));
+        let drawn = Wish { draw: true, filters: words("brain"), ..Wish::default() };
+        assert_eq!(parse(&words("--draw brain")), Ok(drawn));
         assert!(parse(&words("--driver kqueue")).unwrap_err().contains("no driver `kqueue`"));
         assert!(parse(&words("--driver")).unwrap_err().contains("wants a name"));
         assert!(parse(&words("--fast")).unwrap_err().contains("unknown option"));

@@ -134,7 +134,7 @@ thread_local! {
 }
 
 /// The seeds to run: `PENSTOCK_SIM_SEEDS` of them from `PENSTOCK_SIM_FROM` on. Unless these are given, the first ones, as many as `default` says, and where there is a
-/// `PENSTOCK_SIM_DRAW` (`cargo xtask test` gives the day's number) one that follows from it: another one in each test and scenario. A test that
+/// `PENSTOCK_SIM_DRAW` (`cargo xtask test --draw` gives the day's number) one that follows from it: another one in each test and scenario. A test that
 /// fails says which.
 pub(crate) fn seeds(default: u64) -> impl Iterator<Item = Seed> + Clone {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number of seeds"));
