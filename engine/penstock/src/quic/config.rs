@@ -19,7 +19,7 @@ use crate::limits;
 use crate::snapshot::{Congestion, Http3};
 use crate::tls;
 
-/// A listener's QUIC, with what it shows by TLS.
+/// A listener's QUIC: what clients are shown by TLS, and what they may do.
 pub struct Offer {
     http3: Http3,
     /// To clients behind a network.
@@ -29,10 +29,6 @@ pub struct Offer {
 }
 
 impl Offer {
-    pub(super) const fn far(&self) -> &Arc<ServerConfig> {
-        &self.far
-    }
-
     pub(super) const fn to(&self, reach: Reach) -> &Arc<ServerConfig> {
         match reach {
             Reach::Far => &self.far,
@@ -40,7 +36,7 @@ impl Offer {
         }
     }
 
-    /// The same, for a connection of which `stream` is told.
+    /// The same, told to `stream`.
     pub(super) fn recorded(&self, reach: Reach, stream: Option<QlogStream>) -> Arc<ServerConfig> {
         let mut transport = of_clients(&self.http3, reach);
         transport.qlog_stream(stream);
@@ -65,6 +61,8 @@ impl Reach {
     }
 }
 
+/// What a listener that shows this by TLS offers.
+///
 /// # Errors
 /// Its TLS has no suite that QUIC begins with (RFC 9001 §5.2).
 pub fn offer(tls: &tls::ServerConfig, http3: &Http3, keys: &Keys) -> Result<Arc<Offer>, rustls::Error> {

@@ -175,14 +175,10 @@ impl Endpoint {
 
     fn new(socket: UdpSocket, at: usize, keys: &Keys, place: Place, shown: Option<Arc<Offer>>) -> io::Result<Rc<Self>> {
         let config = Arc::new(config::endpoint(keys, place));
+        let far = shown.as_deref().map(|shown| Arc::clone(shown.to(Reach::Far)));
         Ok(Rc::new(Self {
             local: socket.local()?,
-            machine: RefCell::new(quinn_proto::Endpoint::new(
-                config,
-                shown.as_deref().map(Offer::far).cloned(),
-                true,
-                None,
-            )),
+            machine: RefCell::new(quinn_proto::Endpoint::new(config, far, true, None)),
             socket,
             lane: OnceCell::new(),
             task: Cell::new(None),
@@ -224,7 +220,7 @@ impl Endpoint {
 
     /// Shows something else to clients from now on.
     pub fn show(&self, shown: Arc<Offer>) {
-        self.machine.borrow_mut().set_server_config(Some(Arc::clone(shown.far())));
+        self.machine.borrow_mut().set_server_config(Some(Arc::clone(shown.to(Reach::Far))));
         self.shown.replace(Some(shown));
     }
 
