@@ -75,7 +75,14 @@ pub fn run(arguments: &[String]) -> Outcome {
     let mut command = shell::cargo("");
     let nextest = place::program("cargo-nextest").is_some();
     if nextest {
-        command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+        command.args([
+            "nextest",
+            "run",
+            "--workspace",
+            "--no-fail-fast",
+            "--test-threads",
+            &side_by_side().to_string(),
+        ]);
     } else {
         skips.push("cargo-nextest: not on PATH, so `cargo test` runs instead (same tests, slower; cargo install cargo-nextest --locked)".to_owned());
         command.args(["test", "--workspace", "--no-fail-fast"]);
@@ -109,6 +116,12 @@ pub fn run(arguments: &[String]) -> Outcome {
             Err(why)
         }
     }
+}
+
+/// Tests that run at a time: half as many again as there are CPUs, for much of what they do is to wait.
+fn side_by_side() -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    cpus + cpus / 2
 }
 
 /// Days since 1970.
