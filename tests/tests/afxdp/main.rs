@@ -105,6 +105,15 @@ fn transfers(driver: Driver, mode: &str, address: &str) {
     door.engine.until_idle();
 }
 
+/// Flows of two workers with a queue each, and where they go; `None` where that is not granted.
+fn two_workers(driver: Driver) -> Option<(Net, Echo, Engine)> {
+    let net = Net::with_queues(2)?;
+    let origin = Echo::start();
+    let setup = by_afxdp(driver, "native").cores("0-1").udp().at(at(Net::V4)).to(&origin.address.to_string());
+    let engine = setup.start();
+    stands(&engine).then_some((net, origin, engine))
+}
+
 on_each_driver! {
     fn transfers_native(driver) {
         transfers(driver, "native", Net::V4);
@@ -132,13 +141,7 @@ on_each_driver! {
 
     /// Each queue's worker has flows of its own, and who asks hears his own replies.
     fn flows_of_two_workers(driver) {
-        let Some(net) = Net::with_queues(2) else { return };
-        let origin = Echo::start();
-        let setup = by_afxdp(driver, "native").cores("0-1").udp().at(at(Net::V4)).to(&origin.address.to_string());
-        let engine = setup.start();
-        if !stands(&engine) {
-            return;
-        }
+        let Some((net, _origin, engine)) = two_workers(driver) else { return };
         net.outside(|| ask_all(at(Net::V4), 60, 20));
         let metrics = engine.metrics();
         assert_eq!((metrics.sum("udp_flows_total"), metrics.sum("datagrams_dropped_total")), (60, 0));
@@ -149,13 +152,7 @@ on_each_driver! {
 
     /// What comes by the kernel comes to the worker that the kernel chooses, and is brought to the one that has the flow: fragments, and after a drain has begun all of it.
     fn flows_of_two_workers_by_both_ways(driver) {
-        let Some(net) = Net::with_queues(2) else { return };
-        let origin = Echo::start();
-        let setup = by_afxdp(driver, "native").cores("0-1").udp().at(at(Net::V4)).to(&origin.address.to_string());
-        let mut engine = setup.start();
-        if !stands(&engine) {
-            return;
-        }
+        let Some((net, origin, mut engine)) = two_workers(driver) else { return };
         let clients: Vec<Caller> = net.outside(|| (0..40).map(|_| Caller::new(at(Net::V4))).collect());
         for (number, client) in (0..).zip(&clients) {
             for length in [100, 9_000, 1_400, 0, 30_000] {
@@ -180,13 +177,7 @@ on_each_driver! {
 
     /// Flows go on, whose datagrams come by another worker when AF_XDP comes with a configuration, and goes.
     fn flows_of_two_workers_go_on(driver) {
-        let Some(net) = Net::with_queues(2) else { return };
-        let origin = Echo::start();
-        let setup = by_afxdp(driver, "native").cores("0-1").udp().at(at(Net::V4)).to(&origin.address.to_string());
-        let engine = setup.start();
-        if !stands(&engine) {
-            return;
-        }
+        let Some((net, _origin, engine)) = two_workers(driver) else { return };
         let with = engine.config();
         let line = with.lines().find(|line| line.starts_with("af_xdp")).expect("it is there");
         let without = with.replace(line, "");
