@@ -285,6 +285,8 @@ counters! {
     ring_spins_won_total: "counter",
     /// Spins before blocking that found none.
     ring_spins_lost_total: "counter",
+    /// 1 while the worker spins before it blocks, where `engine.spin` lets it choose.
+    ring_spinning: "gauge",
     /// Completions that named no operation in flight.
     ring_stale_total: "counter",
     /// Streams open, idle upstream ones included.
@@ -332,6 +334,7 @@ impl WorkerCells {
         to.ring_overflows_total.set(counts.driver.overflows);
         to.ring_spins_won_total.set(counts.driver.spins_won);
         to.ring_spins_lost_total.set(counts.driver.spins_lost);
+        to.ring_spinning.set(u64::from(counts.driver.spinning));
         to.ring_stale_total.set(counts.stale);
         to.ring_streams.set(counts.streams as u64);
         to.ring_operations.set(counts.operations as u64);

@@ -139,6 +139,16 @@ pub struct DriverCounts {
     pub spins_won: u64,
     /// See `spins_won`.
     pub spins_lost: u64,
+    /// Whether it spins before it blocks, where it may choose.
+    pub spinning: bool,
+    /// What it has moved: messages received, and each 4 KiB received or sent besides. What two ways to wait are compared by.
+    pub(crate) work: u64,
+}
+
+/// What so many bytes add to [`DriverCounts::work`].
+#[inline]
+fn worth(bytes: usize) -> u64 {
+    bytes as u64 >> 12
 }
 
 #[allow(clippy::large_enum_variant, reason = "one per thread, never moved after set-up")]
@@ -197,6 +207,7 @@ impl Driver {
                 counts.calls += 1;
                 let received = batch.receive(fd);
                 counts.receives += batch.len() as u64;
+                counts.work += batch.datagrams();
                 received
             }
             Self::Sim(sim) => sim.receive_datagrams(fd, batch),
@@ -241,7 +252,7 @@ impl Driver {
         match self {
             Self::Uring(uring) => {
                 uring.counts.calls += 1;
-                pipe.fill(from, true)
+                pipe.fill(from, true).inspect(|&count| uring.counts.work += worth(count))
             }
             Self::Epoll(epoll) => {
                 epoll.counts.calls += 1;

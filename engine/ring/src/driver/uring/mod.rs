@@ -4,7 +4,7 @@
 //! * Every `enter` carries `GETEVENTS`: on a DEFER_TASKRUN ring completions appear only then.
 //! * Nothing is ever dropped for want of a submission slot: what does not fit waits in a backlog, cancels in front, and
 //!   the last [`RESERVED`] slots are for cancels only.
-//! * Before blocking it spins in user space while work has lately been arriving faster than a sleep and a wake-up take.
+//! * Before blocking it spins in user space while that costs no more CPU time than to sleep ([`Spin`]).
 //!
 //! Deliberately absent, for measured reasons (docs/decisions/0002): SQPOLL, fixed files, links, zero-copy sends,
 //! bundles, min-wait.
@@ -19,9 +19,9 @@ use std::time::Duration;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use self::bufring::{BufRing, GROUP};
-use super::{Completion, DriverCounts, Fd, Granted, RESERVED_TOKENS, Request, Token, Wait, sys};
+use super::{Completion, DriverCounts, Fd, Granted, RESERVED_TOKENS, Request, Token, Wait, sys, worth};
 use crate::net::{Address, ListenOptions};
-use crate::spin::Spin;
+use crate::spin::{Spin, Tally};
 
 /// Submission slots that only cancels may take.
 const RESERVED: usize = 64;
@@ -258,7 +258,12 @@ impl Uring {
             return self.enter(0, None);
         }
         let begun = sys::clock();
-        if self.taskrun_flag && self.spin.worthwhile() {
+        if self.taskrun_flag {
+            let work = self.counts.work;
+            self.spin.consider(begun, || Tally { cpu: crate::thread_cpu_nanos(), work });
+            self.counts.spinning = self.spin.worthwhile();
+        }
+        if self.counts.spinning {
             if self.unsubmitted > 0 {
                 self.enter(0, None)?;
             }
@@ -345,6 +350,9 @@ impl Uring {
             let bytes = buffers.as_ref().map_or(&[][..], |buffers| buffers.bytes(flags, count));
             counts.receives += u64::from(!bytes.is_empty());
             counts.no_buffers += u64::from(result == -libc::ENOBUFS);
+            // More to come without bytes is a connection: its result is a descriptor.
+            let moved = if bytes.is_empty() && cqueue::more(flags) { 0 } else { count };
+            counts.work += u64::from(!bytes.is_empty()) + worth(moved);
             sink(Completion { token, result, more: cqueue::more(flags), bytes });
             if let Some(buffers) = buffers {
                 buffers.release(flags, count);
@@ -384,6 +392,7 @@ fn read_emulated(
         return None;
     }
     counts.receives += 1;
+    counts.work += 1 + worth(count as usize);
     sink(Completion { token, result: count as i32, more: false, bytes: &scratch[..count as usize] });
     None
 }
