@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harness::{
-    Client, Driver, Engine, Net, Origin, PATIENCE, Setup, Sharing, Tool, answer, binary, free_address, on_each_driver,
-    run, until,
+    Authority, Caller, Client, Driver, Echo, Engine, Folder, Kind, Net, Origin, PATIENCE, Setup, Sharing, Tool, answer,
+    binary, free_address, on_each_driver, python, quic, run, script, until,
 };
 
 const CONNECTIONS: usize = 2_000;
@@ -273,16 +273,22 @@ fn whatever_is_granted_it_starts_serves_and_says_so() {
     });
 }
 
+/// A host that takes packets for two networks more, 10.78.0.0/23 and fd78::/64, and that everybody outside reaches them by.
+fn many_addresses() -> Option<Net> {
+    let net = Net::enter()?;
+    let ip = |words: &str| drop(Tool::new("ip", 20).args(words.split(' ')).succeed());
+    ip("route add local 10.78.0.0/23 dev lo");
+    ip("route add local fd78::/64 dev lo");
+    net.outside(|| ip("route add 10.78.0.0/23 via 10.77.0.1"));
+    net.outside(|| ip("route add fd78::/64 via fd77::1"));
+    Some(net)
+}
+
 /// One listener on many addresses and ports: it has bound one, and a program brings it the others' connections, of which each worker has its part.
 #[test]
 fn one_listener_on_many_addresses_and_ports() {
     run(Sharing::Shared, || {
-        let Some(net) = Net::enter() else { return };
-        let ip = |words: &str| drop(Tool::new("ip", 20).args(words.split(' ')).succeed());
-        ip("route add local 10.78.0.0/23 dev lo");
-        ip("route add local fd78::/64 dev lo");
-        net.outside(|| ip("route add 10.78.0.0/23 via 10.77.0.1"));
-        net.outside(|| ip("route add fd78::/64 via fd77::1"));
+        let Some(net) = many_addresses() else { return };
         let origin = Origin::standard();
         let Some(setup) = two_workers(Driver::Epoll) else { return };
         let bound: SocketAddr = SocketAddr::new(Net::V4.parse().expect("an address"), 8_080);
@@ -314,16 +320,14 @@ fn one_listener_on_many_addresses_and_ports() {
         let metrics = engine.metrics();
         assert_eq!(metrics.sum("lookups_total"), 5, "those that nobody has bound, and no others");
         let status = engine.status();
-        if status["steering"] == "program" {
-            for port in 8_000..8_100 {
-                assert!(served(&format!("10.78.0.1:{port}")));
-            }
-            let status = engine.status();
-            let programs = status["programs"].as_array().expect("a row for each");
-            let of_door =
-                programs.iter().find(|row| row["group"].as_str().is_some_and(|name| name.contains("10.77.0.1")));
-            assert!(of_door.is_some_and(|row| row["least_loaded"].as_u64() >= Some(105)), "{status}");
+        assert_eq!(status["steering"], "program", "who may load the one program may load the other: {said}");
+        for port in 8_000..8_100 {
+            assert!(served(&format!("10.78.0.1:{port}")));
         }
+        let status = engine.status();
+        let programs = status["programs"].as_array().expect("a row for each");
+        let of_door = programs.iter().find(|row| row["group"].as_str().is_some_and(|name| name.contains("10.77.0.1")));
+        assert!(of_door.is_some_and(|row| row["least_loaded"].as_u64() >= Some(105)), "{status}");
         drop(engine);
         assert!(!served("10.78.0.1:8000"), "nothing of it stays");
 
@@ -334,4 +338,149 @@ fn one_listener_on_many_addresses_and_ports() {
         assert!(engine.status()["goes_without"].to_string().contains("further addresses"));
         assert!(served("10.77.0.1:8080") && !served("10.78.0.1:8000"));
     });
+}
+
+on_each_driver! {
+    /// HTTP/3 and flows of datagrams at many addresses, and at further ports: clients hear from where they called, each from its own worker wherever it moves to, before and after
+    /// another configuration and while the process drains; and nothing of it stays.
+    fn datagrams_to_many_addresses_and_ports(driver) {
+        let Some(net) = many_addresses() else { return };
+        let Some(setup) = two_workers(driver) else { return };
+        let (folder, origin, echo) = (Folder::new(), Origin::standard(), Echo::start());
+        let authority = Authority::new(&folder, "ca");
+        let tls = authority.issue(&folder, "site", &["localhost"], Kind::Ecdsa).line();
+        let setup = further_doors(setup.origin(&origin), &tls, &echo);
+        let mut engine = setup.clone().start();
+        let said = engine.err();
+        if said.contains("goes without: further addresses") {
+            println!("SKIPPED: {said}");
+            return;
+        }
+        for line in [
+            "brings datagrams to further addresses: 10.78.0.0/24:8443, 10.78.1.7:8500, 10.78.1.7:8501, [fd78::/64]:8443, 10.78.0.0/24:5300",
+            "goes without: HTTP/3 at further addresses 10.78.1.8:9000-9016 (`door`) (a port is a socket",
+        ] {
+            assert!(said.contains(line), "{said}");
+        }
+
+        let config = quic::config(&authority, 8 << 10);
+        let doors = ["10.77.0.1:8443", "10.78.0.9:8443", "10.78.0.255:8443", "10.78.1.7:8500", "10.78.1.7:8501", "[fd78::9]:8443"];
+        let visit = |engine: &Engine, after: &str| {
+            for door in doors {
+                net.outside(|| finish(&mut visitors(door, &config), true, &format!("{door}, {after}")));
+            }
+            for door in ["10.77.0.1:5300", "10.78.0.9:5300", "10.78.1.9:53", "10.78.0.9:53", "[fd78::9]:5400", "[fd78::9]:5401", "10.78.0.9:5400"] {
+                let (caller, word) = (net.outside(|| Caller::new(door.parse().expect("an address"))), format!("{door} {after}"));
+                for _ in 0..10 {
+                    assert_eq!(caller.ask(word.as_bytes()), word.as_bytes(), "who is connected hears nobody else");
+                }
+            }
+            let metrics = engine.metrics();
+            assert!(metrics.sum("lookups_total") > 100, "datagrams that were led");
+            assert_eq!(metrics.sum("quic_passed_on_total"), 0, "datagrams that came to the wrong worker");
+        };
+        visit(&engine, "as it began");
+        for door in ["10.78.1.9:5300", "10.78.0.9:5301", "[fd78::9]:5402", "10.78.1.8:9000", "10.78.1.8:8500"] {
+            let caller = net.outside(|| Caller::new(door.parse().expect("an address")));
+            caller.send(b"anybody?");
+            assert!(caller.hear().is_err(), "{door}");
+        }
+        let programs = engine.status()["programs"].as_array().expect("a row for each").clone();
+        for group in ["10.77.0.1:8443 over UDP", "10.78.1.7:8500 over UDP", "10.78.1.7:8501 over UDP", "[fd77::1]:8443 over UDP"] {
+            let row = programs.iter().find(|row| row["group"].as_str().is_some_and(|name| name.starts_with(group)));
+            let count = |verdict: &str| row.and_then(|row| row[verdict].as_u64()).unwrap_or_default();
+            assert!(count("by_id") > 12 && count("by_hash") >= 12, "{group}: {programs:?}");
+            assert_eq!((count("stranger"), count("elsewhere"), count("missing")), (0, 0, 0), "{group}: {programs:?}");
+        }
+        let plays = |name: &str, words: &[&str]| {
+            let script = script(name).display().to_string();
+            let words = [&[script.as_str()], words].concat();
+            let ran = net.outside(|| Tool::new(python(), 80).args(words.iter().copied()).run());
+            assert_eq!(ran.text().lines().last(), Some("all well"), "{words:?}: {}{}", ran.text(), ran.err);
+        };
+        for door in ["10.78.0.9:8443", "10.78.1.7:8501", "[fd78::9]:8443"] {
+            plays("h3_client.py", &["moves", door]);
+        }
+        // Ports of one number: what HTTP/2 is told is true at each address. Of several numbers: nobody is told.
+        let authority_file = authority.file.display().to_string();
+        plays("h3_curl.py", &["advertised", "[fd78::9]:8443", &authority_file]);
+
+        let more = "[[pool]]\nname = \"more\"\nendpoints = [\"127.0.0.1:9\"]\n[[route]]\npath = \"/more\"\npool = \"more\"\n";
+        engine.adopt(&format!("{}\n{more}", engine.config()));
+        visit(&engine, "after another configuration");
+
+        // Each has its worker, and they end one after the other: of the two, the last to have a client ends last.
+        net.outside(|| {
+            let mut visitors = visitors("10.78.0.9:8443", &config);
+            until("each has begun", PATIENCE, || {
+                visitors.iter_mut().filter(|visitor| visitor.received == 0).for_each(|visitor| visitor.turn(DOWNLOAD));
+                visitors.iter().all(|visitor| visitor.received > 0)
+            });
+            engine.terminate();
+            while let Some(visitor) = visitors.pop() {
+                finish(&mut [visitor], false, "while it drains");
+            }
+        });
+        assert!(engine.wait(PATIENCE).success());
+
+        let engine = setup.clone().start();
+        visit(&engine, "again");
+        engine.kill();
+        drop(engine);
+        let caller = net.outside(|| Caller::new("10.78.0.9:5300".parse().expect("an address")));
+        caller.send(b"anybody?");
+        assert!(caller.hear().is_err(), "nothing of it stays");
+
+        let Some(launcher) = with_capabilities(&["net_bind_service"]) else { return };
+        let engine = setup.launched_by(launcher).start();
+        assert!(engine.err().contains("goes without: further addresses (needs CAP_BPF and CAP_NET_ADMIN"), "{}", engine.err());
+        let ask = |door: &str| {
+            let caller = net.outside(|| Caller::new(door.parse().expect("an address")));
+            caller.send(b"hello");
+            caller.hear().is_ok()
+        };
+        assert!(ask("10.77.0.1:5300") && !ask("10.78.0.9:5300"));
+    }
+}
+
+/// Doors of HTTP/3 and of flows, of both families, with further networks and ports.
+fn further_doors(setup: Setup, tls: &str, echo: &Echo) -> Setup {
+    let also = "also = [\"10.78.0.0/24:8443\", \"10.78.1.7:8500-8501\", \"10.78.1.8:9000-9016\"]";
+    let setup = setup.at("10.77.0.1:8443".parse().expect("an address")).listen_line(tls).listen_line(also);
+    let door = |name: &str, addr: &str, also: &str, more: &str| {
+        format!("[[listen]]\nname = \"{name}\"\naddr = \"{addr}\"\nalso = [{also}]\n{more}")
+    };
+    let flows = "protocol = \"udp\"\npool = \"echo\"";
+    let dns = "\"10.78.0.0/24:5300\", \"10.78.1.0/24:53\", \"10.78.0.0/24:53\"";
+    let any = "\"[fd78::/64]:5400-5401\", \"10.78.0.0/24:5400\"";
+    setup
+        .more(&door("six", "[fd77::1]:8443", "\"[fd78::/64]:8443\"", tls))
+        .more(&door("dns", "10.77.0.1:5300", dns, flows))
+        .more(&door("any", ":5400", any, flows))
+        .more(&format!("[[pool]]\nname = \"echo\"\nendpoints = [\"{}\"]", echo.address))
+}
+
+const DOWNLOAD: &str = "/bytes/60000";
+
+fn visitors(door: &str, config: &quinn_proto::ClientConfig) -> Vec<quic::Visitor> {
+    let door = door.parse().expect("an address");
+    (0..12).map(|_| quic::Visitor::connect(door, config)).collect()
+}
+
+/// Until all of them have their answers, having moved once in the midst of them if that is wanted.
+fn finish(visitors: &mut [quic::Visitor], moves: bool, what: &str) {
+    let mut moved = vec![!moves; visitors.len()];
+    until(what, PATIENCE, || {
+        for (visitor, moved) in visitors.iter_mut().zip(&mut moved).filter(|(visitor, _)| visitor.ended.is_none()) {
+            visitor.turn(DOWNLOAD);
+            if visitor.received > 20_000 && !*moved {
+                visitor.move_on();
+                *moved = true;
+            }
+        }
+        visitors.iter().all(|visitor| visitor.ended.is_some())
+    });
+    for visitor in visitors {
+        assert!(matches!(visitor.ended, Some(Ok(()))) && visitor.received > 60_000, "{what}: {:?}", visitor.ended);
+    }
 }

@@ -23,7 +23,7 @@ pub use connection_id::{
     CONFIGS, ConnectionIds, GENERATIONS, ID_LEN, ID_LEN_MAX, Keys, Place, SECRET_LEN, WORKERS_MAX,
 };
 pub use datagram::{Destination, Form, Route, destination, source, worker_of};
-pub use lookup::{Found, RULE_WORDS, RULES_MAX, Rule};
+pub use lookup::{Found, RULE_SOCKETS_MAX, RULE_WORDS, RULES_MAX, Rule};
 pub use siphash::{Key, siphash};
 pub use steer::{
     CONNECTION_LOAD, EXCHANGE_LOAD, GENERATIONS_HELD, Group, NEWCOMER_LOAD, SEAT_GIVEN, SEAT_LOAD, SEAT_TAKEN,

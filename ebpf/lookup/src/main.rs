@@ -1,26 +1,27 @@
-//! Which listening socket a connection goes to that is meant for none by its address: one program of type `sk_lookup`.
+//! Which socket a connection or a datagram goes to that is meant for none by its address: one program of type `sk_lookup`.
 //!
-//! It is asked for each new connection of its network namespace. What holds: what no rule means goes on as if there were no program, and nothing is refused here.
-//! Of the socket's `SO_REUSEPORT` group one is chosen behind it, as of any.
+//! It is asked for each new connection of its network namespace, and for each datagram of UDP that no connected socket takes. What holds: what no rule means goes on
+//! as if there were no program, and nothing is refused here. Of the socket's `SO_REUSEPORT` group one is chosen behind it, as of any: the kernel asks the group's
+//! program too, as long as `BPF_SK_LOOKUP_F_NO_REUSEPORT` is not said.
 
 #![no_std]
 #![no_main]
 
 use core::ptr;
 
-use abi::{Found, RULES_MAX, Rule};
+use abi::{Found, RULE_SOCKETS_MAX, RULES_MAX, Rule};
 use aya_ebpf::bindings::sk_action::SK_PASS;
 use aya_ebpf::macros::{map, sk_lookup};
 use aya_ebpf::maps::{Array, PerCpuArray, SockMap};
 use aya_ebpf::programs::SkLookupContext;
 
-/// The rules, one behind the other; the first that takes a connection counts.
+/// The rules of connections, one behind the other, and from [`RULES_MAX`] on those of datagrams; the first that fits counts.
 #[map]
-static RULES: Array<Rule> = Array::with_max_entries(RULES_MAX as u32, 0);
+static RULES: Array<Rule> = Array::with_max_entries(2 * RULES_MAX as u32, 0);
 
-/// The sockets that rules name.
+/// The sockets that rules name. Its size is the engine's to say.
 #[map]
-static SOCKETS: SockMap = SockMap::with_max_entries(RULES_MAX as u32, 0);
+static SOCKETS: SockMap = SockMap::with_max_entries(1, 0);
 
 /// How often each [`Found`] was so.
 #[map]
@@ -28,27 +29,39 @@ static FOUND: PerCpuArray<u64> = PerCpuArray::with_max_entries(Found::ALL.len() 
 
 const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
 
 #[sk_lookup]
 pub fn lookup(ctx: SkLookupContext) -> u32 {
     let asked = ctx.lookup;
     // SAFETY: the kernel's context; each word of it is read at its own place.
     let (protocol, port) = unsafe { (word(&raw const (*asked).protocol), word(&raw const (*asked).local_port)) };
-    if protocol == IPPROTO_TCP {
-        let address = address(&ctx);
-        for index in 0..RULES_MAX as u32 {
-            let Some(rule) = rule(index) else { break };
-            if rule.last == 0 {
-                break;
-            }
-            if rule.takes(address, port) {
-                let led = SOCKETS.redirect_sk_lookup(&ctx, rule.socket, 0).is_ok();
-                count(if led { Found::Led } else { Found::Closed });
-                break;
-            }
+    let (first, led, closed) = match protocol {
+        IPPROTO_TCP => (0, Found::Led, Found::Closed),
+        IPPROTO_UDP => (RULES_MAX as u32, Found::DatagramLed, Found::DatagramClosed),
+        _ => return SK_PASS,
+    };
+    let address = address(&ctx);
+    for index in first..first + RULES_MAX as u32 {
+        let Some(rule) = rule(index) else { break };
+        if rule.last == 0 {
+            break;
+        }
+        if rule.takes(address, port) {
+            count(if lead(&ctx, rule) { led } else { closed });
+            break;
         }
     }
     SK_PASS
+}
+
+/// To the first of the rule's sockets that is open. While a process ends its workers close theirs one after the other, and datagrams of connections that go on at another
+/// worker need a socket of the group still.
+#[inline(always)]
+fn lead(ctx: &SkLookupContext, rule: Rule) -> bool {
+    (0..RULE_SOCKETS_MAX)
+        .take_while(|at| *at < rule.sockets)
+        .any(|at| SOCKETS.redirect_sk_lookup(ctx, rule.socket.wrapping_add(at), 0).is_ok())
 }
 
 /// The address that is called; IPv4 as `::ffff:a.b.c.d`. All words are read, whatever the family: the verifier bears a choice between values, and none

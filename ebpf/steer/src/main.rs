@@ -19,14 +19,18 @@ use abi::{
 };
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, sk_action::SK_PASS};
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_skb_load_bytes};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_sk_select_reuseport, bpf_skb_load_bytes};
 use aya_ebpf::macros::{map, sk_reuseport};
-use aya_ebpf::maps::{Array, PerCpuArray, ReusePortSockArray};
+use aya_ebpf::maps::{Array, PerCpuArray, ReusePortSockArray, SockMap};
 use aya_ebpf::programs::SkReuseportContext;
 
 /// The group's sockets, by generation and worker ([`Group::socket_of`]). Its size is the engine's to say, as that of the next.
 #[map]
 static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(1, 0);
+
+/// As above, those that the program for further addresses leads to: such a socket is in a `SOCKMAP`, and the kernel then has it in none of the arrays above (`EBUSY`).
+#[map]
+static LED: SockMap = SockMap::with_max_entries(1, 0);
 
 /// A line for each worker, in memory that the engine maps.
 #[map]
@@ -154,7 +158,11 @@ fn to_place(ctx: &SkReuseportContext, group: Group, place: Place) -> Verdict {
 
 #[inline(always)]
 fn select(ctx: &SkReuseportContext, group: Group, generation: u32, worker: u32) -> bool {
-    SOCKETS.select_reuseport(ctx, group.socket_of(generation, worker)).is_ok()
+    let mut place = group.socket_of(generation, worker);
+    let led = (&raw const LED).cast_mut().cast();
+    // SAFETY: the kernel's context, and a map that there is as long as the program is.
+    SOCKETS.select_reuseport(ctx, place).is_ok()
+        || unsafe { bpf_sk_select_reuseport(ctx.as_ptr().cast(), led, (&raw mut place).cast(), 0) == 0 }
 }
 
 /// Up to 24 octets of the packet as little-endian words, counted from its transport header, zeros behind them; `None` where it ends before.

@@ -29,7 +29,7 @@ use crate::quic;
 use crate::samehost::SameHost;
 use crate::session::udp::Owners;
 use crate::shield::Shield;
-use crate::snapshot::{Also, Bind, ListenerId, ListenerProtocol, PoolId, RouteId, Snapshot, Splice};
+use crate::snapshot::{Bind, ListenerId, ListenerProtocol, PoolId, RouteId, Snapshot, Splice};
 use crate::steer::{Datagrams, Group, Mode, Neighbours, Place, Steering};
 use crate::telemetry::access_log::Log;
 use crate::telemetry::qlog::Qlog;
@@ -158,7 +158,7 @@ impl Engine {
             ways.push(started.ways);
             waiting.push(started.go);
         }
-        self.steering.lead(&further(&snapshot), &sockets);
+        self.steering.lead(&snapshot.listeners, &sockets);
         self.steering.attach(groups, &sockets, &self.known_of_datagrams());
         self.join_workers(ways);
         let hands_over = self.steering.mode() == Mode::HandOver;
@@ -561,18 +561,6 @@ impl Drop for Engine {
             let _ = thread.join();
         }
     }
-}
-
-/// What comes to listeners though they have not bound it, and to which of the groups.
-fn further(snapshot: &Snapshot) -> Vec<(Also, usize)> {
-    let mut rules = Vec::new();
-    let mut first = 0;
-    for listener in snapshot.listeners.iter().filter(|listener| !listener.protocol.is_udp()) {
-        let taker = |also: &Also| Some((*also, first + listener.taker(also.network.network().is_ipv4())?));
-        rules.extend(listener.also.iter().filter_map(taker));
-        first += listener.addresses.len();
-    }
-    rules
 }
 
 /// What workers need to know of these groups, by listener of a configuration.

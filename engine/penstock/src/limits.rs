@@ -267,8 +267,11 @@ pub const STICKY_TTL_MIN: Duration = Duration::from_secs(60);
 pub const POOLS_MAX: usize = u16::MAX as usize;
 pub const ROUTES_MAX: usize = u16::MAX as usize;
 
-/// Further networks and ports of all listeners: each is looked at for each connection that nobody listens for by its address.
+/// Further networks and ports of all listeners: each is looked at for each connection that nobody listens for by its address. As many may be of datagrams, each port of each network being one.
 pub const LISTEN_ALSO_MAX: usize = abi::RULES_MAX;
+
+/// Ports of one entry of `also` at which datagrams are taken too: each is a socket a worker, since answers leave from the port that their socket is bound to.
+pub const LISTEN_ALSO_PORTS_MAX: usize = 16;
 
 /// Listeners: each is a socket a worker.
 pub const LISTENERS_MAX: usize = 256;

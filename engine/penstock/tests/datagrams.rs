@@ -26,7 +26,7 @@ fn what_datagrams_cannot_have_is_refused() {
         (&format!("{LED}\nudp.idle = \"0s\""), "", "cannot be zero"),
         (&format!("{LED}\nudp.replies = 0"), "", "`replies` cannot be 0"),
         (&format!("{LED}\nudp.quic = true\nudp.replies = 1"), "", "no datagram of QUIC has a number of replies"),
-        (&format!("{LED}\nalso = \"10.0.0.0/8:53\""), "", "`also` has no effect on a udp listener"),
+        (&format!("{LED}\nalso = \"10.0.0.0/8:*\""), "", "datagrams of `10.0.0.0/8:*` cannot be answered"),
         (&format!("{LED}\ntrusted = \"10.0.0.0/8\""), "", "no effect on a udp listener"),
         (&format!("{LED}\nclass_header = \"x-class\""), "", "a udp listener sees no fields"),
         (LED, "tls.verify = false\ntls.ca = \"system\"", "sends datagrams here, which go without"),

@@ -6,12 +6,14 @@ mod granted;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use abi::{ConnectionIds, ID_LEN, NEWCOMER_LOAD, Place, SEAT_GIVEN, SEAT_WORDS, worker_of};
-use penstock::steer::{Datagrams, Kind, Program, Seat};
+use abi::{ConnectionIds, ID_LEN, NEWCOMER_LOAD, Place, RULE_SOCKETS_MAX, SEAT_GIVEN, SEAT_WORDS, worker_of};
+use penstock::steer::{Datagrams, Kind, Led, Lookup, Program, Seat};
 use socket2::{Domain, Socket, Type};
 
 use self::granted::granted;
@@ -31,8 +33,12 @@ fn load(kind: Kind) -> Option<Program> {
 
 /// A reuseport group on a fresh port of the loopback, one socket a worker.
 fn group(kind: Type) -> (SocketAddr, Vec<Socket>) {
+    group_of(WORKERS, kind)
+}
+
+fn group_of(count: usize, kind: Type) -> (SocketAddr, Vec<Socket>) {
     let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let sockets = (0..WORKERS)
+    let sockets = (0..count)
         .map(|_| {
             let socket = Socket::new(Domain::IPV4, kind, None).unwrap();
             socket.set_reuse_port(true).unwrap();
@@ -270,4 +276,27 @@ fn a_program_that_is_detached_chooses_no_more() {
     let words = Arc::clone(program.words());
     drop(program);
     assert_eq!(words.get(SEAT_GIVEN), 0);
+}
+
+/// Workers that end close their sockets one after the other: any that is left stands for its group, of as many workers as a rule names.
+#[test]
+fn the_first_socket_that_is_open_stands_for_its_group() {
+    let (address, mut sockets) = group_of(RULE_SOCKETS_MAX as usize + 1, Type::DGRAM);
+    let also = format!("127.99.0.0/16:{}", address.port()).parse().unwrap();
+    let to = sockets.iter().map(AsFd::as_fd).collect();
+    let Some(lookup) = granted(Lookup::lead(&[], &[Led { also, to }])) else { return };
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut found = |left: usize| {
+        sockets.drain(..sockets.len() - left);
+        client.send_to(b"hello", (Ipv4Addr::new(127, 99, 1, 2), address.port())).unwrap();
+        let heard = sockets.iter().filter(|socket| {
+            socket.set_nonblocking(true).unwrap();
+            socket.recv(&mut [MaybeUninit::uninit(); 8]).is_ok()
+        });
+        let (heard, found) = (heard.count(), lookup.found().into_iter().collect::<BTreeMap<_, _>>());
+        (heard, found["datagram_led"], found["datagram_closed"])
+    };
+    assert_eq!(found(RULE_SOCKETS_MAX as usize + 1), (1, 1, 0));
+    assert_eq!(found(2), (1, 2, 0));
+    assert_eq!(found(1), (0, 2, 1), "that of one more worker is not asked for");
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::view::{self, EndpointView};
 use crate::engine::Engine;
 use crate::snapshot::PoolId;
+use crate::steer::Further;
 use crate::telemetry::{Summary, WorkerCells};
 use crate::upstream::{Discovery, Report};
 
@@ -64,7 +65,7 @@ fn goes_without(engine: &Engine) -> Vec<String> {
     let steering = engine.steering().refused().map(|why| format!("eBPF steering ({why})"));
     let balance = engine.balance().refused().iter().cloned();
     let shield = engine.shield().refused().iter().map(|why| format!("XDP shield ({why})"));
-    let further = engine.steering().further_refused().map(|why| format!("further addresses ({why})"));
+    let further = engine.steering().further().map(Further::missing).unwrap_or_default();
     let afxdp = engine.afxdp().refused().map(|why| format!("AF_XDP ({why})"));
     let same_host = engine.same_host().refused().map(|why| format!("same-host shortcut ({why})"));
     engine

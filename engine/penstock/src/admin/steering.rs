@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::engine::Engine;
-use crate::steer::Group;
+use crate::steer::{Further, Group};
 use crate::telemetry::prometheus;
 
 /// Groups that have a program, with what it said.
@@ -27,9 +27,9 @@ pub(super) fn metrics(engine: &Engine, out: &mut String) {
     let mode = std::iter::once((format!("mode=\"{}\"", engine.steering().mode().name()), 1));
     let help = "How connections find their worker: program, hand-over, hash, or alone.";
     prometheus::family(out, "penstock_steering", "gauge", help, mode);
-    if let Some(found) = engine.steering().found() {
+    if let Some(found) = engine.steering().further().and_then(Further::found) {
         let rows = found.into_iter().map(|(found, count)| (format!("found=\"{found}\""), count));
-        let help = "Connections to further addresses of listeners, by what became of them.";
+        let help = "Connections and datagrams to further addresses of listeners, by what became of them.";
         prometheus::family(out, "penstock_lookups_total", "counter", help, rows);
     }
     let programs = programs(engine);

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use proto::proxy;
-use ring::{Address, Buf, ListenOptions, Listener, Socket, Stream, TaskRef, Timer};
+use ring::{Address, Buf, Foreign, ListenOptions, Listener, Socket, Stream, TaskRef, Timer};
 
 use crate::conn::Transport;
 use crate::exchange::Door;
@@ -50,15 +50,17 @@ fn bind_one(address: &Bind, backlog: u32) -> io::Result<Listener> {
     }
 }
 
-/// Binds every address of a listener to UDP, for a `purpose` that errors name, with advice for ports that are taken.
+/// Binds every address of a listener to UDP, and further ports of [`also`](snapshot::Listener::also), for a `purpose` that errors name, with advice for ports that are taken.
 fn datagrams<T>(
     listener: &snapshot::Listener,
     purpose: &str,
     advice: &str,
-    mut one: impl FnMut(SocketAddr) -> io::Result<T>,
+    mut one: impl FnMut(SocketAddr, Foreign) -> io::Result<T>,
 ) -> io::Result<Vec<T>> {
     let mut bound = Vec::new();
-    for address in &listener.addresses {
+    let own = if listener.also.is_empty() { Foreign::Refused } else { Foreign::Answers };
+    let further = listener.further_ports().into_iter().map(|further| (Bind::Tcp(further), Foreign::Bound));
+    for (address, foreign) in listener.addresses.iter().map(|own_one| (own_one.clone(), own)).chain(further) {
         let named = |error: io::Error| {
             let advice = match error.kind() {
                 io::ErrorKind::AddrInUse => {
@@ -71,10 +73,10 @@ fn datagrams<T>(
         };
         let socket = match address {
             Bind::Unix(_) => continue,
-            Bind::Tcp(inet) => one(*inet),
+            Bind::Tcp(inet) => one(inet, foreign),
             Bind::Any { port } => {
-                let any = |ip: IpAddr| SocketAddr::new(ip, *port);
-                one(any(Ipv6Addr::UNSPECIFIED.into())).or_else(|_| one(any(Ipv4Addr::UNSPECIFIED.into())))
+                let mut any = |ip: IpAddr| one(SocketAddr::new(ip, port), foreign);
+                any(Ipv6Addr::UNSPECIFIED.into()).or_else(|_| any(Ipv4Addr::UNSPECIFIED.into()))
             }
         };
         bound.push(socket.map_err(named)?);

@@ -22,8 +22,8 @@ pub fn bind(
     offer: &Arc<quic::Offer>,
 ) -> io::Result<Vec<Rc<Endpoint>>> {
     let mut at = first;
-    datagrams(listener, ", for HTTP/3", "; `http3.enabled = false` does without", |address| {
-        let endpoint = Endpoint::bind(address, at, keys, place, Arc::clone(offer))?;
+    datagrams(listener, ", for HTTP/3", "; `http3.enabled = false` does without", |address, foreign| {
+        let endpoint = Endpoint::bind(address, foreign, at, keys, place, Arc::clone(offer))?;
         at += 1;
         Ok(endpoint)
     })

@@ -15,8 +15,10 @@ use crate::snapshot::Listener;
 /// # Errors
 /// The first address that cannot be bound, named.
 pub fn bind(listener: &Listener) -> io::Result<Vec<UdpSocket>> {
-    let options = UdpOptions { fragments: listener.protocol.fragments(), ..UdpOptions::default() };
-    datagrams(listener, "", "", |address| UdpSocket::bind(address, &options))
+    let fragments = listener.protocol.fragments();
+    datagrams(listener, "", "", |address, foreign| {
+        UdpSocket::bind(address, &UdpOptions { fragments, foreign, ..UdpOptions::default() })
+    })
 }
 
 /// Hands datagrams to their flows until the gate closes, and after that until the last of them is over: they answer by this socket.

@@ -14,7 +14,7 @@ use quinn_proto::{
     ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, QlogStream,
     ServerConfig, Transmit,
 };
-use ring::{Now, Received, Sent, TaskRef, UdpOptions, UdpSocket};
+use ring::{Foreign, Now, Received, Sent, TaskRef, UdpOptions, UdpSocket};
 
 use super::config::{Offer, Reach};
 use super::farewell::Farewell;
@@ -157,8 +157,15 @@ impl Endpoint {
     ///
     /// # Errors
     /// The socket's.
-    pub fn bind(address: SocketAddr, at: usize, keys: &Keys, place: Place, shown: Arc<Offer>) -> io::Result<Rc<Self>> {
-        let socket = UdpSocket::bind(address, &UdpOptions::default())?;
+    pub fn bind(
+        address: SocketAddr,
+        foreign: Foreign,
+        at: usize,
+        keys: &Keys,
+        place: Place,
+        shown: Arc<Offer>,
+    ) -> io::Result<Rc<Self>> {
+        let socket = UdpSocket::bind(address, &UdpOptions { foreign, ..UdpOptions::default() })?;
         Self::new(socket, at, keys, place, Some(shown))
     }
 

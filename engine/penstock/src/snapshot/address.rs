@@ -33,6 +33,27 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
+impl Bind {
+    /// A socket there can take what comes by a family.
+    #[must_use]
+    pub fn takes(&self, is_v4: bool) -> bool {
+        match self {
+            Self::Any { .. } => true,
+            Self::Tcp(inet) => inet.is_ipv4() == is_v4,
+            Self::Unix(_) => false,
+        }
+    }
+
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Any { port } => Some(*port),
+            Self::Tcp(inet) => Some(inet.port()),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 /// A network: `10.0.0.0/8`, or one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cidr {

@@ -1,13 +1,13 @@
 //! Addresses and ports that come to a listener though nobody has bound them: a `sk_lookup` program in the network namespace (Linux 5.9).
 //!
-//! One socket of each listener stands in its map, that of the first worker; among its group the kernel chooses behind the program as always, by
-//! ours where it steers. Connections only: a datagram's answer would come from the port that its socket is bound to.
+//! Sockets of a listener's group stand in its map, one a worker; it gives the first that is open, and among the group the kernel chooses behind the program as
+//! always, by ours where it steers.
 
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use abi::{Found, RULE_WORDS, RULES_MAX, Rule};
+use abi::{Found, RULE_SOCKETS_MAX, RULE_WORDS, RULES_MAX, Rule};
 use aya::maps::{Array, MapData, SockMap};
 use aya::programs::SkLookup;
 use aya::{Ebpf, EbpfLoader};
@@ -17,6 +17,13 @@ use crate::snapshot::Also;
 
 /// Built by `cargo xtask ebpf` and committed; CI compares it with its source.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/lookup/lookup.o");
+
+/// What comes to a group of sockets that have not bound it.
+pub struct Led<'a> {
+    pub also: Also,
+    /// One of each worker.
+    pub to: Vec<BorrowedFd<'a>>,
+}
 
 /// The program at work. Dropping it detaches it.
 pub struct Lookup {
@@ -29,23 +36,37 @@ impl Lookup {
     /// # Errors
     /// A sentence for the operator: which step was refused, and what that needs.
     pub fn load() -> Result<Self, String> {
-        let loaded = EbpfLoader::new().btf(None).load(OBJECT);
+        Self::for_sockets(1)
+    }
+
+    fn for_sockets(count: u32) -> Result<Self, String> {
+        let loaded = EbpfLoader::new().btf(None).map_max_entries("SOCKETS", count.max(1)).load(OBJECT);
         let mut lookup = Self { ebpf: loaded.map_err(|error| refusal("maps", &error))? };
         lookup.program()?.load().map_err(|error| refusal("program", &error))?;
         Ok(lookup)
     }
 
-    /// From now on these come to these listening sockets, the first that fits to the first.
+    /// From now on connections come to these listening sockets, the first that fits to the first, and so do datagrams to those of UDP.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn lead(rules: &[(Also, BorrowedFd<'_>)]) -> Result<Self, String> {
-        let mut lookup = Self::load()?;
-        for (at, (also, socket)) in (0..).zip(rules.iter().take(RULES_MAX)) {
-            let mut sockets: SockMap<&mut MapData> = bpf::map(&mut lookup.ebpf, "SOCKETS")?;
-            sockets.set(at, socket, 0).map_err(|error| refusal("sockets", &error))?;
-            let mut table: Array<&mut MapData, [u32; RULE_WORDS]> = bpf::map(&mut lookup.ebpf, "RULES")?;
-            table.set(at, rule(also, at).words(), 0).map_err(|error| refusal("rules", &error))?;
+    pub fn lead(connections: &[Led<'_>], datagrams: &[Led<'_>]) -> Result<Self, String> {
+        let all = || [(0, connections), (RULES_MAX as u32, datagrams)];
+        let count: usize = all().iter().flat_map(|(_, led)| led.iter()).map(|led| led.to.len()).sum();
+        let mut lookup = Self::for_sockets(count as u32)?;
+        let mut stands = 0;
+        for (first, led) in all() {
+            for (at, Led { also, to }) in (first..).zip(led.iter().take(RULES_MAX)) {
+                let to = &to[..to.len().min(RULE_SOCKETS_MAX as usize)];
+                let mut sockets: SockMap<&mut MapData> = bpf::map(&mut lookup.ebpf, "SOCKETS")?;
+                for (place, socket) in (stands..).zip(to) {
+                    sockets.set(place, socket, 0).map_err(|error| refusal("sockets", &error))?;
+                }
+                let mut table: Array<&mut MapData, [u32; RULE_WORDS]> = bpf::map(&mut lookup.ebpf, "RULES")?;
+                let rule = Rule { socket: stands, sockets: to.len() as u32, ..rule(also) };
+                table.set(at, rule.words(), 0).map_err(|error| refusal("rules", &error))?;
+                stands += to.len() as u32;
+            }
         }
         let namespace = File::open("/proc/self/ns/net").map_err(|error| format!("/proc/self/ns/net: {error}"))?;
         lookup.program()?.attach(namespace.as_fd()).map_err(|error| refusal("attaching", &error))?;
@@ -67,8 +88,8 @@ impl Lookup {
     }
 }
 
-/// A rule as the program reads it: an address in the order of the wire, IPv4 as `::ffff:a.b.c.d`.
-fn rule(also: &Also, socket: u32) -> Rule {
+/// A rule as the program reads it, without its sockets: an address in the order of the wire, IPv4 as `::ffff:a.b.c.d`.
+fn rule(also: &Also) -> Rule {
     let (address, bits) = match also.network.network() {
         IpAddr::V4(address) => (address.to_ipv6_mapped(), 96 + u32::from(also.network.bits())),
         IpAddr::V6(address) => (address, u32::from(also.network.bits())),
@@ -79,7 +100,7 @@ fn rule(also: &Also, socket: u32) -> Rule {
         mask: bpf::words(mask.into()),
         first: also.first.into(),
         last: also.last.into(),
-        socket,
+        ..Rule::default()
     }
 }
 
@@ -92,7 +113,7 @@ mod tests {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
             IpAddr::V6(address) => address,
         };
-        rule(&also.parse().unwrap(), 0).takes(bpf::words(address), port)
+        rule(&also.parse().unwrap()).takes(bpf::words(address), port)
     }
 
     #[test]
@@ -113,6 +134,6 @@ mod tests {
         ] {
             assert_eq!(takes(also, address, port), wanted, "{also}: {address} {port}");
         }
-        assert_eq!(rule(&"0.0.0.0/0:1".parse().unwrap(), 0).mask[3], 0);
+        assert_eq!(rule(&"0.0.0.0/0:1".parse().unwrap()).mask[3], 0);
     }
 }

@@ -8,6 +8,7 @@
 //! What holds here: nobody is without a worker whatever is granted; what was granted, and what was refused and why, is told ([`Steering::lines`]).
 //! Nothing is pinned: what was loaded ends with the process and its sockets.
 
+mod further;
 mod load;
 mod local;
 mod lookup;
@@ -15,12 +16,14 @@ mod neighbours;
 mod program;
 mod seat;
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+pub use further::Further;
 pub use load::{burden, receiver};
 pub use local::{Local, Steered};
-pub use lookup::Lookup;
+pub use lookup::{Led, Lookup};
 pub use neighbours::{Handed, Inbox, Inboxes, Neighbours};
 pub use program::{Datagrams, Kind, Program};
 pub use seat::Seat;
@@ -28,7 +31,7 @@ pub use seat::Seat;
 use ring::SharedWords;
 
 use crate::limits;
-use crate::snapshot::{Also, Bind, Listener, ListenerId, Steering as Wish};
+use crate::snapshot::{Bind, Listener, ListenerId, Steering as Wish};
 
 /// How connections find their worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +64,18 @@ impl Mode {
 pub struct Sockets {
     /// Listening ones, in the order of the groups; `None` for one that is in no group: a Unix one.
     pub listening: Vec<Option<OwnedFd>>,
-    /// QUIC's, each with its listener, and its address for the operator's eye.
-    pub datagrams: Vec<(ListenerId, String, OwnedFd)>,
+    /// Those of UDP.
+    pub datagrams: Vec<DatagramSocket>,
+}
+
+/// One of UDP.
+#[derive(Debug)]
+pub struct DatagramSocket {
+    pub listener: ListenerId,
+    pub local: SocketAddr,
+    /// Of QUIC: a program chooses by connection ids. What address it is, for the operator's eye; `None` for flows, of which the kernel keeps a client's with one worker.
+    pub quic: Option<String>,
+    pub socket: OwnedFd,
 }
 
 /// What workers need to know of a group, each for its own socket.
@@ -113,7 +126,7 @@ pub struct Steering {
     begun: bool,
     refused: Option<String>,
     /// What comes to listeners that have not bound it; or why it does not.
-    further: Option<Result<(Lookup, Vec<Also>), String>>,
+    further: Option<Further>,
 }
 
 impl Steering {
@@ -183,10 +196,10 @@ impl Steering {
 
     fn attach_datagrams(&mut self, sockets: &[Sockets], known: &Datagrams) {
         let Some(first) = sockets.first() else { return };
-        for (at, (listener, name, _)) in first.datagrams.iter().enumerate() {
+        for (at, DatagramSocket { listener, quic, .. }) in first.datagrams.iter().enumerate() {
             let of_group: Option<Vec<BorrowedFd<'_>>> =
-                sockets.iter().map(|worker| worker.datagrams.get(at).map(|(_, _, socket)| socket.as_fd())).collect();
-            let Some(of_group) = of_group else { continue };
+                sockets.iter().map(|worker| worker.datagrams.get(at).map(|one| one.socket.as_fd())).collect();
+            let (Some(of_group), Some(name)) = (of_group, quic) else { continue };
             match Program::datagrams(&of_group, known) {
                 Ok(program) => {
                     let (listener, name) = (*listener, Some(name.clone()));
@@ -209,21 +222,15 @@ impl Steering {
         });
     }
 
-    /// Lets connections to these networks and ports come to the first worker's listening sockets, each to the one of this place, and so to their groups.
-    pub fn lead(&mut self, rules: &[(Also, usize)], sockets: &[Sockets]) {
-        let of_first = |at: usize| sockets.first()?.listening.get(at)?.as_ref().map(AsFd::as_fd);
-        let led: Vec<(Also, BorrowedFd<'_>)> =
-            rules.iter().filter_map(|(also, at)| Some((*also, of_first(*at)?))).collect();
-        if !led.is_empty() {
-            let names = led.iter().map(|(also, _)| *also).collect();
-            self.further = Some(Lookup::lead(&led).map(|lookup| (lookup, names)));
-        }
+    /// Lets what comes to further addresses of these listeners come to these sockets of all workers.
+    pub fn lead(&mut self, listeners: &[Listener], sockets: &[Sockets]) {
+        self.further = Further::lead(listeners, sockets);
     }
 
-    /// How often connections to further addresses were led, and how often not.
+    /// What comes to listeners that have not bound it, where any is to.
     #[must_use]
-    pub fn found(&self) -> Option<Vec<(&'static str, u64)>> {
-        self.further.as_ref()?.as_ref().ok().map(|(lookup, _)| lookup.found())
+    pub const fn further(&self) -> Option<&Further> {
+        self.further.as_ref()
     }
 
     /// None of the groups that begin has a program. Those that had begun before keep theirs.
@@ -256,12 +263,6 @@ impl Steering {
         self.refused.as_deref()
     }
 
-    /// Why listeners do not get what they were to get too.
-    #[must_use]
-    pub fn further_refused(&self) -> Option<&str> {
-        self.further.as_ref()?.as_ref().err().map(String::as_str)
-    }
-
     /// What was attached and what was not, for the operator's eye.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
@@ -284,14 +285,7 @@ impl Steering {
                 "  steering: an eBPF program gives each datagram of QUIC to its connection's worker: {datagrams}"
             ));
         }
-        match &self.further {
-            Some(Ok((_, names))) => {
-                let names = names.iter().map(Also::to_string).collect::<Vec<_>>().join(", ");
-                lines.push(format!("  steering: an eBPF program brings connections to further addresses: {names}"));
-            }
-            Some(Err(why)) => lines.push(format!("  goes without: further addresses ({why})")),
-            None => {}
-        }
+        lines.extend(self.further.iter().flat_map(Further::lines));
         lines.extend(self.refused.iter().map(|why| format!("  goes without: eBPF steering ({why})")));
         lines
     }

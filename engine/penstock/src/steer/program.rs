@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use abi::{CONFIGS, ConnectionIds, GENERATIONS_HELD, Group, SEAT_WORDS, Verdict};
-use aya::maps::{Array, Map, MapData, ReusePortSockArray};
+use aya::maps::{Array, Map, MapData, MapError, ReusePortSockArray, SockMap};
 use aya::programs::SkReuseport;
 use aya::{Ebpf, EbpfLoader};
 use ring::SharedWords;
@@ -13,6 +13,9 @@ use crate::bpf::{self, refusal};
 
 /// Built by `cargo xtask ebpf` and committed; CI compares it with its source.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/steer/steer.o");
+
+/// Device or resource busy.
+const EBUSY: i32 = 16;
 
 /// Which of the programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +72,7 @@ impl Program {
             // Nothing in the programs depends on how the kernel lays out its structures.
             .btf(None)
             .map_max_entries("SOCKETS", workers * GENERATIONS_HELD as u32)
+            .map_max_entries("LED", workers * GENERATIONS_HELD as u32)
             .map_max_entries("SEATS", workers)
             .load(OBJECT)
             .map_err(|error| refusal("maps", &error))?;
@@ -156,7 +160,14 @@ impl Program {
     fn seat(&mut self, generation: u32, worker: u32, socket: BorrowedFd<'_>) -> Result<(), String> {
         let index = self.group.socket_of(generation, worker);
         let mut sockets: ReusePortSockArray<&mut MapData> = bpf::map(&mut self.ebpf, "SOCKETS")?;
-        sockets.set(index, &socket, 0).map_err(|error| refusal("sockets", &error))
+        match sockets.set(index, &socket, 0) {
+            // It is in the map of those that further addresses are led to, and the kernel has it in one kind only.
+            Err(MapError::SyscallError(call)) if call.io_error.raw_os_error() == Some(EBUSY) => {
+                let mut led: SockMap<&mut MapData> = bpf::map(&mut self.ebpf, "LED")?;
+                led.set(index, &socket, 0).map_err(|error| refusal("sockets", &error))
+            }
+            set => set.map_err(|error| refusal("sockets", &error)),
+        }
     }
 
     /// Writes down what there is of the group.

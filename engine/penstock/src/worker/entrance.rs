@@ -10,7 +10,7 @@ use crate::exchange::{Door, Doorway};
 use crate::listen::{self, Gate};
 use crate::quic;
 use crate::snapshot::{Bind, Listener, ListenerId};
-use crate::steer::Sockets;
+use crate::steer::{DatagramSocket, Sockets};
 use crate::tls::ServerConfig;
 
 /// Sockets that are bound, behind which nobody stands yet.
@@ -68,13 +68,21 @@ impl Bound {
         }
         for endpoint in &self.quic {
             let socket = endpoint.socket();
-            if let Some(descriptor) = socket.descriptor() {
-                let name = format!("{} over UDP (`{}`)", socket.local()?, listener.name);
-                sockets.datagrams.push((id, name, descriptor.try_clone_to_owned()?));
-            }
+            let name = format!("{} over UDP (`{}`)", socket.local()?, listener.name);
+            sockets.datagrams.extend(shown(id, socket, Some(name))?);
+        }
+        for socket in &self.datagrams {
+            sockets.datagrams.extend(shown(id, socket, None)?);
         }
         Ok(())
     }
+}
+
+/// A socket for programs; `None` where there is none of the kernel's.
+fn shown(listener: ListenerId, socket: &UdpSocket, quic: Option<String>) -> io::Result<Option<DatagramSocket>> {
+    let Some(descriptor) = socket.descriptor() else { return Ok(None) };
+    let (local, socket) = (socket.local()?, descriptor.try_clone_to_owned()?);
+    Ok(Some(DatagramSocket { listener, local, quic, socket }))
 }
 
 impl Entrance {

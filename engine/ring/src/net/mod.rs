@@ -16,4 +16,4 @@ pub use reuseport::{FilterInstruction, attach_reuseport_filter};
 pub use socket::Socket;
 pub use splice::{Moved, Pipes, Splice};
 pub use stream::{Stream, linger};
-pub use udp::{Received, Sent, Transmit, UdpCounts, UdpGranted, UdpOptions, UdpSocket};
+pub use udp::{Foreign, Received, Sent, Transmit, UdpCounts, UdpGranted, UdpOptions, UdpSocket};

@@ -27,6 +27,18 @@ use crate::reactor::{self, Reactor};
 /// their turn.
 const BATCHES_A_CALL: usize = 64;
 
+/// What a socket has to do with addresses that no interface has, as those of a network that a route makes the host's (`IP_FREEBIND`, ip(7)).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Foreign {
+    /// It is not bound to one, and answers leave from none but where IPv4's routes say that it is ours.
+    #[default]
+    Refused,
+    /// Answers leave from them.
+    Answers,
+    /// And it may be bound to one.
+    Bound,
+}
+
 /// How a datagram socket is bound.
 #[derive(Clone, Debug)]
 pub struct UdpOptions {
@@ -38,6 +50,8 @@ pub struct UdpOptions {
     pub only_v6: bool,
     /// What is larger than the path takes goes in fragments. Default: false: it carries "don't fragment", and is dropped where it does not fit.
     pub fragments: bool,
+    /// Addresses that no interface has. Default: refused.
+    pub foreign: Foreign,
     /// Bytes of datagrams that may wait to be received. Default: 4 MiB, which is 34 ms of 1 Gbit/s.
     pub receive_buffer: usize,
     /// Bytes of datagrams that may wait to be sent. Default: 4 MiB.
@@ -51,6 +65,7 @@ impl Default for UdpOptions {
             refusals: false,
             only_v6: false,
             fragments: false,
+            foreign: Foreign::Refused,
             receive_buffer: 4 << 20,
             send_buffer: 4 << 20,
         }

@@ -61,7 +61,8 @@ fn listening() -> Rc<Endpoint> {
     let http3 = Http3 { streams: 10, congestion: Congestion::Cubic, datagrams: false, advertised: None };
     let offer = config::offer(&tls, &http3, &keys).expect("a suite that QUIC begins with");
     let place = Place { server: 0, generation: 0, worker: 0 };
-    Endpoint::bind("10.0.0.1:443".parse().expect("an address"), 0, &keys, place, offer).expect("a socket")
+    Endpoint::bind("10.0.0.1:443".parse().expect("an address"), ring::Foreign::Refused, 0, &keys, place, offer)
+        .expect("a socket")
 }
 
 fn on_a_ring(act: impl AsyncFn() + 'static) {

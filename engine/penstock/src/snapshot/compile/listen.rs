@@ -1,5 +1,6 @@
 //! Listeners, compiled.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -116,29 +117,45 @@ impl Listener {
     /// Which of its addresses has a socket that can take connections of a family.
     #[must_use]
     pub fn taker(&self, is_v4: bool) -> Option<usize> {
-        self.addresses.iter().position(|address| match address {
-            Bind::Tcp(inet) => inet.is_ipv4() == is_v4,
-            Bind::Any { .. } => true,
-            Bind::Unix(_) => false,
-        })
+        self.addresses.iter().position(|address| address.takes(is_v4))
+    }
+
+    /// Networks and ports whose datagrams come here too, each with one port.
+    pub fn further_datagrams(&self) -> impl Iterator<Item = Also> {
+        self.also.iter().filter(|_| self.has_datagrams()).flat_map(|also| also.for_datagrams())
+    }
+
+    /// Addresses that it has sockets of UDP at, beside its own: one for each family's port that its own are not bound to, in the first network of those that it
+    /// is wanted in. Nobody else has it there.
+    #[must_use]
+    pub fn further_ports(&self) -> Vec<SocketAddr> {
+        further_ports(&self.addresses, self.further_datagrams())
     }
 
     /// How HTTP/3 is advertised to clients of other versions (`Alt-Svc`, RFC 7838 §3): on the same host, at the listener's port. `None` where it
-    /// is not, or where the listener has ports of several numbers.
+    /// is not, or where the listener has ports of several numbers: it is told to all in the same words, at whichever they came in.
     #[must_use]
     pub fn alternative(&self) -> Option<String> {
-        if !self.also.is_empty() {
-            return None;
-        }
         let seconds = self.http3.as_ref()?.advertised?.as_secs();
-        let mut ports = self.addresses.iter().filter_map(|address| match address {
-            Bind::Tcp(inet) => Some(inet.port()),
-            Bind::Any { port } => Some(*port),
-            Bind::Unix(_) => None,
-        });
-        let port = ports.next()?;
-        ports.all(|other| other == port).then(|| format!("h3=\":{port}\"; ma={seconds}"))
+        let own = self.addresses.iter().filter_map(Bind::port).map(|port| (port, port));
+        let mut ports = own.chain(self.also.iter().map(|also| (also.first, also.last)));
+        let (port, _) = ports.next()?;
+        ports.all(|other| other == (port, port)).then(|| format!("h3=\":{port}\"; ma={seconds}"))
     }
+}
+
+/// As [`Listener::further_ports`], of a listener at these addresses.
+pub(in crate::snapshot) fn further_ports(addresses: &[Bind], wanted: impl Iterator<Item = Also>) -> Vec<SocketAddr> {
+    let mut further: Vec<SocketAddr> = Vec::new();
+    for Also { network, first: port, .. } in wanted {
+        let is_v4 = network.network().is_ipv4();
+        let is_bound = addresses.iter().any(|address| address.takes(is_v4) && address.port() == Some(port))
+            || further.iter().any(|at| at.is_ipv4() == is_v4 && at.port() == port);
+        if !is_bound {
+            further.push(SocketAddr::new(network.network(), port));
+        }
+    }
+    further
 }
 
 pub(super) fn listener(doc: &ListenDoc, classes: &[Class], pool_id: impl Fn(&str) -> PoolId) -> Listener {

@@ -17,6 +17,7 @@ mod websocket;
 pub use balance::{CookieRule, Division, Stickiness};
 pub use breaker::{Fallback, RouteBreaker};
 pub use health::{HealthProbe, ProbeAsk};
+pub(super) use listen::further_ports;
 pub use listen::{Flows, Http3, Listener, ListenerProtocol};
 pub use pool::{Pool, Retry, Reuse, Timeouts};
 pub(super) use qos::DEFAULT_CLASS;

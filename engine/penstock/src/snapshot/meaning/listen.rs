@@ -3,14 +3,17 @@
 use super::Meaning;
 use crate::limits;
 use crate::snapshot::address::{Address, Bind};
+use crate::snapshot::also::Also;
+use crate::snapshot::compile::further_ports;
 use crate::snapshot::endpoint::{Endpoint, Source};
 use crate::snapshot::literal::Text;
 use crate::snapshot::report::Code;
 use crate::snapshot::schema::{ListenDoc, Protocol, ProxyProtocol};
+use crate::snapshot::text::Step;
 
 impl Meaning<'_> {
     pub(super) fn listeners(&mut self) {
-        let (mut addresses, mut ports) = (Vec::new(), Vec::new());
+        let (mut addresses, mut ports, mut further) = (Vec::new(), Vec::new(), 0);
         for (at, address) in self.document.engine.admin.0.iter().enumerate() {
             addresses.push((address.to_string(), path!["engine", "admin", at].to_vec()));
         }
@@ -25,6 +28,16 @@ impl Meaning<'_> {
                     .map(|(index, addr)| (addr.to_string(), path!["listen", at, "addr", index].to_vec())),
             );
             self.listener(at, door);
+            if door.protocol == Protocol::Http && door.http3.enabled && door.tls.is_on() {
+                // Of two at one address of TCP that is said already.
+                let own = addresses.iter().filter(|(address, _)| {
+                    let is_own = |own: &Bind| !matches!(own, Bind::Unix(_)) && own.to_string() == *address;
+                    door.addr.0.iter().any(is_own)
+                        && addresses.iter().filter(|(other, _)| other == address).count() == 1
+                });
+                ports.extend(own.cloned());
+            }
+            further += self.further_datagrams(at, door, further, &mut ports);
         }
         self.twice("the address", addresses);
         self.twice("the address", ports);
@@ -135,11 +148,6 @@ impl Meaning<'_> {
 
     /// Addresses that it has not bound: the socket that it has must be able to take their connections.
     fn further(&mut self, at: usize, door: &ListenDoc) {
-        if door.protocol == Protocol::Udp && !door.also.0.is_empty() {
-            let message = "`also` has no effect on a udp listener";
-            self.report(Code::NoEffect, path!["listen", at, "also"], message, "it is about connections: leave it out");
-            return;
-        }
         let count: usize = self.document.listen[..=at].iter().map(|door| door.also.0.len()).sum();
         if count > limits::LISTEN_ALSO_MAX {
             let message = format!("{count} networks are too many, of all listeners so far");
@@ -150,15 +158,9 @@ impl Meaning<'_> {
                 format!("{} are the most", limits::LISTEN_ALSO_MAX),
             );
         }
-        let takes = |is_v4: bool| {
-            door.addr.0.iter().any(|address| match address {
-                Bind::Any { .. } => true,
-                Bind::Tcp(inet) => inet.is_ipv4() == is_v4,
-                Bind::Unix(_) => false,
-            })
-        };
         for also in &door.also.0 {
-            if !takes(also.network.network().is_ipv4()) {
+            let is_v4 = also.network.network().is_ipv4();
+            if !door.addr.0.iter().any(|address| address.takes(is_v4)) {
                 let advice = "give `addr` an address of that family, or `:PORT` for both";
                 self.report(
                     Code::Conflict,
@@ -168,6 +170,42 @@ impl Meaning<'_> {
                 );
             }
         }
+    }
+
+    /// What comes to its sockets of UDP too, behind `before` such places of other listeners: how many places those are. Of further ports, sockets must be its own.
+    fn further_datagrams(
+        &mut self,
+        at: usize,
+        door: &ListenDoc,
+        before: usize,
+        ports: &mut Vec<(String, Vec<Step<'static>>)>,
+    ) -> usize {
+        let speaks_quic = door.protocol == Protocol::Http && door.http3.enabled && door.tls.is_on();
+        if door.protocol != Protocol::Udp && !speaks_quic {
+            return 0;
+        }
+        if door.protocol == Protocol::Udp {
+            let wide = door.also.0.iter().enumerate().filter(|(_, also)| also.for_datagrams().next().is_none());
+            for (index, also) in wide {
+                let message = format!(
+                    "datagrams of `{also}` cannot be answered: an answer leaves from the port that its socket is bound to"
+                );
+                let advice = format!("each port is a socket a worker: {} are the most", limits::LISTEN_ALSO_PORTS_MAX);
+                self.report(Code::BadValue, path!["listen", at, "also", index], message, advice);
+            }
+        }
+        let places: Vec<Also> = door.also.0.iter().flat_map(|also| also.for_datagrams()).collect();
+        if before + places.len() > limits::LISTEN_ALSO_MAX {
+            let message = format!(
+                "{} networks and ports of them are too many for datagrams, of all listeners so far",
+                before + places.len()
+            );
+            let advice = format!("{} are the most; `http3.enabled = false` goes without them", limits::LISTEN_ALSO_MAX);
+            self.report(Code::BadValue, path!["listen", at, "also"], message, advice);
+        }
+        let further = further_ports(&door.addr.0, places.iter().copied());
+        ports.extend(further.iter().map(|address| (address.to_string(), path!["listen", at, "also"].to_vec())));
+        places.len()
     }
 
     /// What a listener says of datagrams.

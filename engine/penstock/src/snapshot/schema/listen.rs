@@ -21,8 +21,9 @@ pub struct ListenDoc {
     pub name: String,
     /// Where to listen: one address or several. `:8080` is every address of the host, IPv4 and IPv6.
     pub addr: Listed<Bind>,
-    /// Further networks and ports whose TCP connections come to this door though it is bound to none of them, by an eBPF program (Linux 5.9, CAP_BPF and CAP_NET_ADMIN). The host must take packets
-    /// for them, as `ip route add local 192.0.2.0/24 dev lo` makes it. Who listens at such an address itself is not asked any more. 64 in all.
+    /// Further networks and ports whose connections and datagrams come to this door though it is bound to none of them, by an eBPF program (Linux 5.9, CAP_BPF and CAP_NET_ADMIN). The host must
+    /// take packets for them, as `ip route add local 192.0.2.0/24 dev lo` makes it. Who listens at such an address itself is not asked any more. 64 in all. For HTTP/3 and `udp` doors each port that
+    /// `addr` has not is a socket a worker, bound in the first of its networks: 16 ports an entry and 64 networks with a port in all. An entry with more ports is TCP's alone.
     pub also: Listed<Also>,
     /// `http`: requests are routed. `tcp`: bytes are passed through, to `pool` or where `sni` says. `udp`: datagrams are, to `pool`.
     pub protocol: Protocol,

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::Fd;
-use crate::net::{UdpGranted, UdpOptions};
+use crate::net::{Foreign, UdpGranted, UdpOptions};
 
 pub(crate) use receive::Batch;
 pub(super) use receive::refused;
@@ -46,7 +46,18 @@ pub(super) fn bind(address: SocketAddr, options: &UdpOptions) -> io::Result<(Fd,
     }
     ask_for_batches(socket.as_raw_fd(), &mut granted);
     ask_for_buffers(&socket, options, &mut granted)?;
+    // On a socket of IPv6 it counts for both families.
+    let foreign = || set(socket.as_raw_fd(), libc::SOL_IP, libc::IP_FREEBIND, 1);
+    if options.foreign == Foreign::Bound {
+        foreign()?;
+    }
     socket.bind(&SockAddr::from(address))?;
+    // Not before, so that who binds an address that is not there hears of it.
+    if options.foreign == Foreign::Answers
+        && let Err(error) = foreign()
+    {
+        granted.missing.push(format!("IP_FREEBIND ({error})"));
+    }
     Ok((socket.into_raw_fd(), granted))
 }
 
