@@ -4,7 +4,7 @@
 //! through that from their next exchange on. What is under way ends behind the door by which it came in.
 
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -160,8 +160,8 @@ impl Desk {
 /// Who is at the other end of a client connection. Held by every idle one, so it is small.
 #[derive(Debug)]
 pub struct Peer {
-    /// The address as text: made once a connection, told with every request.
-    text: [u8; 40],
+    address: Spelt,
+    /// Of the address as text.
     length: u8,
     /// Its forwarding fields are believed.
     pub trusted: bool,
@@ -169,6 +169,13 @@ pub struct Peer {
     pub held: Option<HeldClient>,
     /// What is kept only where endpoints are told of it.
     told: Option<Box<Told>>,
+}
+
+/// An address as text, which is made once a connection and told with every request. That of IPv6 leaves no room for its number.
+#[derive(Debug)]
+enum Spelt {
+    V4 { address: Ipv4Addr, text: [u8; 15] },
+    Other { text: [u8; 40] },
 }
 
 /// What endpoints may be told of a connection.
@@ -185,21 +192,39 @@ impl Peer {
     #[must_use]
     pub fn new(address: Option<IpAddr>, trusted: bool, path: Option<(SocketAddr, SocketAddr)>) -> Self {
         use std::io::Write;
+        let address = address.map(|ip| ip.to_canonical());
         let mut text = [0; 40];
         let mut rest = &mut text[..];
-        // 39 bytes are the longest text of an IPv6 address that is no mapped one.
-        let _ = match address.map(|ip| ip.to_canonical()) {
+        // 39 bytes are the longest text of an IPv6 address that is no mapped one, 15 that of an IPv4 address.
+        let _ = match address {
             Some(ip) => write!(rest, "{ip}"),
             None => write!(rest, "unknown"),
         };
         let length = (40 - rest.len()) as u8;
+        let address = match address {
+            Some(IpAddr::V4(address)) => Spelt::V4 { address, text: *text.first_chunk().expect("40 are more") },
+            Some(IpAddr::V6(_)) | None => Spelt::Other { text },
+        };
         let told = path.map(|path| Box::new(Told { path: Some(path), ..Told::default() }));
-        Self { text, length, trusted, held: None, told }
+        Self { address, length, trusted, held: None, told }
+    }
+
+    /// Its address; `None` on a Unix socket.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        match &self.address {
+            Spelt::V4 { address, .. } => Some((*address).into()),
+            Spelt::Other { .. } => std::str::from_utf8(self.text()).ok()?.parse().ok(),
+        }
     }
 
     #[must_use]
     pub fn text(&self) -> &[u8] {
-        &self.text[..usize::from(self.length)]
+        let text = match &self.address {
+            Spelt::V4 { text, .. } => &text[..],
+            Spelt::Other { text } => text,
+        };
+        &text[..usize::from(self.length)]
     }
 
     /// It has shown this certificate, in DER; endpoints are told.
@@ -248,5 +273,26 @@ impl Door {
         let Some(log) = &self.log else { return };
         let dropped = log.borrow_mut().write_passed(passed);
         self.cells.counters.log_lines_dropped_total.add(dropped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peers_address_and_its_text_are_one() {
+        for (given, told) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("255.255.255.255", "255.255.255.255"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("::1", "::1"),
+            ("2001:db8:1234:5678:9abc:def0:1234:5678", "2001:db8:1234:5678:9abc:def0:1234:5678"),
+        ] {
+            let peer = Peer::new(Some(given.parse().unwrap()), false, None);
+            assert_eq!((peer.text(), peer.address()), (told.as_bytes(), told.parse().ok()));
+        }
+        let local = Peer::new(None, false, None);
+        assert_eq!((local.text(), local.address()), (&b"unknown"[..], None));
     }
 }

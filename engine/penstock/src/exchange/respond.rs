@@ -324,13 +324,14 @@ fn respond_to<'a>(lane: &Lane<'_, Server>, request: &Request, status: Status) ->
 fn limit_fields<'a>(door: &Door, reason: Reason, value: &'a mut Vec<u8>) -> Option<[(&'static [u8], &'a [u8]); 2]> {
     let Reason::Limited(limited) = reason else { return None };
     value.clear();
-    let Limit { name, fields, .. } = &door.snapshot[limited.route].qos.limits[usize::from(limited.at)];
+    let at = usize::from(limited.at);
+    let Limit { name, fields, .. } = &door.snapshot[limited.route].qos.limits[at];
     if *fields == LimitFields::Off {
         return None;
     }
     limited.told.write_limit(name, value);
     let middle = value.len();
-    limited.told.write_policy(name, value);
+    value.extend_from_slice(door.qos.limits(limited.route)[at].policy());
     let (limit, policy) = value.split_at(middle);
     Some([(b"ratelimit", limit), (b"ratelimit-policy", policy)])
 }

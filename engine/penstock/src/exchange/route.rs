@@ -224,7 +224,7 @@ impl Door {
     /// The client's address: the peer's, unless the peer is a trusted proxy, which says for whom it asks. Proxies append,
     /// so the last address of `X-Forwarded-For` that is no trusted proxy's is the first one that nobody can make up.
     pub(super) fn client(&self, request: &Request, fields: &Fields, peer: &Peer) -> Option<IpAddr> {
-        let mut client = std::str::from_utf8(peer.text()).ok()?.parse().ok()?;
+        let mut client = peer.address()?;
         if !peer.trusted || !fields.has(Known::XForwardedFor) {
             return Some(client);
         }

@@ -19,6 +19,8 @@ use crate::snapshot::{Limit, LimitKey};
 pub(super) struct SharedLimit {
     rate: Rate,
     cells: Cells,
+    /// The value of `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10, section 3).
+    policy: Box<[u8]>,
     /// Of a worker that has none yet.
     lease: Lease,
 }
@@ -31,12 +33,16 @@ enum Cells {
 
 impl SharedLimit {
     pub(super) fn new(limit: &Limit, workers: usize, seed: u64) -> Self {
-        if limit.key == LimitKey::Route {
+        let (rate, cells, lease) = if limit.key == LimitKey::Route {
             let (rate, lease) = Lease::share(limit.rate, workers as u32);
-            return Self { rate, cells: Cells::Whole(Line::default()), lease };
-        }
-        let cells = Cells::Keyed(Keyed::new(limits::RATE_KEYS, seed));
-        Self { rate: Rate::new(limit.rate), cells, lease: Lease::default() }
+            (rate, Cells::Whole(Line::default()), lease)
+        } else {
+            (Rate::new(limit.rate), Cells::Keyed(Keyed::new(limits::RATE_KEYS, seed)), Lease::default())
+        };
+        let (quota, window_secs) = rate.field();
+        let mut policy = Vec::new();
+        item(&limit.name, [(b"\";q=", quota.into()), (b";w=", window_secs)], &mut policy);
+        Self { rate, cells, policy: policy.into(), lease }
     }
 }
 
@@ -56,8 +62,6 @@ pub struct Grant(u16);
 pub struct Told {
     remaining: u32,
     reset_secs: u64,
-    quota: u32,
-    window_secs: u64,
     /// How long until this request would have passed, s; `None` if it did, or never will.
     pub retry_secs: Option<u32>,
 }
@@ -115,12 +119,17 @@ impl Limiter {
         }
     }
 
+    /// The value of `RateLimit-Policy` (the draft's section 3), which stays the same.
+    #[must_use]
+    pub fn policy(&self) -> &[u8] {
+        &self.shared.policy
+    }
+
     fn look(&self, mut tat: u64, now: Now, cost: u32) -> Told {
         let decision: Decision = self.shared.rate.check(&mut tat, now, cost);
         let (remaining, reset_secs) = decision.field();
-        let (quota, window_secs) = self.shared.rate.field();
         let retry_secs = decision.retry_after.map(seconds_up);
-        Told { remaining, reset_secs, quota, window_secs, retry_secs }
+        Told { remaining, reset_secs, retry_secs }
     }
 }
 
@@ -129,14 +138,9 @@ impl Told {
     pub fn write_limit(&self, name: &str, out: &mut Vec<u8>) {
         item(name, [(b"\";r=", self.remaining.into()), (b";t=", self.reset_secs)], out);
     }
-
-    /// The value of `RateLimit-Policy` (the same, section 3).
-    pub fn write_policy(&self, name: &str, out: &mut Vec<u8>) {
-        item(name, [(b"\";q=", self.quota.into()), (b";w=", self.window_secs)], out);
-    }
 }
 
-/// A string with two parameters (RFC 9651 §3.3). Every answer has two of them: `core::fmt` would take as long as the limit itself.
+/// A string with two parameters (RFC 9651 §3.3). Every answer has one of them made: `core::fmt` would take as long as the limit itself.
 fn item(name: &str, parameters: [(&[u8], u64); 2], out: &mut Vec<u8>) {
     out.push(b'"');
     out.extend_from_slice(name.as_bytes());
@@ -196,11 +200,10 @@ mod tests {
             assert_eq!((field.as_slice(), told.retry_secs), (&b"\"client-address\";r=1;t=1"[..], None));
             assert!(limiter.grant(|| 1).is_ok());
             let told = limiter.grant(|| 1).unwrap_err();
-            let (mut field, mut policy) = (Vec::new(), Vec::new());
+            let mut field = Vec::new();
             told.write_limit("client-address", &mut field);
-            told.write_policy("client-address", &mut policy);
             assert_eq!(field, b"\"client-address\";r=0;t=1");
-            assert_eq!(policy, b"\"client-address\";q=10;w=1");
+            assert_eq!(limiter.policy(), b"\"test\";q=10;w=1");
             assert_eq!(told.retry_secs, Some(1));
             assert!(limiter.grant(|| 2).is_ok(), "another client is none the worse");
         });

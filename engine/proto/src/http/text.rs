@@ -119,15 +119,29 @@ pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
 #[must_use]
 pub fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            return &digits[at..];
-        }
+    while value >= 100 {
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&PAIRS[(value % 100) as usize]);
+        value /= 100;
     }
+    if value >= 10 {
+        digits[at - 2..at].copy_from_slice(&PAIRS[value as usize]);
+        return &digits[at - 2..];
+    }
+    digits[at - 1] = b'0' + value as u8;
+    &digits[at - 1..]
 }
+
+/// `00` to `99`.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number as usize] = [b'0' + number / 10, b'0' + number % 10];
+        number += 1;
+    }
+    pairs
+};
 
 const TOKEN: u8 = 1;
 const VALUE: u8 = 2;
@@ -169,6 +183,15 @@ mod tests {
                 value[at] = byte;
                 assert_eq!(is_field_value(&value), is_value_byte(byte), "{byte:#x} at {at}");
             }
+        }
+    }
+
+    #[test]
+    fn decimals_are_as_the_language_writes_them() {
+        let powers = (0..20).map(|power| 10_u64.pow(power));
+        let around = powers.flat_map(|power| [power - 1, power, power + 1]);
+        for number in (0..1_100).chain(around).chain([u64::from(u32::MAX), u64::MAX]) {
+            assert_eq!(decimal(number, &mut [0; 20]), number.to_string().as_bytes());
         }
     }
 
