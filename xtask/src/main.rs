@@ -12,7 +12,7 @@ cargo xtask <task>
   test [--driver epoll] [filter…]   install what the tests need, build the real binary, run every test (--draw: and a seed of the day)
   tidy                              layering, unsafe, clocks, length, words: the rules no compiler checks
   sim [--seeds N] [--from S]        the simulation's long mode (default 100000 seeds from 0)
-  fuzz [--seconds N] [target…]      every fuzz target of engine/proto for N seconds each (default 30)
+  fuzz [--seconds N] [target…]      every fuzz target for N seconds each (default 30)
   sanitize [address|thread|loom]…   engine/ring under AddressSanitizer, ThreadSanitizer, loom (default all)
   deny                              licences and bans of every dependency (installs cargo-deny)
   bench h1|tls|h2|h3|grpc|ws …      measure against rivals; `cargo xtask bench help` says how

@@ -1,15 +1,18 @@
 //! The machine of TLS, against rustls's own buffered client: any pieces, any garbage, and what it keeps.
 
+mod handshakes;
+
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
+use handshakes::{MEDDLING, NOW, SORTS, Told, cut, listen, tell};
+
 use penstock::tls::{Cause, Failure, Machine, Read, ServerConfig};
+use policy::Random;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use ring::{Buf, Now};
+use ring::Buf;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-
-const NOW: Now = Now::from_nanos(7_000_000_000);
 
 struct World {
     server: Arc<ServerConfig>,
@@ -186,6 +189,24 @@ fn changed_bytes_never_panic() {
     assert!(server.seal(NOW, b"more", drop).is_err() || server.read().is_err());
 }
 
+/// As much of it as came whole, be it in one piece with what breaks it, and with the handshake's last word.
+#[test]
+fn content_in_front_of_what_breaks_it_is_read() {
+    let world = World::new();
+    let (mut server, mut client) = (world.server(), world.client());
+    server.feed(Buf::copy_of(&said(&mut client)));
+    assert!(server.shake_hands().unwrap());
+    hear(&mut client, server.take_output());
+    client.writer().write_all(b"content").unwrap();
+    let bytes = [said(&mut client), vec![23, 3, 3, 0, 20], vec![7; 20]].concat();
+    server.feed(Buf::copy_of(&bytes));
+    assert!(matches!(server.read(), Ok(Read::Data(data)) if data.bytes() == b"content"));
+    assert!(!server.is_handshaking() && server.read().is_err() && server.read().is_err());
+    // Nobody says anything behind a fatal alert.
+    assert!(server.take_output().is_some() && server.seal(NOW, b"more", drop).is_err());
+    assert!(server.take_output().is_none());
+}
+
 #[test]
 fn what_is_kept_of_a_message_is_bounded() {
     let world = World::new();
@@ -218,4 +239,94 @@ fn http_in_the_clear_is_known() {
 fn the_state_of_a_connection_is_small() {
     // What rustls keeps behind pointers comes on top; the end-to-end test of idle connections measures all of it.
     assert!(size_of::<Machine>() <= 2 << 10, "{}", size_of::<Machine>());
+}
+
+/// A script of [`tell`]: where `meddling` is `None`, nothing comes between the ends; else every so many words one does.
+fn script(random: &mut Random, meddling: Option<u64>) -> Vec<u8> {
+    let mut script = Vec::new();
+    for _ in 0..10 + random.below(60) {
+        let meddles = meddling.is_some_and(|every| random.below(every) == 0);
+        let what = if meddles { u64::from(MEDDLING) + random.below(7) } else { random.below(MEDDLING.into()) };
+        script.push((random.next_u64() & 0xf0 | what) as u8);
+        match what {
+            7 | 15 => {}
+            5 | 6 | 9 => script.extend([random.next_u64() as u8, random.next_u64() as u8]),
+            12 | 13 => script.extend([random.next_u64() as u8, 5].into_iter().cycle().take(8)),
+            // All of it, or some.
+            _ => script.push(if random.below(2) == 0 { 0 } else { random.next_u64() as u8 }),
+        }
+    }
+    script
+}
+
+/// As the fuzz target of the same name, always.
+#[test]
+fn whoever_comes_between_two_ends_is_found_out() {
+    for sort in SORTS {
+        let world = handshakes::World::new(sort);
+        let mut told = Vec::new();
+        for seed in 0..600 {
+            let mut random = Random::new(seed);
+            let meddling = [None, Some(60), Some(15), Some(3)][seed as usize % 4];
+            let script = script(&mut random, meddling);
+            // Whose assertion has failed is of no use without what it was about.
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tell(&world, &script)));
+            told.push(outcome.unwrap_or_else(|_| panic!("{sort:?}, seed {seed}: {script:?}")));
+        }
+        let count = |of: &dyn Fn(&Told) -> bool| told.iter().filter(|told| of(told)).count();
+        let of_each = |side: usize| {
+            [
+                count(&|told| told.meddled && told.opened[side]),
+                count(&|told| told.failed[side]),
+                count(&|told| told.failed[side] && told.heard[side] > 0),
+                count(&|told| !told.meddled && told.heard[side] > 0),
+            ]
+        };
+        let counts = [of_each(0), of_each(1)];
+        assert!(counts.iter().flatten().all(|&count| count >= 2), "{sort:?} met too little: {counts:?}");
+    }
+}
+
+#[test]
+fn a_stream_of_a_stranger_is_one_story_however_it_is_cut() {
+    let mut ends = [0; 2];
+    for sort in SORTS {
+        let world = handshakes::World::new(sort);
+        for seed in 0..150 {
+            let mut random = Random::new(seed);
+            let stream = invented(&mut random);
+            for client in [false, true] {
+                let whole = listen(&world, client, std::iter::once(&*stream));
+                assert!(whole.0.is_empty(), "content of nobody's");
+                assert_eq!(listen(&world, client, cut(&stream, seed)), whole, "{sort:?}, seed {seed}: {stream:?}");
+                ends[usize::from(whole.1.is_some())] += 1;
+            }
+        }
+    }
+    assert!(ends.iter().all(|&count| count >= 5), "waiting, broken: {ends:?}");
+}
+
+/// Records of any sort, and messages in them that begin like some of a handshake; alerts that a peer may send at any time.
+fn invented(random: &mut Random) -> Vec<u8> {
+    let mut stream = Vec::new();
+    for _ in 0..1 + random.below(4) {
+        let most = if random.below(8) == 0 { 16_000 } else { 80 };
+        let length = 2 + random.below(most) as usize;
+        let (kind, mut content) = match random.below(5) {
+            0 => (21, vec![1, [0, 0, 90, 40][random.below(4) as usize]]),
+            1 => (20, vec![1]),
+            2 => (20 + random.below(5) as u8, (0..length).map(|_| random.next_u64() as u8).collect()),
+            _ => {
+                let mut message = vec![1 + random.below(2) as u8, 0, (length >> 8) as u8, length as u8];
+                message.extend((0..length).map(|_| random.next_u64() as u8 & 3));
+                (22, message)
+            }
+        };
+        if random.below(10) == 0 {
+            content.truncate(1);
+        }
+        stream.extend([kind, 3, 3, (content.len() >> 8) as u8, content.len() as u8]);
+        stream.extend(content);
+    }
+    stream
 }

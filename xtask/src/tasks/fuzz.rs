@@ -3,7 +3,7 @@
 use crate::{Outcome, install, place, shell};
 
 /// Packages with targets.
-const PACKAGES: &[&str] = &["engine/proto", "engine/certs", "ebpf/abi"];
+const PACKAGES: &[&str] = &["engine/proto", "engine/certs", "engine/penstock", "ebpf/abi"];
 
 pub fn run(arguments: &[String]) -> Outcome {
     let (seconds, wanted) = parse(arguments)?;

@@ -221,7 +221,8 @@ impl Machine {
             if self.input.is_none() {
                 return Ok(Read::Pause);
             }
-            self.advance()?;
+            // What came in front of what breaks it is read first, however they were cut; why it broke stays.
+            let _ = self.advance();
         }
     }
 
@@ -271,10 +272,12 @@ impl Machine {
             Side::Server(conn) => drive(conn, piece, &mut self.kept, &mut self.ended),
             Side::Client(conn) => drive(conn, piece, &mut self.kept, &mut self.ended),
         };
+        // What is open may be written to before the client's last word, where early data may be answered; what breaks it may come right behind that word.
+        if matches!(stopped, Ok(Stop::Open) | Err(_)) {
+            self.handshaking &= self.common().is_handshaking();
+        }
         match stopped {
-            Ok(Stop::Handshaking) => {}
-            // It is written before the client's last word where early data may be answered.
-            Ok(Stop::Open) => self.handshaking = self.common().is_handshaking(),
+            Ok(Stop::Handshaking | Stop::Open) => {}
             Ok(Stop::Closed) => self.ended = true,
             Err(error) => {
                 match &mut self.side {
@@ -309,10 +312,14 @@ impl Machine {
     /// Seals `content` and hands the records over to `send`, behind what TLS itself had to say.
     ///
     /// # Errors
-    /// It is not open, or its keys are used up.
+    /// It is not open, has failed, or its keys are used up.
     pub fn seal(&mut self, now: Now, content: &[u8], mut send: impl FnMut(Buf)) -> Result<(), Failure> {
         if self.handshaking && !self.kept.early || self.closed {
             return Err(Failure::Tls(Error::HandshakeNotComplete));
+        }
+        // RFC 8446 §6.2: nothing is said behind a fatal alert, the peer's or ours.
+        if let Some(failure) = &self.failed {
+            return Err(Failure::clone(failure));
         }
         self.sizes.begin(now);
         let (kept, sizes) = (&mut self.kept, &mut self.sizes);
