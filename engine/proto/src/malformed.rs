@@ -74,6 +74,8 @@ pub enum Malformed {
     Truncated,
     /// A pseudo-header field is missing, repeated, unknown, empty, or not where it belongs (RFC 9113 §8.3).
     PseudoField,
+    /// A request for something that is neither `http` nor `https`, which nobody here serves (RFC 9113 §8.3.1 lets it be asked for).
+    Scheme,
     /// A field that concerns a connection, where connections have no fields (RFC 9113 §8.2.2).
     ConnectionField,
     /// Host and `:authority` name different things (RFC 9113 §8.3.1).
@@ -144,6 +146,7 @@ impl fmt::Display for Malformed {
             Self::TooManyInterim => "too many interim responses",
             Self::Truncated => "input ended within a message",
             Self::PseudoField => "a pseudo-header field is missing, repeated, unknown or misplaced",
+            Self::Scheme => "the scheme is neither http nor https",
             Self::ConnectionField => "a field that concerns a connection",
             Self::HostContradicts => "Host and :authority name different things",
             Self::LengthMismatch => "content is not as long as Content-Length says",

@@ -108,6 +108,10 @@ fn rfc9113_8_1_1_malformed_requests_are_reset() {
         ("8.3.1: no scheme", vec![GET[0], GET[2], GET[3]], PseudoField),
         ("8.3.1: no path", vec![GET[0], GET[1], GET[3]], PseudoField),
         ("8.3.1: an empty path", vec![GET[0], GET[1], (":path", ""), GET[3]], PseudoField),
+        ("8.3.1: no scheme's name", vec![GET[0], (":scheme", "9p"), GET[2], GET[3]], PseudoField),
+        ("8.3.1: an empty scheme", vec![GET[0], (":scheme", ""), GET[2], GET[3]], PseudoField),
+        ("8.3.1: a scheme with more behind it", vec![GET[0], (":scheme", "ftp://a/"), GET[2], GET[3]], PseudoField),
+        ("8.3.1: another scheme, and no path", vec![GET[0], (":scheme", "ftp"), GET[3]], PseudoField),
         ("8.3.1: an empty method", vec![(":method", ""), GET[1], GET[2], GET[3]], PseudoField),
         ("8.3.1: a method with a space", vec![(":method", "GET /x"), GET[1], GET[2], GET[3]], PseudoField),
         ("8.3.1: a path without slash", vec![GET[0], GET[1], (":path", "x"), GET[3]], Target),
@@ -160,6 +164,12 @@ fn requests_that_are_not_to_be_served_are_answered() {
         (vec![(":method", &long[..33]), GET[1], GET[2], GET[3]], Malformed::MethodTooLong, 501),
         (GET[..3].to_vec(), Malformed::HostMissing, 400),
         (vec![GET[0], GET[1], GET[2], (":authority", "u@a")], Malformed::HostInvalid, 400),
+        (vec![GET[0], (":scheme", "ftp"), GET[2], GET[3]], Malformed::Scheme, 400),
+        (vec![GET[0], (":scheme", "coap+TCP"), GET[2], GET[3]], Malformed::Scheme, 400),
+        // Its path is as its scheme has it.
+        (vec![GET[0], (":scheme", "mailto"), (":path", "a@b"), GET[3]], Malformed::Scheme, 400),
+        (vec![GET[0], (":scheme", "ftp"), (":path", "")], Malformed::Scheme, 400),
+        (vec![(":method", "CONNECT"), (":protocol", "x"), (":scheme", "wss"), GET[2], GET[3]], Malformed::Scheme, 400),
         (with(GET, &[("expect", "magic")]), Malformed::Expectation, 417),
     ] {
         let mut rig = server();

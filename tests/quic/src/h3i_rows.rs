@@ -221,6 +221,15 @@ fn messages() -> Vec<Row> {
         malformed("4.3.1 an authority that Host contradicts", with("host", "elsewhere")),
         malformed("4.4 CONNECT without an authority", vec![field(":method", "CONNECT")]),
     ];
+    let of_scheme = |scheme| {
+        vec![field(":method", "GET"), field(":scheme", scheme), field(":authority", NAME), field(":path", "/")]
+    };
+    rows.push(malformed("4.3.1 what is no scheme", of_scheme("a b")));
+    rows.push(Row {
+        what: "4.3.1 a scheme that is not served",
+        actions: answered(greeted([send_headers_frame_literal(REQUEST, true, of_scheme("ftp"))])),
+        right: vec![Verdict::Status("400".to_owned())],
+    });
     for missing in [":method", ":scheme", ":path"] {
         let rest = fields().into_iter().filter(|field| !is_named(field, missing)).collect();
         rows.push(malformed("4.3.1 a pseudo-field that is missing", rest));

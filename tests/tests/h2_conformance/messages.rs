@@ -14,7 +14,7 @@ on_each_driver! {
     /// §8.1, §8.2, §8.3: requests that are none.
     fn malformed_requests(driver) {
         let place = Place::new(driver);
-        Trial::all(&[fields(), pseudo_fields(), contents()].concat(), || place.client());
+        Trial::all(&[fields(), pseudo_fields(), schemes(), contents()].concat(), || place.client());
         place.engine.until_idle();
     }
 
@@ -22,10 +22,13 @@ on_each_driver! {
     fn malformed_requests_are_not_passed_on(driver) {
         let place = Place::new(driver);
         let rows = [fields(), pseudo_fields()].concat();
-        Trial::all(&rows, || place.client());
+        let schemes = schemes();
+        Trial::all(&[&rows[..], &schemes].concat(), || place.client());
         let asked = place.origin.received().concat();
         let asked = asked.windows(4).filter(|four| four == b"\r\n\r\n").count();
-        assert_eq!(asked, rows.len() + rows.iter().filter(|row| row.wants_an_answer()).count());
+        let wanted = rows.len() + rows.iter().filter(|row| row.wants_an_answer()).count();
+        // Ours is the answer to a request for another scheme.
+        assert_eq!(asked, wanted + schemes.len());
     }
 
     /// §8.5: what is behind CONNECT and its extension is bytes, and has no trailers.
@@ -285,7 +288,17 @@ fn pseudo_fields() -> Vec<Trial> {
         malformed("8.5: CONNECT with scheme and path", &swapped(0, "CONNECT")),
         malformed("8.5: CONNECT without authority", &[(":method", "CONNECT")]),
         malformed("8.3: no fields at all", &[]),
+        malformed("8.3.1: what is no scheme", &swapped(1, "a b")),
     ]
+}
+
+/// §8.3.1: a scheme is not restricted to `http` and `https`. Nobody serves another one here, and who asks for it is told.
+fn schemes() -> Vec<Trial> {
+    let asking = |scheme, path| {
+        let fields = [(":method", "GET"), (":scheme", scheme), (":authority", "test"), (":path", path)];
+        Trial::answer("8.3.1: a scheme that is not served", headers(1, &fields, true), 400)
+    };
+    vec![asking("ftp", "/"), asking("mailto", "a@b"), asking("urn", "")]
 }
 
 fn contents() -> Vec<Trial> {

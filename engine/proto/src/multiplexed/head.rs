@@ -116,6 +116,17 @@ pub(crate) fn promised(framing: Framing) -> u64 {
     }
 }
 
+/// A scheme that requests are served for.
+fn is_web(scheme: &[u8]) -> bool {
+    scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https")
+}
+
+/// RFC 3986 §3.1.
+fn is_scheme(text: &[u8]) -> bool {
+    text.first().is_some_and(u8::is_ascii_alphabetic)
+        && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte))
+}
+
 /// No length was promised.
 pub(crate) const UNKNOWN: u64 = u64::MAX;
 
@@ -129,6 +140,7 @@ pub(crate) fn is_answerable(why: Malformed) -> bool {
             | Malformed::MethodTooLong
             | Malformed::HostMissing
             | Malformed::HostInvalid
+            | Malformed::Scheme
             | Malformed::Expectation
     )
 }
@@ -373,7 +385,11 @@ impl Gathered {
             return Err(Malformed::PseudoField);
         }
         let scheme = self.of(Pseudo::Scheme, text);
-        if !scheme.is_empty() && !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
+        // What its path may look like only who serves it could tell (RFC 9113 §8.3.1), which is nobody here.
+        if self.has(Pseudo::Scheme) && !is_web(scheme) {
+            return Err(if is_scheme(scheme) { Malformed::Scheme } else { Malformed::PseudoField });
+        }
+        if self.has(Pseudo::Path) && self.of(Pseudo::Path, text).is_empty() {
             return Err(Malformed::PseudoField);
         }
         let path = self.of(Pseudo::Path, text);
@@ -388,10 +404,7 @@ impl Gathered {
     }
 
     fn has_resource(&self) -> bool {
-        self.has(Pseudo::Scheme)
-            && self.has(Pseudo::Path)
-            && !self.pseudo[Pseudo::Scheme as usize].is_empty()
-            && !self.pseudo[Pseudo::Path as usize].is_empty()
+        self.has(Pseudo::Scheme) && self.has(Pseudo::Path)
     }
 
     fn check_status(&self, text: &[u8]) -> Result<(), Malformed> {
