@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use harness::h2::H2Client;
 use harness::{
-    Authority, Client, End, Engine, Folder, H3Door, Kind, Origin, PATIENCE, Peer, Setup, TlsClient, Tool, answer,
+    Authority, Client, End, Engine, Folder, H3Door, Held, Kind, Origin, PATIENCE, Peer, Setup, TlsClient, Tool, answer,
     binary, free_address, on_each_driver, quic, until,
 };
 use rustls::HandshakeKind;
@@ -55,6 +55,34 @@ on_each_driver! {
         assert_eq!(waiting.get("/").text(), "new");
         engine.until_metric("config_generations_open", 1);
         drop((first, second, waiting));
+        engine.until_idle();
+    }
+
+    /// A worker that does not answer: it is refused after a while, nothing has changed for anybody, and it is adopted once that worker goes on.
+    fn a_worker_that_does_not_answer(driver) {
+        let (old, new) = (named("old"), named("new"));
+        let engine = Setup::new(driver).cores("0-1").origin(&old).start();
+        let (before, further) = (engine.config(), free_address());
+        let after = before.replace(&old.address.to_string(), &new.address.to_string());
+        engine.write_config(&format!("{after}\n[[listen]]\nname = \"further\"\naddr = \"{further}\"\n"));
+        // On connections of their own, so that both workers are met.
+        let all_say = |address, name: &str| (0..24).all(|_| Client::connect(address).get("/").text() == name);
+        assert!(all_say(engine.address, "old"));
+
+        let Some(held) = Held::of(&engine, "penstock-1") else { return println!("no thread may be stopped here") };
+        let ran = engine.reload(&[]);
+        assert_eq!((ran.code, ran.err.contains("1 worker does not answer")), (Some(1), true), "{}", ran.err);
+        until("the other one has let go of its new door", PATIENCE, || Client::try_connect(further).is_err());
+        let status = engine.page("/status").text();
+        assert!(status.contains("\"number\": 1,") && status.contains(r#""refusal": "1 worker does not answer""#), "{status}");
+
+        held.let_go();
+        // It hears of both at once: that it might come, and that it does not.
+        assert!(all_say(engine.address, "old"));
+        assert!(Client::try_connect(further).is_err(), "a door that is nobody's");
+        let ran = engine.reload(&[]);
+        assert!(ran.code == Some(0) && ran.text().contains("configuration 2 holds"), "{}{}", ran.text(), ran.err);
+        assert!(all_say(engine.address, "new") && all_say(further, "new"));
         engine.until_idle();
     }
 

@@ -259,7 +259,11 @@ impl Engine {
         let missing = self.mail.len() - answers.len();
         let prepared: io::Result<Vec<_>> = answers.into_iter().map(|(_, prepared)| prepared).collect();
         let prepared = prepared.map_err(told)?;
-        if missing > 0 { Err(format!("{missing} workers do not answer")) } else { Ok(prepared) }
+        match missing {
+            0 => Ok(prepared),
+            1 => Err("1 worker does not answer".into()),
+            _ => Err(format!("{missing} workers do not answer")),
+        }
     }
 
     /// The shield and the balancer.
