@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use harness::{
-    Authority, Client, Engine, Folder, Issued, Kind, Origin, PATIENCE, Setup, Tool, free_address, on_each_driver, until,
+    Authority, Client, Engine, Folder, Issued, Kind, Origin, PATIENCE, Setup, Tool, answer, free_address,
+    on_each_driver, until,
 };
 
 const LARGE: usize = 3 << 20;
@@ -87,6 +90,40 @@ on_each_driver! {
         until("the connection is given up", PATIENCE, || engine.metrics().sum("upstream_shared") == 0);
         let mut client = engine.client();
         assert_eq!(client.get("/small").status(), 502);
+    }
+
+    /// A request goes over the fullest connection that takes it: beside a steady load, the one that is no longer needed falls idle and ends.
+    fn the_fullest_connection_goes_first(driver) {
+        let gates: [Arc<AtomicBool>; 2] = Default::default();
+        let known = gates.clone();
+        let origin = Origin::answering(move |request| {
+            let gate = ["/burst", "/steady"].iter().position(|path| *path == request.target());
+            if let Some(gate) = gate {
+                until("it may go on", PATIENCE, || known[gate].load(Ordering::SeqCst));
+            }
+            Some(answer("yes"))
+        });
+        let back = Setup::new(driver).origin(&origin).listen_line("http2.streams = 4").start();
+        let lines = "protocol = \"h2\"\nreuse.idle = \"1s\"";
+        let engine = Setup::new(driver).to(&back.address.to_string()).pool_line(lines).start();
+        // One that stays, on the connection that is there first, and five more: a second connection has to be made.
+        let mut clients: Vec<_> = (0..6).map(|_| engine.client()).collect();
+        assert_eq!(clients[0].get("/").status(), 200);
+        for (at, client) in clients.iter_mut().enumerate() {
+            client.send(format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", if at == 0 { "/steady" } else { "/burst" }));
+            until("it is asked", PATIENCE, || engine.metrics().sum("requests_open") == at as u64 + 1);
+        }
+        engine.until_metric("upstream_shared", 2);
+        gates[0].store(true, Ordering::SeqCst);
+        clients[1..].iter_mut().for_each(|client| assert_eq!(client.response(false).expect("an answer").status(), 200));
+        // Whoever took turns, or the emptiest, would keep both from falling idle.
+        until("one is enough", PATIENCE, || {
+            assert_eq!(clients[1].get("/").status(), 200);
+            engine.metrics().sum("upstream_shared") == 1
+        });
+        gates[1].store(true, Ordering::SeqCst);
+        assert_eq!(clients[0].response(false).expect("an answer").status(), 200);
+        assert_eq!(engine.metrics().sum("upstream_connects_total"), 2);
     }
 
     /// Over TLS it is ALPN that decides, and a pool may leave it to the endpoint.
