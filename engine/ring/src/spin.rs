@@ -16,9 +16,12 @@ pub enum SpinPolicy {
     Fixed(Duration),
 }
 
-/// The longest spin of `Auto`, and the mean wait up to which it spins at all. A halt, interrupt and wake-up of a virtual
-/// core take 30 to 60 µs; a wait longer than twice that is cheaper slept through.
+/// The longest spin of `Auto`. A halt, interrupt and wake-up of a virtual core take 30 to 60 µs; a wait longer than twice that is cheaper slept
+/// through.
 const WINDOW_NANOS: u64 = 100_000;
+/// The mean wait up to which both ways are tried. What takes 20 µs awake takes 70 to 100 asleep, and some of it longer: to look no further would be to
+/// stay with whatever sleeps.
+const SHORT_NANOS: u64 = 3 * WINDOW_NANOS;
 /// How long one way to wait is tried before the other one's next turn.
 const PERIOD_NANOS: u64 = 3_000_000;
 /// The order of a trial: whether to spin in each period. Either way comes as often first as second, so that a load which grows or shrinks
@@ -133,7 +136,7 @@ impl Spin {
     }
 
     fn waits_are_short(&self) -> bool {
-        self.wait_nanos < WINDOW_NANOS
+        self.wait_nanos < SHORT_NANOS
     }
 
     fn look(&mut self, now: u64, tally: impl FnOnce() -> Tally) {
@@ -244,6 +247,11 @@ mod tests {
         }
 
         fn run(&mut self, load: &Load, nanos: u64) -> f64 {
+            self.run_disturbed(load, nanos, u64::MAX)
+        }
+
+        /// As `run`; of so many waits one lasts a millisecond.
+        fn run_disturbed(&mut self, load: &Load, nanos: u64, disturbed: u64) -> f64 {
             let (until, mut spun, mut waits) = (self.now + nanos, 0_u32, 0_u32);
             while self.now < until {
                 let (tally, looks) = (self.tally, &mut self.looks);
@@ -254,8 +262,9 @@ mod tests {
                 let spins = self.spin.worthwhile();
                 let way = if spins { load.spun } else { load.slept };
                 (spun, waits) = (spun + u32::from(spins), waits + 1);
-                self.spin.waited(way.wait);
-                self.now += way.wait + way.brings * way.each;
+                let wait = if u64::from(waits).is_multiple_of(disturbed) { MS } else { way.wait };
+                self.spin.waited(wait);
+                self.now += wait + way.brings * way.each;
                 self.tally.cpu += way.waiting + way.brings * way.each;
                 self.tally.work += way.brings;
             }
@@ -274,6 +283,15 @@ mod tests {
         worker.run(&MANY, 100 * MS);
         let share = worker.run(&MANY, 60_000 * MS);
         assert!(share < 0.02, "many clients: spun in {share} of waits");
+    }
+
+    #[test]
+    fn a_disturbed_worker_finds_it_too() {
+        const TIRED: Load = Load { slept: Way { wait: 100_000, ..ONE.slept }, ..ONE };
+        let mut worker = Worker::new(SpinPolicy::Auto);
+        worker.run_disturbed(&TIRED, 1_000 * MS, 30);
+        let share = worker.run_disturbed(&TIRED, 60_000 * MS, 30);
+        assert!(share > 0.95, "spun in {share} of waits");
     }
 
     #[test]
