@@ -172,6 +172,31 @@ pub(crate) fn way_of(way: u64, zero: u64) -> usize {
     (way ^ zero) as usize & (WAYS - 1)
 }
 
+/// All bits where one number below 2^63 is less than another; else none. Choices that are arithmetic are one way through the program, where branches would be two, each of which the verifier
+/// follows through all that comes after them: of the four flows of a set, and of two sets, there would be many.
+#[cfg(feature = "nat")]
+#[inline(always)]
+pub(crate) fn is_less(one: u64, other: u64) -> u64 {
+    let mut bits = (one.wrapping_sub(other) as i64 >> 63) as u64;
+    // SAFETY: no instruction at all: the compiler is not to know that it is a choice.
+    unsafe { asm!("/* {0} */", inout(reg) bits, options(pure, nomem, nostack)) };
+    bits
+}
+
+/// All bits where a number is 0; else none.
+#[cfg(feature = "nat")]
+#[inline(always)]
+pub(crate) fn is_none(number: u64) -> u64 {
+    !is_less(0, number >> 1 | number & 1)
+}
+
+/// One of two numbers, by [`is_less`].
+#[cfg(feature = "nat")]
+#[inline(always)]
+pub(crate) const fn either(bits: u64, one: u64, other: u64) -> u64 {
+    other ^ (one ^ other) & bits
+}
+
 /// Writes `new` where `old` stands, if it still does.
 ///
 /// # Safety

@@ -24,7 +24,7 @@ use aya_ebpf::programs::XdpContext;
 use wire::{ETHERNET, TCP, UDP, load, store};
 
 use crate::door::door_of;
-use crate::flows::{TAKEN, UDP_FLOW_LASTS, exchange, way_of};
+use crate::flows::{TAKEN, UDP_FLOW_LASTS, either, exchange, is_less, is_none, way_of};
 use crate::hop::{Line, ask, is_v4};
 use crate::packet::{CLOSES, ERROR, IS_ERROR, IS_V4, OPENS, Packet};
 use crate::sum::{corrected, difference};
@@ -290,8 +290,12 @@ fn entry_of(settings: &Settings, packet: &Packet, vip: u32, door: u32, named: u6
     let mut place = search(first * NAT_SETS + sets[0], client, tag, zero)?;
     if !place.is_own {
         let other = search(first * NAT_SETS + sets[1], client, tag, zero)?;
-        if other.is_own || other.value >> 32 < place.value >> 32 {
+        if other.is_own {
             place = other;
+        } else {
+            let is_sooner = is_less(other.value >> 32, place.value >> 32);
+            place.index = either(is_sooner, other.index.into(), place.index.into()) as u32;
+            place.value = either(is_sooner, other.value, place.value);
         }
     }
     if packet.is(IS_ERROR) {
@@ -336,26 +340,26 @@ struct Place {
     value: u64,
 }
 
-/// Of a set, the flow itself, or else the one that lasts the shortest.
+/// Of a set, the flow itself, or else the one that lasts the shortest. All four are looked at, and chosen from by arithmetic.
 #[inline(always)]
 fn search(set: u32, client: [u64; 2], tag: u64, zero: u64) -> Result<Place, Outcome> {
+    const ITSELF: u64 = 0;
     let flows = NATS.get_ptr(set).ok_or(Outcome::NoPort)?.cast::<u64>();
-    let (mut chosen, mut least) = (0, u64::MAX);
+    let (mut chosen, mut least, mut value) = (zero, u64::MAX >> 1, zero);
     for way in 0..WAYS {
         let at = way * NAT_WORDS;
         // SAFETY: words of the set.
         let word = |word: usize| unsafe { ptr::read_volatile(flows.add(at + word)) };
-        let value = word(3);
-        // Numbers that the verifier does not know: else it would follow each way that the choice may fall out through all that comes after it.
-        let number = way as u64 ^ zero;
-        if (word(2) ^ tag) | (word(0) ^ client[0]) | (word(1) ^ client[1]) == 0 {
-            return Ok(Place { is_own: true, index: set * WAYS as u32 + number as u32, value });
-        }
-        if value >> 32 < least >> 32 {
-            (chosen, least) = (number, value);
-        }
+        let own = word(3);
+        let differs = (word(2) ^ tag) | (word(0) ^ client[0]) | (word(1) ^ client[1]);
+        let score = either(is_none(differs), ITSELF, (own >> 32) + 1);
+        let is_sooner = is_less(score, least);
+        least = either(is_sooner, score, least);
+        value = either(is_sooner, own, value);
+        // A number that the verifier does not know: else it would follow each way that the choice may fall out through all that comes after it.
+        chosen = either(is_sooner, way as u64 ^ zero, chosen);
     }
-    Ok(Place { is_own: false, index: set * WAYS as u32 + chosen as u32, value: least })
+    Ok(Place { is_own: least == ITSELF, index: set * WAYS as u32 + chosen as u32, value })
 }
 
 /// Enters a flow in another one's place, if no other CPU is about to.
