@@ -260,7 +260,7 @@ impl Uring {
         let begun = sys::clock();
         if self.taskrun_flag {
             let work = self.counts.work;
-            self.spin.consider(begun, || Tally { cpu: crate::thread_cpu_nanos(), work });
+            self.spin.consider(begun, || Tally { time: begun, cpu: crate::thread_cpu_nanos(), work });
             self.counts.spinning = self.spin.worthwhile();
         }
         if self.counts.spinning {
