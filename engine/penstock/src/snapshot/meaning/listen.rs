@@ -28,7 +28,7 @@ impl Meaning<'_> {
                     .map(|(index, addr)| (addr.to_string(), path!["listen", at, "addr", index].to_vec())),
             );
             self.listener(at, door);
-            if door.protocol == Protocol::Http && door.http3.enabled && door.tls.is_on() {
+            if speaks_quic(door) {
                 // Of two at one address of TCP that is said already.
                 let own = addresses.iter().filter(|(address, _)| {
                     let is_own = |own: &Bind| !matches!(own, Bind::Unix(_)) && own.to_string() == *address;
@@ -180,8 +180,7 @@ impl Meaning<'_> {
         before: usize,
         ports: &mut Vec<(String, Vec<Step<'static>>)>,
     ) -> usize {
-        let speaks_quic = door.protocol == Protocol::Http && door.http3.enabled && door.tls.is_on();
-        if door.protocol != Protocol::Udp && !speaks_quic {
+        if door.protocol != Protocol::Udp && !speaks_quic(door) {
             return 0;
         }
         if door.protocol == Protocol::Udp {
@@ -260,4 +259,9 @@ impl Meaning<'_> {
             }
         }
     }
+}
+
+/// Whether it has HTTP/3 beside TCP.
+fn speaks_quic(door: &ListenDoc) -> bool {
+    door.protocol == Protocol::Http && door.http3.enabled && door.tls.is_on()
 }
