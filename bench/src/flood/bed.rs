@@ -95,9 +95,10 @@ impl Bed {
         )
     }
 
-    /// Begins a flood.
+    /// Begins a flood. It has what its CPU has left: clients somewhere else would not wait for who floods to give way either.
     pub(super) fn flood(&self, rate: u64, seconds: u64) -> Outcome<Flood> {
-        let mut line = words([&myself()?, &"flood-syns", &"--to", &DOOR, &"--rate", &rate.to_string()]);
+        let mut line = words([&"chrt", &"--idle", &"0", &myself()?, &"flood-syns", &"--to", &DOOR]);
+        line.extend(words([&"--rate", &rate.to_string()]));
         line.extend(words([&"--seconds", &seconds.to_string()]));
         let mut command = pinned_command(&self.load_cpu.into(), &within(&self.spaces.outer, &line))?;
         let child = command.stdout(Stdio::piped()).spawn().map_err(|error| format!("bench flood-syns: {error}"))?;
