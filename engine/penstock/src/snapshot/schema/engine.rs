@@ -25,7 +25,7 @@ pub struct EngineDoc {
     pub drain_timeout: DrainTimeout,
     /// The DNS servers that resolve endpoints' names as they are written. Those of `/etc/resolv.conf`, with its search list, unless given.
     pub resolver: Listed<Nameserver>,
-    /// What a worker does before it blocks for want of work: `auto` spins up to 100 µs where that has lately cost no more CPU time than to sleep.
+    /// What a worker does before it blocks for want of work: `auto` spins up to 100 µs where that has lately cost no more CPU time than to sleep, or up to a quarter more and half as much again was done.
     pub spin: Text<Spin>,
     /// Our name in the `Via` field of what we forward, or `off` for no such field.
     pub via: Text<ViaName>,
