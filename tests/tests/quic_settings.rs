@@ -112,11 +112,41 @@ on_each_driver! {
         assert!(!std::fs::read_to_string(traces.join(format!("{id}.sqlog"))).expect("text").contains("localhost"));
     }
 
+    /// A connection to an endpoint, seen from our side of it.
+    fn what_is_said_with_an_endpoint_is_written_down(driver) {
+        let (folder, origin) = (Folder::new(), Origin::standard());
+        let (traces, authority) = (folder.join("traces"), Authority::new(&folder, "ca"));
+        let issued = authority.issue(&folder, "back", &["127.0.0.1"], Kind::Ecdsa);
+        let back = Setup::new(driver).origin(&origin).listen_line(&issued.line()).start();
+        let pool = format!("tls = {{ ca = {:?} }}\nprotocol = \"h3\"", authority.file);
+        let log = format!("[log.qlog]\nfolder = {traces:?}\npeers = [\"127.0.0.1\"]");
+        let setup = Setup::new(driver).to(&format!("https://{}", back.address)).pool_line(&pool);
+        let mut engine = setup.more(&log).start();
+        assert_eq!(engine.client().get("/bytes/60000").body.len(), 60_000);
+        assert_eq!(engine.metrics().sum("qlog_connections_total"), 1);
+        engine.terminate();
+        engine.wait(PATIENCE);
+        let files = files(&traces);
+        let records = read(&traces.join(&files[0]));
+        assert_eq!(records[0]["trace"]["vantage_point"]["type"], "client");
+        let begun = &records[1]["data"];
+        assert_eq!((begun["dst_ip"].as_str(), begun["dst_port"].as_u64()), (Some("127.0.0.1"), Some(back.address.port().into())));
+        assert_eq!(files, [format!("{}.sqlog", begun["dst_cid"].as_str().expect("the id that we chose"))]);
+        let count = |name: &str| records.iter().filter(|record| record["name"] == name).count();
+        assert!(count("transport:packet_received") >= 4 && count("transport:packet_sent") > 2);
+        assert_eq!((count("http:parameters_set"), count("connectivity:connection_closed")), (1, 1));
+        let heads = |name: &str| {
+            let of_name = records.iter().filter(|record| record["name"] == name);
+            of_name.filter(|record| record["data"]["frame"]["frame_type"] == "headers").count()
+        };
+        assert_eq!((heads("http:frame_created"), heads("http:frame_parsed")), (1, 1));
+    }
+
     /// As many files as may be and no more, and none longer than it may become.
     fn what_is_written_down_is_bounded(driver) {
         let (folder, origin) = (Folder::new(), Origin::standard());
         let traces = folder.join("traces");
-        let bounds = "clients = [\"127.0.0.0/8\"], files = 3, file_max = \"16KiB\"";
+        let bounds = "peers = [\"127.0.0.0/8\"], files = 3, file_max = \"16KiB\"";
         let more = format!("[log]\nqlog = {{ folder = {traces:?}, {bounds} }}");
         let door = H3Door::of(Setup::new(driver).origin(&origin).more(&more), "");
         let config = quic::config(&door.authority, 8 << 10);

@@ -428,7 +428,7 @@ pub const ACCESS_LOG_QUEUE: usize = 4096;
 pub const QLOG_QUEUE: usize = 256;
 
 /// Networks whose connections are written down: a list that is gone through at each handshake.
-pub const QLOG_CLIENTS_MAX: usize = 64;
+pub const QLOG_PEERS_MAX: usize = 64;
 
 /// Files that `log.qlog` may have: each is a connection, with 16 KiB that wait to be written.
 pub const QLOG_FILES_MAX: u32 = 10_000;

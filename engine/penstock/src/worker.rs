@@ -131,7 +131,8 @@ pub struct Worker {
     steer: Rc<steer::Local>,
     gates: Rc<Gates>,
     accepting: Rc<Cell<usize>>,
-    qlog: Option<Arc<Qlog>>,
+    /// Writes connections down, of whom that is asked.
+    recorder: Option<quic::Recorder>,
 }
 
 impl Worker {
@@ -142,11 +143,12 @@ impl Worker {
     pub fn open(plan: Plan) -> io::Result<Self> {
         let Plan { generation, cells, log, qlog, splicing, places, quic, afxdp, owners, index, count, seed, .. } = plan;
         let place = quic.place(index as u16);
+        let recorder = qlog.map(|qlog| quic::Recorder { qlog, cells: Arc::clone(&cells) });
         let seat = Seat {
             index,
             count,
             seed,
-            caller: Rc::new(quic::Caller::new(quic.clone(), place)),
+            caller: Rc::new(quic::Caller::new(quic.clone(), place).recorded(recorder.clone())),
             cells,
             desk: Rc::new(Desk::new(seed, splicing)),
             log: log.map(|log| Rc::new(RefCell::new(log))),
@@ -171,7 +173,7 @@ impl Worker {
             steer: Rc::default(),
             gates: Rc::default(),
             accepting: Rc::default(),
-            qlog,
+            recorder,
         };
         for id in (0..generation.snapshot.listeners.len()).map(|at| ListenerId(at as u16)) {
             let (listener, at) = (&generation.snapshot[id], usize::from(id.0));
@@ -245,9 +247,8 @@ impl Worker {
         for endpoint in bound.quic {
             let gate = gate(None);
             entrance.add_port(&gate);
-            if let Some(qlog) = &self.qlog {
-                let (qlog, cells) = (Arc::clone(qlog), Arc::clone(&self.seat.cells));
-                endpoint.record(quic::Recorder { qlog, cells });
+            if let Some(recorder) = &self.recorder {
+                endpoint.record(recorder.clone());
             }
             if let Some(carrier) = &self.carrier {
                 endpoint.carry(Rc::clone(carrier));

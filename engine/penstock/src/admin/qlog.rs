@@ -7,7 +7,7 @@ use super::order::Refused;
 use crate::engine::Engine;
 use crate::snapshot::Cidr;
 
-/// Follows an operator's word on a network's clients: `on` or `off`.
+/// Follows an operator's word on connections with a network: `on` or `off`.
 pub(super) fn follow(engine: &Engine, name: &str, to: &str, who: &str) -> Result<Value, Refused> {
     let refused = |status, why: String| Refused { status, why };
     let network: Cidr = name.parse().map_err(|wrong| refused(Status::BAD_REQUEST, format!("`{name}` {wrong}")))?;

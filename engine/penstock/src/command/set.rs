@@ -51,7 +51,7 @@ enum What {
     Shield,
     /// Whether a pool's requests skip TCP on this host
     SameHost,
-    /// Whether connections of a network's clients are written down as qlog
+    /// Whether connections of HTTP/3 with a network are written down as qlog
     Qlog,
 }
 

@@ -13,13 +13,15 @@ use std::rc::Rc;
 use abi::Place;
 use quinn_proto::ClientConfig;
 
-use super::{Endpoint, Keys, Link};
+use super::{Endpoint, Keys, Link, Recorder};
 use crate::limits;
 
 /// Makes connections.
 pub struct Caller {
     keys: Keys,
     place: Place,
+    /// Writes connections down, of whom that is asked.
+    recorder: Option<Recorder>,
     v4: OnceCell<Rc<Endpoint>>,
     v6: OnceCell<Rc<Endpoint>>,
 }
@@ -33,7 +35,13 @@ impl fmt::Debug for Caller {
 impl Caller {
     #[must_use]
     pub fn new(keys: Keys, place: Place) -> Self {
-        Self { keys, place, v4: OnceCell::new(), v6: OnceCell::new() }
+        Self { keys, place, recorder: None, v4: OnceCell::new(), v6: OnceCell::new() }
+    }
+
+    /// Its connections are written down, of whom that is asked.
+    #[must_use]
+    pub fn recorded(self, recorder: Option<Recorder>) -> Self {
+        Self { recorder, ..self }
     }
 
     /// Begins a connection to a peer that has to prove this name. Its handshake is still to come.
@@ -54,6 +62,9 @@ impl Caller {
             return Ok(endpoint);
         }
         let endpoint = Endpoint::calling(SocketAddr::new(any, 0), &self.keys, self.place)?;
+        if let Some(recorder) = &self.recorder {
+            endpoint.record(recorder.clone());
+        }
         ring::spawn(receive(Rc::clone(&endpoint)));
         Ok(of_family.get_or_init(|| endpoint))
     }

@@ -8,8 +8,8 @@ use abi::Place;
 use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
-    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, QlogStream, ServerConfig, TransportConfig,
-    ValidationTokenConfig, VarInt,
+    ClientConfig, ConnectionId, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, QlogStream, ServerConfig,
+    TransportConfig, ValidationTokenConfig, VarInt,
 };
 
 use super::Keys;
@@ -100,8 +100,16 @@ fn with_transport(server: &ServerConfig, transport: TransportConfig) -> Arc<Serv
 pub fn client(tls: Arc<rustls::ClientConfig>) -> Result<ClientConfig, rustls::Error> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|_| without_suite())?;
     let mut config = ClientConfig::new(Arc::new(Unpadded(Arc::new(crypto))));
-    config.transport_config(Arc::new(transport(0, limits::QUIC_WINDOW_UPSTREAM, Congestion::Cubic, true, Reach::Far)));
+    config.transport_config(Arc::new(of_endpoints()));
     Ok(config)
+}
+
+/// The same, told to `stream`; and the endpoint is called by this id at first.
+pub(super) fn recorded(mut client: ClientConfig, id: ConnectionId, stream: Option<QlogStream>) -> ClientConfig {
+    let mut transport = of_endpoints();
+    transport.qlog_stream(stream);
+    client.transport_config(Arc::new(transport)).initial_dst_cid_provider(Arc::new(move || id));
+    client
 }
 
 fn without_suite() -> rustls::Error {
@@ -110,6 +118,10 @@ fn without_suite() -> rustls::Error {
 
 fn of_clients(http3: &Http3, reach: Reach) -> TransportConfig {
     transport(http3.streams, limits::QUIC_WINDOW, http3.congestion, http3.datagrams, reach)
+}
+
+fn of_endpoints() -> TransportConfig {
+    transport(0, limits::QUIC_WINDOW_UPSTREAM, Congestion::Cubic, true, Reach::Far)
 }
 
 fn transport(streams: u16, window: u32, congestion: Congestion, datagrams: bool, reach: Reach) -> TransportConfig {

@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use abi::{ConnectionIds, Place, Route};
 use bytes::BytesMut;
 use quinn_proto::{
-    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, QlogStream,
-    ServerConfig, Transmit,
+    ClientConfig, ConnectError, ConnectionHandle, ConnectionId, ConnectionIdGenerator, DatagramEvent, EcnCodepoint,
+    EndpointEvent, Incoming, QlogStream, RandomConnectionIdGenerator, ServerConfig, Side, Transmit,
 };
 use ring::{Foreign, Now, Received, Sent, TaskRef, UdpOptions, UdpSocket};
 
@@ -57,6 +57,9 @@ impl Astray {
 /// Brings a datagram to its worker.
 pub type Carrier = Rc<dyn Fn(u16, Astray)>;
 
+/// Octets of the id that an endpoint is called by, before it chooses one (RFC 9000 §7.2: no fewer than 8).
+const CALLED_ID_OCTETS: usize = 8;
+
 /// One worker's end of all QUIC connections of an address.
 pub struct Endpoint {
     machine: RefCell<quinn_proto::Endpoint>,
@@ -99,7 +102,8 @@ enum End {
     Silence,
 }
 
-/// What is needed to write a listener's connections down.
+/// What is needed to write a worker's connections down.
+#[derive(Clone, Debug)]
 pub struct Recorder {
     pub qlog: Arc<Qlog>,
     pub cells: Arc<WorkerCells>,
@@ -215,8 +219,9 @@ impl Endpoint {
         to: SocketAddr,
         name: &str,
     ) -> Result<Link, ConnectError> {
+        let (config, trace) = self.calls(config, to);
         let called = self.machine.borrow_mut().connect(instant(ring::now()), config, to, name);
-        called.map(|(handle, connection)| Link::new(self, handle, connection, Proof::given()))
+        called.map(|(handle, connection)| Link::new(self, handle, connection, Proof::given()).traced(trace))
     }
 
     /// The socket, to attach programs to.
@@ -279,19 +284,35 @@ impl Endpoint {
     fn served(&self, newcomer: &Newcomer) -> (Option<Arc<ServerConfig>>, Option<Trace>) {
         let Some(shown) = &*self.shown.borrow() else { return (None, None) };
         let reach = Reach::between(newcomer.address().ip(), newcomer.incoming.local_ip());
-        match self.trace(newcomer) {
-            Some((trace, stream)) => (Some(shown.recorded(reach, stream)), Some(trace)),
+        match self.trace(Side::Server, newcomer.address(), || *newcomer.incoming.orig_dst_cid()) {
+            Some((_, trace, stream)) => (Some(shown.recorded(reach, stream)), Some(trace)),
             None => (Some(Arc::clone(shown.to(reach))), None),
         }
     }
 
-    fn trace(&self, newcomer: &Newcomer) -> Option<(Trace, Option<QlogStream>)> {
+    /// What an endpoint is called with, and what is written of the connection.
+    fn calls(&self, config: ClientConfig, to: SocketAddr) -> (ClientConfig, Option<Trace>) {
+        let chosen = || RandomConnectionIdGenerator::new(CALLED_ID_OCTETS).generate_cid();
+        match self.trace(Side::Client, canonical(to), chosen) {
+            Some((id, trace, stream)) => (config::recorded(config, id, stream), Some(trace)),
+            None => (config, None),
+        }
+    }
+
+    /// Begins to write a connection down, where that was asked for: its client's first id for the server, and what is written there.
+    fn trace(
+        &self,
+        side: Side,
+        peer: SocketAddr,
+        id: impl FnOnce() -> ConnectionId,
+    ) -> Option<(ConnectionId, Trace, Option<QlogStream>)> {
         let Recorder { qlog, cells } = self.recorder.get()?;
-        let (client, id) = (newcomer.address(), *newcomer.incoming.orig_dst_cid());
-        if !qlog.wants(client.ip()) {
+        if !qlog.wants(peer.ip()) {
             return None;
         }
-        Some(Trace::begin(qlog.begin(&id.to_string(), cells)?, id, client, ring::now()))
+        let id = id();
+        let (trace, stream) = Trace::begin(qlog.begin(&id.to_string(), cells)?, side, id, peer, ring::now());
+        Some((id, trace, stream))
     }
 
     /// Where there is a way past the kernel, datagrams go out by it from now on, as far as it knows where to.

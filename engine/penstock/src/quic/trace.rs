@@ -13,7 +13,7 @@ use qlog::events::connectivity::{
 use qlog::events::h3::{H3FrameCreated, H3FrameParsed, H3Owner, H3ParametersSet, Http3Frame};
 use qlog::events::{ApplicationErrorCode, ConnectionErrorCode, Event, EventData};
 use qlog::{Configuration, QLOG_VERSION, QlogSeq, TraceSeq, VantagePoint, VantagePointType};
-use quinn_proto::{ConnectionError, ConnectionId, QlogConfig, QlogStream};
+use quinn_proto::{ConnectionError, ConnectionId, QlogConfig, QlogStream, Side};
 use ring::Now;
 
 use super::instant;
@@ -39,20 +39,31 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Begins with a client's connection, and gives what quinn-proto is to tell the rest to.
-    pub(super) fn begin(sheet: Sheet, id: ConnectionId, client: SocketAddr, now: Now) -> (Self, Option<QlogStream>) {
+    /// Begins with a connection of which we are this side, and gives what quinn-proto is to tell the rest to.
+    pub(super) fn begin(
+        sheet: Sheet,
+        side: Side,
+        id: ConnectionId,
+        peer: SocketAddr,
+        now: Now,
+    ) -> (Self, Option<QlogStream>) {
         let trace =
             Self { sheet: sheet.clone(), began: instant(now), flushed: Cell::new(now), ended: Cell::new(false) };
-        trace.head();
+        trace.head(side);
+        let (client, server) = match side {
+            Side::Client => (None, Some(peer)),
+            Side::Server => (Some(peer), None),
+        };
+        let text = |address: Option<SocketAddr>| address.map(|address| address.ip().to_string()).unwrap_or_default();
         trace.event(
             now,
             EventData::ConnectionStarted(ConnectionStarted {
-                ip_version: Some(if client.is_ipv4() { "v4" } else { "v6" }.to_owned()),
-                src_ip: client.ip().to_string(),
-                dst_ip: String::new(),
+                ip_version: Some(if peer.is_ipv4() { "v4" } else { "v6" }.to_owned()),
+                src_ip: text(client),
+                dst_ip: text(server),
                 protocol: Some("QUIC".to_owned()),
-                src_port: Some(client.port()),
-                dst_port: None,
+                src_port: client.map(|client| client.port()),
+                dst_port: server.map(|server| server.port()),
                 src_cid: None,
                 dst_cid: Some(id.to_string()),
             }),
@@ -66,8 +77,12 @@ impl Trace {
         (trace, stream)
     }
 
-    fn head(&self) {
-        let vantage_point = VantagePoint { name: None, ty: VantagePointType::Server, flow: None };
+    fn head(&self, side: Side) {
+        let ty = match side {
+            Side::Client => VantagePointType::Client,
+            Side::Server => VantagePointType::Server,
+        };
+        let vantage_point = VantagePoint { name: None, ty, flow: None };
         let configuration = Configuration { time_offset: Some(0.0), original_uris: None };
         let head = QlogSeq {
             qlog_version: QLOG_VERSION.to_owned(),
@@ -167,7 +182,7 @@ impl Trace {
         }
     }
 
-    /// The client's settings are here.
+    /// The peer's settings are here.
     pub fn settings(&self, now: Now, settings: &proto::h3::PeerSettings) {
         let event = H3ParametersSet {
             owner: Some(H3Owner::Remote),

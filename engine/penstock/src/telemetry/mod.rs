@@ -137,7 +137,7 @@ counters! {
     http_datagrams_total: "counter",
     /// Those that were dropped: too many waited, or one was too long for the other path.
     http_datagrams_dropped_total: "counter",
-    /// Connections of HTTP/3 with clients that are or were written down as qlog.
+    /// Connections of HTTP/3 that are or were written down as qlog.
     qlog_connections_total: "counter",
     /// Those that should have been, but there were as many at a time as there may be files.
     qlog_refused_total: "counter",

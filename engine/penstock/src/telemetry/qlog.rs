@@ -34,7 +34,7 @@ const SUFFIX: &str = ".sqlog";
 #[derive(Debug)]
 pub struct Qlog {
     settings: QlogSettings,
-    clients: RwLock<Vec<Cidr>>,
+    peers: RwLock<Vec<Cidr>>,
     /// Connections that are being written down.
     open: AtomicU32,
     sender: SyncSender<Message>,
@@ -67,38 +67,38 @@ impl Qlog {
         let thread = std::thread::Builder::new().name("penstock-qlog".into()).spawn(move || writer.write(&receiver))?;
         Ok(Arc::new(Self {
             settings: settings.clone(),
-            clients: RwLock::new(settings.clients.clone()),
+            peers: RwLock::new(settings.peers.clone()),
             open: AtomicU32::new(0),
             sender,
             thread: Mutex::new(Some(thread)),
         }))
     }
 
-    /// Whether connections of a client that begin now are written down.
+    /// Whether connections with a peer that begin now are written down.
     #[must_use]
-    pub fn wants(&self, client: IpAddr) -> bool {
-        self.clients.read().unwrap_or_else(PoisonError::into_inner).iter().any(|network| network.contains(client))
+    pub fn wants(&self, peer: IpAddr) -> bool {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).iter().any(|network| network.contains(peer))
     }
 
     /// Whose connections are written down.
     #[must_use]
-    pub fn clients(&self) -> Vec<Cidr> {
-        self.clients.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn peers(&self) -> Vec<Cidr> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Connections of these clients are written down from now on, or are not; whether they were.
+    /// Connections with these peers are written down from now on, or are not; whether they were.
     ///
     /// # Errors
     /// There are too many such networks.
     pub fn tell(&self, network: Cidr, on: bool) -> Result<bool, String> {
-        let mut clients = self.clients.write().unwrap_or_else(PoisonError::into_inner);
-        let was = clients.contains(&network);
-        if on && !was && clients.len() >= limits::QLOG_CLIENTS_MAX {
-            return Err(format!("there are {} networks whose connections are written down", clients.len()));
+        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        let was = peers.contains(&network);
+        if on && !was && peers.len() >= limits::QLOG_PEERS_MAX {
+            return Err(format!("there are {} networks whose connections are written down", peers.len()));
         }
-        clients.retain(|other| *other != network);
+        peers.retain(|other| *other != network);
         if on {
-            clients.push(network);
+            peers.push(network);
         }
         Ok(was)
     }
@@ -307,7 +307,7 @@ mod tests {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("penstock-qlog-{}-{number}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
-        let settings = QlogSettings { folder: folder.clone(), clients: Vec::new(), files, file_max };
+        let settings = QlogSettings { folder: folder.clone(), peers: Vec::new(), files, file_max };
         let qlog = Qlog::start(&settings).expect("a folder of our own");
         (folder, qlog, Arc::new(WorkerCells::default()))
     }
@@ -330,7 +330,7 @@ mod tests {
         drop(qlog);
         assert_eq!(names(&folder), ["01.sqlog", "02.sqlog", "notes.txt"]);
         // Those that are there count for the next process.
-        let settings = QlogSettings { folder: folder.clone(), clients: Vec::new(), files: 1, file_max: 1 << 20 };
+        let settings = QlogSettings { folder: folder.clone(), peers: Vec::new(), files: 1, file_max: 1 << 20 };
         let qlog = Qlog::start(&settings).expect("the folder is there");
         qlog.begin("04", &cells).expect("none is open").record(b"{}");
         drop(qlog);
@@ -375,10 +375,10 @@ mod tests {
     fn a_writer_that_is_behind_costs_records_and_not_time() {
         let (sender, receiver) = sync_channel(1);
         let settings =
-            QlogSettings { folder: PathBuf::from("/nowhere"), clients: Vec::new(), files: 3, file_max: 1 << 20 };
+            QlogSettings { folder: PathBuf::from("/nowhere"), peers: Vec::new(), files: 3, file_max: 1 << 20 };
         let qlog = Arc::new(Qlog {
             settings,
-            clients: RwLock::default(),
+            peers: RwLock::default(),
             open: AtomicU32::new(0),
             sender,
             thread: Mutex::new(None),
@@ -401,15 +401,15 @@ mod tests {
     fn networks_are_bounded() {
         let (folder, qlog, _) = made(2, 1 << 20);
         let network = |at: usize| format!("10.0.{at}.0/24").parse::<Cidr>().expect("it is one");
-        for at in 0..limits::QLOG_CLIENTS_MAX {
+        for at in 0..limits::QLOG_PEERS_MAX {
             assert_eq!(qlog.tell(network(at), true), Ok(false));
         }
-        assert!(qlog.tell(network(limits::QLOG_CLIENTS_MAX), true).is_err());
+        assert!(qlog.tell(network(limits::QLOG_PEERS_MAX), true).is_err());
         assert_eq!(qlog.tell(network(0), true), Ok(true));
         assert!(qlog.wants("10.0.0.9".parse().expect("an address")));
         assert_eq!(qlog.tell(network(0), false), Ok(true));
         assert!(!qlog.wants("10.0.0.9".parse().expect("an address")));
-        assert_eq!(qlog.tell(network(limits::QLOG_CLIENTS_MAX), true), Ok(false));
+        assert_eq!(qlog.tell(network(limits::QLOG_PEERS_MAX), true), Ok(false));
         drop(qlog);
         let _ = fs::remove_dir_all(folder);
     }

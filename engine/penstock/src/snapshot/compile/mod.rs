@@ -123,8 +123,8 @@ pub struct AccessLog {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QlogSettings {
     pub folder: PathBuf,
-    /// From the start.
-    pub clients: Vec<Cidr>,
+    /// Whose connections are written down, from the start.
+    pub peers: Vec<Cidr>,
     pub files: u32,
     /// Bytes of each.
     pub file_max: u64,
@@ -335,7 +335,7 @@ fn qlog(document: &Document) -> Option<QlogSettings> {
     let qlog = &document.log.qlog;
     Some(QlogSettings {
         folder: qlog.folder.as_ref()?.into(),
-        clients: qlog.clients.0.clone(),
+        peers: qlog.peers.0.clone(),
         files: qlog.files,
         file_max: qlog.file_max.0.0,
     })

@@ -217,7 +217,7 @@ impl Meaning<'_> {
         match qlog.folder.as_deref() {
             None => {
                 let why = |key: &str| format!("`{key}` for connections that are not written down");
-                self.idle(table, &["clients", "files", "file_max"], why, "add folder = \"/var/log/penstock/qlog\"");
+                self.idle(table, &["peers", "files", "file_max"], why, "add folder = \"/var/log/penstock/qlog\"");
             }
             Some("") => {
                 let message = "the folder's path is empty";
@@ -232,8 +232,8 @@ impl Meaning<'_> {
         }
         self.within(path!["log", "qlog", "files"], qlog.files.into(), 1, limits::QLOG_FILES_MAX.into());
         self.within(path!["log", "qlog", "file_max"], qlog.file_max.0.0, limits::QLOG_FILE_MIN, 1 << 30);
-        let count = qlog.clients.0.len() as u64;
-        self.within(path!["log", "qlog", "clients"], count, 0, limits::QLOG_CLIENTS_MAX as u64);
+        let count = qlog.peers.0.len() as u64;
+        self.within(path!["log", "qlog", "peers"], count, 0, limits::QLOG_PEERS_MAX as u64);
     }
 
     fn counts(&mut self) {

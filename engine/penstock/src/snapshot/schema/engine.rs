@@ -123,7 +123,7 @@ pub enum Steering {
 pub struct LogDoc {
     /// The access log: a line an exchange.
     pub access: AccessDoc,
-    /// qlog: a file a connection of HTTP/3, of clients that are asked about. Off unless `folder` names one.
+    /// qlog: a file a connection of HTTP/3, of clients and endpoints that are asked about. Off unless `folder` names one.
     pub qlog: QlogDoc,
 }
 
@@ -143,17 +143,17 @@ impl Default for AccessDoc {
     }
 }
 
-/// qlog (draft-ietf-quic-qlog-main-schema, version 0.3 as JSON-SEQ): what happened on each connection of HTTP/3 with a client that is asked about:
-/// packets, loss, congestion, moves, frames. Neither fields nor content are in it. Off unless `folder` names one.
+/// qlog (draft-ietf-quic-qlog-main-schema, version 0.3 as JSON-SEQ): what happened on each connection of HTTP/3 with a client or an endpoint that is asked
+/// about: packets, loss, congestion, moves, frames. Neither fields nor content are in it. Off unless `folder` names one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct QlogDoc {
-    /// Where the files go, each named after the connection id that its client chose first; made if it is not there. Those that are there already
+    /// Where the files go, each named after the connection id that its client chose first, which towards endpoints are we; made if it is not there. Those that are there already
     /// count among `files`.
     pub folder: Option<String>,
-    /// Whose connections are written down from the start. `penstock set qlog NETWORK on` says so of others while the engine runs, and `off` ends it
+    /// Whose connections are written down from the start: clients', and those that requests make to endpoints. `penstock set qlog NETWORK on` says so of others while the engine runs, and `off` ends it
     /// for connections from then on.
-    pub clients: Listed<Cidr>,
+    pub peers: Listed<Cidr>,
     /// How many files there may be: the one begun first goes when another one is begun. So many connections may also be written down at a time;
     /// further ones are not, and counted.
     pub files: u32,
@@ -163,7 +163,7 @@ pub struct QlogDoc {
 
 impl Default for QlogDoc {
     fn default() -> Self {
-        Self { folder: None, clients: Listed::default(), files: 64, file_max: Text(Size(4 << 20)) }
+        Self { folder: None, peers: Listed::default(), files: 64, file_max: Text(Size(4 << 20)) }
     }
 }
 
