@@ -125,6 +125,11 @@ async def passes(address):
             check("each came once", tunnel.received(), [bytes([at]) + one for one in sent])
             peer.say(tunnel.number, frame(DATA, b"\x01\x03abc"))
             await tunnel.says("bytes", b"\x01\x03abc")
+            # A datagram that comes as a capsule goes on as one, and so does its echo.
+            peer.say(tunnel.number, frame(DATA, b"\0\x06cap"))
+            peer.say(tunnel.number, frame(DATA, bytes([at]) + b"up"))
+            await peer.until("what was a capsule", lambda: b"cap" + bytes([at]) + b"up" in tunnel.received())
+            check("bytes", tunnel.content(), b"\x01\x03abc")
         # One that is over is nobody's, and the connection goes on.
         peer.say(tunnels[0].number, end=True)
         await peer.until("its end", lambda: tunnels[0].stream.over)
@@ -152,20 +157,38 @@ async def ahead(address):
 
 
 async def capsules(address):
-    """To an endpoint of HTTP/1.1: where a capsule ends, and only there, a datagram becomes one."""
+    """To an endpoint of HTTP/1.1: where a capsule ends, and only there, a datagram becomes one. Its echo becomes a datagram again, wherever it is cut."""
     async with client(address) as peer:
         await greet(peer)
         tunnel = await Tunnel(peer).granted()
         tunnel.send(b"first")
-        await tunnel.says("a datagram", said := b"\x00\x05first")
+        await peer.until("a datagram", lambda: tunnel.received() == [b"first"])
         peer.say(tunnel.number, frame(DATA, b"\x17\x05ab"))
-        await tunnel.says("half a capsule", said := said + b"\x17\x05ab")
+        await tunnel.says("half a capsule", said := b"\x17\x05ab")
         tunnel.send(b"lost")
         await asyncio.sleep(0.2)
         peer.say(tunnel.number, frame(DATA, b"cde"))
         await tunnel.says("the other half", said := said + b"cde")
         tunnel.send(b"x" * 100)
-        await tunnel.says("and a datagram", said + b"\x00\x40\x64" + b"x" * 100)
+        peer.say(tunnel.number, frame(DATA, b"\0\0"))
+        await peer.until("and datagrams", lambda: sorted(tunnel.received()) == [b"", b"first", b"x" * 100])
+        check("bytes", tunnel.content(), said)
+        # What is too long for any path stays a capsule, and so does what has not come whole at the end.
+        long = b"\0\x7f\xf2" + b"y" * 16_370
+        peer.say(tunnel.number, frame(DATA, long))
+        await tunnel.says("a long one", said := said + long)
+        peer.say(tunnel.number, frame(DATA, b"\0\x05ab"), end=True)
+        await tunnel.says("the end", said + b"\0\x05ab")
+
+
+async def stay(address):
+    """To a client that takes no datagrams: a capsule stays one."""
+    async with client(address) as peer:
+        await greet(peer, (H3_DATAGRAM, 0))
+        tunnel = await Tunnel(peer).granted()
+        peer.say(tunnel.number, frame(DATA, said := b"\0\x05first\x17\x05other\0\0"))
+        await tunnel.says("capsules", said)
+        check("datagrams", tunnel.received(), [])
 
 
 async def rejected(address):
@@ -208,11 +231,14 @@ async def off(address):
         check("the end", await peer.until_closed("a frame that is not taken"), 0x0A)
 
 
+SCENARIOS = {"passes": passes, "ahead": ahead, "capsules": capsules, "stay": stay, "rejected": rejected, "off": off}
+
+
 async def main():
     if sys.argv[1] == "origin":
         await origin(*sys.argv[2:])
     scenario, address = sys.argv[1:]
-    await asyncio.wait_for({"passes": passes, "ahead": ahead, "capsules": capsules, "rejected": rejected, "off": off}[scenario](address), 60)
+    await asyncio.wait_for(SCENARIOS[scenario](address), 60)
     print("all well")
 
 

@@ -133,7 +133,7 @@ counters! {
     quic_passed_on_total: "counter",
     /// Of such, those that were lost because the way there was full.
     quic_passed_on_lost_total: "counter",
-    /// Datagrams of requests (RFC 9297) that went on: as they came, or as capsules.
+    /// Datagrams of requests (RFC 9297) that went on: as such, or where they had to as capsules.
     http_datagrams_total: "counter",
     /// Those that were dropped: too many waited, or one was too long for the other path.
     http_datagrams_dropped_total: "counter",

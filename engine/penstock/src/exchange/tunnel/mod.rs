@@ -14,11 +14,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::capsule::Boundary;
 use proto::h1::{Server, Trailers};
 use ring::{Appetite, Buf, Stream, Timer};
 
-use self::datagrams::Datagrams;
+use self::datagrams::{Capsules, Datagrams};
 use super::Door;
 use super::admit::Paced;
 use super::half::{Cut, Half, Piece, Sink, Source};
@@ -71,6 +70,10 @@ pub trait Pipe {
     }
     fn send_datagram(&mut self, _datagram: &[u8]) -> Sending {
         Sending::Never
+    }
+    /// Whether it ever may.
+    fn takes_datagrams(&self) -> bool {
+        false
     }
     /// What it is made of, where that is a stream in the clear and nothing of it has been read ahead.
     fn socket(&mut self) -> Option<&mut Stream>;
@@ -179,6 +182,10 @@ impl<R: Speaks> Pipe for Lane<'_, R> {
 
     fn send_datagram(&mut self, datagram: &[u8]) -> Sending {
         if let Self::H3(stream) = self { stream.send_datagram(datagram) } else { Sending::Never }
+    }
+
+    fn takes_datagrams(&self) -> bool {
+        matches!(self, Self::H3(_))
     }
 
     fn socket(&mut self) -> Option<&mut Stream> {
@@ -328,8 +335,8 @@ impl Halves<'_> {
         cx: &mut Context<'_>,
     ) -> Poll<bool> {
         let before = self.bytes();
-        let [upward, downward] =
-            self.datagrams.as_mut().map_or([None, None], |beside| beside.ways.each_mut().map(Some));
+        let capsules = self.datagrams.as_mut().and_then(|beside| beside.capsules.as_mut());
+        let [upward, downward] = capsules.map_or([None, None], |ways| ways.each_mut().map(Some));
         if self.upward.poll(down, up, upward, cx).is_ready() || self.downward.poll(up, down, downward, cx).is_ready() {
             return Poll::Ready(true);
         }
@@ -379,10 +386,10 @@ fn appetite_after(piece: &Buf) -> Appetite {
     if bulk { Appetite::Bulk(bulk_bytes()) } else { Appetite::Any }
 }
 
-/// A pipe, and where it is among the capsules that it is sent, if that matters.
-struct Raw<'a, P>(&'a mut P, Option<&'a mut Boundary>);
+/// A pipe, and the capsules that it is sent, if they are any.
+struct Raw<'a, 'c, P>(&'a mut P, Option<&'a mut Capsules<'c>>);
 
-impl<P: Pipe> Source for Raw<'_, P> {
+impl<P: Pipe> Source for Raw<'_, '_, P> {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Cut>> {
         match self.0.poll_recv(cx) {
             Poll::Pending => Poll::Pending,
@@ -416,7 +423,7 @@ impl<P: Pipe> Source for Counted<'_, P> {
     }
 }
 
-impl<P: Pipe> Sink for Raw<'_, P> {
+impl<P: Pipe> Sink for Raw<'_, '_, P> {
     fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
         self.0.poll_room(cx).map_err(|_| Cut::Sink)
     }
@@ -430,10 +437,10 @@ impl<P: Pipe> Sink for Raw<'_, P> {
     }
 
     fn send(&mut self, buf: Buf) {
-        if let Some(boundary) = &mut self.1 {
-            boundary.pass(buf.bytes());
+        match &mut self.1 {
+            Some(capsules) => capsules.send(self.0, buf),
+            // Who is not there any more says so when there shall be more.
+            None => drop(self.0.send(buf)),
         }
-        // Who is not there any more says so when there shall be more.
-        let _ = self.0.send(buf);
     }
 }

@@ -12,9 +12,9 @@
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use proto::capsule::Boundary;
 use ring::{Buf, Moved, Pipes, Splice, Stream};
 
+use super::datagrams::Capsules;
 use super::{Counted, Pipe, Raw};
 use crate::exchange::half::{Cut, Half, Piece};
 use crate::limits;
@@ -126,21 +126,24 @@ impl<'a> Passage<'a> {
         self.ended
     }
 
-    /// Moves what can be moved. Ready when it broke, for good. `capsules` is followed while it is copied: what is spliced comes from where datagrams
-    /// do not.
+    /// Moves what can be moved. Ready when it broke, for good. `capsules` are looked at while they are copied: what is spliced comes from where datagrams
+    /// do not, and goes to where they cannot.
     pub(super) fn poll(
         &mut self,
         from: &mut impl Pipe,
         to: &mut impl Pipe,
-        capsules: Option<&mut Boundary>,
+        mut capsules: Option<&mut Capsules<'_>>,
         cx: &mut Context<'_>,
     ) -> Poll<Cut> {
         if self.ended {
             return Poll::Pending;
         }
-        match ready!(self.poll_on(from, to, capsules, cx)) {
+        match ready!(self.poll_on(from, to, capsules.as_deref_mut(), cx)) {
             Ok(()) => {
                 self.ended = true;
+                if let Some(capsules) = capsules {
+                    capsules.end(to);
+                }
                 to.finish();
                 Poll::Pending
             }
@@ -153,7 +156,7 @@ impl<'a> Passage<'a> {
         &mut self,
         from: &mut impl Pipe,
         to: &mut impl Pipe,
-        mut capsules: Option<&mut Boundary>,
+        mut capsules: Option<&mut Capsules<'_>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Cut>> {
         loop {

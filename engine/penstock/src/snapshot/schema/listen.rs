@@ -145,7 +145,8 @@ pub struct Http3Doc {
     /// goes on through loss that is no congestion, and is experimental.
     pub congestion: Congestion,
     /// Whether datagrams of requests are taken (RFC 9297), as UDP by CONNECT has them (RFC 9298): those of an extended CONNECT that is granted, but for
-    /// WebSockets, go on to an endpoint of HTTP/3 that takes them too. Where the endpoint takes none, or speaks another version, they become capsules.
+    /// WebSockets, go on to an endpoint of HTTP/3 that takes them too. Where the endpoint takes none, or speaks another version, they become capsules, and its
+    /// capsules that are datagrams become such.
     pub datagrams: bool,
     /// How long clients of HTTP/1 and 2 may remember that HTTP/3 is spoken here (`Alt-Svc`, RFC 7838). Zero: they are not told.
     pub advertise: Text<Time>,
