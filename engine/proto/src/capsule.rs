@@ -21,12 +21,6 @@ pub struct Boundary {
 }
 
 impl Boundary {
-    /// Of a direction where nothing has passed.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { head: [0; HEAD_MAX], headed: 0, left: 0 }
-    }
-
     /// Whether another capsule may be put here.
     pub fn is_here(&self) -> bool {
         self.headed == 0 && self.left == 0
@@ -90,12 +84,6 @@ pub struct Sieve {
 }
 
 impl Sieve {
-    /// Of a direction where nothing has come.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { held: Vec::new(), left: 0 }
-    }
-
     /// Whether another capsule may be put behind what has been given.
     pub fn is_here(&self) -> bool {
         self.left == 0

@@ -80,12 +80,6 @@ impl Qlog {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).iter().any(|network| network.contains(peer))
     }
 
-    /// Whose connections are written down.
-    #[must_use]
-    pub fn peers(&self) -> Vec<Cidr> {
-        self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Connections with these peers are written down from now on, or are not; whether they were.
     ///
     /// # Errors

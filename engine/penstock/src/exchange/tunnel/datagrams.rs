@@ -31,8 +31,8 @@ pub(super) struct Capsules<'a> {
 }
 
 impl<'a> Capsules<'a> {
-    const fn new(counters: &'a Counters) -> Self {
-        Self { counters, boundary: Boundary::new(), sieve: Sieve::new() }
+    fn new(counters: &'a Counters) -> Self {
+        Self { counters, boundary: Boundary::default(), sieve: Sieve::default() }
     }
 
     /// Sends what has come, datagrams among it as such where that can be.

@@ -25,7 +25,8 @@ pub struct EngineDoc {
     pub drain_timeout: DrainTimeout,
     /// The DNS servers that resolve endpoints' names as they are written. Those of `/etc/resolv.conf`, with its search list, unless given.
     pub resolver: Listed<Nameserver>,
-    /// What a worker does before it blocks for want of work: `auto` spins up to 100 µs where that has lately cost no more CPU time than to sleep, or up to a quarter more and half as much again was done.
+    /// What a worker does before it blocks for want of work: `auto` spins up to 100 µs where that has lately cost no more CPU time
+    /// than to sleep, or up to a quarter more and half as much again was done.
     pub spin: Text<Spin>,
     /// Our name in the `Via` field of what we forward, or `off` for no such field.
     pub via: Text<ViaName>,
@@ -148,11 +149,11 @@ impl Default for AccessDoc {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct QlogDoc {
-    /// Where the files go, each named after the connection id that its client chose first, which towards endpoints are we; made if it is not there. Those that are there already
-    /// count among `files`.
+    /// Where the files go, each named after the connection id that its client chose first, which towards endpoints are we; made if it is not there.
+    /// Those that are there already count among `files`.
     pub folder: Option<String>,
-    /// Whose connections are written down from the start: clients', and those that requests make to endpoints. `penstock set qlog NETWORK on` says so of others while the engine runs, and `off` ends it
-    /// for connections from then on.
+    /// Whose connections are written down from the start: clients', and those that requests make to endpoints. `penstock set qlog NETWORK on` says so of
+    /// others while the engine runs, and `off` ends it for connections from then on.
     pub peers: Listed<Cidr>,
     /// How many files there may be: the one begun first goes when another one is begun. So many connections may also be written down at a time;
     /// further ones are not, and counted.
