@@ -1,7 +1,7 @@
 //! What is tried again, and what is not: content sent twice, statuses, silence.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::{Origin, Setup, answer, on_each_driver, pattern};
@@ -273,6 +273,83 @@ on_each_driver! {
         let (granted, refused) = (metrics.sum("retries_total"), metrics.sum("retries_refused_total"));
         // Half of them met silence; thirty retries are what ten seconds have at the least. Each that waits is counted once.
         assert!(granted <= 51 && (1..=granted - 30).contains(&refused), "{granted} granted, {refused} refused");
+    }
+
+    /// What may not be sent twice waits for an endpoint that hangs as long as that may be alive, and no longer: once it lets nobody in and those that
+    /// ask it all the same, a request or a probe, get no answer either, the client is told.
+    fn nobody_waits_for_the_dead(driver) {
+        let probes = "health.http = \"/health\"\nhealth.every = \"500ms\"\nhealth.timeout = \"300ms\"";
+        for (line, asks) in [("", true), (probes, false)] {
+            let (stuck, posts) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+            let (sticks, counted) = (Arc::clone(&stuck), Arc::clone(&posts));
+            let dying = Origin::answering(move |request| {
+                counted.fetch_add(usize::from(request.method() == "POST"), Ordering::SeqCst);
+                if sticks.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_secs(120));
+                }
+                Some(answer(b"well"))
+            });
+            let good = Origin::answering(|_| Some(answer(b"good")));
+            let setup = Setup::new(driver).origin(&dying).origin(&good).pool_line("balance = \"round-robin\"");
+            let engine = setup.pool_line("timeout.silent = \"1s\"").pool_line(line).start();
+            let mut client = engine.client();
+            (0..100).for_each(|_| assert_eq!(client.get("/").status(), 200));
+            stuck.store(true, Ordering::SeqCst);
+            let begun = Instant::now();
+            let mut waiting: Vec<_> = (0..4).map(|_| engine.client()).collect();
+            waiting.iter_mut().for_each(|client| client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"));
+            let over = Arc::new(AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                if asks {
+                    scope.spawn(|| while !over.load(Ordering::SeqCst) {
+                        assert_eq!(client.get("/").status(), 200);
+                        std::thread::sleep(Duration::from_millis(5));
+                    });
+                }
+                let answers: Vec<_> = waiting.iter_mut().map(|client| client.response(false).expect("an answer")).collect();
+                over.store(true, Ordering::SeqCst);
+                let told = answers.iter().filter(|answer| answer.status() == 504 && answer.text().contains("stopped answering"));
+                assert_eq!((told.count(), posts.load(Ordering::SeqCst)), (2, 2), "those at the dead one, and nobody twice");
+            });
+            assert!((Duration::from_secs(1)..Duration::from_secs(30)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        }
+    }
+
+    /// An endpoint that stood still for a while, long enough for nothing to be sent there any more, and that is back: what takes long there takes long.
+    fn who_is_back_is_waited_for(driver) {
+        let stuck = Arc::new(AtomicBool::new(false));
+        let sticks = Arc::clone(&stuck);
+        let dozing = Origin::answering(move |request| {
+            if request.method() == "POST" {
+                std::thread::sleep(Duration::from_secs(6));
+            }
+            while sticks.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Some(answer(b"done"))
+        });
+        let good = Origin::answering(|_| Some(answer(b"good")));
+        let setup = Setup::new(driver).origin(&dozing).origin(&good).pool_line("balance = \"round-robin\"");
+        let engine = setup.pool_line("timeout.silent = \"2s\"").start();
+        let mut client = engine.client();
+        (0..100).for_each(|_| assert_eq!(client.get("/").status(), 200));
+        stuck.store(true, Ordering::SeqCst);
+        let mut waiting: Vec<_> = (0..4).map(|_| engine.client()).collect();
+        waiting.iter_mut().for_each(|client| client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"));
+        while engine.metrics().sum("retries_total") < 5 {
+            assert_eq!(client.get("/").status(), 200);
+        }
+        stuck.store(false, Ordering::SeqCst);
+        let over = Arc::new(AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| while !over.load(Ordering::SeqCst) {
+                assert_eq!(client.get("/").status(), 200);
+                std::thread::sleep(Duration::from_millis(5));
+            });
+            let done: Vec<_> = waiting.iter_mut().map(|client| client.response(false).expect("an answer").status()).collect();
+            assert_eq!(done, [200; 4]);
+            over.store(true, Ordering::SeqCst);
+        });
     }
 
     /// An origin that answers before it was asked in full, and then stands still: the answer is cut when its idle time is over.

@@ -80,7 +80,9 @@ pub(super) struct Process(Child);
 
 impl Process {
     pub(super) fn start(attack: &Attack, to: SocketAddr, trust: &Path, time: Duration, cpu: usize) -> Outcome<Self> {
-        let mut line = words([&myself()?, &"attacker", &"--attack", &attack.name, &"--to", &to.to_string()]);
+        // It has what its CPU has left: clients somewhere else would not wait for who attacks to give way either.
+        let mut line = words([&"chrt", &"--idle", &"0", &myself()?, &"attacker", &"--attack", &attack.name]);
+        line.extend(words([&"--to", &to.to_string()]));
         line.extend(words([&"--trust", &trust, &"--millis", &time.as_millis().to_string()]));
         let mut command = pinned_command(&cpu.into(), &line)?;
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -102,7 +104,6 @@ pub(crate) fn main(arguments: &[String]) -> Outcome {
     let flags = Flags::parse(arguments, &["--attack", "--to", "--trust", "--millis"], &[])?;
     let (name, trust): (String, String) = (flags.need("--attack")?, flags.need("--trust")?);
     let attack = mischief::all().find(|attack| attack.name == name).ok_or_else(|| format!("no attack `{name}`"))?;
-    rustix::process::setpriority_process(None, 10).map_err(|error| format!("setpriority: {error}"))?;
     let time = Duration::from_millis(flags.need("--millis")?);
     let (to, trust) = (flags.need("--to")?, Path::new(&trust));
     let tally = match attack.how {

@@ -248,6 +248,9 @@ pub const WAITING_MAX: u32 = 1_024;
 /// an endpoint is back.
 pub const LOOK_ELSEWHERE_EVERY: Duration = Duration::from_millis(100);
 
+/// A try that waits for an endpoint which may be dead looks so often whether it is.
+pub const LOOK_FOR_SIGNS_EVERY: Duration = Duration::from_millis(250);
+
 /// Retries granted a second however quiet the pool is, over all workers (`policy::budget`).
 pub const RETRIES_PER_SECOND_MIN: u16 = 3;
 

@@ -29,6 +29,10 @@
 //! this long". It waits at its endpoint until that endpoint answers anything, which proves it slow and not hung,
 //! and then counts; half a percent of such samples moves the quantile, which multiplies by `factor` at each step. An endpoint
 //! that is hung answers nothing, and teaches nothing: its timeouts only count against its breaker.
+//!
+//! **What cannot move** (it may not be sent twice, or there is nobody else) waits on, and where its endpoint has died over it, in vain until the
+//! configured timeout. [`Patience::silence`] is when that is worth finding out: no sooner than `DOUBT × soft`, so that it says nothing to slow answers.
+//!
 //! When half of the endpoints, and two at least, have been given up since they last answered, it may be the pool and not an
 //! endpoint: for five seconds the soft time is three times as long, so that their breakers hear less of what no endpoint did.
 //!
@@ -218,6 +222,13 @@ impl Patience {
         let own = || waiting.fixed.unwrap_or_else(|| self.soft(now, endpoint, waiting));
         let soft = movable.then(own).filter(|&soft| soft < hard);
         Limit { soft, hard }
+    }
+
+    /// For how long a try at `endpoint` is out before its silence is worth a question, whatever else could be done about it: `least`, or many
+    /// times what nearly no answer takes.
+    #[must_use]
+    pub fn silence(&self, now: Now, endpoint: &EndpointPatience, waiting: &Try, least: Duration) -> Duration {
+        self.soft(now, endpoint, &Try { on_trial: false, ..*waiting }).saturating_mul(DOUBT).max(least)
     }
 
     /// The latencies that it has learnt from, for whoever wants another quantile of them ([`Hedge`](crate::Hedge)).
@@ -426,6 +437,17 @@ mod tests {
             patience.record(at, &mut slow, &Outcome::answered(MS * 3000, 200));
         }
         assert!(soft(&patience, &endpoint) > MS * 3000, "who answers all the time is slow");
+    }
+
+    #[test]
+    fn a_silence_is_longer_than_what_is_usual() {
+        let (quick, endpoint) = taught(MS);
+        let never = Try { replay: Replay::NotIdempotent, last: true, elsewhere: false, on_trial: true, ..ASK };
+        assert_eq!(quick.silence(NOW, &endpoint, &never, MS * 3000), MS * 3000);
+        assert_eq!(quick.silence(NOW, &endpoint, &never, MS * 10), MS * 300, "an operator cannot make it rash");
+        let (slow, endpoint) = taught(MS * 2000);
+        let silence = slow.silence(NOW, &endpoint, &never, MS * 3000);
+        assert!(silence >= MS * 18_000, "{silence:?}");
     }
 
     #[test]

@@ -294,7 +294,7 @@ impl Relay<'_, '_, '_> {
             // Answered before it was asked in full: there is nothing to wait for.
             return;
         }
-        self.impatient_at = self.tries.impatience(self.attempt);
+        self.impatient_at = self.tries.impatience(self.attempt).or_else(|| self.tries.silence(self.attempt));
         if self.exchange.request.head.upgrade.is_empty() {
             self.hedge = self.tries.hedge_at(self.attempt).map_or(Hedge::Off, Hedge::At);
         }

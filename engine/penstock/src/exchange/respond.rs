@@ -33,6 +33,8 @@ pub enum Reason {
     Unresolved,
     UpstreamClosed,
     UpstreamTimedOut,
+    /// It answers nobody any more, and what it was sent may not be sent again.
+    UpstreamSilent,
     /// The route's time for a whole exchange is over.
     DeadlinePassed,
     UpstreamMalformed,
@@ -74,6 +76,7 @@ impl Reason {
             Self::Unresolved => "unresolved",
             Self::UpstreamClosed => "upstream-closed",
             Self::UpstreamTimedOut => "upstream-timeout",
+            Self::UpstreamSilent => "upstream-silent",
             Self::DeadlinePassed => "deadline",
             Self::UpstreamMalformed => "upstream-malformed",
             Self::UpgradeIgnored => "upgrade-ignored",
@@ -108,7 +111,9 @@ impl Reason {
             | Self::Overloaded(_) => Status::SERVICE_UNAVAILABLE,
             Self::TooEarly => Status::TOO_EARLY,
             Self::Limited(limited) => Status::new(limited.status).unwrap_or(Status::TOO_MANY_REQUESTS),
-            Self::ConnectTimedOut | Self::UpstreamTimedOut | Self::DeadlinePassed => Status::GATEWAY_TIMEOUT,
+            Self::ConnectTimedOut | Self::UpstreamTimedOut | Self::UpstreamSilent | Self::DeadlinePassed => {
+                Status::GATEWAY_TIMEOUT
+            }
             Self::ClientMalformed(malformed) => malformed.status(),
             Self::ClientTimedOut => Status::REQUEST_TIMEOUT,
             Self::ConnectFailed
@@ -143,7 +148,7 @@ impl Reason {
             Self::Untrusted => Class::Untrusted,
             Self::Unresolved => Class::Unresolved,
             Self::UpstreamClosed => Class::Reset,
-            Self::UpstreamTimedOut => Class::TimedOut,
+            Self::UpstreamTimedOut | Self::UpstreamSilent => Class::TimedOut,
             Self::UpstreamMalformed | Self::UpgradeIgnored => Class::Malformed,
             Self::UpstreamTruncated => Class::Truncated,
             Self::NoRoute
@@ -177,6 +182,9 @@ impl Reason {
             Self::Unresolved => b"502: the endpoint's name has no address\n",
             Self::UpstreamClosed => b"502: the endpoint closed the connection before it answered\n",
             Self::UpstreamTimedOut => b"504: the endpoint did not answer in time\n",
+            Self::UpstreamSilent => {
+                b"504: the endpoint has stopped answering; whether it did what was asked is not known\n"
+            }
             Self::DeadlinePassed => b"504: the time for this request is over\n",
             Self::UpstreamMalformed => b"502: the endpoint's answer is not valid HTTP\n",
             Self::UpgradeIgnored => b"502: the endpoint does not switch to the protocol that was asked for\n",

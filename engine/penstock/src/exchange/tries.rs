@@ -13,7 +13,7 @@ use super::replay::Kept;
 use super::route::Way;
 use super::{Door, Peer, Reason, Request};
 use crate::limits;
-use crate::snapshot::{CookieRule, Fallback, Pool, Stickiness};
+use crate::snapshot::{CookieRule, Fallback, Pool, Stickiness, Timeouts};
 use crate::telemetry::Counters;
 use crate::upstream::{
     Affinity, Choice, Cluster, DialError, Endpoint, Impatient, Lease, Repetition, Tried, Waiting, policy_now,
@@ -50,6 +50,8 @@ pub(super) struct Tries<'a> {
     pub(super) full: bool,
     /// The last endpoint lets nothing leave HTTP.
     no_upgrades: bool,
+    /// It has answered nobody since it was asked.
+    silent: bool,
     /// How long to wait before the next one, and how long that was the last time.
     pub(super) pause_ns: u64,
     /// Nobody could have it; and how long that was so before.
@@ -168,6 +170,7 @@ impl<'a> Tries<'a> {
             last: None,
             full: false,
             no_upgrades: false,
+            silent: false,
             pause_ns: 0,
             waiting: None,
             waited_us: 0,
@@ -491,13 +494,19 @@ impl<'a> Tries<'a> {
         Ok(())
     }
 
-    /// What to do about a try that has been sent and is not answered yet: wait on, and until when to ask again.
+    /// What to do about a try that has been sent and is not answered yet: wait on, and until when to ask again whether to go elsewhere.
     pub(super) fn impatience(&self, attempt: &Attempt) -> Option<Now> {
-        let (sent, policy) = (attempt.sent?, &self.pool.retry.policy);
-        if !self.may_repeat() || !policy.on.timed_out {
+        let sent = attempt.sent?;
+        if !self.may_repeat() || !self.pool.retry.policy.on.timed_out {
             return None;
         }
-        let impatient = Impatient {
+        let soft = self.cluster.patience(&self.impatient(attempt, sent), policy_now(ring::now()))?;
+        Some(sent + soft)
+    }
+
+    fn impatient<'b>(&'b self, attempt: &'b Attempt, sent: Now) -> Impatient<'b> {
+        let policy = &self.pool.retry.policy;
+        Impatient {
             endpoint: &attempt.endpoint,
             sent: policy_now(sent),
             last: self.spent() > policy.tries || policy.tries == 1,
@@ -507,9 +516,27 @@ impl<'a> Tries<'a> {
             elsewhere: self.goes_elsewhere(),
             per_try: policy.per_try,
             configured: self.way.timeouts.head,
-        };
-        let soft = self.cluster.patience(&impatient, policy_now(ring::now()))?;
-        Some(sent + soft)
+        }
+    }
+
+    /// When to ask next whether a try is [lost](Self::is_lost).
+    pub(super) fn silence(&self, attempt: &Attempt) -> Option<Now> {
+        let (first, now) = (attempt.sent? + self.silent_for()?, ring::now());
+        Some(if first > now { first } else { now + limits::LOOK_FOR_SIGNS_EVERY })
+    }
+
+    /// The endpoint of a try that can go nowhere else is dead, as far as can be found out.
+    pub(super) fn is_lost(&mut self, attempt: &Attempt) -> bool {
+        let lost = attempt.sent.zip(self.silent_for()).is_some_and(|(sent, least)| {
+            self.cluster.has_lost(&self.impatient(attempt, sent), least, policy_now(ring::now()))
+        });
+        self.silent = lost;
+        lost
+    }
+
+    fn silent_for(&self) -> Option<Duration> {
+        let Timeouts { head, silent, .. } = *self.way.timeouts;
+        (silent < head).then_some(silent)
     }
 
     /// Whether there is somewhere else to go now.
@@ -551,6 +578,7 @@ impl<'a> Tries<'a> {
             Some(Class::ConnectTimedOut) => Reason::ConnectTimedOut,
             Some(Class::Untrusted) => Reason::Untrusted,
             Some(Class::Unresolved) => Reason::Unresolved,
+            Some(Class::TimedOut) if self.silent => Reason::UpstreamSilent,
             Some(Class::TimedOut) => Reason::UpstreamTimedOut,
             Some(Class::Malformed) => Reason::UpstreamMalformed,
             Some(Class::Shed) if self.no_upgrades => Reason::UpgradeUnsupported,

@@ -25,6 +25,8 @@ use crate::upstream::{self, Approach, DialError, proxy_header};
 pub(super) enum Probed {
     Good(String),
     Bad(String),
+    /// It was connected to, and said nothing in time.
+    Silent(String),
     /// The endpoint's name has no address: there was nobody to ask.
     Nobody,
     /// It could not be sent, for a reason of ours: it says nothing about the endpoint.
@@ -72,7 +74,7 @@ pub(super) async fn probe(
     match ring::until(begun + timeout, ask(reached, of, pool.protocol, name)).await {
         Some(Ok(said)) => Probed::Good(format!("{said} in {}", shown_time(ring::now().since(begun)))),
         Some(Err(why)) => Probed::Bad(why),
-        None => Probed::Bad(format!("no answer within {timeout:?}")),
+        None => Probed::Silent(format!("no answer within {timeout:?}")),
     }
 }
 

@@ -46,13 +46,14 @@ impl Probes {
     fn count(&self, probed: &Probed, now: Now) -> Option<ProbeResult> {
         let (result, text) = match probed {
             Probed::Good(text) => (Some(ProbeResult::Good), text.clone()),
-            Probed::Bad(text) => (Some(ProbeResult::Bad), text.clone()),
+            Probed::Bad(text) | Probed::Silent(text) => (Some(ProbeResult::Bad), text.clone()),
             Probed::Nobody => (Some(ProbeResult::Bad), "its name has no address".into()),
             Probed::Unsent(why) => (None, format!("not sent: {why}")),
         };
-        let sent = matches!(probed, Probed::Good(_) | Probed::Bad(_));
+        let failed = matches!(probed, Probed::Bad(_) | Probed::Silent(_));
+        let sent = failed || matches!(probed, Probed::Good(_));
         self.sent.set(self.sent.get() + u64::from(sent));
-        self.failed.set(self.failed.get() + u64::from(matches!(probed, Probed::Bad(_))));
+        self.failed.set(self.failed.get() + u64::from(failed));
         self.last.replace(Some(Note { at: now, text }));
         result
     }
@@ -72,7 +73,11 @@ async fn keep_probing(watched: Rc<Watched>, pool: Rc<Pool>, by: Option<Approach>
     let mut check = HealthCheck::new(settings.settings, now(), seed);
     while watched.wait_until(check.next_at(now())).await {
         if check.begin(now()) {
+            let asked = now();
             let probed = watched.ask(settings, by.as_ref(), &pool).await;
+            if matches!(probed, Probed::Silent(_)) {
+                watched.shared.was_silent(asked);
+            }
             watched.learn(&mut check, settings, &probed);
         }
     }

@@ -447,11 +447,29 @@ impl Cluster {
 
     /// How long after it was sent a try should be thought about; `None`: it has all the time that it is configured to have.
     pub fn patience(&self, impatient: &Impatient<'_>, now: Now) -> Option<Duration> {
+        impatient.endpoint.patience(now, &self.patience.borrow(), &self.waiting_try(impatient))
+    }
+
+    /// Whether the answer to a try is not to be expected any more, though nothing else can be done about it. Where only a trial can tell, the next
+    /// request that may be one is.
+    pub fn has_lost(&self, impatient: &Impatient<'_>, least: Duration, now: Now) -> bool {
+        let Impatient { endpoint, sent, .. } = *impatient;
+        let since = sent.plus(endpoint.silence(now, &self.patience.borrow(), &self.waiting_try(impatient), least));
+        if now < since {
+            return false;
+        }
+        let lost = endpoint.has_lost(sent, since, now);
+        if !lost && endpoint.hurry(now, Need::Some) {
+            self.look_at.set(self.look_at.get().min(now));
+        }
+        lost
+    }
+
+    fn waiting_try(&self, impatient: &Impatient<'_>) -> Try {
         let Impatient { endpoint, sent, last, replay, tried, elsewhere, per_try, configured, on_trial } = *impatient;
         let elsewhere =
             elsewhere || self.endpoints.borrow().iter().any(|one| !tried.contains(one) && !Rc::ptr_eq(one, endpoint));
-        let waiting = Try { sent, last, replay, elsewhere, configured, remaining: None, fixed: per_try, on_trial };
-        endpoint.patience(now, &self.patience.borrow(), &waiting)
+        Try { sent, last, replay, elsewhere, configured, remaining: None, fixed: per_try, on_trial }
     }
 
     /// Slow requests are sent a second time.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::{
-    Avoid, Breaker, BreakerState, BreakerVerdict, EndpointPatience, Hearsay, Load, Need, Now, Outcome, Patience,
+    Avoid, Breaker, BreakerState, BreakerVerdict, Class, EndpointPatience, Hearsay, Load, Need, Now, Outcome, Patience,
     PeakEwma, Seen, Standing, Try, Verdict,
 };
 
 use super::Member;
 use super::pool::Idle;
-use super::shared::{AdminState, BreakerOrder, EndpointCell, EndpointShared, Health, Held, Spoken};
+use super::shared::{AdminState, BreakerOrder, EndpointCell, EndpointShared, Health, Held, Spoken, began};
 use super::sharing::Sharing;
 use super::shortcut::Shortcut;
 use crate::limits;
@@ -286,6 +286,19 @@ impl Endpoint {
         pool.limit(now, &self.patience.get(), waiting).soft
     }
 
+    /// How long a try that has been sent is out before it is asked whether it is [lost](Self::has_lost).
+    pub(super) fn silence(&self, now: Now, pool: &Patience, waiting: &Try, least: Duration) -> Duration {
+        pool.silence(now, &self.patience.get(), waiting, least)
+    }
+
+    /// Whether a try that was sent then waits in vain: new requests are kept away from here, one that began `since` got no answer all the same, and
+    /// none has succeeded that began after this one was sent.
+    pub(super) fn has_lost(&self, sent: Now, since: Now, now: Now) -> bool {
+        self.hear(now);
+        let out = !self.is_closed(now) || self.shared.health() == Health::Down;
+        out && self.shared.silent_since() >= since && self.shared.well_since() < sent
+    }
+
     pub(super) fn load(&self, now: Now) -> Load {
         let latency = self.latency.get();
         Load { latency_ns: latency.nanos(now), failing: latency.failing(now), in_flight: self.in_flight(now) }
@@ -337,6 +350,8 @@ impl Endpoint {
         self.cell().ended(failed);
         if outcome.verdict() == Verdict::Success {
             self.cell().was_well(now, outcome.latency);
+        } else if outcome.class == Class::TimedOut {
+            self.shared.was_silent(began(now, outcome.latency));
         }
         self.shared.compare(self.worker, outcome);
         self.cell().turned(breaker.state(now));

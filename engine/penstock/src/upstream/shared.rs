@@ -5,11 +5,16 @@
 //! read at every pick, so they have a line to themselves that every core keeps a copy of. No read-modify-write on the
 //! request path: the one there is publishes a verdict, when an endpoint's fate turns.
 
+mod judged;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use policy::{BreakerState, Fault, Now, Outcome, Sums, Verdict};
+use policy::{BreakerState, Now, Outcome};
+
+pub use judged::Judged;
+use judged::JudgedCell;
 
 /// One endpoint, as all workers share it. Outlives every list that names it.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ struct Words {
     breaker: AtomicU64,
     ready_since: AtomicU64,
     ejected_until: AtomicU64,
+    /// When the last try or probe began that got no answer, on the monotonic clock.
+    silent_since: AtomicU64,
     /// Counts the intervals of outlier detection.
     interval: AtomicU32,
 }
@@ -87,25 +94,6 @@ impl Spoken {
     }
 }
 
-/// What outlier detection compares.
-#[derive(Debug, Default)]
-struct JudgedCell {
-    calls: AtomicU64,
-    errors: AtomicU64,
-    latency_nanos: AtomicU64,
-    /// The interval in which the longest runs were seen.
-    interval: AtomicU32,
-    gateway: Run,
-    error: Run,
-}
-
-/// Errors in a row.
-#[derive(Debug, Default)]
-struct Run {
-    present: AtomicU32,
-    longest: AtomicU32,
-}
-
 const _: () = assert!(size_of::<EndpointCell>() == 128, "a cell is one pair of lines");
 
 /// What the operator wants of an endpoint.
@@ -150,21 +138,6 @@ pub enum Health {
     Down,
 }
 
-/// What was seen of an endpoint since it joined, and the longest runs of the present interval. What says nothing about the
-/// endpoint is left out.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Judged {
-    pub calls: u64,
-    /// Of those, 5xx and failures to answer.
-    pub errors: u64,
-    /// The latencies of the others, added up.
-    pub latency_nanos: u64,
-    /// 502, 503, 504 and failures to answer, in a row at one worker.
-    pub gateway_in_a_row: u32,
-    /// Errors of any kind, in a row at one worker.
-    pub errors_in_a_row: u32,
-}
-
 /// An endpoint, summed over the workers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EndpointSums {
@@ -199,13 +172,14 @@ impl EndpointShared {
     #[must_use]
     pub fn heir(&self) -> Self {
         let copy = |word: &AtomicU64| AtomicU64::new(word.load(Ordering::Relaxed));
-        let Words { admin, health, breaker, ready_since, ejected_until, interval: _ } = &self.words;
+        let Words { admin, health, breaker, ready_since, ejected_until, silent_since, interval: _ } = &self.words;
         let words = Words {
             admin: copy(admin),
             health: AtomicU32::new(health.load(Ordering::Relaxed)),
             breaker: copy(breaker),
             ready_since: copy(ready_since),
             ejected_until: copy(ejected_until),
+            silent_since: copy(silent_since),
             interval: AtomicU32::default(),
         };
         let workers = self.workers.iter().map(|_| EndpointCell::default()).collect();
@@ -264,6 +238,16 @@ impl EndpointShared {
         Now::from_nanos(self.workers.iter().map(|cell| cell.well_since.load(Ordering::Relaxed)).max().unwrap_or(0))
     }
 
+    /// A try or a probe that began then got no answer in its time.
+    pub fn was_silent(&self, began: Now) {
+        self.words.silent_since.fetch_max(began.nanos(), Ordering::Relaxed);
+    }
+
+    /// When the youngest try or probe began that got no answer.
+    pub(super) fn silent_since(&self) -> Now {
+        Now::from_nanos(self.words.silent_since.load(Ordering::Relaxed))
+    }
+
     /// Whether operator and probes let new requests through. The breaker has a say of its own.
     #[inline]
     #[must_use]
@@ -314,17 +298,7 @@ impl EndpointShared {
     pub fn judged(&self) -> Judged {
         let interval = self.words.interval.load(Ordering::Relaxed);
         let mut sum = Judged::default();
-        for JudgedCell { calls, errors, latency_nanos, interval: seen, gateway, error } in
-            self.workers.iter().map(|cell| &cell.judged)
-        {
-            sum.calls += calls.load(Ordering::Relaxed);
-            sum.errors += errors.load(Ordering::Relaxed);
-            sum.latency_nanos += latency_nanos.load(Ordering::Relaxed);
-            if seen.load(Ordering::Relaxed) == interval {
-                sum.gateway_in_a_row = sum.gateway_in_a_row.max(gateway.longest.load(Ordering::Relaxed));
-                sum.errors_in_a_row = sum.errors_in_a_row.max(error.longest.load(Ordering::Relaxed));
-            }
-        }
+        self.workers.iter().for_each(|cell| sum.add(&cell.judged, interval));
         sum
     }
 
@@ -421,6 +395,11 @@ impl Drop for Held {
     }
 }
 
+/// When that began which has taken so long until now.
+pub(super) fn began(now: Now, latency: Duration) -> Now {
+    Now::from_nanos(now.nanos().saturating_sub(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX)))
+}
+
 impl EndpointCell {
     #[inline]
     pub(super) fn in_flight(&self) -> u32 {
@@ -439,8 +418,7 @@ impl EndpointCell {
 
     /// A try that took so long has succeeded.
     pub(super) fn was_well(&self, now: Now, latency: Duration) {
-        let began = now.nanos().saturating_sub(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
-        self.well_since.store(began, Ordering::Relaxed);
+        self.well_since.store(began(now, latency).nanos(), Ordering::Relaxed);
     }
 
     pub(super) fn turned(&self, breaker: BreakerState) {
@@ -464,66 +442,6 @@ impl EndpointCell {
 
     pub(super) fn learnt(&self, latency_nanos: u64) {
         self.latency_nanos.store(latency_nanos, Ordering::Relaxed);
-    }
-}
-
-impl JudgedCell {
-    fn note(&self, outcome: &Outcome, interval: u32) {
-        let verdict = outcome.verdict();
-        if verdict == Verdict::Neutral {
-            return;
-        }
-        self.enter(interval);
-        let error = outcome.fault() == Some(Fault::Upstream);
-        self.calls.change(|count| count + 1);
-        self.errors.change(|count| count + u64::from(error));
-        if !error {
-            let latency = u64::try_from(outcome.latency.as_nanos()).unwrap_or(u64::MAX);
-            self.latency_nanos.change(|sum| sum.wrapping_add(latency));
-        }
-        self.gateway.note(verdict == Verdict::Failure);
-        self.error.note(error);
-    }
-
-    /// A new interval: runs go on, their records do not. After one without a call nothing goes on.
-    fn enter(&self, interval: u32) {
-        let before = self.interval.load(Ordering::Relaxed);
-        if before != interval {
-            self.interval.store(interval, Ordering::Relaxed);
-            let next = before.wrapping_add(1) == interval;
-            self.gateway.enter(next);
-            self.error.enter(next);
-        }
-    }
-}
-
-impl Run {
-    fn note(&self, bad: bool) {
-        let present = if bad { self.present.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
-        self.present.store(present, Ordering::Relaxed);
-        self.longest.change(|longest| longest.max(present));
-    }
-
-    fn enter(&self, goes_on: bool) {
-        self.longest.store(0, Ordering::Relaxed);
-        if !goes_on {
-            self.present.store(0, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Judged {
-    /// What has come since `before`.
-    #[must_use]
-    pub fn since(&self, before: &Self) -> Sums {
-        let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        Sums {
-            calls: narrow(self.calls.saturating_sub(before.calls)),
-            failures: narrow(self.errors.saturating_sub(before.errors)),
-            latency_ns: self.latency_nanos.wrapping_sub(before.latency_nanos),
-            gateway_in_a_row: self.gateway_in_a_row,
-            failures_in_a_row: self.errors_in_a_row,
-        }
     }
 }
 

@@ -30,8 +30,8 @@ impl Relay<'_, '_, '_> {
                 }
                 at = at.min(enough);
             }
-            if let Some(outcome) = self.lose_patience() {
-                return Poll::Ready(Relayed::GivenUp(outcome));
+            if let Some(relayed) = self.lose_patience() {
+                return Poll::Ready(relayed);
             }
             at = at.min(self.impatient_at.unwrap_or(at)).min(self.hedge.at().unwrap_or(at));
         }
@@ -65,27 +65,39 @@ impl Relay<'_, '_, '_> {
         turns.filter(|turn| *turn > ring::now()).min()
     }
 
-    /// The endpoint is slower than its pool ever is: the request goes elsewhere, if it may. If it may not, it waits on, for an
-    /// answer that may still come.
-    fn lose_patience(&mut self) -> Option<Outcome> {
+    /// The endpoint is slower than its pool ever is: the request goes elsewhere, if it may. If it may not, it waits on, for an answer that may still
+    /// come; but not for one from the dead.
+    fn lose_patience(&mut self) -> Option<Relayed> {
         if self.impatient_at.is_none_or(|at| at > ring::now()) {
             return None;
         }
         // What was learnt meanwhile counts too.
-        self.impatient_at = self.tries.impatience(self.attempt);
-        if self.impatient_at.is_none_or(|at| at > ring::now()) {
+        let patience = self.tries.impatience(self.attempt);
+        if patience.is_some_and(|at| at > ring::now()) {
+            self.impatient_at = patience;
             return None;
         }
+        self.impatient_at = self.tries.silence(self.attempt);
+        if patience.is_some()
+            && let Some(outcome) = self.go_elsewhere()
+        {
+            return Some(Relayed::GivenUp(outcome));
+        }
+        self.tries.is_lost(self.attempt).then_some(Relayed::Unanswered(Class::TimedOut))
+    }
+
+    /// This try is given up for another one, if one is granted.
+    fn go_elsewhere(&mut self) -> Option<Outcome> {
+        let look_again = Some(ring::now() + limits::LOOK_ELSEWHERE_EVERY);
         if !self.tries.has_other_than(self.attempt) {
-            self.impatient_at = Some(ring::now() + limits::LOOK_ELSEWHERE_EVERY);
+            self.impatient_at = look_again;
             return None;
         }
-        self.impatient_at = None;
         let outcome = self.attempt.outcome(Class::TimedOut);
         match self.tries.moves_on(self.attempt, &outcome) {
             Ok(()) => return Some(outcome),
             // There will be retries again before its time is over.
-            Err(Stop::Budget) => self.impatient_at = Some(ring::now() + limits::LOOK_ELSEWHERE_EVERY),
+            Err(Stop::Budget) => self.impatient_at = look_again,
             Err(_) => {}
         }
         None

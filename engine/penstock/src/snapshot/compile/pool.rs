@@ -73,6 +73,7 @@ pub struct Retry {
 pub struct Timeouts {
     pub connect: Duration,
     pub head: Duration,
+    pub silent: Duration,
     pub idle: Duration,
 }
 
@@ -103,6 +104,7 @@ pub(super) fn pool(doc: &PoolDoc) -> Pool {
         timeouts: Timeouts {
             connect: time(&doc.timeout.connect),
             head: time(&doc.timeout.head),
+            silent: time(&doc.timeout.silent),
             idle: time(&doc.timeout.idle),
         },
         proxy_protocol: doc.proxy_protocol,

@@ -239,6 +239,7 @@ fn target(doc: &RouteDoc, pool: PoolId, pools: &[Pool]) -> Target {
     let timeouts = Timeouts {
         connect: or(&doc.timeout.connect, inherited.connect),
         head: or(&doc.timeout.head, inherited.head),
+        silent: or(&doc.timeout.silent, inherited.silent),
         idle: or(&doc.timeout.idle, inherited.idle),
     };
     Target { pool, timeouts }

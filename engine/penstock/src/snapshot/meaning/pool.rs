@@ -79,16 +79,17 @@ impl Meaning<'_> {
         self.division(at, pool);
         self.same_host(at, pool);
         self.pool_tls(at, pool);
-        let times: [(&[Step<'_>], &Text<Time>); 5] = [
-            (path!["pool", at, "timeout", "connect"], &pool.timeout.connect),
-            (path!["pool", at, "timeout", "head"], &pool.timeout.head),
-            (path!["pool", at, "timeout", "idle"], &pool.timeout.idle),
-            (path!["pool", at, "reuse", "idle"], &pool.reuse.idle),
-            (path!["pool", at, "resolve_every"], &pool.resolve_every),
+        let of_pool = [
+            ("connect", &pool.timeout.connect),
+            ("head", &pool.timeout.head),
+            ("silent", &pool.timeout.silent),
+            ("idle", &pool.timeout.idle),
         ];
-        for (path, time) in times {
-            self.not_zero(path, time);
+        for (key, time) in of_pool {
+            self.not_zero(path!["pool", at, "timeout", key], time);
         }
+        self.not_zero(path!["pool", at, "reuse", "idle"], &pool.reuse.idle);
+        self.not_zero(path!["pool", at, "resolve_every"], &pool.resolve_every);
         if pool.resolve_every.0.0 < limits::RESOLVE_EVERY_MIN && pool.resolve_every.0.0 > Duration::ZERO {
             self.report(
                 Code::BadValue,

@@ -10,7 +10,8 @@ use crate::snapshot::text::Step;
 impl Meaning<'_> {
     pub(super) fn route_times(&mut self, at: usize, route: &RouteDoc) {
         let times = &route.timeout;
-        let parts = [("connect", &times.connect), ("head", &times.head), ("idle", &times.idle)];
+        let parts =
+            [("connect", &times.connect), ("head", &times.head), ("silent", &times.silent), ("idle", &times.idle)];
         for (key, time) in parts.into_iter().chain([("total", &times.total)]) {
             if let Some(time) = time {
                 self.not_zero(path!["route", at, "timeout", key], time);
@@ -39,6 +40,7 @@ impl Meaning<'_> {
         for (table, key, time) in [
             ("timeout", "connect", some(&pool.timeout.connect)),
             ("timeout", "head", some(&pool.timeout.head)),
+            ("timeout", "silent", some(&pool.timeout.silent)),
             ("timeout", "idle", some(&pool.timeout.idle)),
             ("retry", "per_try", per_try),
             ("retry", "backoff", some(&pool.retry.backoff)),

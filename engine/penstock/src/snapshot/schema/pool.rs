@@ -288,12 +288,16 @@ pub struct PoolTimeouts {
     pub connect: Text<Time>,
     /// From the end of the request to the end of the answer's head.
     pub head: Text<Time>,
+    /// The same, where nothing but a refusal can follow (a POST, the last try) and the endpoint has died meanwhile: it takes no new requests, a later
+    /// one of those or a probe had no answer, and none has succeeded. Never less than nine times what nearly all answers of the pool take. Not before
+    /// `head` if it is as long.
+    pub silent: Text<Time>,
     /// Between two pieces of a body, in either direction.
     pub idle: Text<Time>,
 }
 
 impl Default for PoolTimeouts {
     fn default() -> Self {
-        Self { connect: Text::secs(1), head: Text::secs(60), idle: Text::secs(60) }
+        Self { connect: Text::secs(1), head: Text::secs(60), silent: Text::secs(3), idle: Text::secs(60) }
     }
 }

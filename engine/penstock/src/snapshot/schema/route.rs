@@ -242,6 +242,8 @@ pub struct RouteTimeouts {
     pub connect: Option<Text<Time>>,
     /// From the end of the request to the end of the answer's head; the pool's unless given.
     pub head: Option<Text<Time>>,
+    /// The same from an endpoint that has died meanwhile; the pool's unless given.
+    pub silent: Option<Text<Time>>,
     /// Between two pieces of a body; the pool's unless given.
     pub idle: Option<Text<Time>>,
     /// For a whole exchange, retries included: 504 where nothing has been sent yet, else the response breaks off. None unless given: a
