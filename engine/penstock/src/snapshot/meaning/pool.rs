@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use super::Meaning;
 use crate::limits;
-use crate::snapshot::literal::{Text, Time};
+use crate::snapshot::literal::Time;
 use crate::snapshot::quantity::Size;
 use crate::snapshot::repetition::{CopyAfter, PerTry, RetryCause};
 use crate::snapshot::report::Code;
 use crate::snapshot::schema::{PoolDoc, PoolProtocol, ProxyProtocol, SameHost};
-use crate::snapshot::text::Step;
 
 impl Meaning<'_> {
     pub(super) fn pools(&mut self) {
@@ -79,17 +78,7 @@ impl Meaning<'_> {
         self.division(at, pool);
         self.same_host(at, pool);
         self.pool_tls(at, pool);
-        let of_pool = [
-            ("connect", &pool.timeout.connect),
-            ("head", &pool.timeout.head),
-            ("silent", &pool.timeout.silent),
-            ("idle", &pool.timeout.idle),
-        ];
-        for (key, time) in of_pool {
-            self.not_zero(path!["pool", at, "timeout", key], time);
-        }
-        self.not_zero(path!["pool", at, "reuse", "idle"], &pool.reuse.idle);
-        self.not_zero(path!["pool", at, "resolve_every"], &pool.resolve_every);
+        self.pool_waits(at, pool);
         if pool.resolve_every.0.0 < limits::RESOLVE_EVERY_MIN && pool.resolve_every.0.0 > Duration::ZERO {
             self.report(
                 Code::BadValue,

@@ -27,6 +27,21 @@ impl Meaning<'_> {
         }
     }
 
+    /// What a pool waits for takes some time.
+    pub(super) fn pool_waits(&mut self, at: usize, pool: &PoolDoc) {
+        let of_pool = [
+            ("connect", &pool.timeout.connect),
+            ("head", &pool.timeout.head),
+            ("silent", &pool.timeout.silent),
+            ("idle", &pool.timeout.idle),
+        ];
+        for (key, time) in of_pool {
+            self.not_zero(path!["pool", at, "timeout", key], time);
+        }
+        self.not_zero(path!["pool", at, "reuse", "idle"], &pool.reuse.idle);
+        self.not_zero(path!["pool", at, "resolve_every"], &pool.resolve_every);
+    }
+
     /// What a pool waits for, where every route that leads to it ends its exchanges sooner.
     pub(super) fn pool_times(&mut self, at: usize, pool: &PoolDoc) {
         let Some(total) = self.longest_total(pool) else { return };
